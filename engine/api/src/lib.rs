@@ -1,0 +1,1 @@
+//! Kinds, conditions, names, versions and CRDs of Fleetwright.

@@ -1,0 +1,1 @@
+//! Reconcilers over kube's client: Cluster, MachineDeployment, MachineSet, Machine.

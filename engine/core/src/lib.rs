@@ -1,0 +1,1 @@
+//! Pure decisions: plan, rollout, scale, drain, control plane, checks.

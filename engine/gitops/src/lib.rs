@@ -1,0 +1,1 @@
+//! Git source, loading, apply, inventory and prune.

@@ -1,0 +1,1 @@
+//! Ordered, versioned, watchable store of bytes on SQLite or in memory.

@@ -1,0 +1,1 @@
+//! The simulated cloud: instances, nodes, pods, faults and a journal.

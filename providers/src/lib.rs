@@ -1,0 +1,1 @@
+//! The provider trait, its registry and its conformance suite.

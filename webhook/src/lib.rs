@@ -1,0 +1,1 @@
+//! Webhook receivers, forge clients and the commit status outbox.
