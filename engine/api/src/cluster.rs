@@ -1,0 +1,262 @@
+//! Cluster: version, control plane and network; everything but the workers.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{machine::MachineTemplate, provider_config::ProviderConfig};
+
+/// A Kubernetes cluster.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "fleetwright.dev",
+    version = "v1alpha1",
+    kind = "Cluster",
+    plural = "clusters",
+    shortname = "cl",
+    category = "fleetwright",
+    namespaced,
+    status = "ClusterStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    printcolumn = r#"{"name":"Available","type":"string","jsonPath":".status.conditions[?(@.type==\"Available\")].status","description":"Control plane and workers are available"}"#,
+    printcolumn = r#"{"name":"CP Desired","type":"integer","jsonPath":".status.controlPlane.desiredReplicas","description":"Wanted control-plane machines"}"#,
+    printcolumn = r#"{"name":"CP Available","type":"integer","jsonPath":".status.controlPlane.availableReplicas","description":"Available control-plane machines"}"#,
+    printcolumn = r#"{"name":"CP Up-To-Date","type":"integer","jsonPath":".status.controlPlane.upToDateReplicas","description":"Control-plane machines at the wanted content"}"#,
+    printcolumn = r#"{"name":"W Desired","type":"integer","jsonPath":".status.workers.desiredReplicas","description":"Wanted workers"}"#,
+    printcolumn = r#"{"name":"W Available","type":"integer","jsonPath":".status.workers.availableReplicas","description":"Available workers"}"#,
+    printcolumn = r#"{"name":"W Up-To-Date","type":"integer","jsonPath":".status.workers.upToDateReplicas","description":"Workers at the wanted content"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Pending, Provisioning, Provisioned, Deleting"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#,
+    printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.version","description":"Wanted Kubernetes version"}"#,
+    printcolumn = r#"{"name":"Running","type":"string","jsonPath":".status.version","description":"Version that every control-plane machine runs","priority":10}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpec {
+    /// Kubernetes version such as v1.33.2. Below the running one it is accepted and held.
+    #[schemars(
+        regex(pattern = r"^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)([-+].+)?$"),
+        length(max = 256)
+    )]
+    pub version: String,
+    /// Who runs the control plane.
+    pub control_plane: ControlPlane,
+    /// Networks of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_network: Option<ClusterNetwork>,
+    /// The provider's settings for the cluster as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_config: Option<ProviderConfig>,
+    /// How upgrades go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<UpgradePolicy>,
+    /// Manifests applied to the new cluster before its pools count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub bootstrap_manifests: Vec<BootstrapManifest>,
+}
+
+/// Who runs the control plane: exactly one of the three, for ever.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "[has(self.machines), has(self.managed), has(self.external)].filter(x, x).size() == 1",
+        "message": "exactly one of machines, managed and external must be set",
+    },
+    {
+        "rule": "has(self.machines) == has(oldSelf.machines) && has(self.managed) == has(oldSelf.managed)",
+        "message": "the form of the control plane is immutable",
+    },
+]))]
+pub struct ControlPlane {
+    /// Machines of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machines: Option<ControlPlaneMachines>,
+    /// The provider's own managed control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedControlPlane>,
+    /// Somebody else's, reached by a kubeconfig.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalControlPlane>,
+}
+
+/// A control plane on machines of ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneMachines {
+    /// Wanted machines; odd, so that etcd keeps a quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 9), extend("default" = 1, "x-kubernetes-validations" = [{"rule": "self % 2 == 1", "message": "replicas must be odd, so that etcd keeps a quorum"}]))]
+    pub replicas: Option<i32>,
+    /// Content of the machines. Their version is the cluster's.
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.spec.version)", "message": "the control plane's version is the cluster's: leave it out here"}]))]
+    pub template: MachineTemplate,
+}
+
+/// A provider's managed control plane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedControlPlane {
+    /// The provider's settings.
+    pub provider_config: ProviderConfig,
+}
+
+/// Somebody else's control plane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalControlPlane {
+    /// Secret in the same namespace whose key `value` is a kubeconfig.
+    pub kubeconfig_secret_ref: LocalSecretRef,
+}
+
+/// A Secret in the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalSecretRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Networks of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNetwork {
+    /// Port of the API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub api_server_port: Option<i32>,
+    /// Addresses of Services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<NetworkRanges>,
+    /// Addresses of pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<NetworkRanges>,
+    /// DNS domain of Services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_domain: Option<String>,
+}
+
+/// Address ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkRanges {
+    /// CIDR blocks.
+    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub cidr_blocks: Vec<String>,
+}
+
+/// How upgrades of the control plane go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradePolicy {
+    /// Control-plane machines above `replicas` while one is replaced: 1, or 0 where there is no spare
+    /// machine (needs at least three replicas).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1), extend("default" = 1))]
+    pub max_surge: Option<i32>,
+}
+
+/// Manifests applied to the new cluster: a path in the repository or a ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.path) != has(self.configMap)", "message": "set exactly one of path and configMap"}]))]
+pub struct BootstrapManifest {
+    /// Path in the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// ConfigMap in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<String>,
+}
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Generation that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where in its life the cluster is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<ClusterPhase>,
+    /// Milestones that are never taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialization: Option<ClusterInitialization>,
+    /// Version that every control-plane machine runs: what pools without a version of their own use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Where the API server listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_plane_endpoint: Option<Endpoint>,
+    /// Counts of control-plane machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<MachineCounts>,
+    /// Counts of workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<MachineCounts>,
+    /// Instances that carry the cluster's key but belong to no Machine (at most 100).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub unmanaged_instances: Vec<String>,
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where in its life a cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClusterPhase {
+    /// Nothing was made yet.
+    Pending,
+    /// The control plane is being made.
+    Provisioning,
+    /// The control plane serves.
+    Provisioned,
+    /// The cluster is on its way out.
+    Deleting,
+}
+
+/// Milestones of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterInitialization {
+    /// An API server of the control plane has served.
+    #[serde(default)]
+    pub control_plane_initialized: bool,
+}
+
+/// Host and port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: i32,
+}
+
+/// Counts of machines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineCounts {
+    /// Wanted.
+    #[serde(default)]
+    pub desired_replicas: i32,
+    /// There are.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Available.
+    #[serde(default)]
+    pub available_replicas: i32,
+    /// Up to date.
+    #[serde(default)]
+    pub up_to_date_replicas: i32,
+}

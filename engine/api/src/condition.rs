@@ -1,0 +1,235 @@
+//! Conditions: types and reasons of Cluster API v1beta2, and the merge that keeps transition times.
+
+use jiff::Timestamp;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::time::k8s_time;
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => { $($(#[$doc])* pub const $name: &str = $value;)* };
+}
+
+/// Condition types.
+pub mod kind {
+    names! {
+        /// The object can be used.
+        AVAILABLE = "Available";
+        /// The object is ready.
+        READY = "Ready";
+        /// The machine's content is what its owner wants.
+        UP_TO_DATE = "UpToDate";
+        /// Machines are being replaced.
+        ROLLING_OUT = "RollingOut";
+        /// Machines are being added.
+        SCALING_UP = "ScalingUp";
+        /// Machines are being removed.
+        SCALING_DOWN = "ScalingDown";
+        /// The object is on its way out.
+        DELETING = "Deleting";
+        /// Controllers leave the object alone.
+        PAUSED = "Paused";
+        /// All machines are ready.
+        MACHINES_READY = "MachinesReady";
+        /// All machines are up to date.
+        MACHINES_UP_TO_DATE = "MachinesUpToDate";
+        /// The provider's instance runs.
+        INFRASTRUCTURE_READY = "InfrastructureReady";
+        /// The node is healthy.
+        NODE_HEALTHY = "NodeHealthy";
+        /// The node's own Ready condition.
+        NODE_READY = "NodeReady";
+        /// The control plane's first machine has served.
+        CONTROL_PLANE_INITIALIZED = "ControlPlaneInitialized";
+        /// The control plane can be used.
+        CONTROL_PLANE_AVAILABLE = "ControlPlaneAvailable";
+        /// The workers can be used.
+        WORKERS_AVAILABLE = "WorkersAvailable";
+        /// All control-plane machines are ready.
+        CONTROL_PLANE_MACHINES_READY = "ControlPlaneMachinesReady";
+        /// All control-plane machines are up to date.
+        CONTROL_PLANE_MACHINES_UP_TO_DATE = "ControlPlaneMachinesUpToDate";
+        /// All workers are ready.
+        WORKER_MACHINES_READY = "WorkerMachinesReady";
+        /// All workers are up to date.
+        WORKER_MACHINES_UP_TO_DATE = "WorkerMachinesUpToDate";
+        /// The workload cluster's API answers.
+        REMOTE_CONNECTION_PROBE = "RemoteConnectionProbe";
+        /// The wanted version is below the running one: the control plane stays where it is.
+        VERSION_HELD = "VersionHeld";
+        /// The live state equals Git's.
+        IN_SYNC = "InSync";
+    }
+}
+
+/// Condition reasons.
+pub mod reason {
+    names! {
+        /// See [`super::kind::AVAILABLE`].
+        AVAILABLE = "Available";
+        /// See [`super::kind::AVAILABLE`].
+        NOT_AVAILABLE = "NotAvailable";
+        /// See [`super::kind::READY`].
+        READY = "Ready";
+        /// See [`super::kind::READY`].
+        NOT_READY = "NotReady";
+        /// See [`super::kind::READY`].
+        READY_UNKNOWN = "ReadyUnknown";
+        /// See [`super::kind::UP_TO_DATE`].
+        UP_TO_DATE = "UpToDate";
+        /// See [`super::kind::UP_TO_DATE`].
+        NOT_UP_TO_DATE = "NotUpToDate";
+        /// No machines to speak of.
+        NO_REPLICAS = "NoReplicas";
+        /// No pools to speak of.
+        NO_WORKERS = "NoWorkers";
+        /// See [`super::kind::ROLLING_OUT`].
+        ROLLING_OUT = "RollingOut";
+        /// See [`super::kind::ROLLING_OUT`].
+        NOT_ROLLING_OUT = "NotRollingOut";
+        /// See [`super::kind::SCALING_UP`].
+        SCALING_UP = "ScalingUp";
+        /// See [`super::kind::SCALING_UP`].
+        NOT_SCALING_UP = "NotScalingUp";
+        /// See [`super::kind::SCALING_DOWN`].
+        SCALING_DOWN = "ScalingDown";
+        /// See [`super::kind::SCALING_DOWN`].
+        NOT_SCALING_DOWN = "NotScalingDown";
+        /// See [`super::kind::DELETING`].
+        DELETING = "Deleting";
+        /// See [`super::kind::DELETING`].
+        NOT_DELETING = "NotDeleting";
+        /// See [`super::kind::PAUSED`].
+        PAUSED = "Paused";
+        /// See [`super::kind::PAUSED`].
+        NOT_PAUSED = "NotPaused";
+        /// Ready, but not yet for minReadySeconds.
+        WAITING_FOR_MIN_READY_SECONDS = "WaitingForMinReadySeconds";
+        /// See [`super::kind::NODE_HEALTHY`].
+        NODE_HEALTHY = "NodeHealthy";
+        /// See [`super::kind::NODE_HEALTHY`].
+        NODE_NOT_HEALTHY = "NodeNotHealthy";
+        /// No node with the machine's providerID yet.
+        NODE_DOES_NOT_EXIST = "NodeDoesNotExist";
+        /// The node was there and is gone.
+        NODE_DELETED = "NodeDeleted";
+        /// See [`super::kind::NODE_READY`].
+        NODE_READY = "NodeReady";
+        /// See [`super::kind::NODE_READY`].
+        NODE_NOT_READY = "NodeNotReady";
+        /// The instance is not there (yet).
+        DOES_NOT_EXIST = "ObjectDoesNotExist";
+        /// See [`super::kind::CONTROL_PLANE_INITIALIZED`].
+        INITIALIZED = "Initialized";
+        /// See [`super::kind::CONTROL_PLANE_INITIALIZED`].
+        NOT_INITIALIZED = "NotInitialized";
+        /// Deletion waits for a pre-drain hook.
+        WAITING_FOR_PRE_DRAIN_HOOK = "WaitingForPreDrainHook";
+        /// Deletion drains the node.
+        DRAINING_NODE = "DrainingNode";
+        /// Deletion waits for volumes.
+        WAITING_FOR_VOLUME_DETACH = "WaitingForVolumeDetach";
+        /// Deletion waits for a pre-terminate hook.
+        WAITING_FOR_PRE_TERMINATE_HOOK = "WaitingForPreTerminateHook";
+        /// Deletion waits for the instance.
+        WAITING_FOR_INFRASTRUCTURE_DELETION = "WaitingForInfrastructureDeletion";
+        /// Deletion removes the node.
+        DELETING_NODE = "DeletingNode";
+        /// Deletion is through.
+        DELETION_COMPLETED = "DeletionCompleted";
+        /// Cluster deletion waits for the workers.
+        WAITING_FOR_WORKERS_DELETION = "WaitingForWorkersDeletion";
+        /// Cluster deletion waits for the control plane.
+        WAITING_FOR_CONTROL_PLANE_DELETION = "WaitingForControlPlaneDeletion";
+        /// Something that we did not expect; the message has it.
+        INTERNAL_ERROR = "InternalError";
+        /// See [`super::kind::REMOTE_CONNECTION_PROBE`].
+        PROBE_SUCCEEDED = "ProbeSucceeded";
+        /// See [`super::kind::REMOTE_CONNECTION_PROBE`].
+        PROBE_FAILED = "ProbeFailed";
+        /// See [`super::kind::VERSION_HELD`].
+        VERSION_BELOW_RUNNING = "VersionBelowRunning";
+        /// The version is not held.
+        NOT_HELD = "NotHeld";
+    }
+}
+
+/// Three-valued status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Status {
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for Status {
+    fn from(value: bool) -> Self {
+        if value { Self::True } else { Self::False }
+    }
+}
+
+/// Puts a condition into `conditions`, sorted by type; the transition time stays when the status did not change.
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    kind: &str,
+    status: Status,
+    reason: &str,
+    message: impl Into<String>,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let mut new = Condition {
+        type_: kind.to_owned(),
+        status: status.as_str().to_owned(),
+        reason: reason.to_owned(),
+        message: message.into(),
+        observed_generation: generation,
+        last_transition_time: k8s_time(now),
+    };
+    match conditions.binary_search_by(|c| c.type_.as_str().cmp(kind)) {
+        Ok(at) => {
+            if conditions[at].status == new.status {
+                new.last_transition_time = conditions[at].last_transition_time.clone();
+            }
+            conditions[at] = new;
+        }
+        Err(_) => {
+            if let Some(old) = get(conditions, kind) {
+                if old.status == new.status {
+                    new.last_transition_time = old.last_transition_time.clone();
+                }
+                conditions.retain(|c| c.type_ != kind);
+            }
+            conditions.push(new);
+            conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        }
+    }
+}
+
+/// The condition of type `kind`.
+pub fn get<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|c| c.type_ == kind)
+}
+
+/// Whether the condition of type `kind` is there and True.
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    get(conditions, kind).is_some_and(|c| c.status == "True")
+}
+
+/// Whether the condition of type `kind` is there and False.
+pub fn is_false(conditions: &[Condition], kind: &str) -> bool {
+    get(conditions, kind).is_some_and(|c| c.status == "False")
+}

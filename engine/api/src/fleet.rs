@@ -1,0 +1,257 @@
+//! Fleet: a Git repository (or a local directory) to follow.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::LocalSecretRef;
+
+/// A Git repository to follow. Never read from the repository that it follows.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "fleetwright.dev",
+    version = "v1alpha1",
+    kind = "Fleet",
+    plural = "fleets",
+    category = "fleetwright",
+    namespaced,
+    status = "FleetStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"The last observed revision was applied"}"#,
+    printcolumn = r#"{"name":"Observed","type":"string","jsonPath":".status.observed.revision","description":"Revision last seen"}"#,
+    printcolumn = r#"{"name":"Settled","type":"string","jsonPath":".status.settled.revision","description":"Revision that last converged or failed"}"#,
+    printcolumn = r#"{"name":"Objects","type":"integer","jsonPath":".status.counts.objects","description":"Objects in the repository"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What it does or waits for","priority":10}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetSpec {
+    /// What is followed.
+    pub source: FleetSource,
+    /// Look, but apply nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Where commit statuses go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forge: Option<Forge>,
+    /// Plans on pull requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_requests: Option<PullRequests>,
+    /// What is done about differences that Git did not make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftPolicy>,
+    /// Guards of deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PrunePolicy>,
+    /// What the repository may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Allow>,
+    /// Kubernetes versions that upgrades may pass through; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub versions: Vec<String>,
+    /// A commit fails when nothing moved for so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = 1800))]
+    pub progress_deadline_seconds: Option<i32>,
+}
+
+/// Default of `progressDeadlineSeconds`.
+pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: i32 = 1800;
+/// Default of `source.intervalSeconds`.
+pub const DEFAULT_INTERVAL_SECONDS: i32 = 60;
+/// Default of `prune.maxMachines`.
+pub const DEFAULT_PRUNE_MAX_MACHINES: i32 = 10;
+
+/// What a Fleet follows: exactly one of `url` and `directory`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.url) != has(self.directory)", "message": "set exactly one of url and directory"}]))]
+pub struct FleetSource {
+    /// Git URL: https://… or file://…
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: Option<String>,
+    /// A directory of this machine, watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub directory: Option<String>,
+    /// Which commit; the remote's HEAD when left out.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<GitRef>,
+    /// Folder in the repository; its root when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub path: Option<String>,
+    /// Seconds between polls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = 60))]
+    pub interval_seconds: Option<i32>,
+    /// Secret in the Fleet's namespace with `token`, or `username` and `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalSecretRef>,
+}
+
+/// Which commit of a repository: at most one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitRef {
+    /// Head of a branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// A tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The highest tag in a range of semantic versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semver: Option<String>,
+    /// One commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
+/// Where commit statuses go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Forge {
+    /// github.
+    #[serde(rename = "type")]
+    pub kind: ForgeType,
+    /// Base URL of its API; the public one when left out.
+    #[serde(default, rename = "apiURL", skip_serializing_if = "Option::is_none")]
+    pub api_url: Option<String>,
+    /// `owner/name`.
+    #[schemars(length(min = 3, max = 200))]
+    pub repository: String,
+    /// Secret in the Fleet's namespace whose key `token` may write statuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalSecretRef>,
+    /// Secret in the Fleet's namespace whose key `secret` signs webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_secret_ref: Option<LocalSecretRef>,
+}
+
+/// Kind of forge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ForgeType {
+    /// GitHub, also GitHub Enterprise Server.
+    #[default]
+    Github,
+}
+
+/// Plans on pull requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PullRequests {
+    /// Whether pull requests are planned.
+    #[serde(default)]
+    pub plan: bool,
+}
+
+/// What is done about differences that Git did not make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftPolicy {
+    /// The policy for all fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "report"))]
+    pub policy: Option<DriftAction>,
+}
+
+/// What is done about a conflict with another field manager.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DriftAction {
+    /// Apply the rest and record it.
+    #[default]
+    Report,
+    /// Take the field back.
+    Correct,
+    /// Apply the rest and record nothing.
+    Ignore,
+}
+
+/// Guards of deletion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunePolicy {
+    /// Most machines that one commit may delete without consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("default" = 10))]
+    pub max_machines: Option<i32>,
+}
+
+/// What the repository may hold; an empty list allows all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Allow {
+    /// Namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub namespaces: Vec<String>,
+    /// Kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub kinds: Vec<String>,
+    /// ProviderAccounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub accounts: Vec<String>,
+}
+
+/// What is known of the Fleet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetStatus {
+    /// Generation that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Revision last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<RevisionRef>,
+    /// Revision last applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<RevisionRef>,
+    /// Revision that last converged or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<RevisionRef>,
+    /// Counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<FleetCounts>,
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A revision of the source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionRef {
+    /// Commit id, or `dir:<tree id>` for a directory.
+    pub revision: String,
+    /// Git tree id of the followed path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<String>,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+}
+
+/// Counts of a Fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetCounts {
+    /// Objects in the repository.
+    #[serde(default)]
+    pub objects: i32,
+    /// Objects that have not converged yet.
+    #[serde(default)]
+    pub converging: i32,
+    /// Mistakes in the repository.
+    #[serde(default)]
+    pub errors: i32,
+}

@@ -1,0 +1,328 @@
+//! Machine: one instance at a provider and its node.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::provider_config::ProviderConfig;
+
+/// What a pool's, a set's and a control plane's template says of each machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineTemplate {
+    /// Labels and annotations of the machines; they flow down without replacing anything.
+    #[serde(default, skip_serializing_if = "TemplateMeta::is_empty")]
+    pub metadata: TemplateMeta,
+    /// The machines' content.
+    pub spec: MachineTemplateSpec,
+}
+
+/// Labels and annotations of a template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateMeta {
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl TemplateMeta {
+    /// Whether there is neither a label nor an annotation.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.annotations.is_empty()
+    }
+}
+
+/// Content of a machine as its template says it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineTemplateSpec {
+    /// Kubernetes version such as v1.33.2. A pool may leave it out: it follows the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        regex(pattern = r"^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)([-+].+)?$"),
+        length(max = 256)
+    )]
+    pub version: Option<String>,
+    /// The provider's settings.
+    pub provider_config: ProviderConfig,
+    /// Failure domain that the instance is to be made in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub failure_domain: Option<String>,
+    /// Seconds that a machine must be ready before it counts as available.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub min_ready_seconds: Option<i32>,
+    /// Further conditions of the Machine that Ready takes into account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["conditionType"]))]
+    pub readiness_gates: Vec<ReadinessGate>,
+    /// How machines are taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<MachineDeletion>,
+    /// Taints kept on the nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["key", "effect"]))]
+    pub taints: Vec<MachineTaint>,
+}
+
+/// A condition that Ready takes into account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadinessGate {
+    /// The condition's type.
+    #[schemars(length(min = 1, max = 316))]
+    pub condition_type: String,
+    /// Positive (default): True is good. Negative: False is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polarity: Option<Polarity>,
+}
+
+/// Which status of a condition is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Polarity {
+    /// True is good.
+    Positive,
+    /// False is good.
+    Negative,
+}
+
+/// How a machine is taken away. Every time-out is finite.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineDeletion {
+    /// Longest time for the drain, in seconds; then the instance goes all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = 1800))]
+    pub node_drain_timeout_seconds: Option<i32>,
+    /// Longest wait for volumes to be detached, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = 600))]
+    pub node_volume_detach_timeout_seconds: Option<i32>,
+    /// Longest time for deleting the Node object, in seconds, counted from when that step begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = 60))]
+    pub node_deletion_timeout_seconds: Option<i32>,
+}
+
+/// Default of `nodeDrainTimeoutSeconds`.
+pub const DEFAULT_NODE_DRAIN_TIMEOUT_SECONDS: i32 = 1800;
+/// Default of `nodeVolumeDetachTimeoutSeconds`.
+pub const DEFAULT_NODE_VOLUME_DETACH_TIMEOUT_SECONDS: i32 = 600;
+/// Default of `nodeDeletionTimeoutSeconds`.
+pub const DEFAULT_NODE_DELETION_TIMEOUT_SECONDS: i32 = 60;
+
+/// A taint kept on the machine's node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineTaint {
+    /// Key.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// Value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub value: Option<String>,
+    /// Effect.
+    pub effect: TaintEffect,
+    /// Always: kept in step. OnInitialization: put once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propagation: Option<TaintPropagation>,
+}
+
+/// A taint's effect.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum TaintEffect {
+    /// No new pods without a toleration.
+    NoSchedule,
+    /// Rather no new pods.
+    PreferNoSchedule,
+    /// Pods without a toleration are evicted.
+    NoExecute,
+}
+
+impl TaintEffect {
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSchedule => "NoSchedule",
+            Self::PreferNoSchedule => "PreferNoSchedule",
+            Self::NoExecute => "NoExecute",
+        }
+    }
+}
+
+/// When a taint is put on the node.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum TaintPropagation {
+    /// Kept in step with the Machine.
+    Always,
+    /// Put once, when the node appears.
+    OnInitialization,
+}
+
+/// One instance at a provider and its node.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "fleetwright.dev",
+    version = "v1alpha1",
+    kind = "Machine",
+    plural = "machines",
+    shortname = "ma",
+    category = "fleetwright",
+    namespaced,
+    status = "MachineStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    printcolumn = r#"{"name":"Cluster","type":"string","jsonPath":".spec.clusterName","description":"Cluster"}"#,
+    printcolumn = r#"{"name":"Node Name","type":"string","jsonPath":".status.nodeRef.name","description":"Node of this machine"}"#,
+    printcolumn = r#"{"name":"Provider ID","type":"string","jsonPath":".spec.providerID","description":"Provider's id of the instance","priority":10}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Machine is ready"}"#,
+    printcolumn = r#"{"name":"Available","type":"string","jsonPath":".status.conditions[?(@.type==\"Available\")].status","description":"Machine is available"}"#,
+    printcolumn = r#"{"name":"Up-To-Date","type":"string","jsonPath":".status.conditions[?(@.type==\"UpToDate\")].status","description":"Machine is what its owner wants"}"#,
+    printcolumn = r#"{"name":"Internal-IP","type":"string","jsonPath":".status.addresses[?(@.type==\"InternalIP\")].address","description":"Internal address","priority":10}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Pending, Provisioning, Provisioned, Running, Deleting"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#,
+    printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.version","description":"Kubernetes version"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineSpec {
+    /// Name of the Cluster in the same namespace.
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable"}]))]
+    pub cluster_name: String,
+    /// The machine's content, in the words of its template.
+    #[serde(flatten)]
+    pub content: MachineTemplateSpec,
+    /// Provider's id of the instance, equal to the node's.
+    #[serde(
+        default,
+        rename = "providerID",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(min = 1, max = 512))]
+    pub provider_id: Option<String>,
+    /// 128 random bits in hexadecimal, set when the Machine is made: client token and ownership tag of
+    /// the one instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9a-f]{32}$"), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "instanceKey is immutable"}]))]
+    pub instance_key: Option<String>,
+}
+
+/// What is known of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineStatus {
+    /// Generation that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where in its life the machine is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<MachinePhase>,
+    /// The node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_ref: Option<NodeRef>,
+    /// What the node says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_info: Option<NodeInfo>,
+    /// Addresses of the instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub addresses: Vec<MachineAddress>,
+    /// Failure domain that the instance is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_domain: Option<String>,
+    /// What the provider last showed of the instance, written on change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub instance: Option<Value>,
+    /// When the steps of the deletion began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<MachineDeletionStatus>,
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Where in its life a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MachinePhase {
+    /// Nothing was asked of the provider yet.
+    Pending,
+    /// The instance is asked for.
+    Provisioning,
+    /// The instance runs, its node is not there yet.
+    Provisioned,
+    /// The node is there.
+    Running,
+    /// The machine is on its way out.
+    Deleting,
+}
+
+/// A node, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRef {
+    /// The node's name.
+    pub name: String,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeInfo {
+    /// Version of the kubelet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet_version: Option<String>,
+    /// Operating system's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_image: Option<String>,
+}
+
+/// An address of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineAddress {
+    /// Hostname, InternalIP, ExternalIP, InternalDNS or ExternalDNS.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The address.
+    pub address: String,
+}
+
+/// When the steps of a machine's deletion began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineDeletionStatus {
+    /// The drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_drain_start_time: Option<Time>,
+    /// The wait for volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_for_node_volume_detach_start_time: Option<Time>,
+    /// The wait for pre-drain hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_for_pre_drain_hook_start_time: Option<Time>,
+    /// The wait for pre-terminate hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_for_pre_terminate_hook_start_time: Option<Time>,
+    /// The deletion of the Node object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_deletion_start_time: Option<Time>,
+}

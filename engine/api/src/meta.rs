@@ -1,0 +1,99 @@
+//! Labels, annotations, finalizers and field managers, in one place.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+
+/// Label on everything that belongs to a cluster: the Cluster's name.
+pub const LABEL_CLUSTER_NAME: &str = "fleetwright.dev/cluster-name";
+/// Label (empty value) on control-plane Machines.
+pub const LABEL_CONTROL_PLANE: &str = "fleetwright.dev/control-plane";
+/// Label on sets and machines of a pool: the MachineDeployment's name.
+pub const LABEL_DEPLOYMENT_NAME: &str = "fleetwright.dev/deployment-name";
+/// Label on machines of a set: the MachineSet's name.
+pub const LABEL_SET_NAME: &str = "fleetwright.dev/set-name";
+/// Label on sets and their machines: hash of the content that the set was made of.
+pub const LABEL_TEMPLATE_HASH: &str = "fleetwright.dev/template-hash";
+/// Label on what a Fleet applied: hash of the Fleet's namespace and name (see [`crate::names::fleet_hash`]).
+pub const LABEL_FLEET: &str = "fleetwright.dev/fleet";
+
+/// Annotation on what a Fleet applied: the revision that last changed its content.
+pub const ANNOTATION_REVISION: &str = "fleetwright.dev/revision";
+/// Annotation: controllers leave the object alone while it is there.
+pub const ANNOTATION_PAUSED: &str = "fleetwright.dev/paused";
+/// Annotation on a pool: time after which older machines are replaced, put by `rollout restart`.
+pub const ANNOTATION_RESTARTED_AT: &str = "fleetwright.dev/restarted-at";
+/// Annotation on a pool: roll a changed providerConfig at once, before the pool's worker step.
+pub const ANNOTATION_ROLL_NOW: &str = "fleetwright.dev/roll-now";
+/// Annotation on a Machine: delete this one first when scaling down.
+pub const ANNOTATION_DELETE_MACHINE: &str = "fleetwright.dev/delete-machine";
+/// Annotation on a MachineSet: make no machines.
+pub const ANNOTATION_DISABLE_MACHINE_CREATE: &str = "fleetwright.dev/disable-machine-create";
+/// Annotation on a pool or Cluster: the ordinal that the next machine gets.
+pub const ANNOTATION_NEXT_ORDINAL: &str = "fleetwright.dev/next-ordinal";
+/// Annotation on pools and sets: revision of the rollout, a rising number.
+pub const ANNOTATION_ROLLOUT_REVISION: &str = "machinedeployment.fleetwright.dev/revision";
+/// Annotation on sets: the pool's wanted replicas when the set was last scaled.
+pub const ANNOTATION_DESIRED_REPLICAS: &str = "machinedeployment.fleetwright.dev/desired-replicas";
+/// Annotation on sets: the pool's wanted replicas plus surge when the set was last scaled.
+pub const ANNOTATION_MAX_REPLICAS: &str = "machinedeployment.fleetwright.dev/max-replicas";
+/// Annotation on a Cluster: its own uid, as consent to delete it.
+pub const ANNOTATION_ALLOW_DELETE: &str = "fleetwright.dev/allow-delete";
+/// Annotation on a Fleet: somebody (a webhook, a person) asks to look at the repository now.
+pub const ANNOTATION_REQUESTED_AT: &str = "fleetwright.dev/requested-at";
+/// Prefix of Machine annotations that hold back the drain; the value names the owner of the hook.
+pub const PREFIX_PRE_DRAIN_HOOK: &str = "pre-drain.delete.hook.machine.fleetwright.dev/";
+/// Prefix of Machine annotations that hold back the instance's deletion.
+pub const PREFIX_PRE_TERMINATE_HOOK: &str = "pre-terminate.delete.hook.machine.fleetwright.dev/";
+/// Machine annotation: do not drain its node.
+pub const ANNOTATION_EXCLUDE_NODE_DRAINING: &str = "machine.fleetwright.dev/exclude-node-draining";
+/// Cluster-autoscaler's lower bound of a pool.
+pub const ANNOTATION_AUTOSCALER_MIN: &str =
+    "fleetwright.dev/cluster-api-autoscaler-node-group-min-size";
+/// Cluster-autoscaler's upper bound of a pool.
+pub const ANNOTATION_AUTOSCALER_MAX: &str =
+    "fleetwright.dev/cluster-api-autoscaler-node-group-max-size";
+
+/// Node annotation: the cluster's name.
+pub const NODE_ANNOTATION_CLUSTER: &str = "fleetwright.dev/cluster-name";
+/// Node annotation: the Machine's name.
+pub const NODE_ANNOTATION_MACHINE: &str = "fleetwright.dev/machine";
+/// Node annotation: keys of the labels that came from the Machine, comma separated.
+pub const NODE_ANNOTATION_LABELS: &str = "fleetwright.dev/labels-from-machine";
+/// Node annotation: `key:effect` of the taints that came from the Machine, comma separated.
+pub const NODE_ANNOTATION_TAINTS: &str = "fleetwright.dev/taints-from-machine";
+
+/// Finalizer of Clusters.
+pub const FINALIZER_CLUSTER: &str = "cluster.fleetwright.dev";
+/// Finalizer of Machines.
+pub const FINALIZER_MACHINE: &str = "machine.fleetwright.dev";
+
+/// Field manager that holds values which Git stopped declaring but that must not fall back.
+pub const MANAGER_HANDOVER: &str = "fleetwright-handover";
+
+/// Paths whose live value is handed to [`MANAGER_HANDOVER`] when Git stops declaring them: (kind, path).
+pub const HANDOVER_PATHS: &[(&str, &[&str])] = &[("MachineDeployment", &["spec", "replicas"])];
+
+/// Field manager of a Fleet's applies.
+pub fn fleet_manager(namespace: &str, fleet: &str) -> String {
+    format!("fleetwright/{namespace}.{fleet}")
+}
+
+/// A controlling owner reference to `owner`, or `None` when it was never stored.
+pub fn controller_owner<K: Resource<DynamicType = ()>>(owner: &K) -> Option<OwnerReference> {
+    let mut reference = owner.controller_owner_ref(&())?;
+    reference.block_owner_deletion = Some(true);
+    Some(reference)
+}
+
+/// The owner reference of `object` that is marked as its controller.
+pub fn controller_of<K: ResourceExt>(object: &K) -> Option<&OwnerReference> {
+    object
+        .owner_references()
+        .iter()
+        .find(|o| o.controller == Some(true))
+}
+
+/// Whether the object carries the pause annotation.
+pub fn is_paused<K: ResourceExt>(object: &K) -> bool {
+    object.annotations().contains_key(ANNOTATION_PAUSED)
+}
