@@ -1,6 +1,8 @@
 //! All our CustomResourceDefinitions.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 /// The CustomResourceDefinitions of all our kinds, sorted by name.
@@ -15,7 +17,31 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         crate::ProviderAccount::crd(),
     ];
     crds.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(root) = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut())
+        {
+            refuse_null(root);
+        }
+    }
     crds
+}
+
+/// Takes `nullable` away everywhere: an explicit null then means "left out" and gets the default, as in
+/// Kubernetes' own kinds, where optional fields are not nullable.
+fn refuse_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for child in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        refuse_null(child);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = schema.items.as_mut() {
+        refuse_null(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = schema.additional_properties.as_mut() {
+        refuse_null(values);
+    }
 }
 
 #[cfg(test)]
@@ -34,7 +60,7 @@ mod tests {
         ] {
             assert!(text.contains(marker), "{marker} is missing");
         }
-        for wrong in ["$ref", "\"definitions\"", "oneOf"] {
+        for wrong in ["$ref", "\"definitions\"", "oneOf", "nullable"] {
             assert!(!text.contains(wrong), "{wrong} is there");
         }
     }
