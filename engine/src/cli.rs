@@ -1,0 +1,97 @@
+//! The command line: one file per command.
+
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{error::Failure, telemetry};
+
+/// Keeps fleets of Kubernetes clusters equal to a Git repository.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fleetwright",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the log lines.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: telemetry::LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show fleets, clusters and pools.
+    Status(status::Args),
+}
+
+/// Parses the command line, runs the command, and says how it ended.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(cli.log_format, "info");
+    // One crypto provider for everything that speaks TLS; a second install changes nothing.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            return fail(&Failure::from(
+                anyhow::Error::new(e).context("cannot start the runtime"),
+            ));
+        }
+    };
+    let result = runtime.block_on(run(cli.command));
+    // Blocking work (a fetch that hangs in the network) must not hold up the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place that tells people of a failure"
+)]
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("{failure}");
+    failure.kind.exit_code()
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Status(args) => status::run(args).await,
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn stop_signal() -> Result<(), Failure> {
+    let cannot = |e: std::io::Error| {
+        Failure::from(anyhow::Error::new(e).context("cannot listen for signals"))
+    };
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(cannot)?;
+    tokio::select! {
+        biased;
+        result = tokio::signal::ctrl_c() => result.map_err(cannot),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,149 @@
+//! `fleetwright status`: fleets, clusters and pools at a glance.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use fleetwright_api::{
+    Cluster, Fleet, MachineDeployment,
+    condition::{self, kind},
+};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::json;
+
+use crate::{client, error::Failure, overview};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kubeconfig of the engine; its data folder's when left out.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Data folder of the engine.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Output {
+    #[default]
+    Table,
+    Json,
+    Yaml,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let client = client::connect(args.kubeconfig.as_deref(), args.data.as_deref()).await?;
+    let fleets: Vec<Fleet> = list(&client).await?;
+    let clusters: Vec<Cluster> = list(&client).await?;
+    let pools: Vec<MachineDeployment> = list(&client).await?;
+    let text = match args.output {
+        Output::Table => table(&fleets, &clusters, &pools),
+        Output::Json => format!("{:#}\n", document(&fleets, &clusters, &pools)),
+        Output::Yaml => serde_saphyr::to_string(&document(&fleets, &clusters, &pools))
+            .map_err(|e| Failure::from(anyhow::anyhow!("cannot write YAML: {e}")))?,
+    };
+    print(&text);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the command's output")]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+async fn list<K>(client: &Client) -> Result<Vec<K>, Failure>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let objects = Api::<K>::all(client.clone())
+        .list(&ListParams::default())
+        .await;
+    objects
+        .map(|l| l.items)
+        .map_err(|e| client::failure(&format!("cannot list {}", K::plural(&())), e))
+}
+
+fn document(
+    fleets: &[Fleet],
+    clusters: &[Cluster],
+    pools: &[MachineDeployment],
+) -> serde_json::Value {
+    json!({
+        "fleets": fleets.iter().map(|f| json!({
+            "namespace": f.namespace(), "name": f.name_any(), "status": f.status,
+        })).collect::<Vec<_>>(),
+        "clusters": clusters.iter().map(|c| json!({
+            "namespace": c.namespace(), "name": c.name_any(), "version": c.spec.version, "status": c.status,
+        })).collect::<Vec<_>>(),
+        "pools": pools.iter().map(|p| json!({
+            "namespace": p.namespace(), "name": p.name_any(), "cluster": p.spec.cluster_name, "status": p.status,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn table(fleets: &[Fleet], clusters: &[Cluster], pools: &[MachineDeployment]) -> String {
+    let mut text = String::new();
+    for fleet in fleets {
+        let status = fleet.status.clone().unwrap_or_default();
+        let ready = condition::get(&status.conditions, kind::READY);
+        let revision = status
+            .observed
+            .as_ref()
+            .map_or("nothing seen yet", |r| r.revision.as_str());
+        let source = fleet
+            .spec
+            .source
+            .url
+            .as_deref()
+            .or(fleet.spec.source.directory.as_deref())
+            .unwrap_or_default();
+        text += &format!(
+            "fleet {}/{}  {source}  {revision}  {}\n",
+            fleet.namespace().unwrap_or_default(),
+            fleet.name_any(),
+            ready.map_or("", |c| c.message.as_str()),
+        );
+    }
+    for line in overview::lines(clusters, pools) {
+        text += &line.render(usize::MAX);
+        text.push('\n');
+    }
+    if text.is_empty() {
+        text.push_str("no fleets and no clusters\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetwright_api::fleet::{FleetSource, FleetSpec};
+
+    use super::*;
+
+    #[test]
+    fn an_empty_engine_says_so() {
+        assert_eq!(table(&[], &[], &[]), "no fleets and no clusters\n");
+    }
+
+    #[test]
+    fn names_the_source_and_what_was_seen() {
+        let source = FleetSource {
+            url: Some("file:///srv/fleet.git".into()),
+            ..Default::default()
+        };
+        let mut fleet = Fleet::new(
+            "default",
+            FleetSpec {
+                source,
+                ..Default::default()
+            },
+        );
+        fleet.metadata.namespace = Some("default".into());
+        assert_eq!(
+            table(&[fleet], &[], &[]),
+            "fleet default/default  file:///srv/fleet.git  nothing seen yet  \n"
+        );
+    }
+}

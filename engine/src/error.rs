@@ -1,0 +1,76 @@
+//! Errors at the edge: what failed, what to do about it, and the exit code.
+
+use std::{fmt, process::ExitCode};
+
+/// Who has to act on a failure; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The input is wrong: exit code 1.
+    Input,
+    /// The call itself is wrong (flags, a busy data folder): exit code 2.
+    Usage,
+    /// Something that we did not expect: exit code 70, as `sysexits.h` has it for software errors.
+    Internal,
+}
+
+impl Kind {
+    pub(crate) fn exit_code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Input => 1,
+            Self::Usage => 2,
+            Self::Internal => 70,
+        })
+    }
+}
+
+/// A failure as it is shown to a person.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn input(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Input,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Usage,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        // The alternate form prints the chain of causes in one line, each once.
+        Self {
+            kind: Kind::Internal,
+            message: format!("{error:#}"),
+            hint: None,
+        }
+    }
+}
