@@ -1,1 +1,18 @@
-//! The provider trait, its registry and its conformance suite.
+//! The provider trait, its registry and the traits through which workload clusters are reached.
+//!
+//! A provider is small: it makes, shows, changes and deletes instances. Whatever is asked twice gives the
+//! same as asked once: [`Provider::create`] is idempotent by instance key, [`Provider::delete`] of what
+//! is gone is no error. Lists are complete or an error, never partial.
+
+pub mod connections;
+pub mod contract;
+pub mod error;
+pub mod registry;
+
+pub use connections::{ClusterConnections, ClusterRef, ConnectionError};
+pub use contract::{
+    Account, ConfigError, ConfigSchema, CreateInstance, Instance, InstanceState, ListScope,
+    Ownership, Provider, UpdateInstance,
+};
+pub use error::ProviderError;
+pub use registry::Registry;

@@ -1,0 +1,203 @@
+//! What every provider promises.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use fleetwright_api::machine::{MachineAddress, MachineTaint};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::ProviderError;
+
+/// An account of a provider in one region, as its ProviderAccount says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Name of the ProviderAccount.
+    pub name: String,
+    /// Name of the provider.
+    pub provider: String,
+    /// Region.
+    pub region: String,
+    /// URL of the provider's API where it is not the usual one.
+    pub endpoint: Option<String>,
+}
+
+/// JSON Schema of one kind of `providerConfig`. Every field says what a change of it means through
+/// `x-fleetwright-change`: `replace` (also where nothing is said), `in-place` or `none`; defaults are in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigSchema {
+    /// Such as `sim.fleetwright.dev/v1alpha1`.
+    pub api_version: String,
+    /// Such as `SimMachineConfig`.
+    pub kind: String,
+    /// The schema.
+    pub schema: Value,
+}
+
+/// A mistake in a `providerConfig` that the schema alone cannot tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigError {
+    /// Dotted path inside the `providerConfig`.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Whose an instance is. All of it is written on the instance as tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ownership {
+    /// The installation of Fleetwright.
+    pub installation: String,
+    /// Key of the cluster ([`fleetwright_api::names::cluster_key`]).
+    pub cluster_key: String,
+    /// The Cluster as `namespace/name`.
+    pub cluster: String,
+    /// The pool; empty for control-plane machines.
+    pub pool: String,
+    /// The set; empty for control-plane machines.
+    pub set: String,
+    /// The Machine's name: the node's name too.
+    pub machine: String,
+    /// `Machine.spec.instanceKey`: client token and ownership tag.
+    pub instance_key: String,
+}
+
+/// An order for an instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateInstance {
+    /// Whose it is.
+    pub owner: Ownership,
+    /// Whether it runs the control plane.
+    pub control_plane: bool,
+    /// Kubernetes version that it boots.
+    pub version: String,
+    /// The effective `providerConfig`.
+    pub config: Value,
+    /// The cluster's own `providerConfig`, where it has one.
+    #[serde(default)]
+    pub cluster_config: Option<Value>,
+    /// Failure domain to make it in.
+    #[serde(default)]
+    pub failure_domain: Option<String>,
+    /// Labels that the node registers with.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Taints that the node registers with.
+    #[serde(default)]
+    pub taints: Vec<MachineTaint>,
+}
+
+/// A change of an instance in place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateInstance {
+    /// The effective `providerConfig`; only its `in-place` fields differ.
+    pub config: Value,
+}
+
+/// Where in its life an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InstanceState {
+    /// Made, not booted yet.
+    Pending,
+    /// Running.
+    Running,
+    /// Stopped by somebody.
+    Stopped,
+    /// On its way out; still there.
+    Deleting,
+    /// Will never run.
+    Failed,
+}
+
+/// An instance as the provider shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// The provider's own id.
+    pub id: String,
+    /// What the node registers as `spec.providerID`.
+    pub provider_id: String,
+    /// Whose it is, read back from the tags; `None` for an instance without our tags.
+    pub owner: Option<Ownership>,
+    /// Where in its life it is.
+    pub state: InstanceState,
+    /// Addresses.
+    #[serde(default)]
+    pub addresses: Vec<MachineAddress>,
+    /// Failure domain that it is in.
+    #[serde(default)]
+    pub failure_domain: Option<String>,
+    /// Type of the machine.
+    #[serde(default)]
+    pub instance_type: String,
+    /// Image that it was booted from.
+    #[serde(default)]
+    pub image: String,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// What a list covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListScope {
+    /// Everything of ours in the account.
+    Account,
+    /// One cluster, by its key.
+    Cluster(String),
+}
+
+/// A provider of instances.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// Its name, as `ProviderAccount.spec.provider` has it.
+    fn name(&self) -> &str;
+
+    /// The kinds of `providerConfig` that it understands.
+    fn schemas(&self) -> Vec<ConfigSchema>;
+
+    /// Mistakes in a `providerConfig` that passed the schema.
+    fn validate(&self, config: &Value) -> Vec<ConfigError>;
+
+    /// Makes an instance, or shows the one that was already made with this instance key.
+    ///
+    /// # Errors
+    /// After [`ProviderError::Ambiguous`] the instance may exist: ask again with the same key.
+    async fn create(
+        &self,
+        account: &Account,
+        order: &CreateInstance,
+    ) -> Result<Instance, ProviderError>;
+
+    /// The instance with this id; `None` when the provider says that there is none.
+    async fn get(&self, account: &Account, id: &str) -> Result<Option<Instance>, ProviderError>;
+
+    /// All instances in the scope, complete, sorted by id.
+    async fn list(
+        &self,
+        account: &Account,
+        scope: &ListScope,
+    ) -> Result<Vec<Instance>, ProviderError>;
+
+    /// Changes the in-place fields of an instance.
+    async fn update(
+        &self,
+        account: &Account,
+        id: &str,
+        change: &UpdateInstance,
+    ) -> Result<Instance, ProviderError>;
+
+    /// Begins to delete an instance that carries `instance_key`; one that is gone is no error.
+    ///
+    /// # Errors
+    /// [`ProviderError::Terminal`] when the instance carries another key: it is not ours to delete.
+    async fn delete(
+        &self,
+        account: &Account,
+        id: &str,
+        instance_key: &str,
+    ) -> Result<(), ProviderError>;
+}
