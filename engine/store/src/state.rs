@@ -1,0 +1,245 @@
+//! What is in memory: all current values and the recent history.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{Entry, Error, Event, Op, Result, Revision};
+
+/// What an event costs beside its bytes.
+const EVENT_OVERHEAD: usize = 96;
+
+#[derive(Clone)]
+struct Slot {
+    value: Bytes,
+    created: Revision,
+    modified: Revision,
+}
+
+pub(crate) struct State {
+    pub(crate) revision: Revision,
+    pub(crate) compacted: Revision,
+    values: BTreeMap<Arc<str>, Slot>,
+    pub(crate) history: VecDeque<Event>,
+    history_bytes: usize,
+    history_limit: usize,
+}
+
+/// One change whose preconditions held, with its final bytes.
+pub(crate) struct Change {
+    pub(crate) key: String,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) last: Option<Bytes>,
+}
+
+/// What earlier commits of the same batch have changed and memory does not show yet: modification revisions.
+pub(crate) type Overlay = BTreeMap<String, Revision>;
+
+impl State {
+    pub(crate) fn new(history_limit: usize) -> Self {
+        Self {
+            revision: 1,
+            compacted: 1,
+            values: BTreeMap::new(),
+            history: VecDeque::new(),
+            history_bytes: 0,
+            history_limit,
+        }
+    }
+
+    /// Puts a value that was read from disk.
+    pub(crate) fn load(
+        &mut self,
+        key: String,
+        value: Bytes,
+        created: Revision,
+        modified: Revision,
+    ) {
+        self.values.insert(
+            key.into(),
+            Slot {
+                value,
+                created,
+                modified,
+            },
+        );
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Entry> {
+        let (key, slot) = self.values.get_key_value(key)?;
+        Some(entry(key, slot))
+    }
+
+    fn iter<'a>(
+        &'a self,
+        prefix: &'a str,
+        start_after: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Slot)> {
+        let start = match start_after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        self.values
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+    }
+
+    pub(crate) fn range(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        limit: usize,
+    ) -> Vec<Entry> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        self.iter(prefix, start_after)
+            .take(limit)
+            .map(|(key, slot)| entry(key, slot))
+            .collect()
+    }
+
+    pub(crate) fn count(&self, prefix: &str, start_after: Option<&str>) -> usize {
+        self.iter(prefix, start_after).count()
+    }
+
+    /// Checks the preconditions of `ops` and gives what is to be changed at `revision`.
+    pub(crate) fn prepare(
+        &self,
+        ops: &[Op],
+        revision: Revision,
+        overlay: &Overlay,
+    ) -> Result<Vec<Change>> {
+        let found = |key: &str| match overlay.get(key) {
+            Some(revision) => *revision,
+            None => self.values.get(key).map_or(0, |slot| slot.modified),
+        };
+        let mut changes = Vec::with_capacity(ops.len());
+        for op in ops {
+            let now = found(op.key());
+            let expected = match op {
+                Op::Put { expect, .. } | Op::Delete { expect, .. } => *expect,
+                Op::Check { expect, .. } => Some(*expect),
+            };
+            if let Some(expected) = expected
+                && expected != now
+            {
+                return Err(Error::Conflict {
+                    key: op.key().to_owned(),
+                    expected,
+                    found: now,
+                });
+            }
+            match op {
+                Op::Put { key, value, .. } => changes.push(Change {
+                    key: key.clone(),
+                    value: Some(value.at(revision)),
+                    last: None,
+                }),
+                Op::Delete { key, last, .. } if now != 0 => changes.push(Change {
+                    key: key.clone(),
+                    value: None,
+                    last: last.as_ref().map(|value| value.at(revision)),
+                }),
+                Op::Delete { .. } | Op::Check { .. } => {}
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Makes changes visible, with their events.
+    pub(crate) fn apply(&mut self, changes: Vec<Change>, revision: Revision) {
+        if changes.is_empty() {
+            return;
+        }
+        self.revision = revision;
+        for change in changes {
+            let event = match change.value {
+                Some(value) => self.put(change.key, value, revision),
+                None => {
+                    let Some((key, slot)) = self.values.remove_entry(change.key.as_str()) else {
+                        continue;
+                    };
+                    Event {
+                        revision,
+                        key,
+                        value: change.last.unwrap_or_else(|| slot.value.clone()),
+                        previous: Some(slot.value),
+                        deleted: true,
+                    }
+                }
+            };
+            self.history_bytes += cost(&event);
+            self.history.push_back(event);
+        }
+        self.compact();
+    }
+
+    fn put(&mut self, key: String, value: Bytes, revision: Revision) -> Event {
+        let mut previous = None;
+        let key = match self.values.get_key_value(key.as_str()) {
+            Some((known, _)) => known.clone(),
+            None => Arc::from(key),
+        };
+        self.values
+            .entry(key.clone())
+            .and_modify(|slot| {
+                previous = Some(std::mem::replace(&mut slot.value, value.clone()));
+                slot.modified = revision;
+            })
+            .or_insert_with(|| Slot {
+                value: value.clone(),
+                created: revision,
+                modified: revision,
+            });
+        Event {
+            revision,
+            key,
+            value,
+            previous,
+            deleted: false,
+        }
+    }
+
+    /// Forgets the oldest commits, whole ones, until the history fits.
+    fn compact(&mut self) {
+        while self.history_bytes > self.history_limit {
+            let Some(event) = self.history.pop_front() else {
+                break;
+            };
+            self.history_bytes -= cost(&event);
+            self.compacted = self.compacted.max(event.revision);
+        }
+        while self
+            .history
+            .front()
+            .is_some_and(|event| event.revision <= self.compacted)
+        {
+            if let Some(event) = self.history.pop_front() {
+                self.history_bytes -= cost(&event);
+            }
+        }
+    }
+
+    /// The whole of a commit in memory.
+    pub(crate) fn commit(&mut self, ops: &[Op]) -> Result<Revision> {
+        let revision = self.revision + 1;
+        let changes = self.prepare(ops, revision, &Overlay::new())?;
+        self.apply(changes, revision);
+        Ok(self.revision)
+    }
+}
+
+fn cost(event: &Event) -> usize {
+    // The value before is, most often, an earlier event's value: it is counted once.
+    EVENT_OVERHEAD + event.value.len()
+}
+
+fn entry(key: &Arc<str>, slot: &Slot) -> Entry {
+    Entry {
+        key: key.clone(),
+        value: slot.value.clone(),
+        created: slot.created,
+        modified: slot.modified,
+    }
+}
