@@ -1,1 +1,3 @@
-//! Architecture, conformance and end-to-end tests.
+//! What the tests of the whole share.
+
+pub mod conformance;
