@@ -1,4 +1,6 @@
 //! One binary for all tests of the whole: linking is what costs.
 
+#[cfg(test)]
 mod architecture;
+#[cfg(test)]
 mod recorded;
