@@ -1,1 +1,18 @@
 //! Pure decisions: plan, rollout, scale, drain, control plane, checks.
+//!
+//! Nothing here reads a clock, a file or a network: time, live objects and the providers' schemas come in
+//! as arguments, and what is to be done comes out as data that says why. The controllers act on it, the
+//! planner runs the same functions on an idealised model.
+
+pub mod catalogue;
+pub mod cluster;
+pub mod compare;
+pub mod content;
+pub mod control_plane;
+pub mod drain;
+pub mod machine;
+pub mod machine_set;
+pub mod outcome;
+pub mod pool_version;
+pub mod quorum;
+pub mod rollout;

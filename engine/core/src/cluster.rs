@@ -1,0 +1,123 @@
+//! The order in which a cluster is taken apart.
+
+use std::fmt;
+
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition, meta};
+
+/// What is done next for a Cluster on its way out. Pools and stand-alone sets first, then the control plane, then the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum ClusterDeletionStep {
+    /// A pause holds the deletion back.
+    Paused,
+    /// Workers are still there.
+    Workers {
+        /// Pools to be deleted (those not on their way out yet).
+        delete_pools: Vec<String>,
+        /// Sets without a pool to be deleted.
+        delete_sets: Vec<String>,
+        /// Machines without a set to be deleted.
+        delete_machines: Vec<String>,
+        /// Everything that is still there.
+        remaining: usize,
+    },
+    /// The control plane's machines go, all at once.
+    ControlPlane {
+        /// Machines to be deleted (those not on their way out yet).
+        delete_machines: Vec<String>,
+        /// Those that are still there.
+        remaining: usize,
+    },
+    /// Nothing is left: what the provider made for the cluster, then our finalizer.
+    Finish,
+}
+
+impl ClusterDeletionStep {
+    /// Reason of condition `Deleting`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Paused => condition::reason::PAUSED,
+            Self::Workers { .. } => condition::reason::WAITING_FOR_WORKERS_DELETION,
+            Self::ControlPlane { .. } => condition::reason::WAITING_FOR_CONTROL_PLANE_DELETION,
+            Self::Finish => condition::reason::DELETION_COMPLETED,
+        }
+    }
+}
+
+impl fmt::Display for ClusterDeletionStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused => f.write_str("paused"),
+            Self::Workers { remaining, .. } => {
+                write!(
+                    f,
+                    "waiting for {remaining} pools, sets and machines of workers to be gone"
+                )
+            }
+            Self::ControlPlane { remaining, .. } => {
+                write!(
+                    f,
+                    "waiting for {remaining} control-plane machines to be gone"
+                )
+            }
+            Self::Finish => f.write_str("all machines are gone"),
+        }
+    }
+}
+
+/// Whether a machine is one of the control plane.
+pub fn is_control_plane(machine: &Machine) -> bool {
+    machine
+        .metadata
+        .labels
+        .as_ref()
+        .is_some_and(|l| l.contains_key(meta::LABEL_CONTROL_PLANE))
+}
+
+/// What is done next for a Cluster on its way out, given everything that belongs to it.
+pub fn deletion_step(
+    cluster: &Cluster,
+    pools: &[MachineDeployment],
+    sets: &[MachineSet],
+    machines: &[Machine],
+) -> ClusterDeletionStep {
+    if meta::is_paused(cluster) {
+        return ClusterDeletionStep::Paused;
+    }
+    let (control_plane, workers): (Vec<&Machine>, Vec<&Machine>) =
+        machines.iter().partition(|m| is_control_plane(m));
+    let remaining = pools.len() + sets.len() + workers.len();
+    if remaining > 0 {
+        return ClusterDeletionStep::Workers {
+            delete_pools: names(pools.iter().map(|p| &p.metadata)),
+            delete_sets: names(
+                sets.iter()
+                    .filter(|s| meta::controller_of(*s).is_none())
+                    .map(|s| &s.metadata),
+            ),
+            delete_machines: names(
+                workers
+                    .iter()
+                    .filter(|m| meta::controller_of(**m).is_none())
+                    .map(|m| &m.metadata),
+            ),
+            remaining,
+        };
+    }
+    if !control_plane.is_empty() {
+        return ClusterDeletionStep::ControlPlane {
+            delete_machines: names(control_plane.iter().map(|m| &m.metadata)),
+            remaining: control_plane.len(),
+        };
+    }
+    ClusterDeletionStep::Finish
+}
+
+fn names<'a>(
+    metas: impl Iterator<Item = &'a k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>,
+) -> Vec<String> {
+    metas
+        .filter(|m| m.deletion_timestamp.is_none())
+        .filter_map(|m| m.name.clone())
+        .collect()
+}

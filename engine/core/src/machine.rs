@@ -1,0 +1,432 @@
+//! The life of a machine: what is done next on its way up and on its way out.
+
+use std::fmt;
+
+use fleetwright_api::{
+    Machine, condition,
+    machine::{
+        DEFAULT_NODE_DELETION_TIMEOUT_SECONDS, DEFAULT_NODE_DRAIN_TIMEOUT_SECONDS,
+        DEFAULT_NODE_VOLUME_DETACH_TIMEOUT_SECONDS, MachineDeletionStatus,
+    },
+    meta,
+    time::k8s_time,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+#[cfg(test)]
+mod tests;
+
+/// What is known of a machine's instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instance {
+    /// The provider could not be asked: nothing is concluded from that.
+    Unknown,
+    /// The provider says that there is none.
+    Missing,
+    /// It is being made.
+    Pending,
+    /// It runs.
+    Running {
+        /// The provider's id, as its node will carry it.
+        provider_id: String,
+    },
+    /// It is being deleted.
+    Stopping,
+}
+
+/// What is known of a machine's node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// The workload cluster could not be asked: nothing is concluded from that.
+    Unknown,
+    /// There is no node with the machine's providerID (or, once known, of its name).
+    Missing,
+    /// There is.
+    Present {
+        /// Its name.
+        name: String,
+        /// Whether its kubelet has stopped reporting.
+        unreachable: bool,
+    },
+}
+
+/// What a machine's next step depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineFacts {
+    /// The instance.
+    pub instance: Instance,
+    /// The node.
+    pub node: NodeState,
+    /// Whether its cluster is ready for it: workers wait for the control plane's first machine.
+    pub may_start: bool,
+    /// Whether its Cluster is on its way out.
+    pub cluster_deleting: bool,
+    /// Whether the control plane goes on without this machine: another machine of it that stays, or one that is not ours.
+    pub control_plane_stays: bool,
+    /// Whether every pod that is to go has gone (from [`crate::drain::DrainPlan::is_done`]); `None` while not looked.
+    pub drained: Option<bool>,
+    /// Volumes that are still attached; `None` while not looked.
+    pub volumes_attached: Option<Vec<String>>,
+}
+
+/// What is done next for a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum MachineStep {
+    /// Somebody paused it.
+    Paused,
+    /// Our finalizer is put on it.
+    AddFinalizer,
+    /// Its instance key is drawn and stored, before anything is asked of the provider.
+    SetInstanceKey,
+    /// It waits for its cluster's control plane.
+    WaitControlPlane,
+    /// The provider could not be asked.
+    WaitProvider,
+    /// The provider is asked for the instance, with the instance key as client token.
+    CreateInstance,
+    /// The instance is being made.
+    WaitInstance,
+    /// The provider's id is stored.
+    SetProviderId(String),
+    /// The instance was there and is gone: it is never made again under this machine.
+    InstanceLost,
+    /// The instance runs; its node has not appeared (or could not be asked for).
+    WaitNode,
+    /// The node is there and is kept in step.
+    Running {
+        /// The node.
+        node: String,
+    },
+    /// It is on its way out.
+    Delete(DeletionStep),
+}
+
+/// What is done next for a machine on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeletionStep {
+    /// Hooks hold back the drain.
+    WaitPreDrainHook {
+        /// Their names.
+        hooks: Vec<String>,
+    },
+    /// The node is cordoned and pods are evicted.
+    Drain {
+        /// The node.
+        node: String,
+        /// Whether its kubelet has stopped reporting.
+        unreachable: bool,
+        /// When it is given up.
+        until: Timestamp,
+    },
+    /// Volumes are still attached.
+    WaitVolumes {
+        /// The node.
+        node: String,
+        /// The volumes; empty while not looked.
+        volumes: Vec<String>,
+        /// When it is given up.
+        until: Timestamp,
+    },
+    /// Hooks hold back the instance's deletion.
+    WaitPreTerminateHook {
+        /// Their names.
+        hooks: Vec<String>,
+    },
+    /// The provider is asked to delete the instance.
+    DeleteInstance,
+    /// The instance is being deleted.
+    WaitInstanceGone,
+    /// The provider could not be asked: the machine stays.
+    WaitProvider,
+    /// The Node object is deleted.
+    DeleteNode {
+        /// The node.
+        node: String,
+        /// When it is given up.
+        until: Timestamp,
+    },
+    /// All is gone: our finalizer goes.
+    RemoveFinalizer,
+}
+
+impl DeletionStep {
+    /// Reason of condition `Deleting`.
+    pub fn reason(&self) -> &'static str {
+        use condition::reason as r;
+        match self {
+            Self::WaitPreDrainHook { .. } => r::WAITING_FOR_PRE_DRAIN_HOOK,
+            Self::Drain { .. } => r::DRAINING_NODE,
+            Self::WaitVolumes { .. } => r::WAITING_FOR_VOLUME_DETACH,
+            Self::WaitPreTerminateHook { .. } => r::WAITING_FOR_PRE_TERMINATE_HOOK,
+            Self::DeleteInstance | Self::WaitInstanceGone | Self::WaitProvider => {
+                r::WAITING_FOR_INFRASTRUCTURE_DELETION
+            }
+            Self::DeleteNode { .. } => r::DELETING_NODE,
+            Self::RemoveFinalizer => r::DELETION_COMPLETED,
+        }
+    }
+
+    /// Remembers when this step began, so that its time-out runs; `true` when that was not known yet.
+    pub fn record_start(&self, status: &mut MachineDeletionStatus, now: Timestamp) -> bool {
+        let slot = match self {
+            Self::WaitPreDrainHook { .. } => &mut status.wait_for_pre_drain_hook_start_time,
+            Self::Drain { .. } => &mut status.node_drain_start_time,
+            Self::WaitVolumes { .. } => &mut status.wait_for_node_volume_detach_start_time,
+            Self::WaitPreTerminateHook { .. } => &mut status.wait_for_pre_terminate_hook_start_time,
+            Self::DeleteNode { .. } => &mut status.node_deletion_start_time,
+            _ => return false,
+        };
+        if slot.is_some() {
+            return false;
+        }
+        *slot = Some(k8s_time(now));
+        true
+    }
+}
+
+impl fmt::Display for DeletionStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WaitPreDrainHook { hooks } => {
+                write!(f, "waiting for pre-drain hooks: {}", hooks.join(", "))
+            }
+            Self::Drain { node, until, .. } => {
+                write!(f, "draining node {node} (until {until} at most)")
+            }
+            Self::WaitVolumes { volumes, until, .. } => write!(
+                f,
+                "waiting for volumes to be detached: {} (until {until} at most)",
+                volumes.join(", ")
+            ),
+            Self::WaitPreTerminateHook { hooks } => {
+                write!(f, "waiting for pre-terminate hooks: {}", hooks.join(", "))
+            }
+            Self::DeleteInstance => f.write_str("deleting the instance"),
+            Self::WaitInstanceGone => f.write_str("waiting for the instance to be gone"),
+            Self::WaitProvider => {
+                f.write_str("waiting for the provider to say whether the instance is gone")
+            }
+            Self::DeleteNode { node, .. } => write!(f, "deleting node {node}"),
+            Self::RemoveFinalizer => f.write_str("all is gone"),
+        }
+    }
+}
+
+impl fmt::Display for MachineStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused => f.write_str("paused"),
+            Self::AddFinalizer => f.write_str("taking the machine over"),
+            Self::SetInstanceKey => f.write_str("drawing the instance key"),
+            Self::WaitControlPlane => f.write_str("waiting for the control plane's first machine"),
+            Self::WaitProvider => f.write_str("waiting for the provider to answer"),
+            Self::CreateInstance => f.write_str("asking the provider for the instance"),
+            Self::WaitInstance => f.write_str("waiting for the instance to run"),
+            Self::SetProviderId(id) => write!(f, "the instance is {id}"),
+            Self::InstanceLost => f.write_str("the instance is gone and was not deleted by us"),
+            Self::WaitNode => f.write_str("waiting for the node"),
+            Self::Running { node } => write!(f, "running as node {node}"),
+            Self::Delete(step) => step.fmt(f),
+        }
+    }
+}
+
+/// What is done next for `machine`.
+pub fn next_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> MachineStep {
+    if machine.metadata.deletion_timestamp.is_some() {
+        // A pause holds back a deletion too.
+        return if meta::is_paused(machine) {
+            MachineStep::Paused
+        } else {
+            MachineStep::Delete(deletion_step(machine, facts, now))
+        };
+    }
+    if meta::is_paused(machine) {
+        return MachineStep::Paused;
+    }
+    let finalizers = machine.metadata.finalizers.as_deref().unwrap_or_default();
+    if !finalizers.iter().any(|f| f == meta::FINALIZER_MACHINE) {
+        return MachineStep::AddFinalizer;
+    }
+    if machine.spec.instance_key.is_none() {
+        return MachineStep::SetInstanceKey;
+    }
+    match (&facts.instance, &machine.spec.provider_id) {
+        (Instance::Unknown, None) => MachineStep::WaitProvider,
+        (Instance::Missing, None) if !facts.may_start => MachineStep::WaitControlPlane,
+        (Instance::Missing, None) => MachineStep::CreateInstance,
+        (Instance::Pending, None) => MachineStep::WaitInstance,
+        (Instance::Running { provider_id }, known) if known.as_ref() != Some(provider_id) => {
+            MachineStep::SetProviderId(provider_id.clone())
+        }
+        (Instance::Missing | Instance::Stopping, _) => MachineStep::InstanceLost,
+        _ => match &facts.node {
+            NodeState::Present { name, .. } => MachineStep::Running { node: name.clone() },
+            NodeState::Missing | NodeState::Unknown => MachineStep::WaitNode,
+        },
+    }
+}
+
+/// What is done next for a machine on its way out. Hooks, cordon and drain, volumes, hooks, instance, node, finalizer;
+/// when the cluster itself goes, or its control plane with this machine, only hooks before the end, the instance and the finalizer.
+pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> DeletionStep {
+    let begun = machine
+        .status
+        .as_ref()
+        .and_then(|s| s.deletion.clone())
+        .unwrap_or_default();
+    let known = machine
+        .status
+        .as_ref()
+        .and_then(|s| s.node_ref.as_ref())
+        .map(|n| n.name.clone());
+    let node = match &facts.node {
+        NodeState::Present { name, unreachable } => Some((name.clone(), *unreachable)),
+        _ => None,
+    };
+    let node_work = !facts.cluster_deleting && facts.control_plane_stays;
+    let stopping = matches!(facts.instance, Instance::Missing | Instance::Stopping);
+    let ending = stopping || begun.wait_for_pre_terminate_hook_start_time.is_some();
+    if node_work && !ending {
+        if let Some(hooks) = hooks(machine, meta::PREFIX_PRE_DRAIN_HOOK) {
+            return DeletionStep::WaitPreDrainHook { hooks };
+        }
+        if let Some((node, unreachable)) = node.clone() {
+            if let Some(step) = drain_or_volumes(machine, facts, &begun, node, unreachable, now) {
+                return step;
+            }
+        } else if facts.node == NodeState::Unknown
+            && let Some(node) = known.clone()
+        {
+            // The cluster cannot be asked: the drain's time-out runs meanwhile.
+            let until = deadline(
+                begun.node_drain_start_time.as_ref(),
+                drain_timeout(machine),
+                now,
+            );
+            if now < until && !excluded(machine) {
+                return DeletionStep::Drain {
+                    node,
+                    unreachable: true,
+                    until,
+                };
+            }
+        }
+    }
+    if !stopping && let Some(hooks) = hooks(machine, meta::PREFIX_PRE_TERMINATE_HOOK) {
+        return DeletionStep::WaitPreTerminateHook { hooks };
+    }
+    match &facts.instance {
+        Instance::Unknown => return DeletionStep::WaitProvider,
+        Instance::Pending | Instance::Running { .. } => return DeletionStep::DeleteInstance,
+        Instance::Stopping => return DeletionStep::WaitInstanceGone,
+        Instance::Missing => {}
+    }
+    if node_work {
+        let node = match &facts.node {
+            NodeState::Present { name, .. } => Some(name.clone()),
+            NodeState::Unknown => known,
+            NodeState::Missing => None,
+        };
+        if let Some(node) = node {
+            let seconds = machine
+                .spec
+                .content
+                .deletion
+                .as_ref()
+                .and_then(|d| d.node_deletion_timeout_seconds)
+                .unwrap_or(DEFAULT_NODE_DELETION_TIMEOUT_SECONDS);
+            let until = deadline(begun.node_deletion_start_time.as_ref(), seconds, now);
+            if now < until {
+                return DeletionStep::DeleteNode { node, until };
+            }
+        }
+    }
+    DeletionStep::RemoveFinalizer
+}
+
+fn drain_or_volumes(
+    machine: &Machine,
+    facts: &MachineFacts,
+    begun: &MachineDeletionStatus,
+    node: String,
+    unreachable: bool,
+    now: Timestamp,
+) -> Option<DeletionStep> {
+    // Once volumes are waited for, the drain is over.
+    let draining = begun.wait_for_node_volume_detach_start_time.is_none() && !excluded(machine);
+    if draining && facts.drained != Some(true) {
+        let until = deadline(
+            begun.node_drain_start_time.as_ref(),
+            drain_timeout(machine),
+            now,
+        );
+        if now < until {
+            return Some(DeletionStep::Drain {
+                node,
+                unreachable,
+                until,
+            });
+        }
+    }
+    let volumes = facts.volumes_attached.clone();
+    if unreachable || volumes.as_ref().is_some_and(Vec::is_empty) {
+        return None;
+    }
+    let seconds = machine
+        .spec
+        .content
+        .deletion
+        .as_ref()
+        .and_then(|d| d.node_volume_detach_timeout_seconds)
+        .unwrap_or(DEFAULT_NODE_VOLUME_DETACH_TIMEOUT_SECONDS);
+    let until = deadline(
+        begun.wait_for_node_volume_detach_start_time.as_ref(),
+        seconds,
+        now,
+    );
+    (now < until).then(|| DeletionStep::WaitVolumes {
+        node,
+        volumes: volumes.unwrap_or_default(),
+        until,
+    })
+}
+
+fn excluded(machine: &Machine) -> bool {
+    machine
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.contains_key(meta::ANNOTATION_EXCLUDE_NODE_DRAINING))
+}
+
+fn drain_timeout(machine: &Machine) -> i32 {
+    machine
+        .spec
+        .content
+        .deletion
+        .as_ref()
+        .and_then(|d| d.node_drain_timeout_seconds)
+        .unwrap_or(DEFAULT_NODE_DRAIN_TIMEOUT_SECONDS)
+}
+
+/// When a step that began then (or now) is given up. A time-out of 0 or less counts as one second.
+fn deadline(start: Option<&Time>, seconds: i32, now: Timestamp) -> Timestamp {
+    let start = start.map_or(now, |t| t.0);
+    start
+        .checked_add(jiff::SignedDuration::from_secs(i64::from(seconds.max(1))))
+        .unwrap_or(Timestamp::MAX)
+}
+
+fn hooks(machine: &Machine, prefix: &str) -> Option<Vec<String>> {
+    let found: Vec<String> = machine
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .filter_map(|(k, _)| k.strip_prefix(prefix).map(ToOwned::to_owned))
+        .collect();
+    (!found.is_empty()).then_some(found)
+}

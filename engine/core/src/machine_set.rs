@@ -1,0 +1,326 @@
+//! What a set does next: machines to make, to delete, to change in place.
+
+use std::{collections::BTreeMap, fmt};
+
+use fleetwright_api::{
+    Machine, MachineSet, condition,
+    machine::{MachineSpec, MachineTemplateSpec},
+    machine_set::DeletionOrder,
+    meta, names,
+};
+use jiff::Timestamp;
+
+use crate::{
+    catalogue::Catalogue,
+    compare::{FieldChange, compare},
+    content::Content,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A machine to be made. The instance key is not part of it: it is drawn when the Machine is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewMachine {
+    /// Its name.
+    pub name: String,
+    /// Its ordinal: never used again, so the counter is raised above it before the Machine is made.
+    pub ordinal: u64,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its spec, without instance key and providerID.
+    pub spec: MachineSpec,
+}
+
+/// A machine to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineDelete {
+    /// The machine.
+    pub name: String,
+    /// Why this one.
+    pub because: Because,
+}
+
+/// Why a machine is chosen, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Because {
+    /// It is on its way out already.
+    Deleting,
+    /// Somebody marked it.
+    Marked,
+    /// It has no node, or is not healthy.
+    Unhealthy,
+    /// By the set's order.
+    Order,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleting => "already on its way out",
+            Self::Marked => "marked for deletion",
+            Self::Unhealthy => "not healthy",
+            Self::Order => "next by the set's order of deletion",
+        })
+    }
+}
+
+/// A machine whose fields change while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineUpdate {
+    /// The machine.
+    pub name: String,
+    /// Labels to put, and to take away (`None`).
+    pub labels: BTreeMap<String, Option<String>>,
+    /// Annotations to put, and to take away (`None`).
+    pub annotations: BTreeMap<String, Option<String>>,
+    /// Its whole content from now on; the replacing fields are those it has.
+    pub content: MachineTemplateSpec,
+    /// What changes.
+    pub changes: Vec<FieldChange>,
+}
+
+/// Why a set makes no machine though it has too few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetWait {
+    /// The set or its pool is paused.
+    Paused,
+    /// The set makes no machines (OnDelete: an old set only shrinks).
+    CreateDisabled,
+    /// The set is on its way out.
+    Deleting,
+}
+
+impl fmt::Display for SetWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Paused => "paused",
+            Self::CreateDisabled => "this set makes no more machines",
+            Self::Deleting => "the set is on its way out",
+        })
+    }
+}
+
+/// What a set does next. Nothing in it means: nothing to do.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
+pub struct SetDecision {
+    /// Machines to be made, in order.
+    pub create: Vec<NewMachine>,
+    /// Machines to be deleted.
+    pub delete: Vec<MachineDelete>,
+    /// Machines whose fields change.
+    pub update: Vec<MachineUpdate>,
+    /// What the pool's counter is to be raised to before the first of `create` is made.
+    pub next_ordinal: u64,
+    /// Why machines are missing all the same.
+    pub waiting: Option<SetWait>,
+}
+
+impl SetDecision {
+    /// Whether there is nothing to do.
+    pub fn is_settled(&self) -> bool {
+        self.create.is_empty() && self.delete.is_empty() && self.update.is_empty()
+    }
+}
+
+/// What `set` does next, given all its machines (those on their way out included, which count until they are gone).
+/// `next_ordinal` is the counter on its pool (or on itself, without a pool); it is never below an ordinal in use.
+pub fn decide(
+    set: &MachineSet,
+    machines: &[Machine],
+    next_ordinal: u64,
+    catalogue: &Catalogue,
+    now: Timestamp,
+) -> SetDecision {
+    let name = set.metadata.name.as_deref().unwrap_or_default();
+    let floor = machines.iter().filter_map(ordinal).map(|o| o + 1).max();
+    let mut out = SetDecision {
+        next_ordinal: next_ordinal.max(floor.unwrap_or(0)),
+        ..SetDecision::default()
+    };
+    let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+    if meta::is_paused(set) {
+        out.waiting = Some(SetWait::Paused);
+        return out;
+    }
+    if set.metadata.deletion_timestamp.is_some() {
+        out.waiting = Some(SetWait::Deleting);
+        return out;
+    }
+    let content = Content::of_set(set);
+    let disabled = set
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.contains_key(meta::ANNOTATION_DISABLE_MACHINE_CREATE));
+    if machines.len() < want && disabled {
+        out.waiting = Some(SetWait::CreateDisabled);
+    } else {
+        for _ in machines.len()..want {
+            let ordinal = out.next_ordinal;
+            out.next_ordinal += 1;
+            out.create.push(new_machine(set, name, ordinal, &content));
+        }
+    }
+    let order = set
+        .spec
+        .deletion
+        .as_ref()
+        .and_then(|d| d.order)
+        .unwrap_or_default();
+    out.delete = choose(machines, machines.len().saturating_sub(want), order, now)
+        .into_iter()
+        .filter(|(_, because)| *because != Because::Deleting)
+        .map(|(machine, because)| MachineDelete {
+            name: machine.metadata.name.clone().unwrap_or_default(),
+            because,
+        })
+        .collect();
+    out.update = machines
+        .iter()
+        .filter(|m| m.metadata.deletion_timestamp.is_none())
+        .filter_map(|m| update(m, &content, catalogue))
+        .collect();
+    out
+}
+
+/// The machines of which `count` go first, with the reason. Ties go by name, `Random` too, so that the choice can be
+/// told beforehand.
+pub fn choose(
+    machines: &[Machine],
+    count: usize,
+    order: DeletionOrder,
+    now: Timestamp,
+) -> Vec<(&Machine, Because)> {
+    let mut all: Vec<(&Machine, Because)> = machines.iter().map(|m| (m, because(m))).collect();
+    let age = |m: &Machine| {
+        m.metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|t| now.duration_since(t.0).as_secs().max(0))
+    };
+    all.sort_by_key(|(m, because)| {
+        let by_age = match order {
+            _ if *because != Because::Order => 0,
+            DeletionOrder::Random => 0,
+            DeletionOrder::Oldest => -age(m).unwrap_or(0),
+            DeletionOrder::Newest => age(m).unwrap_or(0),
+        };
+        (
+            *because,
+            by_age,
+            m.metadata.name.as_deref().unwrap_or_default(),
+        )
+    });
+    all.truncate(count);
+    all
+}
+
+fn because(machine: &Machine) -> Because {
+    if machine.metadata.deletion_timestamp.is_some() {
+        Because::Deleting
+    } else if is_marked(machine) {
+        Because::Marked
+    } else if is_unhealthy(machine) {
+        Because::Unhealthy
+    } else {
+        Because::Order
+    }
+}
+
+/// Whether somebody marked the machine to go first.
+pub fn is_marked(machine: &Machine) -> bool {
+    machine
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.contains_key(meta::ANNOTATION_DELETE_MACHINE))
+}
+
+/// Whether the machine has no node or is known not to be healthy; Unknown is not known.
+pub fn is_unhealthy(machine: &Machine) -> bool {
+    machine.status.as_ref().is_none_or(|s| {
+        s.node_ref.is_none()
+            || condition::is_false(&s.conditions, condition::kind::NODE_HEALTHY)
+            || condition::is_false(&s.conditions, "HealthCheckSucceeded")
+    })
+}
+
+/// The ordinal in a machine's name.
+pub fn ordinal(machine: &Machine) -> Option<u64> {
+    let name = machine.metadata.name.as_deref()?;
+    name.rsplit_once('-')?.1.parse().ok()
+}
+
+fn new_machine(set: &MachineSet, name: &str, ordinal: u64, content: &Content) -> NewMachine {
+    let mut labels = content.machine_labels();
+    labels.insert(
+        meta::LABEL_CLUSTER_NAME.to_owned(),
+        set.spec.cluster_name.clone(),
+    );
+    labels.insert(meta::LABEL_SET_NAME.to_owned(), name.to_owned());
+    for key in [meta::LABEL_DEPLOYMENT_NAME, meta::LABEL_TEMPLATE_HASH] {
+        if let Some(value) = set.metadata.labels.as_ref().and_then(|l| l.get(key)) {
+            labels.insert(key.to_owned(), value.clone());
+        }
+    }
+    NewMachine {
+        name: names::machine(name, ordinal),
+        ordinal,
+        labels,
+        annotations: content.machine_annotations(),
+        spec: MachineSpec {
+            cluster_name: set.spec.cluster_name.clone(),
+            content: content.spec.clone(),
+            provider_id: None,
+            instance_key: None,
+        },
+    }
+}
+
+/// What changes on a running machine so that it has every in-place field of `want`; `None` when nothing does.
+pub fn update(machine: &Machine, want: &Content, catalogue: &Catalogue) -> Option<MachineUpdate> {
+    let have = Content::of_machine(machine);
+    let changes = compare(want, &have, catalogue).in_place;
+    if changes.is_empty() {
+        return None;
+    }
+    let new = have.with_in_place(want, catalogue);
+    Some(MachineUpdate {
+        name: machine.metadata.name.clone().unwrap_or_default(),
+        labels: patch(
+            &have.metadata.labels,
+            machine.metadata.labels.as_ref(),
+            new.machine_labels(),
+        ),
+        annotations: patch(
+            &have.machine_annotations(),
+            machine.metadata.annotations.as_ref(),
+            new.machine_annotations(),
+        ),
+        content: new.spec,
+        changes,
+    })
+}
+
+/// What to put and to take away: `ours` is what was put before, `live` is there.
+fn patch(
+    ours: &BTreeMap<String, String>,
+    live: Option<&BTreeMap<String, String>>,
+    want: BTreeMap<String, String>,
+) -> BTreeMap<String, Option<String>> {
+    let mut out: BTreeMap<String, Option<String>> = ours
+        .keys()
+        .filter(|k| !want.contains_key(*k))
+        .map(|k| (k.clone(), None))
+        .collect();
+    for (key, value) in want {
+        if live.and_then(|l| l.get(&key)) != Some(&value) {
+            out.insert(key, Some(value));
+        }
+    }
+    out
+}
