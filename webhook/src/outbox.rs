@@ -1,0 +1,334 @@
+//! The outbox: posts what CommitStatus objects want, until the forge has it.
+//!
+//! The object is durable and holds only the newest wish, so nothing is lost through a crash and an older
+//! wish never overtakes a newer one. A post may be repeated, never forgotten.
+
+mod decide;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fleetwright_api::{
+    CommitStatus, Fleet,
+    commit_status::StatusContent,
+    condition::{self, Status},
+    random::Random,
+    secret::SecretText,
+    time::{Clock, k8s_time},
+};
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::watcher,
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use decide::{Decision, POSTED, decide};
+
+use crate::github::{Destination, GitHub, PUBLIC_API, PostError};
+
+/// Posts under way at the same time; GitHub allows 100 over all endpoints.
+const IN_FLIGHT: usize = 8;
+const FIELD_MANAGER: &str = "fleetwright-outbox";
+
+/// What is used for Fleets that say nothing of their own.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// Token that may write statuses.
+    pub token: Option<SecretText>,
+    /// Base URL of the forge's API.
+    pub api_url: Option<String>,
+}
+
+/// The outbox of one engine.
+pub struct Outbox {
+    client: Client,
+    github: GitHub,
+    defaults: Defaults,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+type Key = (String, String);
+
+/// What is known of one object beside the object itself.
+#[derive(Default)]
+struct Entry {
+    object: Option<CommitStatus>,
+    in_flight: bool,
+    not_before: Option<Timestamp>,
+    /// What the forge took last, also while our record of it is on its way back.
+    posted: Option<StatusContent>,
+}
+
+struct Posted {
+    key: Key,
+    content: StatusContent,
+    result: Result<(), PostError>,
+    tries: i32,
+}
+
+impl Outbox {
+    /// An outbox over `client`.
+    ///
+    /// # Errors
+    /// The platform's trust store cannot be read.
+    pub fn new(
+        client: Client,
+        defaults: Defaults,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, PostError> {
+        Ok(Self {
+            client,
+            github: GitHub::new()?,
+            defaults,
+            clock,
+            random,
+        })
+    }
+
+    /// Runs until `token` is cancelled; a post under way is then cut off and repeated by the next run.
+    pub async fn run(self, token: CancellationToken) {
+        let this = Arc::new(self);
+        let statuses = Api::<CommitStatus>::all(this.client.clone());
+        let mut events = watcher::watcher(statuses, watcher::Config::default()).boxed();
+        let mut entries: BTreeMap<Key, Entry> = BTreeMap::new();
+        let mut posts: JoinSet<Posted> = JoinSet::new();
+        loop {
+            let next = this.start_due(&mut entries, &mut posts);
+            let nap = next.map(|at| {
+                let wait = at
+                    .duration_since(this.clock.now())
+                    .max(SignedDuration::from_millis(1));
+                Duration::try_from(wait).unwrap_or(Duration::from_millis(1))
+            });
+            tokio::select! {
+                biased;
+                () = token.cancelled() => return,
+                Some(done) = posts.join_next() => match done {
+                    Ok(posted) => this.finish(&mut entries, posted),
+                    Err(error) => tracing::error!(%error, "a post ended badly"),
+                },
+                Some(event) = events.next() => match event {
+                    Ok(event) => observe(&mut entries, event),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot watch commit statuses");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                },
+                () = tokio::time::sleep(nap.unwrap_or(Duration::MAX)), if nap.is_some() => {}
+            }
+        }
+    }
+
+    /// Starts what is due; gives the time when the next thing is.
+    fn start_due(
+        self: &Arc<Self>,
+        entries: &mut BTreeMap<Key, Entry>,
+        posts: &mut JoinSet<Posted>,
+    ) -> Option<Timestamp> {
+        let now = self.clock.now();
+        let mut next = None;
+        for (key, entry) in entries.iter_mut().filter(|(_, e)| !e.in_flight) {
+            let Some(object) = &entry.object else {
+                continue;
+            };
+            if entry.posted.as_ref() == Some(&object.spec.wanted)
+                || decide(object, now) != Decision::Post
+            {
+                continue;
+            }
+            if let Some(at) = entry.not_before.filter(|at| *at > now) {
+                next = Some(next.map_or(at, |n: Timestamp| n.min(at)));
+                continue;
+            }
+            if posts.len() >= IN_FLIGHT {
+                continue; // the end of one of them brings us back here
+            }
+            entry.in_flight = true;
+            let (this, key, object) = (Arc::clone(self), key.clone(), object.clone());
+            posts.spawn(async move {
+                let tries = object.status.as_ref().map_or(0, |s| s.tries);
+                let content = object.spec.wanted.clone();
+                let result = this.post(&object).await;
+                let tries = this.record(&object, &result, tries).await;
+                Posted {
+                    key,
+                    content,
+                    result,
+                    tries,
+                }
+            });
+        }
+        next
+    }
+
+    fn finish(&self, entries: &mut BTreeMap<Key, Entry>, posted: Posted) {
+        let Some(entry) = entries.get_mut(&posted.key) else {
+            return;
+        };
+        entry.in_flight = false;
+        match posted.result {
+            Ok(()) => {
+                entry.posted = Some(posted.content);
+                entry.not_before = None;
+            }
+            Err(error) => {
+                let wait = decide::back_off(&error, posted.tries, self.random.next_u64());
+                let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_secs(60));
+                entry.not_before = self.clock.now().checked_add(wait).ok();
+                entry.posted = None;
+                tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
+            }
+        }
+        if entry.object.is_none() {
+            entries.remove(&posted.key);
+        }
+    }
+
+    async fn post(&self, object: &CommitStatus) -> Result<(), PostError> {
+        let namespace = object.namespace().unwrap_or_default();
+        let passing =
+            |e: kube::Error| PostError::Passing(format!("cannot read the Fleet's forge: {e}"));
+        let fleets = Api::<Fleet>::namespaced(self.client.clone(), &namespace);
+        let forge = fleets
+            .get_opt(&object.spec.fleet)
+            .await
+            .map_err(passing)?
+            .and_then(|f| f.spec.forge);
+        let api = forge
+            .as_ref()
+            .and_then(|f| f.api_url.clone())
+            .or_else(|| self.defaults.api_url.clone());
+        let token = match forge.as_ref().and_then(|f| f.secret_ref.as_ref()) {
+            None => self.defaults.token.clone(),
+            Some(reference) => {
+                let secrets = Api::<Secret>::namespaced(self.client.clone(), &namespace);
+                let secret = secrets.get_opt(&reference.name).await.map_err(passing)?;
+                secret
+                    .and_then(|s| s.data?.remove("token"))
+                    .and_then(|bytes| String::from_utf8(bytes.0).ok())
+                    .map(|text| SecretText::new(text.trim()))
+            }
+        };
+        let token = token.filter(|t| !t.is_empty()).ok_or_else(|| {
+            PostError::Configuration(format!(
+                "no token for {}: set forge.secretRef of Fleet {} to a Secret with key token, or start with --token-file",
+                object.spec.repository, object.spec.fleet
+            ))
+        })?;
+        let spec = &object.spec;
+        let destination = Destination {
+            api: api.as_deref().unwrap_or(PUBLIC_API),
+            token: &token,
+            repository: &spec.repository,
+            sha: &spec.sha,
+            context: &spec.context,
+        };
+        self.github
+            .post(&destination, &spec.wanted, self.clock.now())
+            .await
+    }
+
+    /// Writes what became of a try into the object's status; gives the failed tries so far.
+    async fn record(
+        &self,
+        object: &CommitStatus,
+        result: &Result<(), PostError>,
+        tries: i32,
+    ) -> i32 {
+        let now = self.clock.now();
+        let mut conditions = object
+            .status
+            .as_ref()
+            .map(|s| s.conditions.clone())
+            .unwrap_or_default();
+        let generation = object.metadata.generation;
+        let (tries, patch) = match result {
+            Ok(()) => {
+                condition::set(
+                    &mut conditions,
+                    POSTED,
+                    Status::True,
+                    POSTED,
+                    "",
+                    generation,
+                    now,
+                );
+                (
+                    0,
+                    json!({
+                        "posted": object.spec.wanted,
+                        "postedObservation": object.spec.observation,
+                        "postedAt": k8s_time(now),
+                        "tries": 0,
+                        "conditions": conditions,
+                    }),
+                )
+            }
+            Err(error) => {
+                let reason = decide::reason(error);
+                condition::set(
+                    &mut conditions,
+                    POSTED,
+                    Status::False,
+                    reason,
+                    error.to_string(),
+                    generation,
+                    now,
+                );
+                let tries = tries.saturating_add(1);
+                (tries, json!({"tries": tries, "conditions": conditions}))
+            }
+        };
+        let api = Api::<CommitStatus>::namespaced(
+            self.client.clone(),
+            &object.namespace().unwrap_or_default(),
+        );
+        let patch = Patch::Merge(json!({"status": patch}));
+        if let Err(error) = api
+            .patch_status(
+                &object.name_any(),
+                &PatchParams::apply(FIELD_MANAGER),
+                &patch,
+            )
+            .await
+        {
+            // The wish stays, so the post is repeated: said twice is better than never.
+            tracing::warn!(status = %object.name_any(), %error, "cannot record a posted commit status");
+        }
+        tries
+    }
+}
+
+fn observe(entries: &mut BTreeMap<Key, Entry>, event: watcher::Event<CommitStatus>) {
+    let key = |o: &CommitStatus| (o.namespace().unwrap_or_default(), o.name_any());
+    match event {
+        watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+            let entry = entries.entry(key(&object)).or_default();
+            let wanted = |o: &CommitStatus| o.spec.wanted.clone();
+            if entry.object.as_ref().map(wanted) != Some(wanted(&object)) {
+                entry.not_before = None; // a new wish does not wait for an old one's back-off
+            }
+            let recorded = object.status.as_ref().and_then(|s| s.posted.clone());
+            if recorded.is_some() && !entry.in_flight {
+                entry.posted = recorded;
+            }
+            entry.object = Some(object);
+        }
+        watcher::Event::Delete(object) => {
+            if let Some(entry) = entries.get_mut(&key(&object)) {
+                entry.object = None;
+                if !entry.in_flight {
+                    entries.remove(&key(&object));
+                }
+            }
+        }
+        watcher::Event::Init | watcher::Event::InitDone => {}
+    }
+}
