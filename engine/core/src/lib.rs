@@ -16,3 +16,4 @@ pub mod outcome;
 pub mod pool_version;
 pub mod quorum;
 pub mod rollout;
+pub mod status;

@@ -1,0 +1,396 @@
+//! Status of a Cluster.
+
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment,
+    cluster::{ClusterInitialization, ClusterPhase, ClusterStatus, Endpoint, MachineCounts},
+    condition::{self, Condition, Status, kind, reason},
+    meta,
+};
+use jiff::Timestamp;
+
+use super::{Conditions, all_machines, few};
+use crate::{
+    cluster::ClusterDeletionStep,
+    control_plane::{ControlPlaneAction, ControlPlaneDecision, has_served, running_version},
+};
+
+/// What was seen of a cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterFacts {
+    /// Whether its API answers; `None` while nobody asked.
+    pub reachable: Option<bool>,
+    /// Where its API server listens; `None` keeps what is known.
+    pub endpoint: Option<Endpoint>,
+    /// Version of a control plane that is not on machines of ours, as its API says; `None` keeps what is known.
+    pub foreign_version: Option<String>,
+    /// Instances that carry the cluster's key but belong to no Machine; `None` keeps what is known.
+    pub unmanaged_instances: Option<Vec<String>>,
+    /// What is done next for a Cluster on its way out.
+    pub deletion: Option<ClusterDeletionStep>,
+}
+
+fn conditions(machine: &Machine) -> &[Condition] {
+    machine
+        .status
+        .as_ref()
+        .map_or(&[], |s| s.conditions.as_slice())
+}
+
+fn count<'a>(machines: impl Iterator<Item = &'a Machine>, kind: &str) -> i32 {
+    let n = machines
+        .filter(|m| condition::is_true(conditions(m), kind))
+        .count();
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// The status of a cluster from its control-plane machines, its pools' statuses and what was decided for it.
+pub fn cluster(
+    cluster: &Cluster,
+    machines: &[Machine],
+    pools: &[MachineDeployment],
+    facts: &ClusterFacts,
+    decision: &ControlPlaneDecision,
+    now: Timestamp,
+) -> ClusterStatus {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let ours = cluster.spec.control_plane.machines.as_ref();
+    let deleting = cluster.metadata.deletion_timestamp.is_some();
+    status.observed_generation = cluster.metadata.generation;
+    if let Some(endpoint) = &facts.endpoint {
+        status.control_plane_endpoint = Some(endpoint.clone());
+    }
+    if let Some(list) = &facts.unmanaged_instances {
+        status.unmanaged_instances = list.iter().take(100).cloned().collect();
+    }
+    let running = match ours {
+        Some(_) => running_version(machines).map(|v| v.to_string()),
+        None => facts.foreign_version.clone(),
+    };
+    if let Some(running) = running {
+        status.version = Some(running);
+    }
+    let was = status
+        .initialization
+        .as_ref()
+        .is_some_and(|i| i.control_plane_initialized);
+    let initialized =
+        was || machines.iter().any(has_served) || (ours.is_none() && facts.reachable == Some(true));
+    status.initialization = Some(ClusterInitialization {
+        control_plane_initialized: initialized,
+    });
+
+    let cp = ours.map(|spec| MachineCounts {
+        desired_replicas: spec.replicas.unwrap_or(1),
+        replicas: i32::try_from(machines.len()).unwrap_or(i32::MAX),
+        ready_replicas: count(machines.iter(), kind::READY),
+        available_replicas: count(machines.iter(), kind::AVAILABLE),
+        up_to_date_replicas: i32::try_from(
+            machines
+                .iter()
+                .filter(|m| m.metadata.deletion_timestamp.is_none())
+                .filter(|m| {
+                    !decision
+                        .outdated
+                        .contains_key(m.metadata.name.as_deref().unwrap_or_default())
+                })
+                .count(),
+        )
+        .unwrap_or(i32::MAX),
+    });
+    let workers = workers(pools);
+    let mut list = std::mem::take(&mut status.conditions);
+    let mut out = Conditions {
+        list: &mut list,
+        generation: cluster.metadata.generation,
+        now,
+    };
+    match &facts.deletion {
+        Some(step) => out.set(
+            kind::DELETING,
+            Status::True,
+            step.reason(),
+            step.to_string(),
+        ),
+        None => out.flag(kind::DELETING, deleting, ""),
+    }
+    out.flag(kind::PAUSED, meta::is_paused(cluster), "");
+    let (why, text) = if initialized {
+        (reason::INITIALIZED, "")
+    } else {
+        (
+            reason::NOT_INITIALIZED,
+            "waiting for the control plane's first machine",
+        )
+    };
+    out.set(
+        kind::CONTROL_PLANE_INITIALIZED,
+        initialized.into(),
+        why,
+        text,
+    );
+    match facts.reachable {
+        Some(true) => out.set(
+            kind::REMOTE_CONNECTION_PROBE,
+            Status::True,
+            reason::PROBE_SUCCEEDED,
+            "",
+        ),
+        Some(false) => out.set(
+            kind::REMOTE_CONNECTION_PROBE,
+            Status::False,
+            reason::PROBE_FAILED,
+            "the cluster's API does not answer",
+        ),
+        None => {}
+    }
+    held(&mut out, decision);
+    control_plane(&mut out, cp.as_ref(), initialized, facts, decision);
+    if ours.is_some() {
+        all_machines(
+            &mut out,
+            kind::CONTROL_PLANE_MACHINES_READY,
+            kind::READY,
+            machines.iter().map(|m| {
+                (
+                    m.metadata.name.as_deref().unwrap_or_default(),
+                    conditions(m),
+                )
+            }),
+        );
+    }
+    pools_conditions(&mut out, pools);
+    rolling(&mut out, cp.as_ref(), pools, decision);
+    available(&mut out, deleting);
+    status.conditions = list;
+    status.control_plane = cp;
+    status.workers = Some(workers);
+    status.phase = Some(if deleting {
+        ClusterPhase::Deleting
+    } else if initialized {
+        ClusterPhase::Provisioned
+    } else if machines.is_empty() && ours.is_some() {
+        ClusterPhase::Pending
+    } else {
+        ClusterPhase::Provisioning
+    });
+    status
+}
+
+fn workers(pools: &[MachineDeployment]) -> MachineCounts {
+    let mut sum = MachineCounts::default();
+    for pool in pools {
+        sum.desired_replicas += pool.spec.replicas.unwrap_or(1);
+        if let Some(status) = &pool.status {
+            sum.replicas += status.replicas;
+            sum.ready_replicas += status.ready_replicas;
+            sum.available_replicas += status.available_replicas;
+            sum.up_to_date_replicas += status.up_to_date_replicas;
+        }
+    }
+    sum
+}
+
+fn held(out: &mut Conditions<'_>, decision: &ControlPlaneDecision) {
+    match &decision.version {
+        Some(step) if step.is_held() => {
+            out.set(
+                kind::VERSION_HELD,
+                Status::True,
+                reason::VERSION_BELOW_RUNNING,
+                step.to_string(),
+            );
+        }
+        Some(_) => out.set(kind::VERSION_HELD, Status::False, reason::NOT_HELD, ""),
+        None => {}
+    }
+}
+
+fn control_plane(
+    out: &mut Conditions<'_>,
+    counts: Option<&MachineCounts>,
+    initialized: bool,
+    facts: &ClusterFacts,
+    decision: &ControlPlaneDecision,
+) {
+    let kind = kind::CONTROL_PLANE_AVAILABLE;
+    let Some(counts) = counts else {
+        return match facts.reachable {
+            Some(true) => out.set(kind, Status::True, reason::AVAILABLE, ""),
+            Some(false) => out.set(
+                kind,
+                Status::False,
+                reason::NOT_AVAILABLE,
+                "the cluster's API does not answer",
+            ),
+            None => out.set(
+                kind,
+                Status::Unknown,
+                "AvailableUnknown",
+                "nobody asked the cluster's API yet",
+            ),
+        };
+    };
+    // A majority of the wanted machines serves: etcd has its quorum.
+    let needed = counts.desired_replicas / 2 + 1;
+    let doing = match &decision.action {
+        ControlPlaneAction::Create { reason, .. } => format!("; making a machine: {reason}"),
+        ControlPlaneAction::Delete { machine, reason } => format!("; deleting {machine}: {reason}"),
+        ControlPlaneAction::Wait(wait) => format!("; {wait}"),
+        ControlPlaneAction::Settled => String::new(),
+    };
+    if initialized && counts.available_replicas >= needed {
+        out.set(kind, Status::True, reason::AVAILABLE, "");
+    } else {
+        let text = format!(
+            "{} of {} machines available, at least {needed} required{doing}",
+            counts.available_replicas, counts.desired_replicas
+        );
+        out.set(kind, Status::False, reason::NOT_AVAILABLE, text);
+    }
+}
+
+fn pools_conditions(out: &mut Conditions<'_>, pools: &[MachineDeployment]) {
+    let all = || {
+        pools.iter().map(|p| {
+            (
+                p.metadata.name.as_deref().unwrap_or_default(),
+                p.status
+                    .as_ref()
+                    .map_or(&[][..], |s| s.conditions.as_slice()),
+            )
+        })
+    };
+    let (total, bad, unknown) = super::aggregate(all(), kind::AVAILABLE);
+    if total == 0 {
+        out.set(
+            kind::WORKERS_AVAILABLE,
+            Status::True,
+            reason::NO_WORKERS,
+            "",
+        );
+    } else if bad.is_empty() {
+        out.set(kind::WORKERS_AVAILABLE, Status::True, reason::AVAILABLE, "");
+    } else if unknown && bad.iter().all(|b| b.ends_with("not known yet")) {
+        out.set(
+            kind::WORKERS_AVAILABLE,
+            Status::Unknown,
+            "AvailableUnknown",
+            few(&bad),
+        );
+    } else {
+        out.set(
+            kind::WORKERS_AVAILABLE,
+            Status::False,
+            reason::NOT_AVAILABLE,
+            few(&bad),
+        );
+    }
+    for (to, of, good) in [
+        (
+            kind::WORKER_MACHINES_READY,
+            kind::MACHINES_READY,
+            reason::READY,
+        ),
+        (
+            kind::WORKER_MACHINES_UP_TO_DATE,
+            kind::MACHINES_UP_TO_DATE,
+            reason::UP_TO_DATE,
+        ),
+    ] {
+        let (total, bad, _) = super::aggregate(all(), of);
+        match (total, bad.is_empty()) {
+            (0, _) => out.set(to, Status::True, reason::NO_REPLICAS, ""),
+            (_, true) => out.set(to, Status::True, good, ""),
+            (_, false) => out.set(to, Status::False, &format!("Not{good}"), few(&bad)),
+        }
+    }
+}
+
+fn rolling(
+    out: &mut Conditions<'_>,
+    counts: Option<&MachineCounts>,
+    pools: &[MachineDeployment],
+    decision: &ControlPlaneDecision,
+) {
+    let mut what = Vec::new();
+    if !decision.outdated.is_empty() {
+        what.push(format!(
+            "{} control-plane machines",
+            decision.outdated.len()
+        ));
+    }
+    for pool in pools {
+        let rolling = pool
+            .status
+            .as_ref()
+            .is_some_and(|s| condition::is_true(&s.conditions, kind::ROLLING_OUT));
+        if rolling {
+            what.push(format!(
+                "pool {}",
+                pool.metadata.name.as_deref().unwrap_or_default()
+            ));
+        }
+    }
+    if counts.is_some() {
+        let stale: Vec<String> = decision
+            .outdated
+            .iter()
+            .map(|(name, changes)| match changes.first() {
+                Some(change) => format!("{name}: {change}"),
+                None => name.clone(),
+            })
+            .collect();
+        let kind = kind::CONTROL_PLANE_MACHINES_UP_TO_DATE;
+        if stale.is_empty() {
+            out.set(kind, Status::True, reason::UP_TO_DATE, "");
+        } else {
+            out.set(kind, Status::False, reason::NOT_UP_TO_DATE, few(&stale));
+        }
+    }
+    out.flag(
+        kind::ROLLING_OUT,
+        !what.is_empty(),
+        format!("rolling out {}", few(&what)),
+    );
+}
+
+/// Available: not on its way out, reachable, control plane and workers available.
+fn available(out: &mut Conditions<'_>, deleting: bool) {
+    let (mut bad, mut unknown) = (Vec::new(), Vec::new());
+    if deleting {
+        let text = condition::get(out.list, kind::DELETING).map(|c| c.message.clone());
+        bad.push(format!("Deleting: {}", text.unwrap_or_default()));
+    }
+    let needed = [
+        kind::CONTROL_PLANE_AVAILABLE,
+        kind::REMOTE_CONNECTION_PROBE,
+        kind::WORKERS_AVAILABLE,
+    ];
+    for name in needed {
+        match condition::get(out.list, name) {
+            Some(c) if c.status == "True" => {}
+            Some(c) if c.status == "False" => bad.push(format!("{name}: {}", c.message)),
+            Some(c) => unknown.push(format!("{name}: {}", c.message)),
+            None if name == kind::REMOTE_CONNECTION_PROBE => {}
+            None => unknown.push(format!("{name}: not known yet")),
+        }
+    }
+    if !bad.is_empty() {
+        bad.append(&mut unknown);
+        out.set(
+            kind::AVAILABLE,
+            Status::False,
+            reason::NOT_AVAILABLE,
+            bad.join("; "),
+        );
+    } else if !unknown.is_empty() {
+        out.set(
+            kind::AVAILABLE,
+            Status::Unknown,
+            "AvailableUnknown",
+            unknown.join("; "),
+        );
+    } else {
+        out.set(kind::AVAILABLE, Status::True, reason::AVAILABLE, "");
+    }
+}

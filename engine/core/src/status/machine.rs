@@ -1,0 +1,324 @@
+//! Status of a Machine.
+
+use fleetwright_api::{
+    Machine,
+    condition::{self, Status, kind, reason},
+    machine::{MachineAddress, MachinePhase, MachineStatus, NodeInfo, NodeRef, Polarity},
+    meta,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Conditions;
+use crate::machine::{Instance, MachineStep};
+
+/// What was seen of a node's health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeHealth {
+    /// Ready, and under no pressure.
+    Healthy,
+    /// Not; with the reason in words.
+    NotHealthy(String),
+    /// Its kubelet has not reported yet or no longer does.
+    Unknown(String),
+}
+
+/// What was seen of a machine's node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeObservation {
+    /// The workload cluster could not be asked: what was known stays.
+    NotAsked,
+    /// It is not there.
+    Missing,
+    /// It is.
+    Present {
+        /// Its name.
+        name: String,
+        /// Its health.
+        health: NodeHealth,
+        /// What it says of itself.
+        info: NodeInfo,
+    },
+}
+
+/// Whether the machine is what its owner wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpToDate {
+    /// It is.
+    Yes,
+    /// It is not: what differs.
+    No(String),
+    /// Not known now: what was known stays.
+    Unknown,
+}
+
+/// What was seen of a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineObservation {
+    /// The instance.
+    pub instance: Instance,
+    /// What the provider shows of it; `None` keeps what it last showed.
+    pub instance_view: Option<Value>,
+    /// Its addresses; `None` keeps those known.
+    pub addresses: Option<Vec<MachineAddress>>,
+    /// The failure domain that it is in; `None` keeps the one known.
+    pub failure_domain: Option<String>,
+    /// The node.
+    pub node: NodeObservation,
+    /// Whether it is what its owner wants.
+    pub up_to_date: UpToDate,
+    /// What is done next.
+    pub step: MachineStep,
+    /// More words on that, such as [`crate::drain::DrainProgress`]; the step's own when `None`.
+    pub detail: Option<String>,
+}
+
+/// The status of `machine` from what was seen. It is written only when it differs from the old one.
+pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> MachineStatus {
+    let mut status = machine.status.clone().unwrap_or_default();
+    let deleting = machine.metadata.deletion_timestamp.is_some();
+    status.observed_generation = machine.metadata.generation;
+    if let Some(view) = &seen.instance_view {
+        status.instance = Some(view.clone());
+    }
+    if let Some(addresses) = &seen.addresses {
+        status.addresses.clone_from(addresses);
+    }
+    if let Some(domain) = &seen.failure_domain {
+        status.failure_domain = Some(domain.clone());
+    }
+    if let NodeObservation::Present { name, info, .. } = &seen.node {
+        status.node_ref = Some(NodeRef { name: name.clone() });
+        status.node_info = Some(info.clone());
+    }
+    let detail = seen.detail.clone().unwrap_or_else(|| seen.step.to_string());
+    let known_node = status.node_ref.is_some();
+    let mut list = std::mem::take(&mut status.conditions);
+    let mut out = Conditions {
+        list: &mut list,
+        generation: machine.metadata.generation,
+        now,
+    };
+
+    match &seen.step {
+        MachineStep::Delete(step) => {
+            out.set(kind::DELETING, Status::True, step.reason(), detail.clone());
+        }
+        _ => out.set(
+            kind::DELETING,
+            deleting.into(),
+            if deleting {
+                reason::DELETING
+            } else {
+                reason::NOT_DELETING
+            },
+            "",
+        ),
+    }
+    out.flag(kind::PAUSED, meta::is_paused(machine), "");
+    match &seen.instance {
+        Instance::Running { .. } => {
+            out.set(kind::INFRASTRUCTURE_READY, Status::True, reason::READY, "");
+        }
+        Instance::Unknown if condition::get(out.list, kind::INFRASTRUCTURE_READY).is_some() => {}
+        Instance::Unknown => out.set(
+            kind::INFRASTRUCTURE_READY,
+            Status::Unknown,
+            reason::READY_UNKNOWN,
+            detail.clone(),
+        ),
+        Instance::Missing => out.set(
+            kind::INFRASTRUCTURE_READY,
+            Status::False,
+            reason::DOES_NOT_EXIST,
+            detail.clone(),
+        ),
+        Instance::Pending | Instance::Stopping => {
+            out.set(
+                kind::INFRASTRUCTURE_READY,
+                Status::False,
+                reason::NOT_READY,
+                detail.clone(),
+            );
+        }
+    }
+    node(&mut out, &seen.node, known_node, &detail);
+    match &seen.up_to_date {
+        UpToDate::Yes => out.set(kind::UP_TO_DATE, Status::True, reason::UP_TO_DATE, ""),
+        UpToDate::No(why) => out.set(
+            kind::UP_TO_DATE,
+            Status::False,
+            reason::NOT_UP_TO_DATE,
+            why.clone(),
+        ),
+        UpToDate::Unknown => {}
+    }
+    ready(&mut out, machine, deleting);
+    available(&mut out, machine);
+    status.conditions = list;
+    status.phase = Some(phase(machine, seen, known_node));
+    status
+}
+
+fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &str) {
+    let both = |out: &mut Conditions<'_>, status, healthy: &str, ready: &str, text: &str| {
+        out.set(kind::NODE_HEALTHY, status, healthy, text);
+        out.set(kind::NODE_READY, status, ready, text);
+    };
+    match node {
+        NodeObservation::Present { health, .. } => match health {
+            NodeHealth::Healthy => both(
+                out,
+                Status::True,
+                reason::NODE_HEALTHY,
+                reason::NODE_READY,
+                "",
+            ),
+            NodeHealth::NotHealthy(text) => {
+                both(
+                    out,
+                    Status::False,
+                    reason::NODE_NOT_HEALTHY,
+                    reason::NODE_NOT_READY,
+                    text,
+                );
+            }
+            NodeHealth::Unknown(text) => both(
+                out,
+                Status::Unknown,
+                "NodeHealthyUnknown",
+                "NodeReadyUnknown",
+                text,
+            ),
+        },
+        NodeObservation::Missing if known => {
+            both(
+                out,
+                Status::False,
+                reason::NODE_DELETED,
+                reason::NODE_DELETED,
+                "the node was there and is gone",
+            );
+        }
+        NodeObservation::Missing => {
+            both(
+                out,
+                Status::False,
+                reason::NODE_DOES_NOT_EXIST,
+                reason::NODE_DOES_NOT_EXIST,
+                detail,
+            );
+        }
+        NodeObservation::NotAsked if condition::get(out.list, kind::NODE_HEALTHY).is_some() => {}
+        NodeObservation::NotAsked => both(
+            out,
+            Status::Unknown,
+            "NodeHealthyUnknown",
+            "NodeReadyUnknown",
+            detail,
+        ),
+    }
+}
+
+/// Ready: not on its way out, instance and node fine, and every gate open.
+fn ready(out: &mut Conditions<'_>, machine: &Machine, deleting: bool) {
+    let (mut bad, mut unknown) = (Vec::new(), Vec::new());
+    if deleting {
+        let message = condition::get(out.list, kind::DELETING).map(|c| c.message.clone());
+        bad.push(format!("Deleting: {}", message.unwrap_or_default()));
+    }
+    let own = [
+        (kind::INFRASTRUCTURE_READY, Polarity::Positive),
+        (kind::NODE_HEALTHY, Polarity::Positive),
+    ];
+    let gates = machine.spec.content.readiness_gates.iter().map(|g| {
+        (
+            g.condition_type.as_str(),
+            g.polarity.unwrap_or(Polarity::Positive),
+        )
+    });
+    let health = condition::get(out.list, "HealthCheckSucceeded")
+        .is_some()
+        .then_some(("HealthCheckSucceeded", Polarity::Positive));
+    for (name, polarity) in own.into_iter().chain(health).chain(gates) {
+        let good = if polarity == Polarity::Positive {
+            "True"
+        } else {
+            "False"
+        };
+        match condition::get(out.list, name) {
+            Some(c) if c.status == good => {}
+            Some(c) if c.status == "Unknown" => unknown.push(format!("{name}: {}", c.message)),
+            Some(c) => bad.push(format!(
+                "{name}: {}",
+                if c.message.is_empty() {
+                    &c.reason
+                } else {
+                    &c.message
+                }
+            )),
+            None => unknown.push(format!("{name}: not reported")),
+        }
+    }
+    if !bad.is_empty() {
+        bad.append(&mut unknown);
+        out.set(
+            kind::READY,
+            Status::False,
+            reason::NOT_READY,
+            bad.join("; "),
+        );
+    } else if !unknown.is_empty() {
+        out.set(
+            kind::READY,
+            Status::Unknown,
+            reason::READY_UNKNOWN,
+            unknown.join("; "),
+        );
+    } else {
+        out.set(kind::READY, Status::True, reason::READY, "");
+    }
+}
+
+/// When a ready machine counts as available; `None` while it is not ready. Times are whole seconds.
+pub fn available_at(machine: &Machine, conditions: &[condition::Condition]) -> Option<Timestamp> {
+    let ready = condition::get(conditions, kind::READY).filter(|c| c.status == "True")?;
+    let seconds = i64::from(machine.spec.content.min_ready_seconds.unwrap_or(0).max(0));
+    ready
+        .last_transition_time
+        .0
+        .checked_add(jiff::SignedDuration::from_secs(seconds))
+        .ok()
+}
+
+fn available(out: &mut Conditions<'_>, machine: &Machine) {
+    match available_at(machine, out.list) {
+        None => out.set(kind::AVAILABLE, Status::False, reason::NOT_READY, ""),
+        Some(at) if out.now < at => out.set(
+            kind::AVAILABLE,
+            Status::False,
+            reason::WAITING_FOR_MIN_READY_SECONDS,
+            format!("ready, and available from {at} on"),
+        ),
+        Some(_) => out.set(kind::AVAILABLE, Status::True, reason::AVAILABLE, ""),
+    }
+}
+
+fn phase(machine: &Machine, seen: &MachineObservation, known_node: bool) -> MachinePhase {
+    if machine.metadata.deletion_timestamp.is_some() {
+        MachinePhase::Deleting
+    } else if known_node {
+        MachinePhase::Running
+    } else if machine.spec.provider_id.is_some()
+        || matches!(seen.instance, Instance::Running { .. })
+    {
+        MachinePhase::Provisioned
+    } else if seen.instance == Instance::Pending {
+        MachinePhase::Provisioning
+    } else {
+        match machine.status.as_ref().and_then(|s| s.phase) {
+            Some(MachinePhase::Provisioning) => MachinePhase::Provisioning,
+            _ => MachinePhase::Pending,
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Statuses of sets and pools.
+
+use std::collections::BTreeMap;
+
+use fleetwright_api::{
+    Machine, MachineDeployment, MachineSet,
+    condition::{self, Condition, Status, kind, reason},
+    machine_deployment::{MachineDeploymentStatus, PoolPhase},
+    machine_set::MachineSetStatus,
+    meta,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::{Conditions, all_machines, few};
+use crate::rollout::{RolloutDecision, bounds};
+
+fn conditions(machine: &Machine) -> &[Condition] {
+    machine
+        .status
+        .as_ref()
+        .map_or(&[], |s| s.conditions.as_slice())
+}
+
+fn named(machine: &Machine) -> (&str, &[Condition]) {
+    (
+        machine.metadata.name.as_deref().unwrap_or_default(),
+        conditions(machine),
+    )
+}
+
+fn count(machines: &[&Machine], kind: &str) -> i32 {
+    let n = machines
+        .iter()
+        .filter(|m| condition::is_true(conditions(m), kind))
+        .count();
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// A selector's text form: what is written, or the label that `key` stands for.
+fn selector(written: Option<&LabelSelector>, key: &str, name: Option<&str>) -> String {
+    let default = BTreeMap::from([(key.to_owned(), name.unwrap_or_default().to_owned())]);
+    let labels = written
+        .and_then(|s| s.match_labels.as_ref())
+        .filter(|l| !l.is_empty())
+        .unwrap_or(&default);
+    labels
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// The status of a set from its machines (those on their way out included).
+pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> MachineSetStatus {
+    let all: Vec<&Machine> = machines.iter().collect();
+    let old = set.status.as_ref();
+    let mut list = old.map(|s| s.conditions.clone()).unwrap_or_default();
+    let replicas = i32::try_from(all.len()).unwrap_or(i32::MAX);
+    let want = set.spec.replicas.unwrap_or(1);
+    let deleting = set.metadata.deletion_timestamp.is_some();
+    let mut out = Conditions {
+        list: &mut list,
+        generation: set.metadata.generation,
+        now,
+    };
+    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    all_machines(
+        &mut out,
+        kind::MACHINES_READY,
+        kind::READY,
+        all.iter().copied().map(named),
+    );
+    all_machines(
+        &mut out,
+        kind::MACHINES_UP_TO_DATE,
+        kind::UP_TO_DATE,
+        all.iter().copied().map(named),
+    );
+    out.flag(kind::DELETING, deleting, "");
+    out.flag(kind::PAUSED, meta::is_paused(set), "");
+    MachineSetStatus {
+        observed_generation: set.metadata.generation,
+        selector: Some(selector(
+            set.spec.selector.as_ref(),
+            meta::LABEL_SET_NAME,
+            set.metadata.name.as_deref(),
+        )),
+        replicas,
+        ready_replicas: count(&all, kind::READY),
+        available_replicas: count(&all, kind::AVAILABLE),
+        up_to_date_replicas: count(&all, kind::UP_TO_DATE),
+        conditions: list,
+    }
+}
+
+fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]) {
+    out.flag(
+        kind::SCALING_UP,
+        have < want,
+        format!("scaling up from {have} to {want} machines"),
+    );
+    let leaving: Vec<String> = machines
+        .iter()
+        .filter(|m| m.metadata.deletion_timestamp.is_some())
+        .map(|m| {
+            let (name, list) = named(m);
+            let why = condition::get(list, kind::DELETING).map_or("", |c| c.message.as_str());
+            if why.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{name}: {why}")
+            }
+        })
+        .collect();
+    let mut text = format!("scaling down from {have} to {want} machines");
+    if !leaving.is_empty() {
+        text.push_str(&format!(" ({})", few(&leaving)));
+    }
+    out.flag(kind::SCALING_DOWN, have > want, text);
+}
+
+/// The status of a pool from its machines (those on their way out included) and from what was decided for it.
+/// Counts come from the machines themselves, not from statuses of sets, which may lag behind. `None` as decision, when its bounds
+/// cannot be read, keeps the version.
+pub fn machine_deployment(
+    pool: &MachineDeployment,
+    sets: &[MachineSet],
+    machines: &[Machine],
+    decision: Option<&RolloutDecision>,
+    now: Timestamp,
+) -> MachineDeploymentStatus {
+    let all: Vec<&Machine> = machines.iter().collect();
+    let old = pool.status.as_ref();
+    let mut list = old.map(|s| s.conditions.clone()).unwrap_or_default();
+    let want = pool.spec.replicas.unwrap_or(1).max(0);
+    let replicas = i32::try_from(all.len()).unwrap_or(i32::MAX);
+    let deleting = pool.metadata.deletion_timestamp.is_some();
+    let ready = count(&all, kind::READY);
+    let available = count(&all, kind::AVAILABLE);
+    let up_to_date = count(&all, kind::UP_TO_DATE);
+    let mut out = Conditions {
+        list: &mut list,
+        generation: pool.metadata.generation,
+        now,
+    };
+
+    match bounds(pool) {
+        Ok(bounds) if sets.is_empty() && want > 0 => out.set(
+            kind::AVAILABLE,
+            Status::False,
+            "WaitingForAvailableReplicasSet",
+            waiting(decision).unwrap_or_else(|| {
+                format!(
+                    "0 available replicas, at least {} required",
+                    bounds.min_available()
+                )
+            }),
+        ),
+        Ok(bounds) => {
+            let enough = available >= bounds.min_available();
+            let text = format!(
+                "{available} available replicas, at least {} required (maxUnavailable is {}, replicas is {want})",
+                bounds.min_available(),
+                bounds.unavailable
+            );
+            out.set(
+                kind::AVAILABLE,
+                enough.into(),
+                if enough {
+                    reason::AVAILABLE
+                } else {
+                    reason::NOT_AVAILABLE
+                },
+                if enough { String::new() } else { text },
+            );
+        }
+        Err(error) => out.set(
+            kind::AVAILABLE,
+            Status::Unknown,
+            reason::INTERNAL_ERROR,
+            error.to_string(),
+        ),
+    }
+    let outdated: Vec<String> = all
+        .iter()
+        .filter(|m| condition::is_false(conditions(m), kind::UP_TO_DATE))
+        .filter_map(|m| condition::get(conditions(m), kind::UP_TO_DATE).map(|c| c.message.clone()))
+        .collect();
+    let mut reasons = outdated.clone();
+    reasons.sort();
+    reasons.dedup();
+    let mut text = format!(
+        "rolling out {} not up-to-date machines ({})",
+        outdated.len(),
+        few(&reasons)
+    );
+    if let Some(waiting) = waiting(decision) {
+        text.push_str(&format!("; {waiting}"));
+    }
+    out.flag(kind::ROLLING_OUT, !outdated.is_empty(), text);
+    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    all_machines(
+        &mut out,
+        kind::MACHINES_READY,
+        kind::READY,
+        all.iter().copied().map(named),
+    );
+    all_machines(
+        &mut out,
+        kind::MACHINES_UP_TO_DATE,
+        kind::UP_TO_DATE,
+        all.iter().copied().map(named),
+    );
+    out.flag(kind::DELETING, deleting, "");
+    out.flag(kind::PAUSED, meta::is_paused(pool), "");
+    let phase = if replicas < want {
+        PoolPhase::ScalingUp
+    } else if replicas > want {
+        PoolPhase::ScalingDown
+    } else if available < want || up_to_date < want {
+        PoolPhase::ScalingUp
+    } else {
+        PoolPhase::Running
+    };
+    MachineDeploymentStatus {
+        observed_generation: pool.metadata.generation,
+        selector: Some(selector(
+            pool.spec.selector.as_ref(),
+            meta::LABEL_DEPLOYMENT_NAME,
+            pool.metadata.name.as_deref(),
+        )),
+        replicas,
+        ready_replicas: ready,
+        available_replicas: available,
+        up_to_date_replicas: up_to_date,
+        phase: Some(phase),
+        version: decision
+            .and_then(|d| d.version.clone())
+            .or_else(|| old.and_then(|s| s.version.clone())),
+        conditions: list,
+    }
+}
+
+fn waiting(decision: Option<&RolloutDecision>) -> Option<String> {
+    decision?.waiting.as_ref().map(ToString::to_string)
+}
