@@ -1,0 +1,175 @@
+use serde_json::json;
+
+use super::*;
+
+const CLUSTER: &str = "apiVersion: fleetwright.dev/v1alpha1
+kind: Cluster
+metadata:
+  name: alpha
+spec:
+  version: v1.33.2
+  controlPlane:
+    machines:
+      replicas: 3
+      template:
+        spec:
+          providerConfig: {apiVersion: sim/v1, kind: M, account: sim-eu, size: 2}
+";
+const POOL: &str = "apiVersion: fleetwright.dev/v1alpha1
+kind: MachineDeployment
+metadata:
+  name: web
+spec:
+  clusterName: alpha
+  replicas: 3
+  template:
+    spec:
+      providerConfig: {apiVersion: sim/v1, kind: M, account: sim-eu}
+";
+
+fn run(files: &[(&str, &str)], allow: Allow) -> Loaded {
+    let schema =
+        json!({"type": "object", "properties": {"size": {"type": "integer", "maximum": 8}}});
+    let files: Vec<SourceFile> = files
+        .iter()
+        .map(|(path, text)| SourceFile {
+            path: (*path).into(),
+            bytes: text.as_bytes().to_vec(),
+        })
+        .collect();
+    load(
+        &files,
+        &LoadContext {
+            provider_schema: &|version, kind| {
+                (version == "sim/v1" && kind == "M").then_some(&schema)
+            },
+            allow: &allow,
+            live_clusters: &BTreeSet::new(),
+        },
+    )
+}
+
+#[test]
+fn good_files_load_and_others_are_ignored() {
+    let both = format!("{CLUSTER}---\n---\n{POOL}");
+    let loaded = run(
+        &[
+            ("a.yaml", &both),
+            ("README.md", "# hi: ["),
+            (".fleetwright.yaml", "x"),
+            (".git/a.yaml", "x"),
+        ],
+        Allow::default(),
+    );
+    assert_eq!(loaded.errors, []);
+    assert_eq!(loaded.objects.len(), 2);
+    assert_eq!(
+        loaded.objects[1].document["metadata"]["namespace"],
+        "default"
+    );
+    assert_eq!(loaded.objects[1].line, 15);
+}
+
+#[test]
+fn every_mistake_names_its_place() {
+    let change = |from: &str, to: &str| CLUSTER.replace(from, to);
+    let rows: Vec<(String, &str)> = vec![
+        (change("kind: Cluster\n", ""), "a.yaml:1:1: kind is missing"),
+        (
+            change("kind: Cluster", "kind: Fleet"),
+            "a.yaml:2:7: Fleet is refused in Git",
+        ),
+        (
+            change("kind: Cluster", "kind: Deployment"),
+            "a.yaml:2:7: unknown kind Deployment",
+        ),
+        (
+            change("name: alpha", "name: Alpha"),
+            "a.yaml:4:9: metadata.name \"Alpha\" must consist",
+        ),
+        (
+            change("replicas: 3", "replicas: three"),
+            "a.yaml:9:17: spec.controlPlane.machines.replicas must be a whole number",
+        ),
+        (
+            change("replicas: 3", "replicas: 11"),
+            "a.yaml:9:17: spec.controlPlane.machines.replicas must be at most 9",
+        ),
+        (
+            change("replicas: 3", "replcas: 3"),
+            "a.yaml:9:7: unknown field spec.controlPlane.machines.replcas: did you mean replicas?",
+        ),
+        (
+            change("version: v1.33.2", "version: 1.33"),
+            "a.yaml:6:12: spec.version must be a text",
+        ),
+        (
+            change("  version: v1.33.2\n", ""),
+            "spec.version is missing",
+        ),
+        (
+            change("size: 2", "size: 9"),
+            "providerConfig.size must be at most 8",
+        ),
+        (
+            change("size: 2", "sise: 9"),
+            "unknown field providerConfig.sise: did you mean size?",
+        ),
+        (
+            change("kind: M,", "kind: X,"),
+            "no provider knows X of sim/v1",
+        ),
+        (
+            change("name: alpha", "name: alpha\n  name: beta"),
+            "a.yaml:5:3",
+        ),
+        (change("spec:\n", "spec: [\n"), "a.yaml:"),
+        (
+            format!("{CLUSTER}status: {{}}\n"),
+            "a.yaml:13:1: status is written by controllers",
+        ),
+        (format!("{CLUSTER}---\n{CLUSTER}"), "a.yaml:17:"),
+        (
+            POOL.to_owned(),
+            "a.yaml:6:16: there is no Cluster default/alpha",
+        ),
+    ];
+    for (text, wanted) in rows {
+        let loaded = run(&[("a.yaml", &text)], Allow::default());
+        let shown: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        assert!(
+            shown.iter().any(|e| e.contains(wanted)),
+            "wanted {wanted}, got {shown:?}"
+        );
+    }
+}
+
+#[test]
+fn all_files_are_checked_at_once_and_the_fleet_narrows() {
+    let allow = Allow {
+        accounts: vec!["other".into()],
+        ..Allow::default()
+    };
+    let loaded = run(
+        &[("a.yaml", "a: ["), ("b.yaml", CLUSTER), ("c.yaml", CLUSTER)],
+        allow,
+    );
+    let shown: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+    assert!(shown[0].starts_with("a.yaml:"));
+    assert!(shown.iter().any(|e| e.starts_with("b.yaml") && e.contains("does not allow ProviderAccount sim-eu")));
+    assert!(
+        shown
+            .iter()
+            .any(|e| e.contains("already declared at b.yaml:4:"))
+    );
+}
+
+#[test]
+fn an_alias_bomb_is_refused() {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for i in 1..9 {
+        let row = vec![format!("*a{}", i - 1); 10].join(", ");
+        text.push_str(&format!("a{i}: &a{i} [{row}]\n"));
+    }
+    assert_eq!(run(&[("a.yaml", &text)], Allow::default()).errors.len(), 1);
+}
