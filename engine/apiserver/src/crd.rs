@@ -1,0 +1,141 @@
+//! CustomResourceDefinitions: what the server fills in, and the kinds that they make.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, ApiResult, Cause};
+use crate::object::{meta, strings, text};
+use crate::registry::{Kind, Registry, slot};
+use crate::{ApiServer, Error, Result};
+
+/// Checks a definition, and fills in its defaults and status.
+pub(crate) fn complete(crd: &mut Value, now: &str) -> ApiResult<()> {
+    let name = text(crd, "name").to_owned();
+    let at = |path: &str| {
+        crd.pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (group, plural, kind) = (
+        at("/spec/group"),
+        at("/spec/names/plural"),
+        at("/spec/names/kind"),
+    );
+    let refuse = |field: &str, text: String| {
+        let cause = Cause::new("FieldValueInvalid", field, text);
+        Err(ApiError::invalid(
+            "apiextensions.k8s.io",
+            "CustomResourceDefinition",
+            &name,
+            &[cause],
+        ))
+    };
+    if group.is_empty() || plural.is_empty() || kind.is_empty() {
+        return refuse(
+            "spec",
+            "Required value: group, names.plural and names.kind".to_owned(),
+        );
+    }
+    if name != format!("{plural}.{group}") {
+        return refuse(
+            "metadata.name",
+            format!("Invalid value: \"{name}\": must be spec.names.plural+\".\"+spec.group"),
+        );
+    }
+    let Some(storage) = crd["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|v| v["storage"] == true)
+    else {
+        return refuse(
+            "spec.versions",
+            "Invalid value: must have exactly one version marked as storage version".to_owned(),
+        );
+    };
+    let stored = storage["name"].clone();
+    let names = &mut crd["spec"]["names"];
+    if !names["singular"].is_string() {
+        names["singular"] = kind.to_lowercase().into();
+    }
+    if !names["listKind"].is_string() {
+        names["listKind"] = format!("{kind}List").into();
+    }
+    let names = names.clone();
+    if !crd["spec"]["conversion"].is_object() {
+        crd["spec"]["conversion"] = json!({"strategy": "None"});
+    }
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now});
+    let mut versions = strings(&crd["status"]["storedVersions"]);
+    if let Some(stored) = stored.as_str()
+        && !versions.iter().any(|v| v == stored)
+    {
+        versions.push(stored.to_owned());
+    }
+    let conditions = match &crd["status"]["conditions"] {
+        Value::Array(known) if !known.is_empty() => Value::from(known.clone()),
+        _ => json!([
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition(
+                "Established",
+                "InitialNamesAccepted",
+                "the initial names have been accepted"
+            )
+        ]),
+    };
+    crd["status"] =
+        json!({"conditions": conditions, "acceptedNames": names, "storedVersions": versions});
+    meta(crd).remove("namespace");
+    Ok(())
+}
+
+/// Makes the registry anew from the stored definitions.
+pub(crate) fn reload(server: &ApiServer) -> Result<()> {
+    let mut registry = Registry::default();
+    let prefix = crate::object::prefix("apiextensions.k8s.io", "customresourcedefinitions");
+    for entry in server.0.store.range(&prefix, None, 0).0 {
+        let crd: Value = serde_json::from_slice(&entry.value)
+            .map_err(|source| Error::Stored(entry.key.to_string(), source))?;
+        for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
+            if version["served"] == true {
+                let kind = kind(&crd["spec"], version);
+                registry.custom.insert(slot(&kind), Arc::new(kind));
+            }
+        }
+    }
+    *server.0.registry.write() = Arc::new(registry);
+    Ok(())
+}
+
+fn kind(spec: &Value, version: &Value) -> Kind {
+    let names = &spec["names"];
+    let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Kind {
+        group: name(&spec["group"]),
+        version: name(&version["name"]),
+        kind: name(&names["kind"]),
+        list_kind: name(&names["listKind"]),
+        plural: name(&names["plural"]),
+        singular: name(&names["singular"]),
+        short_names: strings(&names["shortNames"]),
+        categories: strings(&names["categories"]),
+        namespaced: spec["scope"] != "Cluster",
+        status: version["subresources"]["status"].is_object(),
+        scale: Some(version["subresources"]["scale"].clone()).filter(Value::is_object),
+        generation: true,
+        custom: true,
+        selectable: version["selectableFields"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|f| name(&f["jsonPath"]).trim_start_matches('.').to_owned())
+            .collect(),
+        columns: version["additionalPrinterColumns"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default(),
+        schema: version["schema"].get("openAPIV3Schema").cloned(),
+    }
+}

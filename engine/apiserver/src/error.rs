@@ -1,0 +1,255 @@
+//! Failures: of the server, and the `Status` that a request is answered with.
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::registry::Kind;
+
+/// Why a server cannot be made or served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A stored object is not JSON: restore a backup.
+    #[error("the stored object {0} cannot be read")]
+    Stored(String, #[source] serde_json::Error),
+    /// A CustomResourceDefinition was refused.
+    #[error("the CustomResourceDefinition {0} was refused: {1}")]
+    Install(String, String),
+    /// A file or socket refused.
+    #[error("{0}")]
+    Io(String, #[source] std::io::Error),
+    /// The certificates cannot be made or used.
+    #[error("the certificates cannot be used: {0}")]
+    Tls(String),
+    /// A line of a token file is not `token,user,uid[,"groups"]`.
+    #[error("{path}:{line}: expected token,user,uid or token,user,uid,\"group1,group2\"")]
+    Tokens {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
+}
+
+/// A result of the server.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A refusal, as Kubernetes words it.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    details: Option<Value>,
+}
+
+pub(crate) type ApiResult<T> = std::result::Result<T, ApiError>;
+
+/// One cause of an `Invalid`.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause {
+    pub(crate) reason: &'static str,
+    pub(crate) field: String,
+    pub(crate) message: String,
+}
+
+impl Cause {
+    pub(crate) fn new(
+        reason: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            reason,
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl ApiError {
+    pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
+        let mut details = json!({"kind": kind});
+        if !group.is_empty() {
+            details["group"] = group.into();
+        }
+        if !name.is_empty() {
+            details["name"] = name.into();
+        }
+        self.details = Some(details);
+        self
+    }
+
+    pub(crate) fn with_causes(mut self, causes: &[Cause]) -> Self {
+        let list: Vec<Value> = causes
+            .iter()
+            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+            .collect();
+        self.details.get_or_insert_with(|| json!({}))["causes"] = list.into();
+        self
+    }
+
+    pub(crate) fn code(&self) -> u16 {
+        self.code
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        Self::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {limit}"),
+        )
+    }
+
+    pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} \"{name}\" not found", kind.resource());
+        Self::new(404, "NotFound", message).about(&kind.group, &kind.plural, name)
+    }
+
+    pub(crate) fn namespace_not_found(name: &str) -> Self {
+        Self::new(404, "NotFound", format!("namespaces \"{name}\" not found")).about(
+            "",
+            "namespaces",
+            name,
+        )
+    }
+
+    pub(crate) fn no_resource() -> Self {
+        let mut error = Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        );
+        error.details = Some(json!({}));
+        error
+    }
+
+    pub(crate) fn method() -> Self {
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+        .empty_details()
+    }
+
+    fn empty_details(mut self) -> Self {
+        self.details = Some(json!({}));
+        self
+    }
+
+    pub(crate) fn exists(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} \"{name}\" already exists", kind.resource());
+        Self::new(409, "AlreadyExists", message).about(&kind.group, &kind.plural, name)
+    }
+
+    pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            kind.resource()
+        );
+        Self::new(409, "Conflict", message).about(&kind.group, &kind.plural, name)
+    }
+
+    pub(crate) fn modified(kind: &Kind, name: &str) -> Self {
+        Self::conflict(
+            kind,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    pub(crate) fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Self {
+        let resource = if group.is_empty() {
+            plural.to_owned()
+        } else {
+            format!("{plural}.{group}")
+        };
+        let subject = if name.is_empty() {
+            resource
+        } else {
+            format!("{resource} \"{name}\"")
+        };
+        Self::new(403, "Forbidden", format!("{subject} is forbidden: {why}"))
+            .about(group, plural, name)
+    }
+
+    /// 422 about `kind` (a kind or a plural, as Kubernetes has it) of `group`.
+    pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
+        let subject = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        };
+        let texts: Vec<String> = causes
+            .iter()
+            .map(|c| format!("{}: {}", c.field, c.message))
+            .collect();
+        let text = match texts.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        Self::new(
+            422,
+            "Invalid",
+            format!("{subject} \"{name}\" is invalid: {text}"),
+        )
+        .about(group, kind, name)
+        .with_causes(causes)
+    }
+
+    pub(crate) fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "code": self.code});
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
+        if let Some(details) = &self.details {
+            status["details"] = details.clone();
+        }
+        status
+    }
+
+    pub(crate) fn response(&self) -> Response<Body> {
+        respond(self.code, &self.status())
+    }
+}
+
+impl From<fleetwright_store::Error> for ApiError {
+    fn from(error: fleetwright_store::Error) -> Self {
+        Self::new(500, "InternalError", error.to_string())
+    }
+}
+
+/// An answer of JSON.
+pub(crate) fn respond(code: u16, value: &Value) -> Response<Body> {
+    bytes(code, value.to_string().into())
+}
+
+/// An answer of encoded JSON.
+pub(crate) fn bytes(code: u16, body: bytes::Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
+    response
+}

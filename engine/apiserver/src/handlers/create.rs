@@ -1,0 +1,208 @@
+//! Create.
+
+use axum::body::Body;
+use fleetwright_store::{Error as StoreError, Op};
+use http::Response;
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::error::{ApiError, ApiResult, Cause, respond};
+use crate::object::{encode, key, meta, text};
+
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+pub(crate) async fn create(call: &Call<'_>) -> ApiResult<Response<Body>> {
+    if call.kind.namespaced && call.target.namespace.is_empty() {
+        return Err(ApiError::method());
+    }
+    let object = call.object()?;
+    call.check_namespace(&object)?;
+    insert(call, object).await
+}
+
+/// Stores a new object, from a create or an apply.
+pub(crate) async fn insert(call: &Call<'_>, mut object: Value) -> ApiResult<Response<Body>> {
+    let (kind, server) = (call.kind, call.server);
+    let prefix = text(&object, "generateName").to_owned();
+    let generated = text(&object, "name").is_empty() && !prefix.is_empty();
+    if generated {
+        meta(&mut object).set("name", prefix.clone() + &suffix(call));
+    }
+    let name = text(&object, "name").to_owned();
+    if !text(&object, "resourceVersion").is_empty() {
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    check_namespace_exists(call, &name)?;
+    check_name(call, &name)?;
+    let now = server.now();
+    {
+        let mut meta = meta(&mut object);
+        for field in [
+            "resourceVersion",
+            "selfLink",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+        ] {
+            meta.remove(field);
+        }
+        meta.set("uid", server.0.options.random.uuid());
+        meta.set("creationTimestamp", now);
+        if kind.generation || kind.custom {
+            meta.set("generation", 1);
+        }
+        if kind.namespaced {
+            meta.set("namespace", call.target.namespace.as_str());
+        } else {
+            meta.remove("namespace");
+        }
+    }
+    // Simulated kubelets create pods and nodes with their status; custom kinds get theirs by the subresource.
+    if kind.status
+        && kind.custom
+        && let Some(map) = object.as_object_mut()
+    {
+        map.remove("status");
+    }
+    prepare(call, &mut object)?;
+    if call.dry_run() {
+        return Ok(respond(201, &object));
+    }
+    let at = call.key(&name);
+    let put = Op::Put {
+        key: at.clone(),
+        value: encode(&object),
+        expect: Some(0),
+    };
+    match server.0.store.commit(vec![put]).await {
+        Ok(_) => {}
+        Err(StoreError::Conflict { .. }) => return Err(ApiError::exists(kind, &name)),
+        Err(error) => return Err(error.into()),
+    }
+    server.index(&at, &object);
+    crate::gc::created(server, &at, &object);
+    if kind.plural == "customresourcedefinitions" {
+        crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    }
+    match server.0.store.get(&at) {
+        Some(entry) => Ok(crate::error::bytes(201, entry.value)),
+        None => Err(ApiError::not_found(kind, &name)),
+    }
+}
+
+fn suffix(call: &Call<'_>) -> String {
+    let mut bytes = [0u8; 5];
+    call.server.0.options.random.fill(&mut bytes);
+    bytes
+        .iter()
+        .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
+        .collect()
+}
+
+fn check_namespace_exists(call: &Call<'_>, name: &str) -> ApiResult<()> {
+    let (kind, wanted) = (call.kind, call.target.namespace.as_str());
+    if !kind.namespaced {
+        return Ok(());
+    }
+    let Some((namespace, _)) = call.server.read(&key("", "namespaces", "", wanted)) else {
+        return Err(ApiError::namespace_not_found(wanted));
+    };
+    if !crate::object::deleting(&namespace) {
+        return Ok(());
+    }
+    let why = format!(
+        "unable to create new content in namespace {wanted} because it is being terminated"
+    );
+    let cause = Cause::new(
+        "NamespaceTerminating",
+        "metadata.namespace",
+        format!("namespace {wanted} is being terminated"),
+    );
+    Err(ApiError::forbidden(&kind.group, &kind.plural, name, &why).with_causes(&[cause]))
+}
+
+fn check_name(call: &Call<'_>, name: &str) -> ApiResult<()> {
+    let kind = call.kind;
+    let refuse = |reason, message: String| {
+        let cause = Cause::new(reason, "metadata.name", message);
+        Err(ApiError::invalid(&kind.group, &kind.kind, name, &[cause]))
+    };
+    if name.is_empty() {
+        return refuse(
+            "FieldValueRequired",
+            "Required value: name or generateName is required".to_owned(),
+        );
+    }
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let label = kind.plural == "namespaces";
+    let inner = |c: char| edge(c) || c == '-' || (c == '.' && !label);
+    let longest = if label { 63 } else { 253 };
+    let good = name.len() <= longest
+        && name.chars().all(inner)
+        && name
+            .split('.')
+            .all(|part| part.starts_with(edge) && part.ends_with(edge));
+    if good {
+        return Ok(());
+    }
+    let text = if label {
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+    } else {
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+    };
+    refuse(
+        "FieldValueInvalid",
+        format!("Invalid value: \"{name}\": {text}"),
+    )
+}
+
+/// What is done to every object before it is stored: what single core kinds fill in.
+pub(crate) fn prepare(call: &Call<'_>, object: &mut Value) -> ApiResult<()> {
+    match (call.kind.group.as_str(), call.kind.plural.as_str()) {
+        ("", "namespaces") => {
+            let name = text(object, "name").to_owned();
+            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+            if !object["spec"]["finalizers"].is_array() {
+                object["spec"] = json!({"finalizers": ["kubernetes"]});
+            }
+            if !object["status"]["phase"].is_string() {
+                object["status"] = json!({"phase": "Active"});
+            }
+        }
+        ("", "pods") if !object["status"]["phase"].is_string() => {
+            object["status"]["phase"] = "Pending".into();
+        }
+        ("", "secrets") => secret(call, object)?,
+        ("apiextensions.k8s.io", _) => crate::crd::complete(object, &call.server.now())?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn secret(call: &Call<'_>, object: &mut Value) -> ApiResult<()> {
+    use base64::Engine;
+    let engine = base64::engine::general_purpose::STANDARD;
+    if let Some(plain) = object.as_object_mut().and_then(|o| o.remove("stringData")) {
+        for (field, value) in plain.as_object().into_iter().flatten() {
+            object["data"][field] = engine.encode(value.as_str().unwrap_or_default()).into();
+        }
+    }
+    if !object["type"].is_string() {
+        object["type"] = "Opaque".into();
+    }
+    for value in object["data"]
+        .as_object()
+        .into_iter()
+        .flat_map(|d| d.values())
+    {
+        if engine.decode(value.as_str().unwrap_or_default()).is_err() {
+            return Err(ApiError::bad_request(format!(
+                "{} in version \"v1\" cannot be handled as a Secret: illegal base64 data",
+                call.kind.kind
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Delete, of one object and of a collection.
+
+use axum::body::Body;
+use fleetwright_store::{Error as StoreError, Op};
+use http::Response;
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::ApiServer;
+use crate::error::{ApiError, ApiResult, respond};
+use crate::object::{deleting, encode, finalizers, meta, set_finalizers, text};
+use crate::registry::Kind;
+
+pub(crate) async fn delete(call: &Call<'_>) -> ApiResult<Response<Body>> {
+    let options = options(call)?;
+    let (live, revision) = call.live()?;
+    let name = call.target.name.as_str();
+    let wanted = &options["preconditions"];
+    if let Some(uid) = wanted["uid"].as_str()
+        && uid != text(&live, "uid")
+    {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            text(&live, "uid")
+        );
+        return Err(ApiError::conflict(call.kind, name, &why));
+    }
+    if let Some(version) = wanted["resourceVersion"].as_str()
+        && version != revision.to_string()
+    {
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {revision}"
+        );
+        return Err(ApiError::conflict(call.kind, name, &why));
+    }
+    let policy = options["propagationPolicy"].as_str().unwrap_or_default();
+    let left = remove(
+        call.server,
+        call.kind,
+        &call.key(name),
+        policy,
+        call.dry_run(),
+    )
+    .await?;
+    let shown = call.kind.plural == "customresourcedefinitions";
+    Ok(match left {
+        Some(object) => respond(200, &object),
+        None if shown => respond(200, &live),
+        None => {
+            let mut details =
+                json!({"name": name, "kind": call.kind.plural, "uid": text(&live, "uid")});
+            if !call.kind.group.is_empty() {
+                details["group"] = call.kind.group.as_str().into();
+            }
+            respond(
+                200,
+                &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
+            )
+        }
+    })
+}
+
+fn options(call: &Call<'_>) -> ApiResult<Value> {
+    let mut options = if call.body.is_empty() {
+        json!({})
+    } else {
+        call.value()?
+    };
+    let policy = call.query.get("propagationPolicy");
+    if !policy.is_empty() {
+        options["propagationPolicy"] = policy.into();
+    }
+    Ok(options)
+}
+
+/// Begins or finishes a deletion; gives the object while it stays.
+pub(crate) async fn remove(
+    server: &ApiServer,
+    kind: &Kind,
+    key: &str,
+    policy: &str,
+    dry: bool,
+) -> ApiResult<Option<Value>> {
+    loop {
+        let Some((live, revision)) = server.read(key) else {
+            return Ok(None);
+        };
+        let mut object = live.clone();
+        let mut list = finalizers(&object);
+        let extra = match policy {
+            "Foreground" => Some("foregroundDeletion"),
+            "Orphan" => Some("orphan"),
+            _ => None,
+        };
+        if let Some(extra) = extra
+            && !list.iter().any(|f| f == extra)
+        {
+            list.push(extra.to_owned());
+        }
+        set_finalizers(&mut object, list.clone());
+        let namespace = kind.group.is_empty() && kind.plural == "namespaces";
+        let stays = !list.is_empty() || namespace;
+        if !deleting(&live) {
+            meta(&mut object).set("deletionTimestamp", server.now());
+            if !namespace {
+                meta(&mut object).set("deletionGracePeriodSeconds", 0);
+            }
+            if let Some(generation) = live["metadata"]["generation"].as_i64() {
+                meta(&mut object).set("generation", generation + 1);
+            }
+            if namespace {
+                object["status"]["phase"] = "Terminating".into();
+            }
+        }
+        if dry || (stays && object == live) {
+            return Ok(stays.then_some(object));
+        }
+        let op = if stays {
+            Op::Put {
+                key: key.to_owned(),
+                value: encode(&object),
+                expect: Some(revision),
+            }
+        } else {
+            Op::Delete {
+                key: key.to_owned(),
+                expect: Some(revision),
+                last: Some(encode(&live)),
+            }
+        };
+        match server.0.store.commit(vec![op]).await {
+            Ok(_) => {}
+            Err(StoreError::Conflict { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        if stays {
+            let stored = server.read(key).map_or(object, |(o, _)| o);
+            crate::gc::resume(server, key, &stored);
+            return Ok(Some(stored));
+        }
+        crate::gc::removed(server, key, &live);
+        return Ok(None);
+    }
+}
+
+pub(crate) async fn collection(call: &Call<'_>) -> ApiResult<Response<Body>> {
+    let selector = call.selector()?;
+    let options = options(call)?;
+    let policy = options["propagationPolicy"].as_str().unwrap_or_default();
+    let (entries, revision) = call.server.0.store.range(&call.scope(), None, 0);
+    let mut items = Vec::new();
+    for entry in entries {
+        let Some(object) = super::read::parsed(&entry.value) else {
+            continue;
+        };
+        if selector.matches(&object) {
+            let left = remove(call.server, call.kind, &entry.key, policy, call.dry_run()).await?;
+            items.push(left.unwrap_or(object));
+        }
+    }
+    Ok(respond(
+        200,
+        &json!({"kind": call.kind.list_kind, "apiVersion": call.kind.api_version(),
+        "metadata": {"resourceVersion": revision.to_string()}, "items": items}),
+    ))
+}

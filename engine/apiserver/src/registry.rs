@@ -1,0 +1,103 @@
+//! The kinds that are served.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+
+/// One version of one kind.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kind {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
+    pub(crate) list_kind: String,
+    pub(crate) plural: String,
+    pub(crate) singular: String,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    pub(crate) namespaced: bool,
+    pub(crate) status: bool,
+    pub(crate) scale: Option<Value>,
+    /// Whether `metadata.generation` is kept.
+    pub(crate) generation: bool,
+    /// Whether it comes from a CustomResourceDefinition.
+    pub(crate) custom: bool,
+    pub(crate) selectable: Vec<String>,
+    pub(crate) columns: Vec<Value>,
+    pub(crate) schema: Option<Value>,
+}
+
+impl Kind {
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The resource as messages name it: `plural.group`.
+    pub(crate) fn resource(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    pub(crate) fn prefix(&self) -> String {
+        crate::object::prefix(&self.group, &self.plural)
+    }
+}
+
+type Kinds = BTreeMap<(String, String, String), Arc<Kind>>;
+
+/// All kinds: the core ones, shared by every server of the process, and those of the server's own CRDs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) custom: Kinds,
+}
+
+fn core() -> &'static Kinds {
+    static CORE: OnceLock<Kinds> = OnceLock::new();
+    CORE.get_or_init(|| {
+        crate::core_kinds::all()
+            .into_iter()
+            .map(|kind| (slot(&kind), Arc::new(kind)))
+            .collect()
+    })
+}
+
+/// Where a kind is in the map: group, plural, version.
+pub(crate) fn slot(kind: &Kind) -> (String, String, String) {
+    (
+        kind.group.clone(),
+        kind.plural.clone(),
+        kind.version.clone(),
+    )
+}
+
+impl Registry {
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        let slot = (group.to_owned(), plural.to_owned(), version.to_owned());
+        core()
+            .get(&slot)
+            .or_else(|| self.custom.get(&slot))
+            .cloned()
+    }
+
+    /// The kind whose objects a key is of.
+    pub(crate) fn of_key(&self, key: &str) -> Option<Arc<Kind>> {
+        let mut parts = key.split('/').skip(1);
+        let (group, plural) = (parts.next()?, parts.next()?);
+        let group = if group == "core" { "" } else { group };
+        self.all()
+            .find(|k| k.group == group && k.plural == plural)
+            .cloned()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        core().values().chain(self.custom.values())
+    }
+}

@@ -1,0 +1,184 @@
+//! The server through a `kube::Client`, in process.
+
+use std::sync::Arc;
+
+use fleetwright_api::random::SeededRandom;
+use fleetwright_api::time::ManualClock;
+use fleetwright_apiserver::{ApiServer, Options};
+use fleetwright_store::Store;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+fn server() -> ApiServer {
+    let clock = Arc::new(ManualClock::new(
+        jiff::Timestamp::from_second(1_790_000_000).unwrap(),
+    ));
+    let options = Options::new(clock, Arc::new(SeededRandom::new(1)));
+    ApiServer::new(Store::memory(), options).unwrap()
+}
+
+fn map(name: &str, more: Value) -> ConfigMap {
+    let mut value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    for (field, what) in more.as_object().unwrap() {
+        if field == "metadata" {
+            for (k, v) in what.as_object().unwrap() {
+                value["metadata"][k] = v.clone();
+            }
+        } else {
+            value[field] = what.clone();
+        }
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+#[tokio::test]
+async fn objects_are_made_changed_watched_and_deleted() {
+    let server = server();
+    let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");
+    let made = api
+        .create(
+            &PostParams::default(),
+            &map("a", json!({"data": {"k": "v"}})),
+        )
+        .await
+        .unwrap();
+    let version = made.metadata.resource_version.clone().unwrap();
+    let mut events = api
+        .watch(&WatchParams::default(), &version)
+        .await
+        .unwrap()
+        .boxed();
+    let patch = json!({"data": {"k": "w"}});
+    let changed = api
+        .patch("a", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
+    assert_eq!(changed.data.unwrap()["k"], "w");
+    let stale = api
+        .replace("a", &PostParams::default(), &made)
+        .await
+        .unwrap_err();
+    assert!(matches!(stale, kube::Error::Api(s) if s.code == 409));
+    api.delete("a", &DeleteParams::default()).await.unwrap();
+    assert!(api.get_opt("a").await.unwrap().is_none());
+    assert!(matches!(
+        events.try_next().await.unwrap(),
+        Some(WatchEvent::Modified(_))
+    ));
+    assert!(matches!(
+        events.try_next().await.unwrap(),
+        Some(WatchEvent::Deleted(_))
+    ));
+}
+
+#[tokio::test]
+async fn dependents_and_namespaces_go_in_order() {
+    let server = server();
+    let client = server.client("default");
+    let spaces: Api<Namespace> = Api::all(client.clone());
+    let space: Namespace = serde_json::from_value(
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}),
+    )
+    .unwrap();
+    spaces.create(&PostParams::default(), &space).await.unwrap();
+    let api: Api<ConfigMap> = Api::namespaced(client, "n");
+    let owner = api
+        .create(&PostParams::default(), &map("owner", json!({})))
+        .await
+        .unwrap();
+    let owned = |block: bool| {
+        json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner",
+        "uid": owner.metadata.uid, "blockOwnerDeletion": block}]}})
+    };
+    api.create(&PostParams::default(), &map("child", owned(true)))
+        .await
+        .unwrap();
+    api.delete("owner", &DeleteParams::default()).await.unwrap();
+    assert!(
+        api.list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+    // An owner that is gone takes a late child with it.
+    api.create(&PostParams::default(), &map("late", owned(false)))
+        .await
+        .unwrap();
+    assert!(api.get_opt("late").await.unwrap().is_none());
+    api.create(
+        &PostParams::default(),
+        &map(
+            "held",
+            json!({"metadata": {"finalizers": ["example.com/hold"]}}),
+        ),
+    )
+    .await
+    .unwrap();
+    spaces.delete("n", &DeleteParams::default()).await.unwrap();
+    assert!(
+        spaces.get_opt("n").await.unwrap().is_some(),
+        "the held object keeps the namespace"
+    );
+    let free = json!({"metadata": {"finalizers": null}});
+    api.patch("held", &PatchParams::default(), &Patch::Merge(&free))
+        .await
+        .unwrap();
+    assert!(spaces.get_opt("n").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn budgets_hold_pods_until_more_are_healthy() {
+    let server = server();
+    let client = server.client("default");
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    for name in ["a", "b"] {
+        let pod = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "x"}},
+            "spec": {"nodeName": "n", "containers": []}, "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})).unwrap();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+    }
+    let gvk = kube::core::GroupVersionKind::gvk("policy", "v1", "PodDisruptionBudget");
+    let resource = kube::core::ApiResource::from_gvk(&gvk);
+    let budgets: Api<DynamicObject> = Api::default_namespaced_with(client, &resource);
+    let budget = serde_json::from_value(
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "x"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}}),
+    )
+    .unwrap();
+    budgets
+        .create(&PostParams::default(), &budget)
+        .await
+        .unwrap();
+    pods.evict("a", &Default::default()).await.unwrap();
+    let refused = pods.evict("b", &Default::default()).await.unwrap_err();
+    assert!(matches!(refused, kube::Error::Api(s) if s.code == 429));
+    let found = pods
+        .list(&ListParams::default().fields("spec.nodeName=n"))
+        .await
+        .unwrap();
+    assert_eq!(found.items.len(), 1);
+}
+
+#[tokio::test]
+async fn our_definitions_are_served_at_once() {
+    let server = server();
+    let crds: Vec<Value> = fleetwright_api::crds::all()
+        .iter()
+        .map(|c| serde_json::to_value(c).unwrap())
+        .collect();
+    server.install_crds(&crds).await.unwrap();
+    server.install_crds(&crds).await.unwrap();
+    let api: Api<fleetwright_api::Cluster> = Api::namespaced(server.client("default"), "default");
+    assert!(
+        api.list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+}
