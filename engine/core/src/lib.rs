@@ -13,6 +13,7 @@ pub mod drain;
 pub mod machine;
 pub mod machine_set;
 pub mod outcome;
+pub mod plan;
 pub mod pool_version;
 pub mod quorum;
 pub mod rollout;

@@ -1,0 +1,118 @@
+//! Which objects may be deleted because Git no longer declares them.
+
+use std::collections::BTreeSet;
+
+use fleetwright_api::meta::{
+    ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME, LABEL_FLEET,
+};
+use serde_json::Value;
+
+use super::{Change, Key, Live, Plan, PlanEffect, Policy, Refusal, label, machines_of};
+
+/// Adds the deletes, or, when one of them lacks consent, the refusals and no delete at all.
+pub(super) fn prune(
+    wanted: &BTreeSet<Key>,
+    live: &Live,
+    policy: &Policy,
+    hash: &str,
+    manager: &str,
+    out: &mut Plan,
+) {
+    let mut refused = Vec::new();
+    let mut deletes = Vec::new();
+    let mut uncovered = BTreeSet::new();
+    for object in &live.objects {
+        let key = Key::of(object);
+        let ours = label(object, LABEL_FLEET) == Some(hash) && is_managed(object, manager);
+        let leaving = object.pointer("/metadata/deletionTimestamp").is_some();
+        if !ours || leaving || key.kind == "Namespace" || wanted.contains(&key) {
+            continue;
+        }
+        let of = match key.kind.as_str() {
+            "Cluster" => LABEL_CLUSTER_NAME,
+            _ => LABEL_DEPLOYMENT_NAME,
+        };
+        let machines = match key.kind.as_str() {
+            "Cluster" | "MachineDeployment" => machines_of(live, &key.namespace, |l| {
+                l.get(of).is_some_and(|v| *v == key.name)
+            }),
+            _ => Vec::new(),
+        };
+        let consent = has_consent(object, manager);
+        if key.kind == "Cluster" && !consent {
+            let uid = object
+                .pointer("/metadata/uid")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let reason = format!(
+                "Git no longer declares it, but a cluster is deleted only with consent: declare it again with annotation {ANNOTATION_ALLOW_DELETE}: {uid}, merge that, then remove it"
+            );
+            refused.push(Refusal {
+                key: key.clone(),
+                reason,
+            });
+        }
+        if !consent {
+            uncovered.extend(
+                machines
+                    .iter()
+                    .map(|name| (key.namespace.clone(), name.clone())),
+            );
+        }
+        deletes.push(Change {
+            key,
+            source: String::new(),
+            fields: Vec::new(),
+            handover: Vec::new(),
+            effect: PlanEffect::None,
+        });
+    }
+    if refused.is_empty() && uncovered.len() > policy.max_machines {
+        for delete in &deletes {
+            let reason = format!(
+                "the deletions would remove {} machines, more than prune.maxMachines = {}: put annotation {ANNOTATION_ALLOW_DELETE} with the object's uid on it through Git first, or raise the ceiling",
+                uncovered.len(),
+                policy.max_machines
+            );
+            refused.push(Refusal {
+                key: delete.key.clone(),
+                reason,
+            });
+        }
+    }
+    if refused.is_empty() {
+        deletes.sort_by_key(|c| (u8::from(c.key.kind == "Cluster"), c.key.clone()));
+        out.deletes = deletes;
+    } else {
+        refused.sort_by(|a, b| a.key.cmp(&b.key));
+        out.refused.extend(refused);
+    }
+}
+
+fn entries<'a>(object: &'a Value, manager: &'a str) -> impl Iterator<Item = &'a Value> {
+    let all = object
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array);
+    all.into_iter()
+        .flatten()
+        .filter(move |e| e.get("manager").and_then(Value::as_str) == Some(manager))
+}
+
+fn is_managed(object: &Value, manager: &str) -> bool {
+    entries(object, manager).next().is_some()
+}
+
+/// Whether the Fleet's manager put the object's own uid into the consent annotation.
+fn has_consent(object: &Value, manager: &str) -> bool {
+    let metadata = object.get("metadata");
+    let uid = metadata.and_then(|m| m.get("uid")).and_then(Value::as_str);
+    let said = metadata.and_then(|m| m.get("annotations")?.get(ANNOTATION_ALLOW_DELETE)?.as_str());
+    let field = format!("f:{ANNOTATION_ALLOW_DELETE}");
+    uid.is_some_and(|uid| !uid.is_empty())
+        && uid == said
+        && entries(object, manager).any(|e| {
+            e.get("fieldsV1")
+                .and_then(|f| f.get("f:metadata")?.get("f:annotations")?.get(&field))
+                .is_some()
+        })
+}
