@@ -14,6 +14,7 @@ mod object;
 mod registry;
 mod request;
 mod selector;
+mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,8 +29,10 @@ use http_body_util::BodyExt;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
+pub use auth::Auth;
 pub use error::{Error, Result};
 use registry::Registry;
+pub use serve::{Tls, write_kubeconfig};
 
 /// What a server is made with.
 #[derive(Clone)]

@@ -1,0 +1,226 @@
+//! Serving over TLS: certificates, connections, the kubeconfig.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{Auth, authorize};
+use crate::{ApiServer, Error, Result};
+
+/// How long a client may take for the TLS handshake.
+const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The server's certificate and the authority that clients trust.
+#[derive(Clone)]
+pub struct Tls {
+    config: Arc<rustls::ServerConfig>,
+    authority: String,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+fn tls_error(error: impl std::fmt::Display) -> Error {
+    Error::Tls(error.to_string())
+}
+
+impl Tls {
+    /// The certificates in `dir`, made for `localhost`, `127.0.0.1` and `::1` when they are not there yet.
+    ///
+    /// # Errors
+    /// When they can neither be read nor be made.
+    pub fn open(dir: &Path) -> Result<Self> {
+        private_dir(dir)?;
+        let (authority, certificate, key) = (
+            dir.join("ca.crt"),
+            dir.join("server.crt"),
+            dir.join("server.key"),
+        );
+        if !(authority.exists() && certificate.exists() && key.exists()) {
+            let ca_key = rcgen::KeyPair::generate().map_err(tls_error)?;
+            let mut params = rcgen::CertificateParams::new(Vec::new()).map_err(tls_error)?;
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, "fleetwright-ca");
+            params.key_usages = vec![
+                rcgen::KeyUsagePurpose::KeyCertSign,
+                rcgen::KeyUsagePurpose::CrlSign,
+            ];
+            let ca = params.self_signed(&ca_key).map_err(tls_error)?;
+            let issuer = rcgen::Issuer::new(params, ca_key);
+            let names = ["localhost", "127.0.0.1", "::1"]
+                .map(str::to_owned)
+                .to_vec();
+            let mut params = rcgen::CertificateParams::new(names).map_err(tls_error)?;
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, "fleetwright");
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+            let server_key = rcgen::KeyPair::generate().map_err(tls_error)?;
+            let server = params.signed_by(&server_key, &issuer).map_err(tls_error)?;
+            private_file(&key, &server_key.serialize_pem())?;
+            private_file(&certificate, &server.pem())?;
+            private_file(&authority, &ca.pem())?;
+        }
+        let chain = CertificateDer::pem_file_iter(&certificate)
+            .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
+            .map_err(tls_error)?;
+        let key = PrivateKeyDer::from_pem_file(&key).map_err(tls_error)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(tls_error)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(tls_error)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let authority = std::fs::read_to_string(&authority)
+            .map_err(|e| Error::Io(format!("cannot read {}", authority.display()), e))?;
+        Ok(Self {
+            config: Arc::new(config),
+            authority,
+        })
+    }
+
+    /// The certificate of the authority, as PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+}
+
+impl ApiServer {
+    /// Serves until `stop` is cancelled; then closes all connections and returns.
+    ///
+    /// # Errors
+    /// When the listener breaks.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Tls,
+        auth: Auth,
+        stop: CancellationToken,
+    ) -> Result<()> {
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls.config);
+        let auth = Arc::new(auth);
+        let mut connections = JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // Out of file descriptors, or a client gone already: neither ends the server.
+                        tracing::warn!(%error, "a connection cannot be accepted");
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            stream.set_nodelay(true).ok();
+            let (acceptor, server, auth) = (acceptor.clone(), self.clone(), auth.clone());
+            connections.spawn(async move {
+                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await
+                else {
+                    return;
+                };
+                let service = hyper::service::service_fn(
+                    move |request: http::Request<hyper::body::Incoming>| {
+                        let (server, auth) = (server.clone(), auth.clone());
+                        async move {
+                            Ok::<_, std::convert::Infallible>(server.guarded(&auth, request).await)
+                        }
+                    },
+                );
+                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                if let Err(error) = builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+                {
+                    tracing::debug!(%error, "a connection broke off");
+                }
+            });
+        }
+        connections.shutdown().await;
+        Ok(())
+    }
+
+    /// Answers a request after finding out who makes it and whether that user may.
+    pub async fn guarded<B>(
+        &self,
+        auth: &Auth,
+        request: http::Request<B>,
+    ) -> http::Response<axum::body::Body>
+    where
+        B: http_body::Body,
+        B::Error: std::fmt::Display,
+    {
+        let user = match auth.user(request.headers()) {
+            Ok(user) => user,
+            Err(error) => return error.response(),
+        };
+        let (parts, body) = request.into_parts();
+        if let Err(error) = authorize(&user, &parts) {
+            return error.response();
+        }
+        self.handle(user, http::Request::from_parts(parts, body))
+            .await
+    }
+}
+
+/// Writes a kubeconfig for `server` (a URL), readable for its owner alone.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_kubeconfig(path: &Path, server: &str, authority: &str, token: &str) -> Result<()> {
+    use base64::Engine;
+    let data = base64::engine::general_purpose::STANDARD.encode(authority);
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: fleetwright\n  cluster:\n    server: {server}\n    certificate-authority-data: {data}\nusers:\n- name: fleetwright\n  user:\n    token: {token}\ncontexts:\n- name: fleetwright\n  context:\n    cluster: fleetwright\n    user: fleetwright\n    namespace: default\ncurrent-context: fleetwright\n"
+    );
+    if let Some(dir) = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty() && !d.exists())
+    {
+        private_dir(dir)?;
+    }
+    private_file(path, &text)
+}
+
+fn private_dir(dir: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Error::Io(format!("cannot make {}", dir.display()), e))
+}
+
+/// Replaces a file as a whole.
+fn private_file(path: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let beside = path.with_extension("new");
+        std::fs::remove_file(&beside).ok();
+        let mut file = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    write().map_err(|e| Error::Io(format!("cannot write {}", path.display()), e))
+}
