@@ -43,7 +43,10 @@ pub(crate) async fn dispatch(
         }
         path => match crate::discovery::answer(server, path, parts) {
             Some(answer) => return Ok(answer),
-            None => Target::parse(path).ok_or_else(ApiError::no_resource)?,
+            None => match Target::parse(path) {
+                Some(target) => target,
+                None => return Ok(page_not_found()),
+            },
         },
     };
     if let Some(answer) = crate::auth::review(user, &target, &body) {
@@ -51,8 +54,19 @@ pub(crate) async fn dispatch(
     }
     let kind = server
         .kinds()
-        .find(&target.group, &target.version, &target.resource)
-        .ok_or_else(ApiError::no_resource)?;
+        .find(&target.group, &target.version, &target.resource);
+    let Some(kind) = kind else {
+        // A group version that is not served at all is answered as the plain server behind it does.
+        let registry = server.kinds();
+        let served = registry
+            .all()
+            .any(|k| k.group == target.group && k.version == target.version);
+        return if served {
+            Err(ApiError::no_resource())
+        } else {
+            Ok(page_not_found())
+        };
+    };
     if kind.namespaced && target.namespace.is_empty() && !target.name.is_empty() {
         return Err(ApiError::no_resource());
     }
@@ -94,9 +108,18 @@ pub(crate) async fn dispatch(
     }
     let named = !target.name.is_empty();
     match (target.subresource.as_str(), &parts.method) {
-        ("", &Method::GET) if named => read::get(&call),
-        ("", &Method::GET) if query.flag("watch") => watch::watch(&call),
-        ("", &Method::GET) => read::list(&call),
+        ("", &Method::GET) if named || !query.flag("watch") => {
+            let answer = if named {
+                read::get(&call)?
+            } else {
+                read::list(&call)?
+            };
+            let accept = parts.headers.get(http::header::ACCEPT);
+            let accept = accept.and_then(|v| v.to_str().ok()).unwrap_or_default();
+            let now = server.0.options.clock.now();
+            crate::table::convert(&kind, accept, query.get("includeObject"), now, answer).await
+        }
+        ("", &Method::GET) => watch::watch(&call),
         ("", &Method::POST) if !named => create::create(&call).await,
         ("", &Method::DELETE) if named => delete::delete(&call).await,
         ("", &Method::DELETE) => delete::collection(&call).await,
@@ -115,6 +138,17 @@ pub(crate) async fn dispatch(
         ("status", _) if kind.status => Err(ApiError::method()),
         _ => Err(ApiError::no_resource()),
     }
+}
+
+/// What Kubernetes answers, as plain text, where nothing is served.
+fn page_not_found() -> Response<Body> {
+    let mut response = Response::new(Body::from("404 page not found\n"));
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, plain);
+    response
 }
 
 impl Call<'_> {

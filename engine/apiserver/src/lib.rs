@@ -15,6 +15,7 @@ mod registry;
 mod request;
 mod selector;
 mod serve;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -36,8 +36,8 @@ impl Target {
         };
         let rest = match rest {
             ["namespaces", namespace, rest @ ..]
-                if !rest.is_empty()
-                    && !(group.is_empty() && matches!(rest, ["status" | "finalize"])) =>
+                if !(rest.is_empty()
+                    || group.is_empty() && matches!(rest, ["status" | "finalize"])) =>
             {
                 target.namespace = (*namespace).to_owned();
                 rest
@@ -74,8 +74,8 @@ impl Query {
             .filter(|p| !p.is_empty())
         {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            map.entry(decode(&name.replace('+', " ")))
-                .or_insert_with(|| decode(&value.replace('+', " ")));
+            map.entry(decode(name.replace('+', " ")))
+                .or_insert_with(|| decode(value.replace('+', " ")));
         }
         Self(map)
     }

@@ -1,5 +1,7 @@
 //! The server through a `kube::Client`, in process.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::sync::Arc;
 
 use fleetwright_api::random::SeededRandom;
@@ -154,8 +156,13 @@ async fn budgets_hold_pods_until_more_are_healthy() {
         .create(&PostParams::default(), &budget)
         .await
         .unwrap();
-    pods.evict("a", &Default::default()).await.unwrap();
-    let refused = pods.evict("b", &Default::default()).await.unwrap_err();
+    pods.evict("a", &kube::api::EvictParams::default())
+        .await
+        .unwrap();
+    let refused = pods
+        .evict("b", &kube::api::EvictParams::default())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, kube::Error::Api(s) if s.code == 429));
     let found = pods
         .list(&ListParams::default().fields("spec.nodeName=n"))
