@@ -1,1 +1,141 @@
+//! The order of a machine's life and end.
 
+use std::collections::BTreeMap;
+
+use fleetwright_api::machine::{MachineStatus, NodeRef};
+
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+fn facts() -> MachineFacts {
+    MachineFacts {
+        instance: Instance::Missing,
+        node: NodeState::Missing,
+        may_start: true,
+        cluster_deleting: false,
+        control_plane_stays: true,
+        drained: None,
+        volumes_attached: None,
+    }
+}
+
+#[test]
+fn a_machine_comes_up_in_order_and_is_never_made_twice() {
+    let mut m = Machine::default();
+    let mut f = facts();
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::AddFinalizer);
+    m.metadata.finalizers = Some(vec![meta::FINALIZER_MACHINE.into()]);
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::SetInstanceKey);
+    m.spec.instance_key = Some("0".repeat(32));
+    f.may_start = false;
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::WaitControlPlane);
+    f.may_start = true;
+    f.instance = Instance::Unknown;
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::WaitProvider);
+    f.instance = Instance::Missing;
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::CreateInstance);
+    f.instance = Instance::Pending;
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::WaitInstance);
+    f.instance = Instance::Running {
+        provider_id: "sim://1".into(),
+    };
+    assert_eq!(
+        next_step(&m, &f, at(0)),
+        MachineStep::SetProviderId("sim://1".into())
+    );
+    m.spec.provider_id = Some("sim://1".into());
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::WaitNode);
+    f.node = NodeState::Present {
+        name: "n".into(),
+        unreachable: false,
+    };
+    assert_eq!(
+        next_step(&m, &f, at(0)),
+        MachineStep::Running { node: "n".into() }
+    );
+    f.instance = Instance::Missing;
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::InstanceLost);
+}
+
+fn leaving() -> (Machine, MachineFacts) {
+    let mut m = Machine::default();
+    m.metadata.deletion_timestamp = Some(k8s_time(at(0)));
+    m.status = Some(MachineStatus {
+        node_ref: Some(NodeRef { name: "n".into() }),
+        ..MachineStatus::default()
+    });
+    let f = MachineFacts {
+        instance: Instance::Running {
+            provider_id: "sim://1".into(),
+        },
+        node: NodeState::Present {
+            name: "n".into(),
+            unreachable: false,
+        },
+        ..facts()
+    };
+    (m, f)
+}
+
+#[test]
+fn a_machine_goes_in_order() {
+    let (mut m, mut f) = leaving();
+    let hook = |p: &str| format!("{p}x");
+    m.metadata.annotations = Some(BTreeMap::from([
+        (hook(meta::PREFIX_PRE_DRAIN_HOOK), String::new()),
+        (hook(meta::PREFIX_PRE_TERMINATE_HOOK), String::new()),
+    ]));
+    let reasons = |m: &Machine, f: &MachineFacts, s| deletion_step(m, f, at(s)).reason();
+    assert_eq!(reasons(&m, &f, 0), "WaitingForPreDrainHook");
+    m.metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .remove(&hook(meta::PREFIX_PRE_DRAIN_HOOK));
+    let drain = deletion_step(&m, &f, at(0));
+    assert_eq!(drain.reason(), "DrainingNode");
+    let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+    assert!(drain.record_start(status, at(0)) && !drain.record_start(status, at(5)));
+    assert_eq!(reasons(&m, &f, 1_799), "DrainingNode");
+    assert_eq!(
+        reasons(&m, &f, 1_800),
+        "WaitingForVolumeDetach",
+        "the time-out is finite"
+    );
+    f.drained = Some(true);
+    assert_eq!(reasons(&m, &f, 1), "WaitingForVolumeDetach");
+    f.volumes_attached = Some(vec![]);
+    assert_eq!(reasons(&m, &f, 1), "WaitingForPreTerminateHook");
+    m.metadata.annotations = None;
+    assert_eq!(deletion_step(&m, &f, at(1)), DeletionStep::DeleteInstance);
+    f.instance = Instance::Unknown;
+    assert_eq!(
+        deletion_step(&m, &f, at(1)),
+        DeletionStep::WaitProvider,
+        "an error is no answer"
+    );
+    f.instance = Instance::Stopping;
+    assert_eq!(deletion_step(&m, &f, at(1)), DeletionStep::WaitInstanceGone);
+    f.instance = Instance::Missing;
+    assert_eq!(reasons(&m, &f, 1), "DeletingNode");
+    f.node = NodeState::Missing;
+    assert_eq!(deletion_step(&m, &f, at(1)), DeletionStep::RemoveFinalizer);
+}
+
+#[test]
+fn with_its_cluster_or_as_the_last_of_the_control_plane_nothing_is_drained() {
+    for (cluster_deleting, control_plane_stays) in [(true, true), (false, false)] {
+        let (m, f) = leaving();
+        let mut f = MachineFacts {
+            cluster_deleting,
+            control_plane_stays,
+            ..f
+        };
+        assert_eq!(deletion_step(&m, &f, at(0)), DeletionStep::DeleteInstance);
+        f.instance = Instance::Missing;
+        assert_eq!(deletion_step(&m, &f, at(0)), DeletionStep::RemoveFinalizer);
+    }
+}

@@ -111,7 +111,8 @@ fn short(line: &str) -> String {
 
 #[test]
 fn rollouts_go_step_by_step_as_the_table_says() {
-    let cases: &[((i32, i32, i32), &[i32], &str)] = &[
+    type Case<'a> = ((i32, i32, i32), &'a [i32], &'a str);
+    let cases: &[Case<'_>] = &[
         (
             (3, 1, 0),
             &[3, 0],
