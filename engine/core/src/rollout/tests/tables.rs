@@ -118,7 +118,8 @@ fn a_new_sets_size_fills_the_room() {
 #[test]
 fn old_sets_shrink_as_the_table_says() {
     let ok = |r| row(r);
-    let cases: Vec<(u32, Bounds, Row, Vec<Row>, Vec<i32>)> = vec![
+    type Case = (u32, Bounds, Row, Vec<Row>, Vec<i32>);
+    let cases: Vec<Case> = vec![
         (
             1,
             b(10, 1, 0),
