@@ -1,1 +1,20 @@
 //! Reconcilers over kube's client: Cluster, MachineDeployment, MachineSet, Machine.
+//!
+//! A reconcile gathers from caches, lets a pure function of `fleetwright-core` decide, and acts. It gets a
+//! key and nothing else: what woke it carries no data. Run again without an event, it changes nothing.
+
+mod cache;
+mod context;
+mod drain;
+mod inventory;
+mod metrics;
+mod node_sync;
+mod nodes;
+mod queue;
+mod reconcile;
+mod run;
+mod write;
+
+pub use context::Context;
+pub use metrics::Metrics;
+pub use run::Controllers;

@@ -432,7 +432,7 @@ impl fmt::Display for Plan {
             match &change.effect {
                 PlanEffect::None => {}
                 PlanEffect::InPlace { machines, reason } => {
-                    writeln!(f, "    in place on {} machines: {reason}", machines.len())?
+                    writeln!(f, "    in place on {} machines: {reason}", machines.len())?;
                 }
                 PlanEffect::RollingReplacement { machines, reason } => {
                     writeln!(

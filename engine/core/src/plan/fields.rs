@@ -89,7 +89,7 @@ fn gone(
             let next = want.and_then(|w| w.get(name)).filter(|w| !w.is_null());
             match below.as_object() {
                 Some(below) if below.keys().any(|k| k.starts_with("f:")) => {
-                    gone(below, next, live, path, out)
+                    gone(below, next, live, path, out);
                 }
                 _ if next.is_none() => out.push(FieldDiff {
                     path: path.clone(),

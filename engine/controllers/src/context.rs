@@ -1,0 +1,39 @@
+//! What the controllers need from outside.
+
+use std::sync::Arc;
+
+use fleetwright_api::{random::Random, time::Clock};
+use fleetwright_core::catalogue::Catalogue;
+use fleetwright_providers::{ClusterConnections, Registry};
+
+use crate::metrics::Metrics;
+
+/// What the controllers need from outside; nothing in it knows where the API lives.
+#[derive(Clone)]
+pub struct Context {
+    /// Client of the API that holds our kinds.
+    pub client: kube::Client,
+    /// The providers.
+    pub providers: Registry,
+    /// The way to workload clusters.
+    pub connections: Arc<dyn ClusterConnections>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of chance.
+    pub random: Arc<dyn Random>,
+    /// Name of this installation: part of every cluster's key.
+    pub installation: String,
+    /// Where counts go.
+    pub metrics: Metrics,
+}
+
+impl Context {
+    /// The providers' schemas as core wants them.
+    pub(crate) fn catalogue(&self) -> Catalogue {
+        let mut catalogue = Catalogue::default();
+        for schema in self.providers.schemas() {
+            catalogue.insert(&schema.api_version, &schema.kind, schema.schema);
+        }
+        catalogue
+    }
+}

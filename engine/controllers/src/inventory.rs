@@ -1,0 +1,265 @@
+//! What the providers' lists show: one list per account, never one call per machine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fleetwright_providers::{Instance, InstanceState};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Time between lists of an account in which something moves.
+pub(crate) const MOVING: Duration = Duration::from_secs(1);
+/// Time between lists of an account in which nothing moves.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// An instance of an account and when (in calls of ours) it was last written.
+struct Known {
+    /// `None` once the provider told us that it is gone.
+    instance: Option<Instance>,
+    written: u64,
+}
+
+#[derive(Default)]
+struct AccountState {
+    /// By instance key.
+    known: BTreeMap<String, Known>,
+    /// Whether a complete list was read in this process.
+    complete: bool,
+    moving: bool,
+}
+
+/// What is known of a machine's instance.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Seen {
+    /// No complete list of the account yet.
+    Unknown,
+    /// The provider has none with this key.
+    Missing,
+    /// It is this one.
+    There(Box<Instance>),
+}
+
+/// The inventories of all accounts.
+#[derive(Default)]
+pub(crate) struct Inventory {
+    accounts: Mutex<BTreeMap<String, AccountState>>,
+    clock: std::sync::atomic::AtomicU64,
+    pub(crate) wake: Notify,
+}
+
+impl Inventory {
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// To be called before a list is asked for.
+    pub(crate) fn begin(&self) -> u64 {
+        self.tick()
+    }
+
+    /// Takes in a complete list that was begun at `begun`; gives the instance keys of what changed. What we
+    /// wrote ourselves since then stays.
+    pub(crate) fn listed(
+        &self,
+        account: &str,
+        begun: u64,
+        list: Vec<Instance>,
+    ) -> BTreeSet<String> {
+        let mut accounts = self.accounts.lock();
+        let state = accounts.entry(account.to_owned()).or_default();
+        let first = !std::mem::replace(&mut state.complete, true);
+        let mut fresh: BTreeMap<String, Instance> = BTreeMap::new();
+        for instance in list {
+            if let Some(owner) = &instance.owner {
+                fresh.insert(owner.instance_key.clone(), instance);
+            }
+        }
+        let keys: BTreeSet<_> = state.known.keys().chain(fresh.keys()).cloned().collect();
+        let mut changed = BTreeSet::new();
+        for key in keys {
+            if state.known.get(&key).is_some_and(|k| k.written > begun) {
+                continue;
+            }
+            let now = fresh.remove(&key);
+            let before = state.known.get(&key).and_then(|k| k.instance.as_ref());
+            if before != now.as_ref() || first {
+                changed.insert(key.clone());
+            }
+            match now {
+                Some(instance) => {
+                    state.known.insert(
+                        key,
+                        Known {
+                            instance: Some(instance),
+                            written: begun,
+                        },
+                    );
+                }
+                None => {
+                    state.known.remove(&key);
+                }
+            }
+        }
+        state.moving = state
+            .known
+            .values()
+            .filter_map(|k| k.instance.as_ref())
+            .any(is_moving);
+        changed
+    }
+
+    /// Whether something in the account moves, so that the next list is due soon.
+    pub(crate) fn moving(&self, account: &str) -> bool {
+        self.accounts
+            .lock()
+            .get(account)
+            .is_none_or(|a| a.moving || !a.complete)
+    }
+
+    /// Whether a complete list of the account was read in this process.
+    pub(crate) fn is_complete(&self, account: &str) -> bool {
+        self.accounts
+            .lock()
+            .get(account)
+            .is_some_and(|a| a.complete)
+    }
+
+    /// What is known of the instance with this key.
+    pub(crate) fn see(&self, account: &str, instance_key: &str) -> Seen {
+        let accounts = self.accounts.lock();
+        let Some(state) = accounts.get(account).filter(|s| s.complete) else {
+            return Seen::Unknown;
+        };
+        match state
+            .known
+            .get(instance_key)
+            .and_then(|k| k.instance.clone())
+        {
+            Some(instance) => Seen::There(Box::new(instance)),
+            None => Seen::Missing,
+        }
+    }
+
+    /// A call of ours showed this instance.
+    pub(crate) fn wrote(&self, account: &str, instance_key: &str, instance: Option<Instance>) {
+        let written = self.tick();
+        let mut accounts = self.accounts.lock();
+        let state = accounts.entry(account.to_owned()).or_default();
+        state.moving |= instance.as_ref().is_some_and(is_moving);
+        state
+            .known
+            .insert(instance_key.to_owned(), Known { instance, written });
+        drop(accounts);
+        self.wake.notify_one();
+    }
+
+    /// A call of ours began to delete the instance with this key.
+    pub(crate) fn deleting(&self, account: &str, instance_key: &str) {
+        if let Seen::There(mut instance) = self.see(account, instance_key) {
+            instance.state = InstanceState::Deleting;
+            self.wrote(account, instance_key, Some(*instance));
+        }
+    }
+
+    /// Ids of a cluster's instances whose keys are not among `known`, at most 100; `None` before the first
+    /// complete list.
+    pub(crate) fn unmanaged(
+        &self,
+        cluster_key: &str,
+        known: &BTreeSet<String>,
+    ) -> Option<Vec<String>> {
+        let accounts = self.accounts.lock();
+        if accounts.values().any(|a| !a.complete) {
+            return None;
+        }
+        let mut ids: Vec<_> = accounts
+            .values()
+            .flat_map(|a| &a.known)
+            .filter(|(key, _)| !known.contains(*key))
+            .filter_map(|(_, k)| k.instance.as_ref())
+            .filter(|i| i.state != InstanceState::Deleting)
+            .filter(|i| {
+                i.owner
+                    .as_ref()
+                    .is_some_and(|o| o.cluster_key == cluster_key)
+            })
+            .map(|i| i.id.clone())
+            .collect();
+        ids.sort();
+        ids.truncate(100);
+        Some(ids)
+    }
+}
+
+fn is_moving(instance: &Instance) -> bool {
+    matches!(
+        instance.state,
+        InstanceState::Pending | InstanceState::Deleting
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetwright_providers::Ownership;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn instance(key: &str, state: InstanceState) -> Instance {
+        Instance {
+            id: format!("i-{key}"),
+            provider_id: format!("sim:///{key}"),
+            owner: Some(Ownership {
+                instance_key: key.into(),
+                cluster_key: "c".into(),
+                ..Default::default()
+            }),
+            state,
+            addresses: Vec::new(),
+            failure_domain: None,
+            instance_type: String::new(),
+            image: String::new(),
+            created: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first_complete_list() {
+        let inventory = Inventory::default();
+        assert_eq!(inventory.see("a", "k"), Seen::Unknown);
+        inventory.listed("a", inventory.begin(), vec![]);
+        assert_eq!(inventory.see("a", "k"), Seen::Missing);
+    }
+
+    #[test]
+    fn a_list_that_began_before_a_create_does_not_hide_it() {
+        let inventory = Inventory::default();
+        inventory.listed("a", inventory.begin(), vec![]);
+        let begun = inventory.begin();
+        inventory.wrote("a", "k", Some(instance("k", InstanceState::Pending)));
+        inventory.listed("a", begun, vec![]);
+        assert!(matches!(inventory.see("a", "k"), Seen::There(_)));
+        assert!(inventory.moving("a"));
+        let changed = inventory.listed("a", inventory.begin(), vec![]);
+        assert_eq!(changed, BTreeSet::from(["k".to_owned()]));
+        assert_eq!(inventory.see("a", "k"), Seen::Missing);
+        assert!(!inventory.moving("a"));
+    }
+
+    #[test]
+    fn instances_without_a_machine_are_shown() {
+        let inventory = Inventory::default();
+        let list = vec![
+            instance("k", InstanceState::Running),
+            instance("x", InstanceState::Running),
+        ];
+        inventory.listed("a", inventory.begin(), list);
+        let known = BTreeSet::from(["k".to_owned()]);
+        assert_eq!(
+            inventory.unmanaged("c", &known),
+            Some(vec!["i-x".to_owned()])
+        );
+    }
+}

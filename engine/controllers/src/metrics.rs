@@ -1,0 +1,91 @@
+//! Counts and durations, with their units in their names.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    controller: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    verb: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ControllerLabels {
+    controller: &'static str,
+}
+
+fn durations() -> Histogram {
+    Histogram::new([
+        0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0,
+    ])
+}
+
+/// The controllers' metrics; clones share their values.
+#[derive(Clone)]
+pub struct Metrics {
+    reconciles: Family<ReconcileLabels, Counter>,
+    seconds: Family<ControllerLabels, Histogram, fn() -> Histogram>,
+    calls: Family<CallLabels, Counter>,
+    queue: Gauge,
+}
+
+impl Metrics {
+    /// Metrics that show up in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconciles: Family::default(),
+            seconds: Family::new_with_constructor(durations as fn() -> Histogram),
+            calls: Family::default(),
+            queue: Gauge::default(),
+        };
+        registry.register(
+            "fleetwright_reconciles",
+            "Reconciles by controller and result",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "fleetwright_reconcile_duration_seconds",
+            "Duration of reconciles",
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "fleetwright_provider_calls",
+            "Calls to providers by verb and outcome",
+            metrics.calls.clone(),
+        );
+        registry.register(
+            "fleetwright_work_queue_keys",
+            "Keys that wait to be reconciled",
+            metrics.queue.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn reconciled(&self, controller: &'static str, result: &'static str, seconds: f64) {
+        self.reconciles
+            .get_or_create(&ReconcileLabels { controller, result })
+            .inc();
+        self.seconds
+            .get_or_create(&ControllerLabels { controller })
+            .observe(seconds);
+    }
+
+    pub(crate) fn called(&self, verb: &'static str, outcome: &'static str) {
+        self.calls
+            .get_or_create(&CallLabels { verb, outcome })
+            .inc();
+    }
+
+    pub(crate) fn queued(&self, keys: usize) {
+        self.queue.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+}

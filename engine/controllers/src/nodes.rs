@@ -1,0 +1,211 @@
+//! The nodes of workload clusters: one watch per cluster, kept as small projections.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fleetwright_api::machine::NodeInfo;
+use fleetwright_core::status::NodeHealth;
+use fleetwright_providers::ClusterRef;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Taint};
+use kube::{Api, ResourceExt, runtime::watcher};
+use parking_lot::Mutex;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::{queue::Key, reconcile::Shared};
+
+/// What is kept of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NodeView {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) taints: Vec<Taint>,
+    pub(crate) unschedulable: bool,
+    pub(crate) health: NodeHealth,
+    pub(crate) info: NodeInfo,
+}
+
+#[derive(Default)]
+struct ClusterNodes {
+    /// By providerID.
+    nodes: BTreeMap<String, NodeView>,
+    synced: bool,
+    task: Option<AbortHandle>,
+}
+
+/// The nodes of all clusters, by the Cluster's namespace and name.
+#[derive(Default)]
+pub(crate) struct Nodes {
+    clusters: Mutex<BTreeMap<(String, String), ClusterNodes>>,
+}
+
+/// What is known of the node with a providerID.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum SeenNode {
+    Unknown,
+    Missing,
+    There(NodeView),
+}
+
+impl Nodes {
+    /// The node with this providerID.
+    pub(crate) fn see(&self, namespace: &str, cluster: &str, provider_id: &str) -> SeenNode {
+        let clusters = self.clusters.lock();
+        let Some(known) = clusters
+            .get(&(namespace.to_owned(), cluster.to_owned()))
+            .filter(|c| c.synced)
+        else {
+            return SeenNode::Unknown;
+        };
+        known
+            .nodes
+            .get(provider_id)
+            .cloned()
+            .map_or(SeenNode::Missing, SeenNode::There)
+    }
+
+    /// Whether the cluster's API answers; `None` while nobody has asked.
+    pub(crate) fn reachable(&self, namespace: &str, cluster: &str) -> Option<bool> {
+        self.clusters
+            .lock()
+            .get(&(namespace.to_owned(), cluster.to_owned()))
+            .map(|c| c.synced)
+    }
+
+    /// Starts the watch of a cluster's nodes where none runs.
+    pub(crate) fn follow(
+        &self,
+        shared: &Arc<Shared>,
+        cluster: ClusterRef,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let mut clusters = self.clusters.lock();
+        let entry = clusters
+            .entry((cluster.namespace.clone(), cluster.name.clone()))
+            .or_default();
+        if entry.task.as_ref().is_some_and(|t| !t.is_finished()) {
+            return;
+        }
+        entry.task = Some(tasks.spawn(watch(Arc::clone(shared), cluster)));
+    }
+
+    /// Ends the watch of a cluster that is gone.
+    pub(crate) fn forget(&self, namespace: &str, cluster: &str) {
+        let gone = self
+            .clusters
+            .lock()
+            .remove(&(namespace.to_owned(), cluster.to_owned()));
+        if let Some(task) = gone.and_then(|c| c.task) {
+            task.abort();
+        }
+    }
+
+    fn with<T>(&self, cluster: &ClusterRef, change: impl FnOnce(&mut ClusterNodes) -> T) -> T {
+        let mut clusters = self.clusters.lock();
+        change(
+            clusters
+                .entry((cluster.namespace.clone(), cluster.name.clone()))
+                .or_default(),
+        )
+    }
+}
+
+async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match shared.context.connections.client(&cluster).await {
+            Ok(client) => {
+                let mut events =
+                    watcher::watcher(Api::<Node>::all(client), watcher::Config::default()).boxed();
+                while let Some(event) = events.next().await {
+                    match event {
+                        Ok(event) => {
+                            pause = Duration::from_millis(100);
+                            observe(&shared, &cluster, event);
+                        }
+                        Err(error) => {
+                            tracing::debug!(cluster = %cluster.name, %error, "the watch of the nodes broke");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::debug!(cluster = %cluster.name, %error, "the cluster cannot be reached");
+            }
+        }
+        let was = shared
+            .nodes
+            .with(&cluster, |c| std::mem::replace(&mut c.synced, false));
+        if was {
+            shared.queue.add(Key::Cluster(
+                cluster.namespace.clone(),
+                cluster.name.clone(),
+            ));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
+    match event {
+        watcher::Event::Init => shared.nodes.with(cluster, |c| c.nodes.clear()),
+        watcher::Event::InitApply(node) => {
+            let (id, view) = project(&node);
+            shared.nodes.with(cluster, |c| c.nodes.insert(id, view));
+        }
+        watcher::Event::InitDone => {
+            shared.nodes.with(cluster, |c| c.synced = true);
+            shared.queue.add(Key::Cluster(
+                cluster.namespace.clone(),
+                cluster.name.clone(),
+            ));
+            shared.wake_machines_of(&cluster.namespace, &cluster.name);
+        }
+        watcher::Event::Apply(node) => {
+            let (id, view) = project(&node);
+            let changed = shared.nodes.with(cluster, |c| {
+                c.nodes.insert(id.clone(), view.clone()) != Some(view)
+            });
+            if changed {
+                shared.wake_provider_id(&cluster.namespace, &cluster.name, &id);
+            }
+        }
+        watcher::Event::Delete(node) => {
+            let (id, _) = project(&node);
+            shared.nodes.with(cluster, |c| c.nodes.remove(&id));
+            shared.wake_provider_id(&cluster.namespace, &cluster.name, &id);
+        }
+    }
+}
+
+fn project(node: &Node) -> (String, NodeView) {
+    let spec = node.spec.clone().unwrap_or_default();
+    let status = node.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let find = |kind: &str| conditions.iter().find(|c| c.type_ == kind);
+    let pressed = ["MemoryPressure", "DiskPressure", "PIDPressure"]
+        .into_iter()
+        .find(|k| find(k).is_some_and(|c| c.status == "True"));
+    let health = match (find("Ready").map(|c| c.status.as_str()), pressed) {
+        (Some("True"), None) => NodeHealth::Healthy,
+        (Some("True"), Some(kind)) => NodeHealth::NotHealthy(format!("the node reports {kind}")),
+        (Some("False"), _) => NodeHealth::NotHealthy("the node is not ready".into()),
+        _ => NodeHealth::Unknown("the kubelet does not report".into()),
+    };
+    let info = status.node_info.unwrap_or_default();
+    let view = NodeView {
+        name: node.name_any(),
+        labels: node.labels().clone(),
+        annotations: node.annotations().clone(),
+        taints: spec.taints.unwrap_or_default(),
+        unschedulable: spec.unschedulable.unwrap_or(false),
+        health,
+        info: NodeInfo {
+            kubelet_version: Some(info.kubelet_version).filter(|v| !v.is_empty()),
+            os_image: Some(info.os_image).filter(|v| !v.is_empty()),
+        },
+    };
+    (spec.provider_id.unwrap_or_default(), view)
+}

@@ -1,0 +1,152 @@
+//! MachineDeployment: which sets there are, and how large each is.
+
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet, machine_set::MachineSetSpec, meta,
+};
+use fleetwright_core::{outcome::Outcome, pool_version::effective_version, rollout, status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::ResourceExt;
+use serde_json::{Map, Value, json};
+
+use super::{Error, Shared};
+use crate::{cache::name_of, write::merge_diff};
+
+const BY: &str = "fleetwright-machinedeployment";
+
+pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Result<Outcome, Error> {
+    let (namespace, name) = name_of(pool);
+    let uid = pool.uid().unwrap_or_default();
+    let sets: Vec<MachineSet> = shared.caches.owned(&uid);
+    let machines: Vec<Machine> = sets
+        .iter()
+        .flat_map(|s| shared.caches.owned(&s.uid().unwrap_or_default()))
+        .collect();
+    let now = shared.now();
+    let Some(cluster) = shared
+        .caches
+        .get::<Cluster>(&namespace, &pool.spec.cluster_name)
+    else {
+        let new = status::machine_deployment(pool, &sets, &machines, None, now);
+        shared
+            .write_status(pool, pool.status.as_ref(), &new, BY)
+            .await?;
+        return Ok(Outcome::wait(format!(
+            "there is no Cluster {} in namespace {namespace}",
+            pool.spec.cluster_name
+        )));
+    };
+    let version = effective_version(&cluster, pool);
+    let decision = rollout::decide(pool, &sets, &version, &shared.catalogue, now)
+        .map_err(|e| Error::Invalid(e.to_string()))?;
+
+    let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
+    shared
+        .write_status(pool, pool.status.as_ref(), &new, BY)
+        .await?;
+    if pool.metadata.deletion_timestamp.is_some() {
+        return Ok(Outcome::wait("the pool is on its way out"));
+    }
+
+    if let Some(new) = &decision.create {
+        let owner = meta::controller_owner(pool)
+            .ok_or_else(|| Error::Invalid("the pool has no uid".into()))?;
+        tracing::info!(pool = %name, set = %new.name, because = %sentence(&new.because), "new set");
+        let mut labels = new.template.metadata.clone();
+        labels.labels.extend(new.labels.clone());
+        let mut set = MachineSet::new(
+            &new.name,
+            MachineSetSpec {
+                cluster_name: pool.spec.cluster_name.clone(),
+                replicas: Some(new.replicas),
+                selector: Some(LabelSelector {
+                    match_labels: Some(
+                        new.labels
+                            .iter()
+                            .filter(|(k, _)| {
+                                [meta::LABEL_DEPLOYMENT_NAME, meta::LABEL_TEMPLATE_HASH]
+                                    .contains(&k.as_str())
+                            })
+                            .map(|(k, v)| (k.clone(), v.clone()))
+                            .collect(),
+                    ),
+                    match_expressions: None,
+                }),
+                template: new.template.clone(),
+                written_version: new.written_version.clone(),
+                deletion: new.deletion.clone(),
+            },
+        );
+        set.metadata.namespace = Some(namespace.clone());
+        set.metadata.labels = Some(new.labels.clone());
+        set.metadata.annotations = Some(new.annotations.clone());
+        set.metadata.owner_references = Some(vec![owner]);
+        shared.create(&set, BY).await?;
+    }
+    let find = |name: &str| sets.iter().find(|s| s.name_any() == name);
+    let latest = |name: &str| shared.caches.get::<MachineSet>(&namespace, name);
+    for update in &decision.updates {
+        let Some(set) = find(&update.name) else {
+            continue;
+        };
+        let mut patch = json!({});
+        let annotations: Map<String, Value> = update
+            .annotations
+            .iter()
+            .map(|(k, v)| (k.clone(), json!(v)))
+            .collect();
+        if !annotations.is_empty() {
+            patch["metadata"]["annotations"] = Value::Object(annotations);
+        }
+        let encode = |s: &MachineSetSpec| serde_json::to_value(s).map_err(Error::Encode);
+        let mut spec = set.spec.clone();
+        spec.template = update.template.clone();
+        spec.deletion = update.deletion.clone();
+        if let Some(change) = merge_diff(&encode(&set.spec)?, &encode(&spec)?) {
+            patch["spec"] = change;
+        }
+        if patch != json!({}) {
+            shared.patch(set, patch, BY).await?;
+        }
+    }
+    for scale in &decision.scale {
+        let Some(set) = latest(&scale.name) else {
+            continue;
+        };
+        tracing::info!(pool = %name, set = %scale.name, from = scale.from, to = scale.to, reason = %scale.reason, "scale");
+        shared
+            .patch(set.as_ref(), json!({"spec": {"replicas": scale.to}}), BY)
+            .await?;
+    }
+    for old in &decision.cleanup {
+        if let Some(set) = find(old) {
+            shared.delete(set).await?;
+        }
+    }
+    let revision = decision.revision.to_string();
+    if decision.current.is_some()
+        && pool.annotations().get(meta::ANNOTATION_ROLLOUT_REVISION) != Some(&revision)
+    {
+        let patch =
+            json!({"metadata": {"annotations": {meta::ANNOTATION_ROLLOUT_REVISION: revision}}});
+        let pool = shared.caches.get::<MachineDeployment>(&namespace, &name);
+        if let Some(pool) = pool {
+            shared.patch(pool.as_ref(), patch, BY).await?;
+        }
+    }
+    match (&decision.waiting, decision.is_settled()) {
+        (_, false) => Ok(Outcome::Changed),
+        (Some(wait), true) => Ok(Outcome::wait(wait.to_string())),
+        (None, true) => Ok(Outcome::Done),
+    }
+}
+
+fn sentence<T: ToString>(changes: &[T]) -> String {
+    if changes.is_empty() {
+        return "the first set of the pool".into();
+    }
+    changes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}

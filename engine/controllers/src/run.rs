@@ -1,0 +1,351 @@
+//! Runs everything: the watches that fill the caches, the lists of the accounts, the nodes' watches and the
+//! workers. One JoinSet owns all tasks, one token ends them.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta};
+use fleetwright_core::outcome::Outcome;
+use fleetwright_providers::{ClusterRef, ListScope, ProviderError};
+use futures::StreamExt;
+use kube::{Api, ResourceExt, runtime::watcher};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cache::{Cached, Caches, name_of},
+    context::Context,
+    inventory::{IDLE, Inventory, MOVING},
+    nodes::Nodes,
+    queue::{Key, Queue},
+    reconcile::{Shared, account_of, reconcile},
+};
+
+/// Reconciles that run at the same time: each waits for the API or a provider most of its time.
+const WORKERS: usize = 64;
+
+/// The controllers of one engine.
+pub struct Controllers {
+    shared: Arc<Shared>,
+    follow: UnboundedReceiver<ClusterRef>,
+}
+
+impl Controllers {
+    /// Controllers that have not started.
+    pub fn new(context: Context) -> Self {
+        let (sender, follow) = unbounded_channel();
+        let catalogue = context.catalogue();
+        let shared = Arc::new(Shared {
+            context,
+            catalogue,
+            caches: Caches::default(),
+            queue: Queue::default(),
+            nodes: Nodes::default(),
+            inventory: Inventory::default(),
+            synced_wake: tokio::sync::Notify::new(),
+            follow: sender,
+        });
+        Self { shared, follow }
+    }
+
+    /// Runs until `token` is cancelled. What is under way is cut off: every step can be cut off anywhere.
+    pub async fn run(self, token: CancellationToken) {
+        let Self { shared, follow } = self;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch::<Cluster>(Arc::clone(&shared), wake_cluster));
+        tasks.spawn(watch::<MachineDeployment>(Arc::clone(&shared), wake_pool));
+        tasks.spawn(watch::<MachineSet>(Arc::clone(&shared), wake_set));
+        tasks.spawn(watch::<Machine>(Arc::clone(&shared), wake_machine));
+        tasks.spawn(watch::<ProviderAccount>(
+            Arc::clone(&shared),
+            |shared, _| shared.inventory.wake.notify_one(),
+        ));
+        tasks.spawn(list_accounts(Arc::clone(&shared)));
+        tasks.spawn(follow_nodes(Arc::clone(&shared), follow));
+        tasks.spawn(work(shared));
+        tokio::select! {
+            biased;
+            () = token.cancelled() => {}
+            ended = tasks.join_next() => {
+                if let Some(Err(error)) = ended {
+                    tracing::error!(%error, "a controller task ended");
+                }
+            }
+        }
+        tasks.shutdown().await;
+    }
+}
+
+/// Keeps one kind's cache, and wakes who looks at what changed.
+async fn watch<K>(shared: Arc<Shared>, wake: fn(&Shared, &K))
+where
+    K: Cached + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let api = Api::<K>::all(shared.context.client.clone());
+    let mut events = watcher::watcher(api, watcher::Config::default()).boxed();
+    let mut listed = BTreeSet::new();
+    let mut pause = Duration::from_millis(100);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.insert(name_of(&object));
+                if K::of(&shared.caches).write().apply(object.clone()) {
+                    wake(&shared, &object);
+                }
+            }
+            Ok(watcher::Event::InitDone) => {
+                pause = Duration::from_millis(100);
+                let gone = K::of(&shared.caches).write().keep_only(&listed);
+                gone.iter().for_each(|object| wake(&shared, object));
+                listed.clear();
+                shared.synced_wake.notify_waiters();
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                // What we wrote is in the cache already; others that look at it are woken all the same.
+                K::of(&shared.caches).write().apply(object.clone());
+                wake(&shared, &object);
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                K::of(&shared.caches).write().delete(&object);
+                wake(&shared, &object);
+            }
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "the watch broke");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
+            }
+        }
+    }
+}
+
+fn wake_cluster(shared: &Shared, cluster: &Cluster) {
+    let (namespace, name) = name_of(cluster);
+    for pool in shared
+        .caches
+        .of_cluster::<MachineDeployment>(&namespace, &name)
+    {
+        shared
+            .queue
+            .add(Key::Pool(namespace.clone(), pool.name_any()));
+    }
+    shared.wake_machines_of(&namespace, &name);
+    shared.queue.add(Key::Cluster(namespace, name));
+}
+
+fn wake_pool(shared: &Shared, pool: &MachineDeployment) {
+    let (namespace, name) = name_of(pool);
+    for set in shared
+        .caches
+        .owned::<MachineSet>(&pool.uid().unwrap_or_default())
+    {
+        for machine in shared
+            .caches
+            .owned::<Machine>(&set.uid().unwrap_or_default())
+        {
+            shared
+                .queue
+                .add(Key::Machine(namespace.clone(), machine.name_any()));
+        }
+    }
+    shared.queue.add(Key::Cluster(
+        namespace.clone(),
+        pool.spec.cluster_name.clone(),
+    ));
+    shared.queue.add(Key::Pool(namespace, name));
+}
+
+fn wake_set(shared: &Shared, set: &MachineSet) {
+    let (namespace, name) = name_of(set);
+    if let Some(owner) = meta::controller_of(set) {
+        shared
+            .queue
+            .add(Key::Pool(namespace.clone(), owner.name.clone()));
+    }
+    shared.queue.add(Key::Set(namespace, name));
+}
+
+fn wake_machine(shared: &Shared, machine: &Machine) {
+    let (namespace, name) = name_of(machine);
+    if let Some(owner) = meta::controller_of(machine).filter(|o| o.kind == "MachineSet") {
+        shared
+            .queue
+            .add(Key::Set(namespace.clone(), owner.name.clone()));
+    }
+    shared.queue.add(Key::Cluster(
+        namespace.clone(),
+        machine.spec.cluster_name.clone(),
+    ));
+    shared.queue.add(Key::Machine(namespace, name));
+}
+
+/// Starts the watches of clusters' nodes and owns them.
+async fn follow_nodes(shared: Arc<Shared>, mut follow: UnboundedReceiver<ClusterRef>) {
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            cluster = follow.recv() => match cluster {
+                Some(cluster) => shared.nodes.follow(&shared, cluster, &mut tasks),
+                None => return,
+            },
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+/// Lists every account: soon while something moves there, rarely otherwise.
+async fn list_accounts(shared: Arc<Shared>) {
+    let mut due: std::collections::BTreeMap<String, Instant> = std::collections::BTreeMap::new();
+    loop {
+        let accounts = shared.caches.all::<ProviderAccount>();
+        let now = Instant::now();
+        due.retain(|name, _| accounts.iter().any(|a| a.name_any() == *name));
+        let mut lists = JoinSet::new();
+        for account in &accounts {
+            let name = account.name_any();
+            let moving = shared.inventory.moving(&name);
+            let at = due.entry(name.clone()).or_insert(now);
+            if moving {
+                *at = (*at).min(now + MOVING);
+            }
+            if *at <= now {
+                lists.spawn(list(Arc::clone(&shared), Arc::clone(account)));
+                *at = now + IDLE;
+            }
+        }
+        while let Some(done) = lists.join_next().await {
+            let Ok((name, result)) = done else { continue };
+            let pause = match result {
+                Ok(()) if shared.inventory.moving(&name) => MOVING,
+                Ok(()) => IDLE,
+                Err(error) => {
+                    tracing::warn!(account = %name, %error, "cannot list the account's instances");
+                    error.retry_after().unwrap_or(MOVING)
+                }
+            };
+            due.insert(name, Instant::now() + pause);
+        }
+        let next = due
+            .values()
+            .min()
+            .copied()
+            .unwrap_or_else(|| Instant::now() + IDLE);
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(next) => {}
+            () = shared.inventory.wake.notified() => {}
+        }
+    }
+}
+
+async fn list(
+    shared: Arc<Shared>,
+    account: Arc<ProviderAccount>,
+) -> (String, Result<(), ProviderError>) {
+    let name = account.name_any();
+    let Some(provider) = shared
+        .context
+        .providers
+        .get(&account.spec.provider)
+        .cloned()
+    else {
+        return (
+            name,
+            Err(ProviderError::Terminal {
+                message: format!("no provider {}", account.spec.provider),
+            }),
+        );
+    };
+    let begun = shared.inventory.begin();
+    let result = provider
+        .list(&account_of(&account), &ListScope::Account)
+        .await;
+    shared.context.metrics.called(
+        "list",
+        result.as_ref().err().map_or("Ok", ProviderError::word),
+    );
+    let outcome = result.map(|list| {
+        let complete_before = shared.inventory.is_complete(&name);
+        let changed = shared.inventory.listed(&name, begun, list);
+        for machine in shared.caches.all::<Machine>() {
+            let concerned = machine
+                .spec
+                .instance_key
+                .as_ref()
+                .is_some_and(|k| changed.contains(k));
+            let waited = !complete_before && machine.spec.content.provider_config.account() == name;
+            if concerned || waited {
+                let (namespace, machine) = name_of(machine.as_ref());
+                shared.queue.add(Key::Machine(namespace, machine));
+            }
+        }
+    });
+    (name, outcome)
+}
+
+/// Takes keys from the queue and reconciles them.
+async fn work(shared: Arc<Shared>) {
+    // Decisions are made of complete caches only: nothing is made or deleted for what is not yet seen.
+    while !shared.caches.synced() {
+        tokio::select! {
+            biased;
+            () = shared.synced_wake.notified() => {}
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+    }
+    let mut running: JoinSet<()> = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(_) = running.join_next() => {}
+            key = shared.queue.next(), if running.len() < WORKERS => {
+                running.spawn(one(Arc::clone(&shared), key));
+            }
+        }
+    }
+}
+
+async fn one(shared: Arc<Shared>, key: Key) {
+    let begun = Instant::now();
+    let result = reconcile(&shared, &key).await;
+    let (namespace, name) = key.namespaced();
+    let word = match &result {
+        Ok(Outcome::Wait {
+            reason,
+            retry_after,
+        }) => {
+            tracing::debug!(controller = key.controller(), %namespace, %name, %reason, "waits");
+            shared.queue.done(&key, *retry_after);
+            "wait"
+        }
+        Ok(outcome) => {
+            shared.queue.done(&key, None);
+            match outcome {
+                Outcome::Changed => "changed",
+                Outcome::Deleted => "deleted",
+                _ => "done",
+            }
+        }
+        Err(error) if error.is_conflict() => {
+            shared.queue.failed(&key, Some(Duration::from_millis(20)));
+            "conflict"
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::warn!(controller = key.controller(), %namespace, %name, %error, %cause, "reconcile failed");
+            shared.queue.failed(&key, error.retry_after());
+            "error"
+        }
+    };
+    shared
+        .context
+        .metrics
+        .reconciled(key.controller(), word, begun.elapsed().as_secs_f64());
+    shared.context.metrics.queued(shared.queue.len());
+}
