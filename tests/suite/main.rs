@@ -1,6 +1,8 @@
 //! One binary for all tests of the whole: linking is what costs.
 
 #[cfg(test)]
+mod api;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod recorded;
