@@ -15,8 +15,19 @@ const PASS: &[&str] = &[
     "auth",
     "core-pods-eviction",
     "crd-life",
+    "create-generate-name",
+    "crud-basic",
+    "delete-collection",
     "discovery-aggregated",
+    "dry-run",
+    "list-selectors",
+    "list-versions",
     "namespaces",
+    "patch-merge",
+    "update-versions",
+    "watch-errors",
+    "watch-history",
+    "watch-initial-events",
 ];
 
 #[tokio::test]

@@ -24,6 +24,7 @@ pub(crate) struct Call<'a> {
     pub(crate) target: &'a Target,
     pub(crate) query: &'a Query,
     pub(crate) content_type: &'a str,
+    pub(crate) agent: &'a str,
     pub(crate) body: Bytes,
 }
 
@@ -86,6 +87,11 @@ pub(crate) async fn dispatch(
         target: &target,
         query: &query,
         content_type,
+        agent: parts
+            .headers
+            .get(http::header::USER_AGENT)
+            .and_then(|v| v.to_str().ok())
+            .map_or("unknown", |v| v.split('/').next().unwrap_or(v)),
         body,
     };
     let dry = call.query.get("dryRun");
@@ -152,6 +158,29 @@ fn page_not_found() -> Response<Body> {
 }
 
 impl Call<'_> {
+    /// Fills in what the schema defaults.
+    pub(crate) fn defaults(&self, object: &mut Value) {
+        if let Some(schema) = &self.kind.schema {
+            crate::fields::defaults(schema, object);
+        }
+    }
+
+    /// Notes who wrote which fields.
+    pub(crate) fn manage(&self, live: &Value, object: &mut Value) {
+        let manager = match self.query.get("fieldManager") {
+            "" => self.agent,
+            manager => manager,
+        };
+        let writer = crate::fields::Writer {
+            manager,
+            api_version: &self.kind.api_version(),
+            subresource: &self.target.subresource,
+            now: &self.server.now(),
+        };
+        let schema = self.kind.schema.as_ref().unwrap_or(&Value::Null);
+        crate::fields::update(schema, live, object, &writer);
+    }
+
     pub(crate) fn dry_run(&self) -> bool {
         self.query.get("dryRun") == "All"
     }

@@ -8,6 +8,7 @@ mod core_kinds;
 mod crd;
 mod discovery;
 mod error;
+mod fields;
 mod gc;
 mod handlers;
 mod object;

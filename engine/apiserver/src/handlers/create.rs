@@ -66,7 +66,10 @@ pub(crate) async fn insert(call: &Call<'_>, mut object: Value) -> ApiResult<Resp
     {
         map.remove("status");
     }
+    call.defaults(&mut object);
     prepare(call, &mut object)?;
+    meta(&mut object).remove("managedFields");
+    call.manage(&Value::Null, &mut object);
     if call.dry_run() {
         return Ok(respond(201, &object));
     }

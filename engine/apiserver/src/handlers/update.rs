@@ -140,7 +140,9 @@ pub(crate) fn finish(call: &Call<'_>, live: &Value, object: &mut Value) -> ApiRe
             value => meta(object).set(field, value.clone()),
         }
     }
+    call.defaults(object);
     super::create::prepare(call, object)?;
+    call.manage(live, object);
     if kind.generation || kind.custom {
         let differs = |a: &Value, b: &Value| {
             a.as_object().into_iter().flatten().any(|(field, value)| {
