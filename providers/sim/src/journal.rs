@@ -1,0 +1,107 @@
+//! The journal: a line of JSON for each call, written at the moment of the call.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// A line of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Number of the call, from 1; given by [`Journal::append`].
+    pub seq: u64,
+    /// When, in RFC 3339.
+    pub wall_time: String,
+    /// What was asked.
+    pub verb: String,
+    /// Name of the account.
+    pub account: String,
+    /// Id of the instance, where one is known.
+    pub instance: Option<String>,
+    /// The instance key, where one is known.
+    pub instance_key: Option<String>,
+    /// Name of the machine, where one is known.
+    pub machine: Option<String>,
+    /// How it ended: `ok`, or the word of the error.
+    pub outcome: String,
+    /// The fault that was injected.
+    pub fault: Option<String>,
+}
+
+/// A journal on disk, which only grows.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    next: u64,
+}
+
+impl Journal {
+    /// Opens the journal at `path` and goes on after its last whole line; a torn one at the end is cut off.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, read or cut.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)?;
+        let (mut whole, mut last) = (0_u64, 0_u64);
+        let mut reader = BufReader::new(&mut file);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            let entry: Entry = serde_json::from_slice(&line).map_err(io::Error::other)?;
+            last = entry.seq;
+            whole = whole.saturating_add(line.len() as u64);
+            line.clear();
+        }
+        drop(reader);
+        file.set_len(whole)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            file,
+            next: last.saturating_add(1),
+        })
+    }
+
+    /// Writes a line and hands it to the operating system; gives its number.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn append(&mut self, mut entry: Entry) -> io::Result<u64> {
+        entry.seq = self.next;
+        let mut line = serde_json::to_vec(&entry).map_err(io::Error::other)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.file.flush()?;
+        self.next = self.next.saturating_add(1);
+        Ok(entry.seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goes_on_after_a_torn_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.append(Entry::default()).unwrap(), 1);
+        journal.file.write_all(b"{\"seq\":2,").unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.append(Entry::default()).unwrap(), 2);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let seqs: Vec<u64> = text
+            .lines()
+            .map(|l| serde_json::from_str::<Entry>(l).unwrap().seq)
+            .collect();
+        assert_eq!(seqs, [1, 2]);
+    }
+}
