@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod apiserver;
 mod status;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve the Kubernetes API of Fleetwright alone.
+    Apiserver(apiserver::Args),
     /// Show fleets, clusters and pools.
     Status(status::Args),
 }
@@ -69,6 +72,7 @@ fn fail(failure: &Failure) -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Apiserver(args) => apiserver::run(args).await,
         Command::Status(args) => status::run(args).await,
     }
 }

@@ -249,7 +249,7 @@ impl Loader<'_, '_> {
             return;
         }
         let allow = self.context.allow;
-        if !allow.kinds.is_empty() && !allow.kinds.iter().any(|k| *k == kind) {
+        if !allow.kinds.is_empty() && !allow.kinds.contains(&kind) {
             self.error(
                 file,
                 kind_place,
