@@ -1,8 +1,12 @@
-.PHONY: run test lint bench
+.PHONY: run test lint
 
-# Starts the engine on the example fleet; Ctrl-C stops it, the next run resumes.
-run:
-	cargo run --locked --quiet --package fleetwright -- up examples-repo
+# State, certificates and the token stay in .fleetwright; Ctrl-C stops it, the next run resumes.
+run: .fleetwright/tokens
+	cargo run --locked --package fleetwright -- apiserver --data .fleetwright/data --token-auth-file .fleetwright/tokens
+
+.fleetwright/tokens:
+	mkdir -p -m 0700 .fleetwright
+	umask 077 && printf '%s,admin,admin,"system:masters"\n' "$$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" > $@
 
 test:
 	cargo test --workspace --locked
@@ -10,6 +14,3 @@ test:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-
-bench:
-	cargo bench --locked --package fleetwright-tests
