@@ -84,7 +84,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         deletion: deletion.clone(),
         ..ClusterFacts::default()
     };
-    let new = status::cluster(cluster, &machines, &pools, &facts, &decision, now);
+    let new = status::cluster(cluster, &control_plane, &pools, &facts, &decision, now);
     let became = new
         .initialization
         .as_ref()
