@@ -5,9 +5,14 @@
 
 pub mod default;
 pub mod error;
+pub mod fields;
+pub mod managed;
+pub mod patch;
 pub mod prune;
 pub mod rules;
 pub mod structural;
+pub mod typed;
 
 pub use error::{FieldError, FieldErrorReason};
+pub use fields::FieldSet;
 pub use structural::{Node, Schema, SchemaError};

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod compile;
+mod metadata;
 
 /// A compiled structural schema. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -21,12 +22,13 @@ impl Schema {
     /// Everything in it that is not structural, or not valid, at once, each with its path.
     pub fn from_openapi(schema: &Value) -> Result<Self, Vec<SchemaError>> {
         let mut errors = Vec::new();
-        let node = compile::node(
+        let mut node = compile::node(
             schema,
             &mut "openAPIV3Schema".to_owned(),
             &compile::Place::root(),
             &mut errors,
         );
+        node.properties.extend(metadata::object_fields());
         if errors.is_empty() {
             Ok(Self {
                 root: Arc::new(node),
@@ -42,6 +44,7 @@ impl Schema {
         let root = Node {
             kind: Type::Object,
             preserve_unknown: true,
+            properties: metadata::object_fields().into(),
             ..Node::default()
         };
         Self {

@@ -1,0 +1,383 @@
+//! Who set which field: `metadata.managedFields`, after updates and server-side applies.
+//!
+//! A manager is known by its name, its operation, the subresource, and, for updates, the API version. The rules are those
+//! of Kubernetes' field management: an update takes the fields that it changes; an apply owns what it declares, gives up
+//! what it no longer declares (such a field goes, unless another manager has it), and conflicts over a value that differs.
+
+use crate::fields::FieldSet;
+use crate::structural::{Node, Schema};
+use crate::typed::{Comparison, compare, faults, field_set, merge, with_named_fields, without};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The name given to what was there before the first apply to an object without managedFields.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
+/// Who writes, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// Name of the field manager.
+    pub manager: &'a str,
+    /// `group/version` of the request.
+    pub api_version: &'a str,
+    /// Subresource written through; empty for the object itself.
+    pub subresource: &'a str,
+    /// The time, RFC 3339 in seconds.
+    pub now: &'a str,
+}
+
+impl Writer<'_> {
+    fn identity(&self, operation: Operation) -> Identity {
+        let api_version = if operation == Operation::Apply {
+            String::new()
+        } else {
+            self.api_version.to_owned()
+        };
+        Identity {
+            manager: self.manager.to_owned(),
+            operation,
+            api_version,
+            subresource: self.subresource.to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Operation {
+    Apply,
+    Update,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    operation: Operation,
+    manager: String,
+    /// Empty for applies: whatever version they come in, they are the same.
+    api_version: String,
+    subresource: String,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Held {
+    api_version: String,
+    time: Option<Value>,
+    fields: FieldSet,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Managers(BTreeMap<Identity, Held>);
+
+impl Managers {
+    /// Entries that cannot be read hold nothing.
+    fn of(object: &Value) -> Self {
+        let mut out = BTreeMap::new();
+        for entry in object["metadata"]["managedFields"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+            let operation = if entry["operation"] == "Apply" {
+                Operation::Apply
+            } else {
+                Operation::Update
+            };
+            let Some(fields) = FieldSet::from_fields_v1(&entry["fieldsV1"]) else {
+                continue;
+            };
+            let api_version = text("apiVersion");
+            let identity = Identity {
+                operation,
+                manager: text("manager"),
+                api_version: if operation == Operation::Apply {
+                    String::new()
+                } else {
+                    api_version.clone()
+                },
+                subresource: text("subresource"),
+            };
+            let time = entry.get("time").cloned();
+            let held: &mut Held = out.entry(identity).or_default();
+            held.fields = std::mem::take(&mut held.fields).union(&fields);
+            (held.api_version, held.time) = (api_version, time);
+        }
+        Self(out)
+    }
+
+    fn write(&self, object: &mut Value) {
+        let mut entries: Vec<(&Identity, &Held)> = self.0.iter().collect();
+        let time = |held: &Held| {
+            held.time
+                .as_ref()
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        entries.sort_by_key(|(identity, held)| {
+            (identity.operation, time(held), identity.manager.clone())
+        });
+        let list: Vec<Value> = entries
+            .into_iter()
+            .map(|(identity, held)| {
+                let operation = if identity.operation == Operation::Apply { "Apply" } else { "Update" };
+                let mut entry = json!({"manager": identity.manager, "operation": operation, "apiVersion": held.api_version,
+                    "fieldsType": "FieldsV1", "fieldsV1": held.fields.to_fields_v1()});
+                if let Some(time) = &held.time {
+                    entry["time"] = time.clone();
+                }
+                if !identity.subresource.is_empty() {
+                    entry["subresource"] = identity.subresource.as_str().into();
+                }
+                entry
+            })
+            .collect();
+        let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+            return;
+        };
+        if list.is_empty() {
+            metadata.remove("managedFields");
+        } else {
+            metadata.insert("managedFields".to_owned(), list.into());
+        }
+    }
+
+    /// Takes from everybody but `but` what was changed or is gone.
+    fn yield_to(&mut self, but: Option<&Identity>, changes: &Comparison) {
+        let taken = changes
+            .added
+            .clone()
+            .union(&changes.modified)
+            .union(&changes.removed);
+        for (identity, held) in &mut self.0 {
+            if Some(identity) != but {
+                held.fields = held.fields.difference(&taken);
+            }
+        }
+        self.0.retain(|_, held| !held.fields.is_empty());
+    }
+}
+
+/// The fields of metadata that nobody manages: they are the server's, or the object's name.
+const UNMANAGED: [&str; 10] = [
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
+/// An object without what nobody manages. An absent object has no fields but an empty `metadata`.
+fn managed_part(object: &Value) -> Value {
+    let mut out = object.as_object().cloned().unwrap_or_default();
+    out.remove("apiVersion");
+    out.remove("kind");
+    let mut metadata = out
+        .get("metadata")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    metadata.retain(|name, _| !UNMANAGED.contains(&name.as_str()));
+    out.insert("metadata".to_owned(), metadata.into());
+    out.into()
+}
+
+/// The fields that an apply of an object claims.
+fn claims(root: &Node, object: &Value) -> FieldSet {
+    let mut part = managed_part(object);
+    // An empty metadata holds nothing but the name, which nobody manages.
+    if let Some(map) = part.as_object_mut()
+        && map.get("metadata") == Some(&json!({}))
+    {
+        map.remove("metadata");
+    }
+    field_set(root, &part)
+}
+
+/// Writes `metadata.managedFields` of `object`, which an update puts in the place of `live` (null for a create).
+///
+/// Managed fields that `object` carries itself are used when they are an empty list of one empty entry (a reset).
+pub fn update(schema: &Schema, live: &Value, object: &mut Value, writer: &Writer<'_>) {
+    let reset = object["metadata"]["managedFields"] == json!([{}]);
+    let mut managers = if reset {
+        Managers::default()
+    } else {
+        Managers::of(live)
+    };
+    let changes = compare(schema.root(), &managed_part(live), &managed_part(object));
+    if !changes.is_same() && !reset {
+        managers.yield_to(None, &changes);
+        let taken = changes.added.union(&changes.modified);
+        if !taken.is_empty() {
+            let held = managers
+                .0
+                .entry(writer.identity(Operation::Update))
+                .or_default();
+            held.fields = std::mem::take(&mut held.fields).union(&taken);
+            writer.api_version.clone_into(&mut held.api_version);
+            held.time = Some(writer.now.into());
+        }
+    }
+    managers.write(object);
+}
+
+/// A field that another manager holds with another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The other manager, as messages name it: `"name"`, with `with subresource "status"` and `using v1` where they apply.
+    pub manager: String,
+    /// The field, such as `.spec.replicas`.
+    pub field: String,
+}
+
+/// Why a configuration is not applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The configuration cannot be merged by the schema.
+    #[error("failed to create typed patch object: {}", .0.join(", "))]
+    Untyped(Vec<String>),
+    /// Other managers hold fields that it wants otherwise.
+    #[error("{}", conflict_message(.0))]
+    Conflicts(Vec<Conflict>),
+}
+
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    let mut by_manager: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for conflict in conflicts {
+        by_manager
+            .entry(&conflict.manager)
+            .or_default()
+            .push(&conflict.field);
+    }
+    let plural = if conflicts.len() == 1 { "" } else { "s" };
+    let head = format!("Apply failed with {} conflict{plural}: ", conflicts.len());
+    let parts: Vec<String> = match by_manager.iter().next() {
+        Some((manager, fields)) if by_manager.len() == 1 && fields.len() == 1 => {
+            vec![format!("conflict with {manager}: {}", fields.concat())]
+        }
+        _ => by_manager
+            .iter()
+            .map(|(manager, fields)| {
+                let lines: Vec<String> = fields.iter().map(|f| format!("- {f}")).collect();
+                format!(
+                    "conflict{} with {manager}:\n{}",
+                    if fields.len() == 1 { "" } else { "s" },
+                    lines.join("\n")
+                )
+            })
+            .collect(),
+    };
+    format!("{head}{}", parts.join("\n"))
+}
+
+/// The object after a server-side apply of `config` to `live` (null when there is none), with its `managedFields`.
+///
+/// With `force`, conflicting fields are taken from their managers. Defaults are not filled in here: fields that come by
+/// default belong to nobody.
+///
+/// # Errors
+/// [`ApplyError`]: the configuration does not fit the schema, or conflicts with other managers.
+pub fn apply(
+    schema: &Schema,
+    live: &Value,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    let root = schema.root();
+    let found = faults(root, config);
+    if !found.is_empty() {
+        return Err(ApplyError::Untyped(found));
+    }
+    let mut managers = Managers::of(live);
+    let live_part = managed_part(live);
+    if managers.0.is_empty() && !live.is_null() {
+        let first = Writer {
+            manager: BEFORE_FIRST_APPLY,
+            subresource: "",
+            ..*writer
+        };
+        let held = Held {
+            api_version: writer.api_version.to_owned(),
+            time: Some(writer.now.into()),
+            fields: claims(root, live),
+        };
+        managers.0.insert(first.identity(Operation::Update), held);
+    }
+    let own = writer.identity(Operation::Apply);
+    let claimed = claims(root, config);
+    let before = managers.0.remove(&own).unwrap_or_default();
+    let merged = merge(
+        root,
+        if live.is_null() { &Value::Null } else { live },
+        config,
+    );
+    let mut object = drop_unclaimed(root, &merged, &before.fields, config, &managers);
+    let changes = compare(root, &live_part, &managed_part(&object));
+    let wanted = changes.added.clone().union(&changes.modified);
+    let conflicts = conflicts(&managers, &wanted);
+    if !force && !conflicts.is_empty() {
+        return Err(ApplyError::Conflicts(conflicts));
+    }
+    managers.yield_to(None, &changes);
+    let time = if changes.is_same() {
+        before.time
+    } else {
+        Some(writer.now.into())
+    };
+    if !claimed.is_empty() {
+        managers.0.insert(
+            own,
+            Held {
+                api_version: writer.api_version.to_owned(),
+                time,
+                fields: claimed,
+            },
+        );
+    }
+    managers.write(&mut object);
+    Ok(object)
+}
+
+/// Drops what this manager had and no longer declares, unless another has it.
+fn drop_unclaimed(
+    root: &Node,
+    merged: &Value,
+    before: &FieldSet,
+    config: &Value,
+    others: &Managers,
+) -> Value {
+    // All of the configuration, with the name: the metadata that holds it must stay.
+    let held = others
+        .0
+        .values()
+        .fold(field_set(root, config), |all, held| all.union(&held.fields));
+    let gone = with_named_fields(root, before).difference(&with_named_fields(root, &held));
+    without(root, merged, &gone)
+}
+
+fn conflicts(managers: &Managers, wanted: &FieldSet) -> Vec<Conflict> {
+    let mut out = Vec::new();
+    for (identity, held) in &managers.0 {
+        let mut manager = format!("{:?}", identity.manager);
+        if !identity.subresource.is_empty() {
+            manager.push_str(&format!(" with subresource {:?}", identity.subresource));
+        }
+        if identity.operation == Operation::Update {
+            manager.push_str(&format!(" using {}", held.api_version));
+        }
+        let fields = held.fields.intersection(wanted).paths();
+        out.extend(fields.into_iter().map(|field| Conflict {
+            manager: manager.clone(),
+            field,
+        }));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

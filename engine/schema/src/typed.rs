@@ -1,0 +1,370 @@
+//! Values walked along their schema: which fields they have, how two of them differ, and how they merge.
+//!
+//! The rules are those of Kubernetes' structured merge: objects merge by field and lists of type `map` or `set` by item,
+//! unless the schema calls them atomic; everything else is one field. What the schema does not declare merges as if it
+//! were an object of no declared fields, or an atomic list.
+
+use crate::fields::{FieldSet, PathElement};
+use crate::structural::{ListType, Node, Type};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// How a value takes part in merging.
+enum Shape<'a> {
+    Leaf,
+    Map(&'a Map<String, Value>),
+    List(&'a [Value]),
+}
+
+fn shape<'a>(node: &Node, value: &'a Value) -> Shape<'a> {
+    match value {
+        Value::Object(map) if !node.atomic_map => Shape::Map(map),
+        Value::Array(items) if node.list_type != ListType::Atomic => Shape::List(items),
+        _ => Shape::Leaf,
+    }
+}
+
+/// The schema of what no schema declares.
+fn undeclared() -> &'static Node {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    NODE.get_or_init(|| Node {
+        preserve_unknown: true,
+        ..Node::default()
+    })
+}
+
+fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
+    node.child(name).unwrap_or_else(|| undeclared())
+}
+
+fn items(node: &Node) -> &Node {
+    node.items.as_deref().unwrap_or_else(|| undeclared())
+}
+
+/// The element that names an item of a list: by its keys (defaults filled in) or its value.
+fn element(node: &Node, item: &Value) -> PathElement {
+    match &node.list_type {
+        ListType::Map(keys) => {
+            let schema = items(node);
+            let values = keys.iter().map(|key| {
+                let default = || schema.properties.get(key).and_then(|p| p.default.as_ref());
+                (
+                    key.as_str(),
+                    item.get(key).or_else(default).unwrap_or(&Value::Null),
+                )
+            });
+            PathElement::key(values)
+        }
+        _ => PathElement::Value(item.to_string()),
+    }
+}
+
+/// Every field that a value has: the set that an apply of it claims.
+#[must_use]
+pub fn field_set(node: &Node, value: &Value) -> FieldSet {
+    let mut out = FieldSet::default();
+    match shape(node, value) {
+        Shape::Leaf => {}
+        Shape::Map(map) => {
+            for (name, value) in map {
+                let (at, below) = (PathElement::Field(name.clone()), child(node, name));
+                let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                if empty
+                    || !node.properties.contains_key(name)
+                    || matches!(shape(below, value), Shape::Leaf)
+                {
+                    out.insert(at.clone());
+                }
+                out.insert_below(at, field_set(below, value));
+            }
+        }
+        Shape::List(list) => {
+            for item in list {
+                let at = element(node, item);
+                out.insert(at.clone());
+                out.insert_below(at, field_set(items(node), item));
+            }
+        }
+    }
+    out
+}
+
+/// Which fields an old and a new value have differently.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Only in the new one.
+    pub added: FieldSet,
+    /// In both, with different values.
+    pub modified: FieldSet,
+    /// Only in the old one.
+    pub removed: FieldSet,
+}
+
+impl Comparison {
+    /// Whether the values are the same.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+
+    /// Takes in how the values at `element` differ.
+    fn enter(
+        &mut self,
+        element: &PathElement,
+        node: &Node,
+        old: Option<&Value>,
+        new: Option<&Value>,
+    ) {
+        if old == new {
+            return;
+        }
+        let leaf = |v: Option<&Value>| v.is_none_or(|v| matches!(shape(node, v), Shape::Leaf));
+        match (old, new) {
+            (None, _) => self.added.insert(element.clone()),
+            (_, None) => self.removed.insert(element.clone()),
+            _ if leaf(old) && leaf(new) => return self.modified.insert(element.clone()),
+            _ => {}
+        }
+        let below = compare(
+            node,
+            old.unwrap_or(&Value::Null),
+            new.unwrap_or(&Value::Null),
+        );
+        self.added.insert_below(element.clone(), below.added);
+        self.modified.insert_below(element.clone(), below.modified);
+        self.removed.insert_below(element.clone(), below.removed);
+    }
+}
+
+/// Compares what is below two values of one schema.
+#[must_use]
+pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
+    let mut out = Comparison::default();
+    let (none, empty) = (Map::new(), Vec::new());
+    let maps = |v| match shape(node, v) {
+        Shape::Map(map) => map,
+        _ => &none,
+    };
+    let (a, b) = (maps(old), maps(new));
+    for (name, value) in a {
+        out.enter(
+            &PathElement::Field(name.clone()),
+            child(node, name),
+            Some(value),
+            b.get(name),
+        );
+    }
+    for (name, value) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
+        out.enter(
+            &PathElement::Field(name.clone()),
+            child(node, name),
+            None,
+            Some(value),
+        );
+    }
+    let lists = |v| -> BTreeMap<PathElement, &Value> {
+        let list = match shape(node, v) {
+            Shape::List(list) => list,
+            _ => empty.as_slice(),
+        };
+        list.iter()
+            .map(|item| (element(node, item), item))
+            .collect()
+    };
+    let (a, b) = (lists(old), lists(new));
+    for (at, item) in &a {
+        out.enter(at, items(node), Some(item), b.get(at).copied());
+    }
+    for (at, item) in b.iter().filter(|(at, _)| !a.contains_key(*at)) {
+        out.enter(at, items(node), None, Some(item));
+    }
+    out
+}
+
+/// What `live` becomes when `config` is applied to it: what the configuration has wins, the rest stays.
+#[must_use]
+pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
+    match (shape(node, live), shape(node, config)) {
+        (Shape::Map(live), Shape::Map(config)) => {
+            let mut out = live.clone();
+            for (name, value) in config {
+                let merged = live
+                    .get(name)
+                    .map_or_else(|| value.clone(), |old| merge(child(node, name), old, value));
+                out.insert(name.clone(), merged);
+            }
+            Value::Object(out)
+        }
+        (Shape::List(live), Shape::List(config)) => merge_lists(node, live, config),
+        _ => config.clone(),
+    }
+}
+
+/// The configuration's order holds for its items; items that only `live` has keep their place among the shared ones.
+fn merge_lists(node: &Node, live: &[Value], config: &[Value]) -> Value {
+    let wanted: Vec<PathElement> = config.iter().map(|item| element(node, item)).collect();
+    let olds: Vec<PathElement> = live.iter().map(|item| element(node, item)).collect();
+    let old_at = |at: &PathElement| olds.iter().position(|o| o == at).and_then(|i| live.get(i));
+    let mut out = Vec::with_capacity(live.len().max(config.len()));
+    let mut next_live = 0;
+    for (at, item) in wanted.iter().zip(config) {
+        // Live-only items that stand before this shared item stay before it.
+        if let Some(place) = olds.iter().position(|o| o == at)
+            && place >= next_live
+        {
+            out.extend(alone(&olds, live, &wanted, next_live..place));
+            next_live = place + 1;
+        }
+        out.push(old_at(at).map_or_else(|| item.clone(), |old| merge(items(node), old, item)));
+    }
+    out.extend(alone(&olds, live, &wanted, next_live..live.len()));
+    Value::Array(out)
+}
+
+fn alone<'a>(
+    olds: &'a [PathElement],
+    live: &'a [Value],
+    wanted: &'a [PathElement],
+    range: std::ops::Range<usize>,
+) -> impl Iterator<Item = Value> + 'a {
+    range
+        .filter(|i| olds.get(*i).is_some_and(|o| !wanted.contains(o)))
+        .filter_map(|i| live.get(i).cloned())
+}
+
+/// `value` without the fields of `set`, each with all below it.
+#[must_use]
+pub fn without(node: &Node, value: &Value, set: &FieldSet) -> Value {
+    match shape(node, value) {
+        Shape::Leaf => value.clone(),
+        Shape::Map(map) => {
+            let mut out = Map::new();
+            for (name, value) in map {
+                let at = PathElement::Field(name.clone());
+                if set.has(&at) {
+                    continue;
+                }
+                let kept = set.below(&at).map_or_else(
+                    || value.clone(),
+                    |below| without(child(node, name), value, below),
+                );
+                out.insert(name.clone(), kept);
+            }
+            Value::Object(out)
+        }
+        Shape::List(list) => {
+            let mut out = Vec::with_capacity(list.len());
+            for item in list {
+                let at = element(node, item);
+                if set.has(&at) {
+                    continue;
+                }
+                out.push(
+                    set.below(&at)
+                        .map_or_else(|| item.clone(), |below| without(items(node), item, below)),
+                );
+            }
+            Value::Array(out)
+        }
+    }
+}
+
+/// `set` with every declared field that it holds something below of as a path of its own.
+#[must_use]
+pub fn with_named_fields(node: &Node, set: &FieldSet) -> FieldSet {
+    let mut out = FieldSet::default();
+    for at in set.elements() {
+        let (named, below) = match at {
+            PathElement::Field(name) => (node.properties.contains_key(name), child(node, name)),
+            _ => (false, items(node)),
+        };
+        if named || set.has(at) {
+            out.insert(at.clone());
+        }
+        if let Some(rest) = set.below(at) {
+            out.insert_below(at.clone(), with_named_fields(below, rest));
+        }
+    }
+    out
+}
+
+/// Why a value cannot be merged by its schema: wrong types, undeclared fields, items without keys, items twice.
+/// Each fault with its path, such as `.spec.replicas: expected numeric (int or float), got string`.
+#[must_use]
+pub fn faults(node: &Node, value: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    check(node, value, "", &mut out);
+    out
+}
+
+fn check(node: &Node, value: &Value, path: &str, out: &mut Vec<String>) {
+    let got = match value {
+        Value::Null => return,
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "map",
+    };
+    let expected = match node.kind {
+        Type::Object if !value.is_object() => Some("map"),
+        Type::Array if !value.is_array() => Some("list"),
+        Type::String if !value.is_string() => Some("string"),
+        Type::Boolean if !value.is_boolean() => Some("boolean"),
+        Type::Integer | Type::Number if !value.is_number() => Some("numeric (int or float)"),
+        _ => None,
+    };
+    if let Some(expected) = expected {
+        out.push(format!("{path}: expected {expected}, got {got}"));
+        return;
+    }
+    match value {
+        Value::Object(map) => {
+            let open = node.preserve_unknown || node.additional.is_some();
+            for (name, value) in map {
+                match node.child(name) {
+                    Some(known) => check(known, value, &format!("{path}.{name}"), out),
+                    None if open => {}
+                    None => out.push(format!("{path}.{name}: field not declared in schema")),
+                }
+            }
+        }
+        Value::Array(list) => {
+            let mut seen = std::collections::BTreeSet::new();
+            for (i, item) in list.iter().enumerate() {
+                if let ListType::Map(keys) = &node.list_type {
+                    let schema = items(node);
+                    let has = |key: &String| {
+                        item.get(key).is_some()
+                            || schema
+                                .properties
+                                .get(key)
+                                .is_some_and(|p| p.default.is_some())
+                    };
+                    if !keys.iter().any(has) {
+                        out.push(format!(
+                            "{path}: element {i}: associative list with keys has an element that omits all key fields {keys:?} (and doesn't have default values for any key fields)"
+                        ));
+                        continue;
+                    }
+                }
+                let at = element(node, item);
+                let atomic = node.list_type == ListType::Atomic;
+                let text = if atomic {
+                    format!("[{i}]")
+                } else {
+                    at.to_string()
+                };
+                if !atomic && !seen.insert(at) {
+                    out.push(format!("{path}: duplicate entries for key {text}"));
+                }
+                check(items(node), item, &format!("{path}{text}"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;
