@@ -166,7 +166,25 @@ impl FieldError {
     }
 }
 
-/// A value as the API server prints it in a message: JSON.
+/// A value as the API server prints it in a message: JSON, with floats as Go writes them.
 fn shown(value: &Value) -> String {
-    value.to_string()
+    match value {
+        Value::Number(n) if n.is_f64() => n.as_f64().map_or_else(|| n.to_string(), go_float),
+        other => other.to_string(),
+    }
+}
+
+/// A float as Go's `%v` writes it: `1.5`, `100000`, `1e+06`, `1e-05`.
+pub(crate) fn go_float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else {
+        return value.to_string();
+    };
+    match exponent.parse::<i32>() {
+        Ok(e) if !(-4..6).contains(&e) => {
+            let sign = if e < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", e.abs())
+        }
+        _ => value.to_string(),
+    }
 }

@@ -12,6 +12,7 @@ pub mod prune;
 pub mod rules;
 pub mod structural;
 pub mod typed;
+pub mod validate;
 
 pub use error::{FieldError, FieldErrorReason};
 pub use fields::FieldSet;
