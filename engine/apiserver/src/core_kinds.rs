@@ -1,5 +1,7 @@
 //! The kinds that every server has.
 
+use fleetwright_schema::Schema;
+
 use crate::registry::Kind;
 
 /// Group, version, kind, plural, short names, namespaced, status subresource, generation, selectable fields.
@@ -186,20 +188,44 @@ const ROWS: &[Row] = &[
 pub(crate) fn all() -> Vec<Kind> {
     ROWS.iter()
         .map(
-            |(group, version, kind, plural, short, namespaced, status, generation, fields)| Kind {
-                group: (*group).to_owned(),
-                version: (*version).to_owned(),
-                kind: (*kind).to_owned(),
-                list_kind: format!("{kind}List"),
-                plural: (*plural).to_owned(),
-                singular: kind.to_lowercase(),
-                short_names: short.iter().map(|s| (*s).to_owned()).collect(),
-                namespaced: *namespaced,
-                status: *status,
-                generation: *generation,
-                selectable: fields.iter().map(|s| (*s).to_owned()).collect(),
-                ..Kind::default()
+            |(group, version, kind, plural, short, namespaced, status, generation, fields)| {
+                let schema = crate::core_schemas::of(kind);
+                let compiled = schema
+                    .as_ref()
+                    .and_then(|s| Schema::from_openapi(s).ok())
+                    .unwrap_or_default();
+                Kind {
+                    group: (*group).to_owned(),
+                    version: (*version).to_owned(),
+                    kind: (*kind).to_owned(),
+                    list_kind: format!("{kind}List"),
+                    plural: (*plural).to_owned(),
+                    singular: kind.to_lowercase(),
+                    short_names: short.iter().map(|s| (*s).to_owned()).collect(),
+                    namespaced: *namespaced,
+                    status: *status,
+                    generation: *generation,
+                    selectable: fields.iter().map(|s| (*s).to_owned()).collect(),
+                    schema,
+                    compiled,
+                    ..Kind::default()
+                }
             },
         )
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_schema_of_a_core_kind_compiles() {
+        for kind in super::all().iter().filter_map(|k| k.schema.as_ref()) {
+            if let Err(errors) = fleetwright_schema::Schema::from_openapi(kind) {
+                panic!("{errors:?}");
+            }
+        }
+        let pod = super::all().into_iter().find(|k| k.kind == "Pod").unwrap();
+        let ports = pod.compiled.at(&["spec", "containers"]).unwrap();
+        assert_eq!(ports.patch.merge_key.as_deref(), Some("name"));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fleetwright_schema::Schema;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, ApiResult, Cause};
@@ -56,6 +57,35 @@ pub(crate) fn complete(crd: &mut Value, now: &str) -> ApiResult<()> {
         );
     };
     let stored = storage["name"].clone();
+    for (i, version) in crd["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        if let Some(schema) = version["schema"].get("openAPIV3Schema")
+            && let Err(errors) = Schema::from_openapi(schema)
+        {
+            let field = format!("spec.versions[{i}].schema");
+            let causes: Vec<Cause> = errors
+                .into_iter()
+                .map(|e| {
+                    Cause::new(
+                        "FieldValueInvalid",
+                        format!("{field}.{}", e.path),
+                        e.message,
+                    )
+                })
+                .collect();
+            let kind = "CustomResourceDefinition";
+            return Err(ApiError::invalid(
+                "apiextensions.k8s.io",
+                kind,
+                &name,
+                &causes,
+            ));
+        }
+    }
     let names = &mut crd["spec"]["names"];
     if !names["singular"].is_string() {
         names["singular"] = kind.to_lowercase().into();
@@ -112,6 +142,7 @@ pub(crate) fn reload(server: &ApiServer) -> Result<()> {
 fn kind(spec: &Value, version: &Value) -> Kind {
     let names = &spec["names"];
     let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let schema = version["schema"].get("openAPIV3Schema").cloned();
     Kind {
         group: name(&spec["group"]),
         version: name(&version["name"]),
@@ -136,6 +167,10 @@ fn kind(spec: &Value, version: &Value) -> Kind {
             .as_array()
             .cloned()
             .unwrap_or_default(),
-        schema: version["schema"].get("openAPIV3Schema").cloned(),
+        compiled: schema
+            .as_ref()
+            .and_then(|s| Schema::from_openapi(s).ok())
+            .unwrap_or_default(),
+        schema,
     }
 }

@@ -106,6 +106,14 @@ impl ApiError {
         Self::new(400, "BadRequest", message)
     }
 
+    /// 415, naming what is accepted.
+    pub(crate) fn media_type(accepted: &str) -> Self {
+        let text = format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
+        );
+        Self::new(415, "UnsupportedMediaType", text)
+    }
+
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
             413,

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use http::{Method, Response, request::Parts};
 use serde_json::{Value, json};
 
-use crate::error::{ApiError, ApiResult, respond};
+use fleetwright_schema::managed::{self, Writer};
+use fleetwright_schema::{FieldError, typed, validate};
+
+use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::registry::Kind;
 use crate::request::{Query, Target};
 use crate::{ApiServer, User};
@@ -26,6 +29,8 @@ pub(crate) struct Call<'a> {
     pub(crate) content_type: &'a str,
     pub(crate) agent: &'a str,
     pub(crate) body: Bytes,
+    /// What the answer warns of.
+    pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
 }
 
 pub(crate) async fn dispatch(
@@ -36,7 +41,7 @@ pub(crate) async fn dispatch(
 ) -> ApiResult<Response<Body>> {
     let query = Query::parse(parts.uri.query());
     let target = match parts.uri.path().trim_end_matches('/') {
-        "/healthz" | "/livez" | "/readyz" => return Ok(Response::new(Body::from("ok"))),
+        "/healthz" | "/livez" | "/readyz" => return Ok(plain(200, "ok")),
         "/version" => {
             let version = json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0+fleetwright", "platform": "linux/amd64",
                 "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc"});
@@ -57,12 +62,12 @@ pub(crate) async fn dispatch(
         .kinds()
         .find(&target.group, &target.version, &target.resource);
     let Some(kind) = kind else {
-        // A group version that is not served at all is answered as the plain server behind it does.
+        // Kubernetes answers for its own groups with a Status, for those of custom kinds and for unknown ones in plain text.
         let registry = server.kinds();
-        let served = registry
-            .all()
-            .any(|k| k.group == target.group && k.version == target.version);
-        return if served {
+        let core = |k: &std::sync::Arc<Kind>| {
+            !k.custom && k.group == target.group && k.version == target.version
+        };
+        return if registry.all().any(core) {
             Err(ApiError::no_resource())
         } else {
             Ok(page_not_found())
@@ -70,6 +75,10 @@ pub(crate) async fn dispatch(
     };
     if kind.namespaced && target.namespace.is_empty() && !target.name.is_empty() {
         return Err(ApiError::no_resource());
+    }
+    if kind.custom && kind.namespaced && target.namespace.is_empty() && parts.method != Method::GET
+    {
+        return Ok(page_not_found());
     }
     if !kind.namespaced && !target.namespace.is_empty() {
         return Err(ApiError::no_resource());
@@ -93,52 +102,99 @@ pub(crate) async fn dispatch(
             .and_then(|v| v.to_str().ok())
             .map_or("unknown", |v| v.split('/').next().unwrap_or(v)),
         body,
+        warnings: parking_lot::Mutex::default(),
     };
+    check_options(&call, &parts.method)?;
+    let answer = route(&call, parts).await?;
+    Ok(warn(&call, answer))
+}
+
+/// Refuses query parameters that have no such value.
+fn check_options(call: &Call<'_>, method: &Method) -> ApiResult<()> {
+    let options = match *method {
+        Method::PUT => "UpdateOptions",
+        Method::PATCH => "PatchOptions",
+        Method::DELETE => "DeleteOptions",
+        _ => "CreateOptions",
+    };
+    let refuse = |cause| Err(ApiError::invalid("meta.k8s.io", options, "", &[cause]));
     let dry = call.query.get("dryRun");
     if !dry.is_empty() && dry != "All" {
-        let cause = crate::error::Cause::new(
-            "FieldValueNotSupported",
-            "dryRun",
-            format!(
-                "Unsupported value: [{}]: supported values: \"All\"",
-                Value::from(dry)
-            ),
+        let text = format!(
+            "Unsupported value: [{}]: supported values: \"All\"",
+            Value::from(dry)
         );
-        let options = match parts.method {
-            Method::PUT => "UpdateOptions",
-            Method::PATCH => "PatchOptions",
-            Method::DELETE => "DeleteOptions",
-            _ => "CreateOptions",
-        };
-        return Err(ApiError::invalid("meta.k8s.io", options, "", &[cause]));
+        return refuse(Cause::new("FieldValueNotSupported", "dryRun", text));
     }
+    let mode = call.query.get("fieldValidation");
+    if !matches!(mode, "" | "Ignore" | "Strict" | "Warn") {
+        let text = format!(
+            "Unsupported value: {}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
+            Value::from(mode)
+        );
+        return refuse(Cause::new(
+            "FieldValueNotSupported",
+            "fieldValidation",
+            text,
+        ));
+    }
+    let manager = call.query.get("fieldManager");
+    if manager.len() > 128 {
+        let text = "Too long: may not be more than 128 bytes";
+        return refuse(Cause::new("FieldValueTooLong", "fieldManager", text));
+    }
+    let apply = call.content_type.starts_with("application/apply-patch");
+    if *method == Method::PATCH && apply && manager.is_empty() {
+        let text = "Required value: is required for apply patch";
+        return refuse(Cause::new("FieldValueRequired", "fieldManager", text));
+    }
+    if *method == Method::PATCH && !apply && !call.query.get("force").is_empty() {
+        let text = "Forbidden: may not be specified for non-apply patch";
+        return refuse(Cause::new("FieldValueForbidden", "force", text));
+    }
+    Ok(())
+}
+
+/// Adds the call's warnings to an answer.
+fn warn(call: &Call<'_>, mut answer: Response<Body>) -> Response<Body> {
+    for text in call.warnings.lock().iter() {
+        let quoted = format!("299 - {}", Value::from(text.as_str()));
+        if let Ok(value) = http::HeaderValue::from_str(&quoted) {
+            answer.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    answer
+}
+
+async fn route(call: &Call<'_>, parts: &Parts) -> ApiResult<Response<Body>> {
+    let (server, kind, target, query) = (call.server, call.kind, call.target, call.query);
     let named = !target.name.is_empty();
     match (target.subresource.as_str(), &parts.method) {
         ("", &Method::GET) if named || !query.flag("watch") => {
             let answer = if named {
-                read::get(&call)?
+                read::get(call)?
             } else {
-                read::list(&call)?
+                read::list(call)?
             };
             let accept = parts.headers.get(http::header::ACCEPT);
             let accept = accept.and_then(|v| v.to_str().ok()).unwrap_or_default();
             let now = server.0.options.clock.now();
-            crate::table::convert(&kind, accept, query.get("includeObject"), now, answer).await
+            crate::table::convert(kind, accept, query.get("includeObject"), now, answer).await
         }
-        ("", &Method::GET) => watch::watch(&call),
-        ("", &Method::POST) if !named => create::create(&call).await,
-        ("", &Method::DELETE) if named => delete::delete(&call).await,
-        ("", &Method::DELETE) => delete::collection(&call).await,
-        ("eviction", &Method::POST) if kind.plural == "pods" => evict::evict(&call).await,
-        ("status", &Method::GET) if kind.status => read::get(&call),
-        ("scale", &Method::GET) if kind.scale.is_some() => update::get_scale(&call),
+        ("", &Method::GET) => watch::watch(call),
+        ("", &Method::POST) if !named => create::create(call).await,
+        ("", &Method::DELETE) if named => delete::delete(call).await,
+        ("", &Method::DELETE) => delete::collection(call).await,
+        ("eviction", &Method::POST) if kind.plural == "pods" => evict::evict(call).await,
+        ("status", &Method::GET) if kind.status => read::get(call),
+        ("scale", &Method::GET) if kind.scale.is_some() => update::get_scale(call),
         ("scale", &Method::PUT | &Method::PATCH) if kind.scale.is_some() => {
-            update::put_scale(&call, &parts.method).await
+            update::put_scale(call, &parts.method).await
         }
         ("" | "status", &Method::PUT | &Method::PATCH)
             if named && (target.subresource.is_empty() || kind.status) =>
         {
-            update::write(&call, &parts.method).await
+            update::write(call, &parts.method).await
         }
         ("", _) => Err(ApiError::method()),
         ("status", _) if kind.status => Err(ApiError::method()),
@@ -146,10 +202,15 @@ pub(crate) async fn dispatch(
     }
 }
 
-/// What Kubernetes answers, as plain text, where nothing is served.
+/// What Kubernetes answers where nothing is served.
 fn page_not_found() -> Response<Body> {
-    let mut response = Response::new(Body::from("404 page not found\n"));
-    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    plain(404, "404 page not found\n")
+}
+
+/// An answer in plain text.
+fn plain(code: u16, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
     let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
     response
         .headers_mut()
@@ -160,25 +221,119 @@ fn page_not_found() -> Response<Body> {
 impl Call<'_> {
     /// Fills in what the schema defaults.
     pub(crate) fn defaults(&self, object: &mut Value) {
-        if let Some(schema) = &self.kind.schema {
-            crate::fields::defaults(schema, object);
+        if self.kind.custom {
+            fleetwright_schema::default::apply(&self.kind.compiled, object);
+        }
+    }
+
+    /// Who writes: the field manager, or else the client's name.
+    pub(crate) fn writer<'a>(&'a self, api_version: &'a str, now: &'a str) -> Writer<'a> {
+        let manager = match self.query.get("fieldManager") {
+            "" => self.agent,
+            manager => manager,
+        };
+        let subresource = self.target.subresource.as_str();
+        Writer {
+            manager,
+            api_version,
+            subresource,
+            now,
         }
     }
 
     /// Notes who wrote which fields.
     pub(crate) fn manage(&self, live: &Value, object: &mut Value) {
-        let manager = match self.query.get("fieldManager") {
-            "" => self.agent,
-            manager => manager,
+        let (version, now) = (self.kind.api_version(), self.server.now());
+        managed::update(
+            &self.kind.compiled,
+            live,
+            object,
+            &self.writer(&version, &now),
+        );
+    }
+
+    /// Drops what the schema does not know, and warns of it or refuses it as the request wishes.
+    pub(crate) fn known_fields(&self, object: &mut Value, duplicates: &[String]) -> ApiResult<()> {
+        let unknown = fleetwright_schema::prune::prune(&self.kind.compiled, object);
+        let mode = self.query.get("fieldValidation");
+        if mode == "Ignore" || (unknown.is_empty() && duplicates.is_empty()) {
+            return Ok(());
+        }
+        let twice = duplicates
+            .iter()
+            .map(|path| format!("duplicate field \"{path}\""));
+        let texts: Vec<String> = twice
+            .chain(
+                unknown
+                    .iter()
+                    .map(|path| format!("unknown field \"{path}\"")),
+            )
+            .collect();
+        if mode == "Strict" {
+            let (kind, version) = (&self.kind.kind, &self.kind.version);
+            return Err(ApiError::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
+                texts.join(", ")
+            )));
+        }
+        self.warnings.lock().extend(texts);
+        Ok(())
+    }
+
+    /// Refuses `errors` found before, and what the schema of a custom kind does not allow; `live` is what the object
+    /// replaces.
+    pub(crate) fn check(
+        &self,
+        object: &Value,
+        live: Option<&Value>,
+        mut errors: Vec<FieldError>,
+    ) -> ApiResult<()> {
+        let schema = &self.kind.compiled;
+        if self.kind.custom {
+            if self.target.subresource == "status" {
+                errors.extend(validate::status_values(schema, object, live));
+            } else {
+                errors.extend(validate::values(schema, object, live));
+            }
+            errors.extend(self.check_scale(object));
+            errors.extend(validate::structure(schema, object));
+            validate::rules(schema, object, live, &mut errors);
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let causes: Vec<Cause> = errors
+            .into_iter()
+            .map(|e| Cause::new(e.reason.as_str(), e.field, e.message))
+            .collect();
+        let name = crate::object::text(object, "name");
+        Err(ApiError::invalid(
+            &self.kind.group,
+            &self.kind.kind,
+            name,
+            &causes,
+        ))
+    }
+
+    /// The paths of the scale subresource must lead to numbers.
+    fn check_scale(&self, object: &Value) -> Option<FieldError> {
+        let field = match self.target.subresource.as_str() {
+            "status" => "statusReplicasPath",
+            _ => "specReplicasPath",
         };
-        let writer = crate::fields::Writer {
-            manager,
-            api_version: &self.kind.api_version(),
-            subresource: &self.target.subresource,
-            now: &self.server.now(),
+        let path = self.kind.scale.as_ref()?.get(field)?.as_str()?;
+        let found = object.pointer(&path.replace('.', "/"))?;
+        if found.is_null() || found.is_i64() {
+            return None;
+        }
+        let (shown, got) = match found {
+            Value::String(text) => (text.clone(), "string"),
+            Value::Bool(_) => (found.to_string(), "bool"),
+            Value::Number(_) => (found.to_string(), "float64"),
+            _ => (found.to_string(), "object"),
         };
-        let schema = self.kind.schema.as_ref().unwrap_or(&Value::Null);
-        crate::fields::update(schema, live, object, &writer);
+        let detail = format!("{path} accessor error: {shown} is of the type {got}, expected int64");
+        Some(FieldError::invalid(path, &0.into(), &detail))
     }
 
     pub(crate) fn dry_run(&self) -> bool {
@@ -201,14 +356,15 @@ impl Call<'_> {
             .ok_or_else(|| ApiError::not_found(self.kind, &self.target.name))
     }
 
-    /// The body as a value, from JSON or YAML.
-    pub(crate) fn value(&self) -> ApiResult<Value> {
+    /// The body as a value, from JSON or YAML, and the fields that stand in it twice.
+    pub(crate) fn value(&self) -> ApiResult<(Value, Vec<String>)> {
         let kind = &self.kind.kind;
-        let parsed: Result<Value, String> = match self.content_type {
+        let parsed = match self.content_type {
             "application/yaml" | "application/apply-patch+yaml" => std::str::from_utf8(&self.body)
                 .map_err(|e| e.to_string())
-                .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string())),
-            _ => serde_json::from_slice(&self.body).map_err(|e| e.to_string()),
+                .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string()))
+                .map(|value| (value, Vec::new())),
+            _ => crate::decode::json(&self.body).map_err(|e| e.to_string()),
         };
         parsed.map_err(|error| {
             ApiError::bad_request(format!(
@@ -217,17 +373,14 @@ impl Call<'_> {
         })
     }
 
-    /// The body as an object of the kind.
+    /// The body as an object of the kind, without fields that the kind has not.
     pub(crate) fn object(&self) -> ApiResult<Value> {
         if !matches!(self.content_type, "application/json" | "application/yaml") {
-            return Err(ApiError::new(
-                415,
-                "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-            ));
+            return Err(ApiError::media_type("application/json, application/yaml"));
         }
-        let object = self.value()?;
+        let (mut object, duplicates) = self.value()?;
         self.check_type(&object)?;
+        self.known_fields(&mut object, &duplicates)?;
         Ok(object)
     }
 
@@ -248,7 +401,7 @@ impl Call<'_> {
             )));
         }
         if kind != self.kind.kind {
-            let cause = crate::error::Cause::new(
+            let cause = Cause::new(
                 "FieldValueInvalid",
                 "kind",
                 format!("Invalid value: \"{kind}\": must be {}", self.kind.kind),
@@ -256,8 +409,13 @@ impl Call<'_> {
             let name = crate::object::text(object, "name");
             return Err(ApiError::invalid(&self.kind.group, kind, name, &[cause]));
         }
-        if !object["metadata"].is_object() && !object["metadata"].is_null() {
-            return Err(ApiError::bad_request("metadata must be an object"));
+        if let Some(node) = self.kind.compiled.root().child("metadata")
+            && let Some(fault) = typed::mistyped(node, &object["metadata"], "metadata").first()
+        {
+            return Err(ApiError::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: {fault}",
+                self.kind.version
+            )));
         }
         Ok(())
     }

@@ -5,10 +5,11 @@
 
 mod auth;
 mod core_kinds;
+mod core_schemas;
 mod crd;
+mod decode;
 mod discovery;
 mod error;
-mod fields;
 mod gc;
 mod handlers;
 mod object;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use fleetwright_schema::Schema;
 use serde_json::Value;
 
 /// One version of one kind.
@@ -25,7 +26,10 @@ pub(crate) struct Kind {
     pub(crate) custom: bool,
     pub(crate) selectable: Vec<String>,
     pub(crate) columns: Vec<Value>,
+    /// The OpenAPI schema, as it is published.
     pub(crate) schema: Option<Value>,
+    /// The same, compiled; one that keeps everything when there is none.
+    pub(crate) compiled: Schema,
 }
 
 impl Kind {

@@ -56,7 +56,7 @@ fn frame(kind: &Kind, from: &Value) -> Value {
     }
     let mut metadata = json!({"resourceVersion": from["resourceVersion"]});
     for field in ["continue", "remainingItemCount"] {
-        if !from[field].is_null() {
+        if !from[field].is_null() && from[field] != "" {
             metadata[field] = from[field].clone();
         }
     }
@@ -124,7 +124,7 @@ fn row(kind: &Kind, object: &Value, include: &str, now: Timestamp) -> Value {
     }
     let mut row = json!({"cells": cells});
     match include {
-        "None" => {}
+        "None" => row["object"] = Value::Null,
         "Object" => row["object"] = object.clone(),
         _ => {
             row["object"] = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]});

@@ -201,36 +201,41 @@ pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
     }
 }
 
-/// The configuration's order holds for its items; items that only `live` has keep their place among the shared ones.
+/// The configuration's order holds for its items. Items that only `live` has keep their place: each comes before the
+/// configuration's items that are not older than it.
 fn merge_lists(node: &Node, live: &[Value], config: &[Value]) -> Value {
     let wanted: Vec<PathElement> = config.iter().map(|item| element(node, item)).collect();
     let olds: Vec<PathElement> = live.iter().map(|item| element(node, item)).collect();
-    let old_at = |at: &PathElement| olds.iter().position(|o| o == at).and_then(|i| live.get(i));
+    let mut shared = wanted.iter().filter(|at| olds.contains(at)).peekable();
     let mut out = Vec::with_capacity(live.len().max(config.len()));
-    let mut next_live = 0;
+    let mut left = olds.iter().zip(live).peekable();
     for (at, item) in wanted.iter().zip(config) {
-        // Live-only items that stand before this shared item stay before it.
-        if let Some(place) = olds.iter().position(|o| o == at)
-            && place >= next_live
-        {
-            out.extend(alone(&olds, live, &wanted, next_live..place));
-            next_live = place + 1;
+        while let Some((old, value)) = left.peek().copied() {
+            if !wanted.contains(old) {
+                out.push(value.clone());
+            } else if Some(&old) == shared.peek() && old != at {
+                // The next shared item: what is new in the configuration comes before it.
+                break;
+            }
+            left.next();
+            if old == at {
+                break;
+            }
         }
-        out.push(old_at(at).map_or_else(|| item.clone(), |old| merge(items(node), old, item)));
+        if shared.peek() == Some(&at) {
+            shared.next();
+        }
+        let before = olds
+            .iter()
+            .position(|old| old == at)
+            .and_then(|i| live.get(i));
+        out.push(before.map_or_else(|| item.clone(), |old| merge(items(node), old, item)));
     }
-    out.extend(alone(&olds, live, &wanted, next_live..live.len()));
+    out.extend(
+        left.filter(|(old, _)| !wanted.contains(old))
+            .map(|(_, value)| value.clone()),
+    );
     Value::Array(out)
-}
-
-fn alone<'a>(
-    olds: &'a [PathElement],
-    live: &'a [Value],
-    wanted: &'a [PathElement],
-    range: std::ops::Range<usize>,
-) -> impl Iterator<Item = Value> + 'a {
-    range
-        .filter(|i| olds.get(*i).is_some_and(|o| !wanted.contains(o)))
-        .filter_map(|i| live.get(i).cloned())
 }
 
 /// `value` without the fields of `set`, each with all below it.
@@ -294,11 +299,19 @@ pub fn with_named_fields(node: &Node, set: &FieldSet) -> FieldSet {
 #[must_use]
 pub fn faults(node: &Node, value: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    check(node, value, "", &mut out);
+    check(node, value, "", true, &mut out);
     out
 }
 
-fn check(node: &Node, value: &Value, path: &str, out: &mut Vec<String>) {
+/// The wrong types among them, with paths that begin with `prefix`.
+#[must_use]
+pub fn mistyped(node: &Node, value: &Value, prefix: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    check(node, value, prefix, false, &mut out);
+    out
+}
+
+fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<String>) {
     let got = match value {
         Value::Null => return,
         Value::Bool(_) => "bool",
@@ -321,10 +334,10 @@ fn check(node: &Node, value: &Value, path: &str, out: &mut Vec<String>) {
     }
     match value {
         Value::Object(map) => {
-            let open = node.preserve_unknown || node.additional.is_some();
+            let open = !strict || node.preserve_unknown || node.additional.is_some();
             for (name, value) in map {
                 match node.child(name) {
-                    Some(known) => check(known, value, &format!("{path}.{name}"), out),
+                    Some(known) => check(known, value, &format!("{path}.{name}"), strict, out),
                     None if open => {}
                     None => out.push(format!("{path}.{name}: field not declared in schema")),
                 }
@@ -333,7 +346,7 @@ fn check(node: &Node, value: &Value, path: &str, out: &mut Vec<String>) {
         Value::Array(list) => {
             let mut seen = std::collections::BTreeSet::new();
             for (i, item) in list.iter().enumerate() {
-                if let ListType::Map(keys) = &node.list_type {
+                if strict && let ListType::Map(keys) = &node.list_type {
                     let schema = items(node);
                     let has = |key: &String| {
                         item.get(key).is_some()
@@ -356,10 +369,10 @@ fn check(node: &Node, value: &Value, path: &str, out: &mut Vec<String>) {
                 } else {
                     at.to_string()
                 };
-                if !atomic && !seen.insert(at) {
+                if strict && !atomic && !seen.insert(at) {
                     out.push(format!("{path}: duplicate entries for key {text}"));
                 }
-                check(items(node), item, &format!("{path}{text}"), out);
+                check(items(node), item, &format!("{path}{text}"), strict, out);
             }
         }
         _ => {}

@@ -1,6 +1,7 @@
 //! Create.
 
 use axum::body::Body;
+use fleetwright_schema::FieldError;
 use fleetwright_store::{Error as StoreError, Op};
 use http::Response;
 use serde_json::{Value, json};
@@ -17,11 +18,15 @@ pub(crate) async fn create(call: &Call<'_>) -> ApiResult<Response<Body>> {
     }
     let object = call.object()?;
     call.check_namespace(&object)?;
-    insert(call, object).await
+    insert(call, object, false).await
 }
 
-/// Stores a new object, from a create or an apply.
-pub(crate) async fn insert(call: &Call<'_>, mut object: Value) -> ApiResult<Response<Body>> {
+/// Stores a new object, from a create, or from an apply that made its managed fields.
+pub(crate) async fn insert(
+    call: &Call<'_>,
+    mut object: Value,
+    applied: bool,
+) -> ApiResult<Response<Body>> {
     let (kind, server) = (call.kind, call.server);
     let prefix = text(&object, "generateName").to_owned();
     let generated = text(&object, "name").is_empty() && !prefix.is_empty();
@@ -35,7 +40,6 @@ pub(crate) async fn insert(call: &Call<'_>, mut object: Value) -> ApiResult<Resp
         ));
     }
     check_namespace_exists(call, &name)?;
-    check_name(call, &name)?;
     let now = server.now();
     {
         let mut meta = meta(&mut object);
@@ -68,8 +72,11 @@ pub(crate) async fn insert(call: &Call<'_>, mut object: Value) -> ApiResult<Resp
     }
     call.defaults(&mut object);
     prepare(call, &mut object)?;
-    meta(&mut object).remove("managedFields");
-    call.manage(&Value::Null, &mut object);
+    call.check(&object, None, check_name(call, &name).into_iter().collect())?;
+    if !applied {
+        meta(&mut object).remove("managedFields");
+        call.manage(&Value::Null, &mut object);
+    }
     if call.dry_run() {
         return Ok(respond(201, &object));
     }
@@ -126,17 +133,13 @@ fn check_namespace_exists(call: &Call<'_>, name: &str) -> ApiResult<()> {
     Err(ApiError::forbidden(&kind.group, &kind.plural, name, &why).with_causes(&[cause]))
 }
 
-fn check_name(call: &Call<'_>, name: &str) -> ApiResult<()> {
+fn check_name(call: &Call<'_>, name: &str) -> Option<FieldError> {
     let kind = call.kind;
-    let refuse = |reason, message: String| {
-        let cause = Cause::new(reason, "metadata.name", message);
-        Err(ApiError::invalid(&kind.group, &kind.kind, name, &[cause]))
-    };
     if name.is_empty() {
-        return refuse(
-            "FieldValueRequired",
-            "Required value: name or generateName is required".to_owned(),
-        );
+        return Some(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     }
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let label = kind.plural == "namespaces";
@@ -148,17 +151,14 @@ fn check_name(call: &Call<'_>, name: &str) -> ApiResult<()> {
             .split('.')
             .all(|part| part.starts_with(edge) && part.ends_with(edge));
     if good {
-        return Ok(());
+        return None;
     }
     let text = if label {
         "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
     } else {
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
     };
-    refuse(
-        "FieldValueInvalid",
-        format!("Invalid value: \"{name}\": {text}"),
-    )
+    Some(FieldError::invalid("metadata.name", &name.into(), text))
 }
 
 /// What is done to every object before it is stored: what single core kinds fill in.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use crate::ApiServer;
-use crate::error::{ApiError, ApiResult, respond};
+use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::object::{deleting, encode, finalizers, meta, set_finalizers, text};
 use crate::registry::Kind;
 
@@ -64,11 +64,28 @@ fn options(call: &Call<'_>) -> ApiResult<Value> {
     let mut options = if call.body.is_empty() {
         json!({})
     } else {
-        call.value()?
+        call.value()?.0
     };
     let policy = call.query.get("propagationPolicy");
     if !policy.is_empty() {
         options["propagationPolicy"] = policy.into();
+    }
+    let policy = &options["propagationPolicy"];
+    if !policy.is_null()
+        && !["", "Foreground", "Background", "Orphan"]
+            .iter()
+            .any(|p| policy == p)
+    {
+        let text = format!(
+            "Unsupported value: {policy}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+        );
+        let cause = Cause::new("FieldValueNotSupported", "propagationPolicy", text);
+        return Err(ApiError::invalid(
+            "meta.k8s.io",
+            "DeleteOptions",
+            "",
+            &[cause],
+        ));
     }
     Ok(options)
 }

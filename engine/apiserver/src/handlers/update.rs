@@ -1,6 +1,8 @@
 //! Update and patch, of objects, their status and their scale.
 
 use axum::body::Body;
+use fleetwright_schema::managed::{self, ApplyError};
+use fleetwright_schema::patch::{self, PatchError};
 use fleetwright_store::{Error as StoreError, Op};
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -12,51 +14,172 @@ use crate::object::{deleting, encode, finalizers, meta, text};
 /// How often a write without a version of its own is tried against concurrent writers.
 const ATTEMPTS: usize = 32;
 
+/// How a request changes an object.
+enum Change {
+    Replace(Value),
+    JsonPatch(Value),
+    MergePatch(Value),
+    StrategicMergePatch(Value),
+    Apply(Value),
+}
+
+impl Change {
+    fn read(call: &Call<'_>, method: &Method) -> ApiResult<Self> {
+        if method == Method::PUT {
+            let body = call.object()?;
+            call.check_namespace(&body)?;
+            check_name(call, &body)?;
+            return Ok(Self::Replace(body));
+        }
+        match call.content_type {
+            "application/json-patch+json" => Ok(Self::JsonPatch(call.value()?.0)),
+            "application/merge-patch+json" => Ok(Self::MergePatch(call.value()?.0)),
+            "application/strategic-merge-patch+json" if !call.kind.custom => {
+                Ok(Self::StrategicMergePatch(call.value()?.0))
+            }
+            "application/apply-patch+yaml" => Ok(Self::Apply(configuration(call)?)),
+            _ => Err(ApiError::media_type(
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )),
+        }
+    }
+
+    /// The resource version that the request insists on; empty for any.
+    fn version<'a>(&'a self, object: &'a Value) -> &'a str {
+        match self {
+            Self::Replace(_) => text(object, "resourceVersion"),
+            Self::JsonPatch(_) => "",
+            Self::MergePatch(body) | Self::StrategicMergePatch(body) | Self::Apply(body) => {
+                text(body, "resourceVersion")
+            }
+        }
+    }
+
+    /// What `live` becomes.
+    fn to(&self, call: &Call<'_>, live: &Value) -> ApiResult<Value> {
+        let mut object = live.clone();
+        match self {
+            Self::Replace(body) => return Ok(body.clone()),
+            Self::Apply(body) => return applied(call, live, body),
+            Self::JsonPatch(body) => patch::json(&mut object, body).map_err(refused)?,
+            Self::MergePatch(body) => patch::merge(&mut object, body),
+            Self::StrategicMergePatch(body) => {
+                object =
+                    patch::strategic(call.kind.compiled.root(), live, body).map_err(refused)?;
+            }
+        }
+        call.check_type(&object)?;
+        call.known_fields(&mut object, &[])?;
+        Ok(object)
+    }
+}
+
+fn refused(error: PatchError) -> ApiError {
+    match error {
+        PatchError::Malformed(text) => ApiError::bad_request(text),
+        PatchError::Unfit(text) => ApiError::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {text}"),
+        ),
+    }
+}
+
+/// The body of an apply, without what this request does not apply.
+fn configuration(call: &Call<'_>) -> ApiResult<Value> {
+    let (mut body, _) = call.value()?;
+    let (version, kind) = (call.kind.api_version(), call.kind.kind.as_str());
+    if !body.is_object() || body["apiVersion"] != version.as_str() || body["kind"] != kind {
+        let got = |field: &str| body[field].as_str().unwrap_or_default();
+        return Err(ApiError::bad_request(format!(
+            "invalid object type: {}, Kind={}",
+            got("apiVersion"),
+            got("kind")
+        )));
+    }
+    check_name(call, &body)?;
+    call.check_namespace(&body)?;
+    if !body["metadata"]["managedFields"].is_null() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    if let Some(map) = body.as_object_mut() {
+        if call.target.subresource == "status" {
+            map.retain(|name, _| {
+                matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+            });
+            if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.retain(|name, _| {
+                    matches!(name.as_str(), "name" | "namespace" | "resourceVersion")
+                });
+            }
+        } else if call.kind.status {
+            map.remove("status");
+        }
+    }
+    Ok(body)
+}
+
+fn check_name(call: &Call<'_>, object: &Value) -> ApiResult<()> {
+    let (name, wanted) = (text(object, "name"), call.target.name.as_str());
+    if name == wanted {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the name of the object ({name}) does not match the name on the URL ({wanted})"
+    )))
+}
+
+fn applied(call: &Call<'_>, live: &Value, body: &Value) -> ApiResult<Value> {
+    let (version, now) = (call.kind.api_version(), call.server.now());
+    let writer = call.writer(&version, &now);
+    let force = call.query.flag("force");
+    managed::apply(&call.kind.compiled, live, body, &writer, force).map_err(|error| match error {
+        ApplyError::Untyped(_) => ApiError::bad_request(error.to_string()),
+        ApplyError::Conflicts(ref conflicts) => {
+            let causes: Vec<Cause> = conflicts
+                .iter()
+                .map(|c| {
+                    let text = format!("conflict with {}", c.manager);
+                    Cause::new("FieldManagerConflict", c.field.as_str(), text)
+                })
+                .collect();
+            ApiError::new(409, "Conflict", error.to_string()).with_causes(&causes)
+        }
+    })
+}
+
 pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
     let name = call.target.name.as_str();
-    let patch = method == Method::PATCH;
-    let body = if patch {
-        check_patch_type(call)?;
-        call.value()?
-    } else {
-        let body = call.object()?;
-        call.check_namespace(&body)?;
-        body
-    };
+    let change = Change::read(call, method)?;
     for _ in 0..ATTEMPTS {
-        let (live, revision) = call.live()?;
-        let mut object = if patch {
-            let mut object = live.clone();
-            merge(&mut object, &body);
-            call.check_type(&object)?;
-            object
-        } else {
-            body.clone()
+        let (live, revision) = match (call.live(), &change) {
+            (Ok(found), _) => found,
+            (Err(_), Change::Apply(body)) if call.target.subresource.is_empty() => {
+                if !text(body, "resourceVersion").is_empty() {
+                    return Err(ApiError::modified(call.kind, name));
+                }
+                let object = applied(call, &Value::Null, body)?;
+                match super::create::insert(call, object, true).await {
+                    // Somebody else was faster: apply to what they made.
+                    Err(error) if error.code() == 409 && call.live().is_ok() => continue,
+                    answer => return answer,
+                }
+            }
+            (Err(error), _) => return Err(error),
         };
-        let version = text(if patch { &body } else { &object }, "resourceVersion").to_owned();
-        if version.is_empty() && !patch && call.kind.custom {
-            let cause = Cause::new(
-                "FieldValueInvalid",
-                "metadata.resourceVersion",
-                "Invalid value: 0: must be specified for an update",
-            );
-            return Err(ApiError::invalid(
-                &call.kind.group,
-                &call.kind.plural,
-                name,
-                &[cause],
-            ));
+        let mut object = change.to(call, &live)?;
+        let version = change.version(&object).to_owned();
+        if version.is_empty() && matches!(change, Change::Replace(_)) && call.kind.custom {
+            let text = "Invalid value: 0: must be specified for an update";
+            let cause = Cause::new("FieldValueInvalid", "metadata.resourceVersion", text);
+            let (group, plural) = (&call.kind.group, &call.kind.plural);
+            return Err(ApiError::invalid(group, plural, name, &[cause]));
         }
         if !version.is_empty() && version != revision.to_string() {
             return Err(ApiError::modified(call.kind, name));
         }
-        if text(&object, "name") != name {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({name})",
-                text(&object, "name")
-            )));
-        }
-        finish(call, &live, &mut object)?;
+        check_name(call, &object)?;
+        finish(call, &live, &mut object, matches!(change, Change::Apply(_)))?;
         match store(call, &live, object, revision).await? {
             Some(answer) => return Ok(answer),
             None if !version.is_empty() => return Err(ApiError::modified(call.kind, name)),
@@ -66,41 +189,13 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
     Err(ApiError::modified(call.kind, name))
 }
 
-fn check_patch_type(call: &Call<'_>) -> ApiResult<()> {
-    let merge = call.content_type == "application/merge-patch+json"
-        || (call.content_type == "application/strategic-merge-patch+json" && !call.kind.custom);
-    if merge {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        415,
-        "UnsupportedMediaType",
-        "the body of the request was in an unknown format - accepted media types include: application/merge-patch+json",
-    ))
-}
-
-/// JSON merge patch, RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    if let Value::Object(map) = target {
-        for (field, value) in fields {
-            if value.is_null() {
-                map.remove(field);
-            } else {
-                merge(map.entry(field.as_str()).or_insert(Value::Null), value);
-            }
-        }
-    }
-}
-
-/// Puts back what a request may not change, and counts the generation.
-pub(crate) fn finish(call: &Call<'_>, live: &Value, object: &mut Value) -> ApiResult<()> {
+/// Puts back what a request may not change, and counts the generation. What an apply made has its managed fields already.
+pub(crate) fn finish(
+    call: &Call<'_>,
+    live: &Value,
+    object: &mut Value,
+    applied: bool,
+) -> ApiResult<()> {
     let (kind, name) = (call.kind, call.target.name.as_str());
     let uid = text(object, "uid");
     if !uid.is_empty() && uid != text(live, "uid") {
@@ -112,10 +207,12 @@ pub(crate) fn finish(call: &Call<'_>, live: &Value, object: &mut Value) -> ApiRe
     }
     if call.target.subresource == "status" {
         let status = object["status"].take();
-        let finalizers = live["metadata"].clone();
+        let managed = object["metadata"]["managedFields"].take();
         *object = live.clone();
-        object["metadata"] = finalizers;
         object["status"] = status;
+        if applied {
+            object["metadata"]["managedFields"] = managed;
+        }
     } else if kind.status && kind.custom {
         object["status"] = live["status"].clone();
     }
@@ -142,7 +239,11 @@ pub(crate) fn finish(call: &Call<'_>, live: &Value, object: &mut Value) -> ApiRe
     }
     call.defaults(object);
     super::create::prepare(call, object)?;
-    call.manage(live, object);
+    check_immutable(call, live, object)?;
+    call.check(object, Some(live), Vec::new())?;
+    if !applied {
+        call.manage(live, object);
+    }
     if kind.generation || kind.custom {
         let differs = |a: &Value, b: &Value| {
             a.as_object().into_iter().flatten().any(|(field, value)| {
@@ -161,10 +262,44 @@ pub(crate) fn finish(call: &Call<'_>, live: &Value, object: &mut Value) -> ApiRe
                 "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{\"{new}\"}}"
             );
             let cause = Cause::new("FieldValueForbidden", "metadata.finalizers", text);
-            return Err(ApiError::invalid(&kind.group, &kind.kind, name, &[cause]));
+            // Custom kinds are checked twice, and say so twice.
+            let causes = vec![cause; if kind.custom { 2 } else { 1 }];
+            return Err(ApiError::invalid(&kind.group, &kind.kind, name, &causes));
         }
     }
     Ok(())
+}
+
+/// Refuses changes of what single core kinds keep for ever.
+fn check_immutable(call: &Call<'_>, live: &Value, object: &Value) -> ApiResult<()> {
+    let forbidden = match (call.kind.group.as_str(), call.kind.plural.as_str()) {
+        ("", "secrets" | "configmaps") if live["immutable"] == true => {
+            ["data", "binaryData", "immutable"]
+                .into_iter()
+                .find(|field| object[*field] != live[*field])
+                .map(|field| (field, "field is immutable when `immutable` is set"))
+        }
+        ("", "nodes")
+            if live["spec"]["providerID"]
+                .as_str()
+                .is_some_and(|id| !id.is_empty()) =>
+        {
+            let changed = object["spec"]["providerID"] != live["spec"]["providerID"];
+            let text = "node updates may not change providerID except from \"\" to valid";
+            changed.then_some(("spec.providerID", text))
+        }
+        _ => None,
+    };
+    let Some((field, text)) = forbidden else {
+        return Ok(());
+    };
+    let cause = Cause::new("FieldValueForbidden", field, format!("Forbidden: {text}"));
+    Err(ApiError::invalid(
+        &call.kind.group,
+        &call.kind.kind,
+        &call.target.name,
+        &[cause],
+    ))
 }
 
 /// Stores what changed; `None` when somebody else was faster.
@@ -244,12 +379,12 @@ pub(crate) fn get_scale(call: &Call<'_>) -> ApiResult<Response<Body>> {
 }
 
 pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
-    let body = call.value()?;
+    let (body, _) = call.value()?;
     for _ in 0..ATTEMPTS {
         let (live, revision) = call.live()?;
         let mut scale = scale_of(call, &live);
         if method == Method::PATCH {
-            merge(&mut scale, &body);
+            patch::merge(&mut scale, &body);
         } else {
             scale = body.clone();
         }
@@ -278,7 +413,7 @@ pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Res
             slot = &mut slot[part];
         }
         *slot = replicas.into();
-        finish(call, &live, &mut object)?;
+        finish(call, &live, &mut object, false)?;
         if store(call, &live, object, revision).await?.is_some() {
             let shown = if call.dry_run() { live } else { call.live()?.0 };
             return Ok(respond(200, &scale_of(call, &shown)));

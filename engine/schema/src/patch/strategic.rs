@@ -54,19 +54,23 @@ pub fn strategic(node: &Node, live: &Value, patch: &Value) -> Result<Value, Patc
         };
         out.insert(name.clone(), merged);
     }
-    for (name, order) in fields {
-        if let Some(list) = name.strip_prefix(ORDER)
-            && let (Some(order), Some(Value::Array(have))) = (order.as_array(), out.get_mut(list))
+    for (name, list) in fields {
+        let name = name.strip_prefix(ORDER).unwrap_or(name);
+        let child = node.child(name).unwrap_or_else(|| none());
+        let order = fields.get(&format!("{ORDER}{name}")).unwrap_or(list);
+        if let (true, Some(order), Some(Value::Array(have))) =
+            (child.patch.merge, order.as_array(), out.get_mut(name))
         {
-            let key = node.child(list).and_then(|n| n.patch.merge_key.as_deref());
-            let same = |a: &Value, b: &Value| key.map_or(a == b, |key| a.get(key) == b.get(key));
-            // Items that the order does not name stay behind those that it names.
-            have.sort_by_key(|item| {
-                order
-                    .iter()
-                    .position(|o| same(o, item))
-                    .unwrap_or(usize::MAX)
-            });
+            let before = live
+                .get(name)
+                .and_then(Value::as_array)
+                .map_or(&[][..], Vec::as_slice);
+            *have = ordered(
+                child.patch.merge_key.as_deref(),
+                before,
+                order,
+                std::mem::take(have),
+            );
         }
     }
     Ok(Value::Object(out))
@@ -121,6 +125,30 @@ fn list(node: &Node, have: &[Value], items: &[Value]) -> Result<Value, PatchErro
         }
     }
     Ok(out.into())
+}
+
+/// Puts items that `order` names in its order, and the others, which only the server has, at their old place among them:
+/// before the first named item that stood behind them.
+fn ordered(key: Option<&str>, before: &[Value], order: &[Value], items: Vec<Value>) -> Vec<Value> {
+    let same = |a: &Value, b: &Value| key.map_or(a == b, |key| a.get(key) == b.get(key));
+    let place = |list: &[Value], item: &Value| list.iter().position(|have| same(have, item));
+    let (mut named, rest): (Vec<Value>, Vec<Value>) = items
+        .into_iter()
+        .partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
+    let mut out = Vec::new();
+    while let (Some(left), Some(right)) = (named.peek(), rest.peek()) {
+        let left_first = place(before, left)
+            .is_none_or(|left| place(before, right).is_some_and(|right| left < right));
+        out.extend(if left_first {
+            named.next()
+        } else {
+            rest.next()
+        });
+    }
+    out.extend(named.chain(rest));
+    out
 }
 
 /// A value without directives.

@@ -48,7 +48,7 @@ fn strategic_patches_merge_lists_by_key() {
         &json!({"metadata": {"finalizers": ["b"]}}),
     )
     .unwrap();
-    assert_eq!(got["metadata"]["finalizers"], json!(["a", "b"]));
+    assert_eq!(got["metadata"]["finalizers"], json!(["b", "a"]));
     let got = strategic(
         schema().root(),
         &live,

@@ -1,0 +1,135 @@
+//! Bodies: JSON that remembers fields given twice, and YAML.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// Reads JSON; of a field that stands twice the last holds, and its path is reported, such as `spec.replicas`.
+///
+/// # Errors
+/// What the parser says.
+pub(crate) fn json(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+    let mut duplicates = Vec::new();
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let place = Place {
+        path: &mut String::new(),
+        duplicates: &mut duplicates,
+    };
+    let value = place.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok((value, duplicates))
+}
+
+struct Place<'a> {
+    path: &'a mut String,
+    duplicates: &'a mut Vec<String>,
+}
+
+impl Place<'_> {
+    /// The place of a field, and the length of the path before it.
+    fn below(&mut self, separator: &str, name: &str) -> (usize, Place<'_>) {
+        let length = self.path.len();
+        self.path.push_str(separator);
+        self.path.push_str(name);
+        (
+            length,
+            Place {
+                path: self.path,
+                duplicates: self.duplicates,
+            },
+        )
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Place<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Place<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        serde_json::Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("a number out of range"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Value, A::Error> {
+        let mut out = Vec::new();
+        loop {
+            let (length, place) = self.below("[", &format!("{}]", out.len()));
+            let item = seq.next_element_seed(place)?;
+            self.path.truncate(length);
+            match item {
+                Some(item) => out.push(item),
+                None => return Ok(out.into()),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let dot = if self.path.is_empty() { "" } else { "." };
+            let (length, place) = self.below(dot, &name);
+            if out.contains_key(&name) {
+                place.duplicates.push(place.path.clone());
+            }
+            let value = map.next_value_seed(place)?;
+            self.path.truncate(length);
+            out.insert(name, value);
+        }
+        Ok(out.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn fields_given_twice_are_named() {
+        let text = br#"{"a": {"b": 1, "b": [1.5, null, -2]}, "c": [{"d": "x", "d": true}]}"#;
+        let (value, twice) = super::json(text).unwrap();
+        assert_eq!(
+            value,
+            json!({"a": {"b": [1.5, null, -2]}, "c": [{"d": true}]})
+        );
+        assert_eq!(twice, ["a.b", "c[0].d"]);
+        assert!(super::json(b"{} {}").is_err());
+        assert!(super::json(b"{").is_err());
+    }
+}
