@@ -125,6 +125,31 @@ fn a_status_is_named_relative_to_itself() {
     );
 }
 
+#[test]
+fn rules_of_the_recorded_kind() {
+    let schema = gadget();
+    let object = |spec: Value| json!({"metadata":{"name":"a"},"spec":spec});
+    let check = |spec: Value, old: Option<Value>| {
+        lines(&validate(&schema, &object(spec), old.map(object).as_ref()))
+    };
+    let spec = |replicas: u32, size: &str, zone: &str| json!({"replicas":replicas,"size":size,"zone":zone,"template":{"image":"i"}});
+    assert_eq!(
+        check(json!({"template":{"image":"img:1"}}), None),
+        [
+            "spec: Invalid value: \"object\": no such key: replicas evaluating rule: more than 50 replicas need size large"
+        ]
+    );
+    assert_eq!(
+        check(spec(60, "small", "a"), None),
+        ["spec: Invalid value: \"object\": more than 50 replicas need size large"]
+    );
+    assert_eq!(check(spec(60, "large", "a"), None), Vec::<String>::new());
+    assert_eq!(
+        check(spec(1, "small", "b"), Some(spec(1, "small", "a"))),
+        ["spec.zone: Invalid value: \"string\": zone is immutable"]
+    );
+}
+
 /// One property `x` with a schema and a value; the errors.
 fn property(schema: Value, value: Value) -> Vec<String> {
     let schema = Schema::from_openapi(&json!({"type":"object","properties":{"x":schema}})).unwrap();

@@ -1,0 +1,223 @@
+//! All rules of a schema on one value.
+
+use super::Rule;
+use super::convert::{below, old_to_cel, to_cel};
+use super::cost::{PER_CALL, PER_OBJECT, estimate};
+use super::evaluate::{Scope, optional};
+use crate::error::FieldError;
+use crate::structural::{Node, Type};
+use crate::validate::Old;
+use kube_cel::cel::Value as Cel;
+use serde_json::Value;
+
+/// The longest text that a `messageExpression` may give, in bytes.
+const MAX_MESSAGE: usize = 5 * 1024;
+
+const OUT_OF_BUDGET: &str =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
+
+/// Everything that the rules refuse, from the root downwards.
+pub(crate) fn check(schema: &Node, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut run = Run {
+        path: String::new(),
+        budget: PER_OBJECT,
+        stopped: false,
+        errors: Vec::new(),
+    };
+    run.node(schema, value, Old(old), None, true);
+    run.errors
+}
+
+struct Run {
+    path: String,
+    budget: u64,
+    /// Nothing more may be evaluated.
+    stopped: bool,
+    errors: Vec<FieldError>,
+}
+
+/// A value and the stored one that it stands for.
+type Pair<'a> = (&'a Value, &'a Value);
+
+impl Run {
+    /// `parent` is the nearest value around this one that has a stored counterpart.
+    fn node<'a>(
+        &mut self,
+        schema: &Node,
+        value: &'a Value,
+        old: Old<'a>,
+        parent: Option<Pair<'a>>,
+        resource: bool,
+    ) {
+        if self.stopped || !schema.has_rules || value.is_null() {
+            return;
+        }
+        let old = Old(old.0.filter(|o| !o.is_null()));
+        let nearest = old.0.map(|o| (value, o)).or(parent);
+        if !schema.rules.is_empty() {
+            self.rules(schema, value, old.0, nearest, resource);
+        }
+        let len = self.path.len();
+        match value {
+            Value::Object(map) => {
+                for (name, child) in map {
+                    let Some((node, in_map)) = below(schema, name) else {
+                        continue;
+                    };
+                    match (in_map, len) {
+                        (true, _) => self.path.push_str(&format!("[{name}]")),
+                        (false, 0) => self.path.push_str(name),
+                        (false, _) => self.path.push_str(&format!(".{name}")),
+                    }
+                    let old = old.key(schema, name);
+                    self.node(node, child, old, nearest, node.embedded_resource);
+                    self.path.truncate(len);
+                }
+            }
+            Value::Array(items) => {
+                let Some(node) = schema.items.as_deref().filter(|n| n.has_rules) else {
+                    return;
+                };
+                for (i, item) in items.iter().enumerate() {
+                    self.path.push_str(&format!("[{i}]"));
+                    let old = old.item(schema, item);
+                    self.node(node, item, old, nearest, node.embedded_resource);
+                    self.path.truncate(len);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn rules(
+        &mut self,
+        schema: &Node,
+        value: &Value,
+        old: Option<&Value>,
+        nearest: Option<Pair<'_>>,
+        resource: bool,
+    ) {
+        let mut scope = Scope::new();
+        scope.set("self", to_cel(schema, value, resource));
+        let old_cel = match old {
+            Some(old) if schema.rules.iter().any(|r| r.names_old_self()) => {
+                Some(old_to_cel(schema, old, value, resource))
+            }
+            _ => None,
+        };
+        for rule in &schema.rules {
+            if rule.expression.uses_old_self && old.is_none() && !rule.optional_old_self {
+                continue;
+            }
+            if rule.optional_old_self {
+                scope.set("oldSelf", optional(old_cel.clone()));
+            } else if let Some(old) = &old_cel {
+                scope.set("oldSelf", old.clone());
+            }
+            self.rule(schema, rule, &scope, (value, old), nearest);
+            if self.stopped {
+                return;
+            }
+        }
+    }
+
+    fn rule(
+        &mut self,
+        schema: &Node,
+        rule: &Rule,
+        scope: &Scope,
+        (value, old): (&Value, Option<&Value>),
+        nearest: Option<Pair<'_>>,
+    ) {
+        let kind = shown_type(schema.kind);
+        let here = if self.path.is_empty() {
+            "<nil>".to_owned()
+        } else {
+            self.path.clone()
+        };
+        let cost = estimate(&rule.expression.tree, value, old);
+        if cost > PER_CALL {
+            let detail = format!(
+                "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: {}",
+                rule.shown()
+            );
+            self.errors.push(FieldError::invalid(here, &kind, &detail));
+            self.stopped = true;
+            return;
+        }
+        if !self.spend(cost) {
+            self.errors
+                .push(FieldError::invalid(here, &kind, OUT_OF_BUDGET));
+            return;
+        }
+        let detail = match scope.evaluate(&rule.expression) {
+            Ok(Cel::Bool(true)) => return,
+            Ok(_) => None,
+            Err(error) if error == "no such overload" => Some(format!(
+                "'{error}': call arguments did not match a supported operator, function or macro signature for rule: {}",
+                rule.shown()
+            )),
+            Err(error) => Some(format!("{error} evaluating rule: {}", rule.shown())),
+        };
+        if let Some(detail) = detail {
+            self.errors.push(FieldError::invalid(here, &kind, &detail));
+            return;
+        }
+        // What is wrong but did not change is let through; a rule about the change itself always counts.
+        if !rule.expression.uses_old_self && nearest.is_some_and(|(new, old)| new == old) {
+            return;
+        }
+        let message = self.message(rule, scope, (value, old));
+        let field = rule.field(schema, &self.path);
+        self.errors.push(rule.failed(field, &kind, &message));
+    }
+
+    /// What to say of a rule that is false: its `messageExpression`, where that gives one good line, else its message.
+    fn message(
+        &mut self,
+        rule: &Rule,
+        scope: &Scope,
+        (value, old): (&Value, Option<&Value>),
+    ) -> String {
+        let Some(expression) = &rule.message_expression else {
+            return rule.message();
+        };
+        let lacks_old = old.is_none() && expression.uses_old_self;
+        let cost = estimate(&expression.tree, value, old);
+        if cost > PER_CALL || lacks_old && !rule.optional_old_self || !self.spend(cost) {
+            return rule.message();
+        }
+        match scope.evaluate(expression) {
+            Ok(Cel::String(text)) => {
+                let text = text.trim();
+                if text.is_empty() || text.len() > MAX_MESSAGE || text.contains('\n') {
+                    rule.message()
+                } else {
+                    text.to_owned()
+                }
+            }
+            _ => rule.message(),
+        }
+    }
+
+    fn spend(&mut self, cost: u64) -> bool {
+        match self.budget.checked_sub(cost) {
+            Some(left) => {
+                self.budget = left;
+                true
+            }
+            None => {
+                self.stopped = true;
+                false
+            }
+        }
+    }
+}
+
+/// Errors of rules show the type of a value in its place.
+fn shown_type(kind: Type) -> Value {
+    match kind {
+        Type::Any | Type::IntOrString => Value::from(""),
+        other => Value::from(other.name()),
+    }
+}
