@@ -296,7 +296,7 @@ impl Call<'_> {
                 errors.extend(validate::values(schema, object, live));
             }
             errors.extend(self.check_scale(object));
-            errors.extend(validate::structure(schema, object));
+            errors.extend(validate::structure(schema, object, live));
             validate::rules(schema, object, live, &mut errors);
         }
         if errors.is_empty() {

@@ -16,6 +16,7 @@ mod analysis;
 mod convert;
 mod cost;
 mod evaluate;
+mod fields;
 mod run;
 
 pub(crate) use run::check;
@@ -139,6 +140,30 @@ impl Rule {
             optional_old_self,
             expression,
         })
+    }
+
+    /// Refuses a rule that names fields which the node it stands at does not have.
+    ///
+    /// # Errors
+    /// The fields.
+    pub(crate) fn fits(&self, node: &Node) -> Result<(), RuleError> {
+        let message = self.message_expression.as_ref();
+        for (field, expression) in [
+            ("rule", Some(&self.expression)),
+            ("messageExpression", message),
+        ] {
+            let Some(expression) = expression else {
+                continue;
+            };
+            let undefined = fields::undefined(&expression.tree, node, self.optional_old_self);
+            if !undefined.is_empty() {
+                return Err(RuleError::Compilation {
+                    field,
+                    reason: undefined.join("; "),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the rule or its message needs the stored value.

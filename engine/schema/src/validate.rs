@@ -26,7 +26,7 @@ const NOT_CHECKED: &str = "some validation rules were not checked because the ob
 #[must_use]
 pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = values(schema, value, old);
-    errors.extend(structure(schema, value));
+    errors.extend(structure(schema, value, old));
     rules(schema, value, old, &mut errors);
     errors
 }
@@ -48,10 +48,11 @@ pub fn status_values(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec
     }
 }
 
-/// Checks that sets and maps in lists repeat nothing, and that embedded resources say what they are.
+/// Checks that embedded resources say what they are, and that sets and maps in lists repeat nothing; the latter only as
+/// long as the stored value has no such fault.
 #[must_use]
-pub fn structure(schema: &Schema, value: &Value) -> Vec<FieldError> {
-    structure::check(schema.root(), value)
+pub fn structure(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    structure::check(schema.root(), value, old)
 }
 
 /// Adds what the rules in CEL refuse to `errors`, or, when those found before leave no sense in that, one error that says so.

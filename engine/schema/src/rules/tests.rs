@@ -28,7 +28,7 @@ fn field(schema: &Value, rule: Value, value: Value, old: Option<Value>) -> Vec<S
 fn values_seen_by_rules() {
     let any = json!({"type":"object","properties":{
         "i":{"type":"integer"},"n":{"type":"number"},"s":{"type":"string"},"t":{"type":"string","format":"date-time"},
-        "d":{"type":"string","format":"duration"},"b":{"type":"string","format":"byte"},"e":{"type":"string"},
+        "d":{"type":"string","format":"duration"},"b":{"type":"string","format":"byte"},"e":{"type":"string"},"f":{"type":"string"},
         "ios":{"x-kubernetes-int-or-string":true},"l":{"type":"array","items":{"type":"string"}},
         "o":{"type":"array","items":{"type":"object","properties":{"k":{"type":"string"},"v":{"type":"integer"}}}},
         "m":{"type":"object","additionalProperties":{"type":"integer"}},"namespace":{"type":"string"},"a-b":{"type":"string"},"c__d":{"type":"string"},
@@ -143,7 +143,7 @@ fn values_seen_by_rules() {
 
 #[test]
 fn messages_reasons_and_paths() {
-    let schema = json!({"type":"object","properties":{"a":{"type":"integer"},"m":{"type":"object","additionalProperties":{"type":"integer"}}}});
+    let schema = json!({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string"},"m":{"type":"object","additionalProperties":{"type":"integer"}}}});
     let cases = [
         (
             json!({"message":" too much "}),
@@ -477,4 +477,141 @@ fn all_rules_of_an_object_share_one_budget() {
     let errors = lines(&schema, &json!({"l": vec![row; 100]}), None);
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].ends_with("validation failed due to running out of cost budget, no further validation rules will be run"), "{errors:?}");
+}
+
+#[test]
+fn fields_that_the_schema_does_not_have() {
+    let schema = |rule: &str| {
+        json!({"type":"object","x-kubernetes-validations":[{"rule":rule}],"properties":{
+            "metadata":{"type":"object"},
+            "a-b":{"type":"string"},
+            "spec":{"type":"object","properties":{"a":{"type":"string"}}},
+            "free":{"type":"object","x-kubernetes-preserve-unknown-fields":true,"properties":{"a":{"type":"string"}}},
+            "l":{"type":"array","items":{"type":"object","properties":{"k":{"type":"string"}}}},
+            "m":{"type":"object","additionalProperties":{"type":"object","properties":{"v":{"type":"string"}}}}}})
+    };
+    for rule in [
+        "self.spec.a == '' && has(self.spec.a)",
+        "self.a__dash__b == ''",
+        "self.metadata.name == ''",
+        "self.kind == ''",
+        "self.free.b == ''",
+        "self.l[0].k == ''",
+        "self.l.all(x, x.k == '')",
+        "self.m['x'].v == ''",
+        "self.m.x.v == ''",
+        "self.m.all(k, self.m[k].v == '')",
+        "self.?spec.?a.hasValue()",
+    ] {
+        assert!(Schema::from_openapi(&schema(rule)).is_ok(), "{rule}");
+    }
+    for (rule, field) in [
+        ("self.spec.b == ''", "b"),
+        ("has(self.sepc)", "sepc"),
+        ("oldSelf.spec.c == ''", "c"),
+        ("self.l[0].q == ''", "q"),
+        ("self.l.all(x, x.q == '')", "q"),
+        ("self.l.filter(x, x.q == '').size() == 0", "q"),
+        ("self.m['x'].w == ''", "w"),
+        ("self.m.all(k, self.m[k].w == '')", "w"),
+        ("self.?sepc.hasValue()", "sepc"),
+        ("[self.no].size() == 1", "no"),
+    ] {
+        let errors = Schema::from_openapi(&schema(rule)).unwrap_err();
+        assert_eq!(errors.len(), 1, "{rule}");
+        assert_eq!(
+            errors[0].to_string(),
+            format!(
+                "openAPIV3Schema.x-kubernetes-validations[0]: rule: Invalid value: compilation failed: undefined field '{field}'"
+            ),
+            "{rule}"
+        );
+    }
+}
+
+#[test]
+fn rules_of_our_kinds() {
+    let source = json!({"type":"object","properties":{"machines":{"type":"object"},"managed":{"type":"object"},"external":{"type":"object"},"replicas":{"type":"integer"}}});
+    let one = json!({"rule":"[has(self.machines), has(self.managed), has(self.external)].filter(x, x).size() == 1","message":"one"});
+    assert_eq!(
+        field(&source, one.clone(), json!({"managed":{}}), None),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        field(&source, one.clone(), json!({}), None),
+        ["x: Invalid value: \"object\": one"]
+    );
+    assert_eq!(
+        field(&source, one, json!({"managed":{},"machines":{}}), None),
+        ["x: Invalid value: \"object\": one"]
+    );
+    let kept = json!({"rule":"has(self.machines) == has(oldSelf.machines) && has(self.managed) == has(oldSelf.managed)","message":"kept"});
+    assert_eq!(
+        field(
+            &source,
+            kept.clone(),
+            json!({"managed":{}}),
+            Some(json!({"managed":{"a":1}}))
+        ),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        field(
+            &source,
+            kept,
+            json!({"managed":{}}),
+            Some(json!({"machines":{}}))
+        ),
+        ["x: Invalid value: \"object\": kept"]
+    );
+    let rollout = json!({"type":"object","properties":{"maxSurge":{"x-kubernetes-int-or-string":true},"maxUnavailable":{"x-kubernetes-int-or-string":true}}});
+    let stuck = json!({"rule":"!(has(self.maxSurge) && has(self.maxUnavailable) && type(self.maxSurge) == int && type(self.maxUnavailable) == int && int(self.maxSurge) == 0 && int(self.maxUnavailable) == 0)","message":"stuck"});
+    for (value, count) in [
+        (json!({"maxSurge":0,"maxUnavailable":0}), 1),
+        (json!({"maxSurge":"0%","maxUnavailable":0}), 0),
+        (json!({"maxSurge":1,"maxUnavailable":0}), 0),
+        (json!({}), 0),
+    ] {
+        assert_eq!(
+            field(&rollout, stuck.clone(), value.clone(), None).len(),
+            count,
+            "{value}"
+        );
+    }
+    let odd = json!({"rule":"self % 2 == 1","message":"odd"});
+    assert_eq!(
+        field(&json!({"type":"integer"}), odd.clone(), json!(3), None),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        field(&json!({"type":"integer"}), odd, json!(4), None),
+        ["x: Invalid value: \"integer\": odd"]
+    );
+    let unique =
+        json!({"rule":"self.all(x, self.exists_one(y, x.name == y.name))","message":"unique"});
+    let list =
+        json!({"type":"array","items":{"type":"object","properties":{"name":{"type":"string"}}}});
+    assert_eq!(
+        field(
+            &list,
+            unique.clone(),
+            json!([{"name":"a"},{"name":"b"}]),
+            None
+        ),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        field(&list, unique, json!([{"name":"a"},{"name":"a"}]), None),
+        ["x: Invalid value: \"array\": unique"]
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_the_compiler(source in "(self|oldSelf|[a-z]|[0-9]|'|\"|\\.|\\?|:|\\[|\\]|\\(|\\)|\\{|\\}|&&|\\|\\||==|!|-|,| |all|has|map|é){0,24}") {
+        if let Ok(rule) = Rule::compile(&json!({"rule": source})) {
+            let schema = json!({"type":"object","properties":{"x":{"type":"object","x-kubernetes-preserve-unknown-fields":true,"x-kubernetes-validations":[{"rule":rule.source}]}}});
+            lines(&schema, &json!({"x":{"a":[1,"b",{"c":null}],"b":1.5}}), None);
+        }
+    }
 }

@@ -416,7 +416,7 @@ fn rules(r: &mut Reader<'_>, out: &mut Node) {
         return;
     };
     for (i, source) in list.iter().enumerate() {
-        match Rule::compile(source) {
+        match Rule::compile(source).and_then(|rule| rule.fits(out).map(|()| rule)) {
             Ok(rule) => out.rules.push(rule),
             Err(error) => {
                 let mut text = error.to_string();

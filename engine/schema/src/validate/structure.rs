@@ -5,19 +5,19 @@ use crate::structural::{Additional, ListType, Node};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-pub(super) fn check(schema: &Node, value: &Value) -> Vec<FieldError> {
-    let mut embedded_errors = Vec::new();
-    walk(
-        schema,
-        value,
-        &mut String::new(),
-        &mut embedded_errors,
-        &embedded,
-    );
-    let mut list_errors = Vec::new();
-    walk(schema, value, &mut String::new(), &mut list_errors, &list);
-    embedded_errors.extend(list_errors);
-    embedded_errors
+pub(super) fn check(schema: &Node, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = faults(schema, value, &embedded);
+    let repeated = faults(schema, value, &list);
+    if repeated.is_empty() || old.is_none_or(|old| faults(schema, old, &list).is_empty()) {
+        errors.extend(repeated);
+    }
+    errors
+}
+
+fn faults(schema: &Node, value: &Value, check: &Check) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    walk(schema, value, &mut String::new(), &mut errors, check);
+    errors
 }
 
 type Check = dyn Fn(&Node, &Value, &str, &mut Vec<FieldError>);

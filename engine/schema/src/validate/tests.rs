@@ -377,3 +377,53 @@ fn what_is_wrong_but_unchanged_is_let_through_on_an_update() {
         ]
     );
 }
+
+fn any_json() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-zé0-9\"%]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let key = prop_oneof![
+            Just("name"),
+            Just("port"),
+            Just("type"),
+            Just("image"),
+            Just("cpu"),
+            Just("x"),
+            Just("status")
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.prop_map(str::to_owned), inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_value_breaks_validation(
+        fields in proptest::collection::btree_map(
+            proptest::sample::select(vec!["replicas","size","zone","alias","ratio","enabled","surge","tags","ports","limits","note","template"]),
+            any_json(),
+            0..6,
+        ),
+        old in any_json(),
+        status in any_json(),
+    ) {
+        let schema = gadget();
+        let spec: serde_json::Map<String, Value> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let value = json!({"spec": spec, "status": status});
+        let errors = validate(&schema, &value, Some(&json!({"spec": old})));
+        // An update that changes nothing is let through, but for rules that cannot be evaluated at all.
+        let again = validate(&schema, &value, Some(&value));
+        proptest::prop_assert!(again.iter().all(|e| e.message.contains(" rule: ")), "{again:?} {errors:?}");
+        drop(status_values(&schema, &value, None));
+    }
+}
