@@ -75,6 +75,11 @@ pub enum RuleError {
     /// The message has more than one line.
     #[error("message: Invalid value: must not contain line breaks")]
     Message,
+    /// A rule about change at a place where the stored value cannot be found.
+    #[error(
+        "rule: Invalid value: oldSelf cannot be used on the uncorrelatable portion of the schema: make the list around it a map, or move the rule up"
+    )]
+    Uncorrelated,
     /// An expression that is too long.
     #[error("{field}: Too long: may not be more than {max} bytes")]
     TooLong {
@@ -142,11 +147,15 @@ impl Rule {
         })
     }
 
-    /// Refuses a rule that names fields which the node it stands at does not have.
+    /// Refuses a rule that names fields which the node it stands at does not have, or a stored value where none can be
+    /// found, as in an atomic list.
     ///
     /// # Errors
-    /// The fields.
-    pub(crate) fn fits(&self, node: &Node) -> Result<(), RuleError> {
+    /// The fields, or that.
+    pub(crate) fn fits(&self, node: &Node, correlated: bool) -> Result<(), RuleError> {
+        if self.expression.uses_old_self && !correlated {
+            return Err(RuleError::Uncorrelated);
+        }
         let message = self.message_expression.as_ref();
         for (field, expression) in [
             ("rule", Some(&self.expression)),

@@ -16,7 +16,7 @@ mod format;
 mod structure;
 mod value;
 
-pub(crate) use correlate::Old;
+pub(crate) use correlate::{Old, canonical};
 
 const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 

@@ -1,15 +1,12 @@
 //! From JSON to the values that rules see.
 
 use crate::structural::{Additional, ListType, Node, Type};
-use crate::validate::Old;
+use crate::validate::canonical;
 use kube_cel::cel::Value as Cel;
 use kube_cel::cel::objects::{Key, Map};
 use serde_json::{Number, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-/// The longest set or map list whose stored items are put into the order of the new ones.
-const MAX_ALIGNED: usize = 512;
 
 /// The value at a node as a rule sees it.
 ///
@@ -106,7 +103,7 @@ fn list(schema: Option<&Node>, items: &[Value], like: Option<&Value>) -> Cel {
     let embedded = node.is_some_and(|n| n.embedded_resource);
     let one = |item: &Value, like: Option<&Value>| convert(node, item, like, embedded);
     let aligned = match (schema, like) {
-        (Some(schema), Some(Value::Array(like))) => align(schema, items, like),
+        (Some(schema), Some(like)) => align(schema, items, like),
         _ => None,
     };
     let out: Vec<Cel> = match aligned {
@@ -123,26 +120,30 @@ fn list(schema: Option<&Node>, items: &[Value], like: Option<&Value>) -> Cel {
 fn align<'a>(
     schema: &Node,
     items: &'a [Value],
-    like: &'a [Value],
+    like: &'a Value,
 ) -> Option<Vec<(&'a Value, &'a Value)>> {
-    if schema.list_type == ListType::Atomic
-        || items.len() != like.len()
-        || items.len() > MAX_ALIGNED
-    {
+    let Value::Array(like) = like else {
+        return None;
+    };
+    if schema.list_type == ListType::Atomic || items.len() != like.len() {
         return None;
     }
-    let whole = Value::Array(items.to_vec());
-    like.iter()
-        .map(|new| {
-            let old = match schema.list_type {
-                ListType::Map(_) => {
-                    let found = Old(Some(&whole)).item(schema, new).0?;
-                    items.iter().find(|i| *i == found)?
+    let key = |item: &Value| {
+        let mut text = String::new();
+        match &schema.list_type {
+            ListType::Map(keys) => {
+                for name in keys {
+                    canonical(item.get(name).unwrap_or(&Value::Null), &mut text);
+                    text.push(',');
                 }
-                _ => items.iter().find(|i| *i == new)?,
-            };
-            Some((old, new))
-        })
+            }
+            _ => canonical(item, &mut text),
+        }
+        text
+    };
+    let stored: BTreeMap<String, &Value> = items.iter().map(|item| (key(item), item)).collect();
+    like.iter()
+        .map(|new| Some((*stored.get(&key(new))?, new)))
         .collect()
 }
 

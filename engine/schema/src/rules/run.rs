@@ -8,7 +8,8 @@ use crate::error::FieldError;
 use crate::structural::{Node, Type};
 use crate::validate::Old;
 use kube_cel::cel::Value as Cel;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::cell::OnceCell;
 
 /// The longest text that a `messageExpression` may give, in bytes.
 const MAX_MESSAGE: usize = 5 * 1024;
@@ -24,7 +25,11 @@ pub(crate) fn check(schema: &Node, value: &Value, old: Option<&Value>) -> Vec<Fi
         stopped: false,
         errors: Vec::new(),
     };
-    run.node(schema, value, Old(old), None, true);
+    let at = At {
+        rules: schema,
+        types: schema,
+    };
+    run.node(at, value, Old(old), None, true);
     run.errors
 }
 
@@ -37,75 +42,120 @@ struct Run {
 }
 
 /// A value and the stored one that it stands for.
-type Pair<'a> = (&'a Value, &'a Value);
+struct Pair<'a> {
+    new: &'a Value,
+    old: &'a Value,
+    same: OnceCell<bool>,
+}
+
+impl Pair<'_> {
+    fn is_unchanged(&self) -> bool {
+        *self.same.get_or_init(|| self.new == self.old)
+    }
+}
+
+/// A node with rules, and the node that says of which types the values are; they differ inside `allOf`.
+#[derive(Clone, Copy)]
+struct At<'n> {
+    rules: &'n Node,
+    types: &'n Node,
+}
 
 impl Run {
     /// `parent` is the nearest value around this one that has a stored counterpart.
-    fn node<'a>(
+    fn node(
         &mut self,
-        schema: &Node,
-        value: &'a Value,
-        old: Old<'a>,
-        parent: Option<Pair<'a>>,
+        at: At<'_>,
+        value: &Value,
+        old: Old<'_>,
+        parent: Option<&Pair<'_>>,
         resource: bool,
     ) {
-        if self.stopped || !schema.has_rules || value.is_null() {
+        if self.stopped || !at.rules.has_rules || value.is_null() {
             return;
         }
         let old = Old(old.0.filter(|o| !o.is_null()));
-        let nearest = old.0.map(|o| (value, o)).or(parent);
-        if !schema.rules.is_empty() {
-            self.rules(schema, value, old.0, nearest, resource);
+        let own = old.0.map(|old| Pair {
+            new: value,
+            old,
+            same: OnceCell::new(),
+        });
+        let nearest = own.as_ref().or(parent);
+        if !at.rules.rules.is_empty() {
+            self.rules(at, value, old.0, nearest, resource);
+        }
+        for rules in at.rules.junctors.iter().flat_map(|j| &j.all_of) {
+            let types = at.types;
+            self.node(At { rules, types }, value, old, parent, resource);
+        }
+        match value {
+            Value::Object(map) => self.fields(at, map, old, nearest),
+            Value::Array(items) => self.items(at, items, old, nearest),
+            _ => {}
+        }
+    }
+
+    fn fields(
+        &mut self,
+        at: At<'_>,
+        map: &Map<String, Value>,
+        old: Old<'_>,
+        nearest: Option<&Pair<'_>>,
+    ) {
+        let len = self.path.len();
+        for (name, child) in map {
+            let (Some((rules, _)), Some((types, in_map))) =
+                (below(at.rules, name), below(at.types, name))
+            else {
+                continue;
+            };
+            match (in_map, len) {
+                (true, _) => self.path.push_str(&format!("[{name}]")),
+                (false, 0) => self.path.push_str(name),
+                (false, _) => self.path.push_str(&format!(".{name}")),
+            }
+            let old = old.key(at.types, name);
+            let embedded = types.embedded_resource;
+            self.node(At { rules, types }, child, old, nearest, embedded);
+            self.path.truncate(len);
+        }
+    }
+
+    fn items(&mut self, at: At<'_>, items: &[Value], old: Old<'_>, nearest: Option<&Pair<'_>>) {
+        let (Some(rules), Some(types)) = (&at.rules.items, &at.types.items) else {
+            return;
+        };
+        if !rules.has_rules {
+            return;
         }
         let len = self.path.len();
-        match value {
-            Value::Object(map) => {
-                for (name, child) in map {
-                    let Some((node, in_map)) = below(schema, name) else {
-                        continue;
-                    };
-                    match (in_map, len) {
-                        (true, _) => self.path.push_str(&format!("[{name}]")),
-                        (false, 0) => self.path.push_str(name),
-                        (false, _) => self.path.push_str(&format!(".{name}")),
-                    }
-                    let old = old.key(schema, name);
-                    self.node(node, child, old, nearest, node.embedded_resource);
-                    self.path.truncate(len);
-                }
-            }
-            Value::Array(items) => {
-                let Some(node) = schema.items.as_deref().filter(|n| n.has_rules) else {
-                    return;
-                };
-                for (i, item) in items.iter().enumerate() {
-                    self.path.push_str(&format!("[{i}]"));
-                    let old = old.item(schema, item);
-                    self.node(node, item, old, nearest, node.embedded_resource);
-                    self.path.truncate(len);
-                }
-            }
-            _ => {}
+        let old = old.items(at.types, items);
+        for (i, (item, old)) in items.iter().zip(old).enumerate() {
+            self.path.push_str(&format!("[{i}]"));
+            let embedded = types.embedded_resource;
+            self.node(At { rules, types }, item, old, nearest, embedded);
+            self.path.truncate(len);
         }
     }
 
     fn rules(
         &mut self,
-        schema: &Node,
+        at: At<'_>,
         value: &Value,
         old: Option<&Value>,
-        nearest: Option<Pair<'_>>,
+        nearest: Option<&Pair<'_>>,
         resource: bool,
     ) {
+        let rules = &at.rules.rules;
         let mut scope = Scope::new();
-        scope.set("self", to_cel(schema, value, resource));
+        scope.set("self", to_cel(at.types, value, resource));
         let old_cel = match old {
-            Some(old) if schema.rules.iter().any(|r| r.names_old_self()) => {
-                Some(old_to_cel(schema, old, value, resource))
+            Some(old) if rules.iter().any(Rule::names_old_self) => {
+                Some(old_to_cel(at.types, old, value, resource))
             }
             _ => None,
         };
-        for rule in &schema.rules {
+        for rule in rules {
             if rule.expression.uses_old_self && old.is_none() && !rule.optional_old_self {
                 continue;
             }
@@ -114,7 +164,7 @@ impl Run {
             } else if let Some(old) = &old_cel {
                 scope.set("oldSelf", old.clone());
             }
-            self.rule(schema, rule, &scope, (value, old), nearest);
+            self.rule(at.types, rule, &scope, (value, old), nearest);
             if self.stopped {
                 return;
             }
@@ -127,7 +177,7 @@ impl Run {
         rule: &Rule,
         scope: &Scope,
         (value, old): (&Value, Option<&Value>),
-        nearest: Option<Pair<'_>>,
+        nearest: Option<&Pair<'_>>,
     ) {
         let kind = shown_type(schema.kind);
         let here = if self.path.is_empty() {
@@ -164,7 +214,7 @@ impl Run {
             return;
         }
         // What is wrong but did not change is let through; a rule about the change itself always counts.
-        if !rule.expression.uses_old_self && nearest.is_some_and(|(new, old)| new == old) {
+        if !rule.expression.uses_old_self && nearest.is_some_and(Pair::is_unchanged) {
             return;
         }
         let message = self.message(rule, scope, (value, old));

@@ -264,9 +264,51 @@ fn stored_values_are_found_by_key() {
         ]
     );
     map_list["x-kubernetes-list-type"] = json!("atomic");
+    let errors = Schema::from_openapi(&schema(&map_list)).unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0].to_string().starts_with("openAPIV3Schema.properties[l].items.properties[v].x-kubernetes-validations[0]: rule: Invalid value: oldSelf cannot be used"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn rules_inside_all_of() {
+    let schema = json!({"type":"object","properties":{"x":{"type":"object","properties":{"a":{"type":"integer"},"n":{"type":"number"}},
+        "allOf":[{"x-kubernetes-validations":[{"rule":"self.n < 2.5","message":"n"}]},
+            {"properties":{"a":{"x-kubernetes-validations":[{"rule":"self > 0","message":"a"}]}}}]}}});
     assert_eq!(
-        lines(&schema(&map_list), &new, Some(&old)),
-        ["m[p]: Invalid value: \"integer\": must not shrink"]
+        lines(&schema, &json!({"x":{"a":1,"n":2}}), None),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        lines(&schema, &json!({"x":{"a":0,"n":3}}), None),
+        [
+            "x: Invalid value: \"object\": n",
+            "x.a: Invalid value: \"integer\": a"
+        ]
+    );
+}
+
+#[test]
+fn long_lists_take_no_long_time() {
+    let item = json!({"type":"object","properties":{"k":{"type":"integer"},"v":{"type":"integer","maximum":1,"x-kubernetes-validations":[{"rule":"self < 2"}]}}});
+    let map = json!({"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["k"],"items":item,
+        "x-kubernetes-validations":[{"rule":"self == oldSelf || size(self) > 1"}]});
+    let atomic = json!({"type":"array","items":item});
+    let list = |n: u32| (0..n).map(|k| json!({"k":k,"v":2})).collect::<Vec<_>>();
+    let schema = json!({"type":"object","properties":{"m":map,"l":atomic}});
+    let (old, mut new) = (
+        json!({"m":list(15_000),"l":list(15_000)}),
+        json!({"m":list(15_000),"l":list(15_000)}),
+    );
+    new["m"].as_array_mut().unwrap().reverse();
+    let started = Instant::now();
+    lines(&schema, &new, Some(&old));
+    assert!(
+        started.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        started.elapsed()
     );
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Place {
     depth: usize,
     /// Inside `allOf`, `anyOf`, `oneOf` or `not`: only checks are allowed there.
     junctor: bool,
+    /// Stored values are found here, so that rules may name them.
+    correlated: bool,
 }
 
 impl Place {
@@ -20,13 +22,15 @@ impl Place {
         Self {
             depth: 0,
             junctor: false,
+            correlated: true,
         }
     }
 
-    fn below(&self) -> Self {
+    fn below(&self, correlated: bool) -> Self {
         Self {
             depth: self.depth + 1,
             junctor: self.junctor,
+            correlated: self.correlated && correlated,
         }
     }
 
@@ -34,6 +38,7 @@ impl Place {
         Self {
             depth: self.depth + 1,
             junctor: true,
+            correlated: self.correlated,
         }
     }
 }
@@ -157,7 +162,9 @@ pub(super) fn node(
     children(&mut r, place, &mut out);
     merging(&mut r, &mut out);
     out.junctors = junctors(&mut r, place);
-    rules(&mut r, &mut out);
+    let nested = out.junctors.iter().flat_map(|j| &j.all_of);
+    out.has_rules |= nested.fold(false, |any, node| any | node.has_rules);
+    rules(&mut r, place, &mut out);
     out.default = map
         .get("default")
         .filter(|d| !d.is_null() || out.nullable)
@@ -267,7 +274,9 @@ fn checks(r: &mut Reader<'_>) -> Checks {
 }
 
 fn children(r: &mut Reader<'_>, place: &Place, out: &mut Node) {
-    let below = place.below();
+    let kind_of = |key: &str, wanted: &str| r.map.get(key).is_some_and(|k| k == wanted);
+    let below = place.below(!kind_of("x-kubernetes-map-type", "atomic"));
+    let item = place.below(kind_of("x-kubernetes-list-type", "map"));
     match r.map.get("properties") {
         None | Some(Value::Null) => {}
         Some(Value::Object(properties)) => {
@@ -301,7 +310,7 @@ fn children(r: &mut Reader<'_>, place: &Place, out: &mut Node) {
             }
         }
         Some(schema) => {
-            let child = r.sub(".items", schema, &below);
+            let child = r.sub(".items", schema, &item);
             out.has_rules |= child.has_rules;
             out.items = Some(Box::new(child));
         }
@@ -403,7 +412,7 @@ fn junctors(r: &mut Reader<'_>, place: &Place) -> Option<Box<Junctors>> {
     some.then(|| Box::new(all))
 }
 
-fn rules(r: &mut Reader<'_>, out: &mut Node) {
+fn rules(r: &mut Reader<'_>, place: &Place, out: &mut Node) {
     let Some(value) = r
         .map
         .get("x-kubernetes-validations")
@@ -416,7 +425,11 @@ fn rules(r: &mut Reader<'_>, out: &mut Node) {
         return;
     };
     for (i, source) in list.iter().enumerate() {
-        match Rule::compile(source).and_then(|rule| rule.fits(out).map(|()| rule)) {
+        let compiled = Rule::compile(source).and_then(|rule| {
+            rule.fits(out, place.correlated)?;
+            Ok(rule)
+        });
+        match compiled {
             Ok(rule) => out.rules.push(rule),
             Err(error) => {
                 let mut text = error.to_string();

@@ -1,5 +1,6 @@
 //! Lists that are sets or maps, and embedded resources.
 
+use super::correlate::canonical;
 use crate::error::FieldError;
 use crate::structural::{Additional, ListType, Node};
 use serde_json::{Map, Value};
@@ -151,30 +152,4 @@ pub(super) fn repeated<'a>(items: impl Iterator<Item = &'a Value>) -> Vec<usize>
         }
     }
     out
-}
-
-/// The same text for equal values, whatever the order of their keys.
-fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(name, _)| *name);
-            out.push('{');
-            for (name, child) in entries {
-                out.push_str(&format!("{name:?}:"));
-                canonical(child, out);
-                out.push(',');
-            }
-            out.push('}');
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for item in items {
-                canonical(item, out);
-                out.push(',');
-            }
-            out.push(']');
-        }
-        other => out.push_str(&other.to_string()),
-    }
 }

@@ -188,9 +188,10 @@ impl Walk<'_> {
     fn items(&mut self, schema: &Node, items: &[Value], old: Old<'_>) {
         if let Some(node) = &schema.items {
             let len = self.path.len();
-            for (i, item) in items.iter().enumerate() {
+            let old = old.items(schema, items);
+            for (i, (item, old)) in items.iter().zip(old).enumerate() {
                 self.path.push_str(&format!("[{i}]"));
-                self.node(node, item, old.item(schema, item));
+                self.node(node, item, old);
                 self.path.truncate(len);
             }
         }
