@@ -92,10 +92,12 @@ impl Clusters {
     }
 
     pub(crate) fn client(&self, key: &str) -> Option<Client> {
-        self.open
-            .lock()
-            .get(key)
-            .map(|c| c.server.client("default"))
+        self.server(key).map(|s| s.client("default"))
+    }
+
+    /// The API of a cluster that serves.
+    pub(crate) fn server(&self, key: &str) -> Option<ApiServer> {
+        self.open.lock().get(key).map(|c| c.server.clone())
     }
 
     pub(crate) fn has_pods(&self, key: &str) -> bool {

@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub enum FaultEffect {
     /// The call never arrives.
+    #[serde(alias = "request-lost")]
     RequestLost,
     /// The call has its effect, its answer never arrives.
+    #[serde(alias = "answer-lost")]
     AnswerLost,
     /// The call is refused for now.
     Throttled,
     /// There is no machine of this kind.
+    #[serde(alias = "no-capacity")]
     NoCapacity,
 }
 
@@ -20,6 +23,9 @@ pub enum FaultEffect {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
+    /// Number of the fault, from 1, given when it is asked for.
+    #[serde(default)]
+    pub id: u64,
     /// What it does.
     pub effect: FaultEffect,
     /// Verb of the call, such as `create`.
@@ -45,23 +51,35 @@ const fn once() -> u64 {
 
 /// All faults, in the order in which they were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    all: Vec<Fault>,
+    last: u64,
+}
 
 impl Faults {
-    /// Adds a fault after those already there.
-    pub fn add(&mut self, fault: Fault) {
-        self.0.push(fault);
+    /// Adds a fault after those already there, with the next id and nothing fired; gives it back.
+    pub fn add(&mut self, mut fault: Fault) -> Fault {
+        self.last = self.last.saturating_add(1);
+        fault.id = self.last;
+        fault.fired = 0;
+        self.all.push(fault.clone());
+        fault
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.all.clear();
     }
 
     /// All faults, spent ones too.
     pub fn all(&self) -> &[Fault] {
-        &self.0
+        &self.all
     }
 
     /// What happens to this call: the first fault that matches and is not spent fires, and is counted.
     pub fn fire(&mut self, verb: &str, account: &str, machine: &str) -> Option<FaultEffect> {
         let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
-        let fault = self.0.iter_mut().find(|f| {
+        let fault = self.all.iter_mut().find(|f| {
             f.count > 0
                 && matches(&f.verb, verb)
                 && matches(&f.account, account)

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::{
-    cloud::{Cloud, Due},
+    cloud::{Cloud, Due, State},
     config,
     faults::FaultEffect,
     instance::SimInstance,
@@ -94,73 +94,104 @@ impl Cloud {
         account: &Account,
         order: &CreateInstance,
     ) -> Result<SimInstance, ProviderError> {
+        let terminal = |message: String| Err(ProviderError::Terminal { message });
+        known(account)?;
+        let kind = order.config["kind"].as_str().unwrap_or_default();
+        if kind != config::MACHINE_CONFIG {
+            return terminal(format!(
+                "kind: a machine is made from {}, not {kind:?}",
+                config::MACHINE_CONFIG
+            ));
+        }
+        if order.owner.instance_key.is_empty() || order.owner.machine.is_empty() {
+            return terminal("the order names no machine and instance key".into());
+        }
         let errors = config::validate(&order.config);
         if let Some(error) = errors.first() {
-            return Err(ProviderError::Terminal {
-                message: format!("{}: {}", error.field, error.message),
-            });
+            return terminal(format!("{}: {}", error.field, error.message));
         }
-        let instance = {
+        let (instance, new) = {
             let mut state = self.0.state.lock();
             // The key is the client token: the same key is the same instance.
-            if let Some(known) = state
+            let known = state
                 .by_key
                 .get(&order.owner.instance_key)
                 .and_then(|id| state.instances.get(id))
-            {
-                return Ok(known.clone());
+                .cloned();
+            match known {
+                Some(known) if known.account != account.name => {
+                    return terminal(format!(
+                        "the instance key is that of an instance in account {}",
+                        known.account
+                    ));
+                }
+                Some(known) => (known, false),
+                None => (self.add(&mut state, account, order)?, true),
             }
-            let used = state
-                .instances
-                .values()
-                .filter(|i| i.account == account.name)
-                .count();
-            if let Some(limit) = self
-                .0
-                .options
-                .quotas
-                .get(&account.name)
-                .filter(|limit| used >= **limit)
-            {
-                return Err(ProviderError::Quota {
-                    message: format!(
-                        "account {} may have {limit} instances and has {used}",
-                        account.name
-                    ),
-                });
-            }
-            let now = self.now();
-            let boot = SignedDuration::from_secs_f64(SimInstance::boot_seconds(order));
-            let number = state.next;
-            state.next += 1;
-            let instance = SimInstance {
-                id: format!("i-{number:08x}"),
-                number,
-                account: account.name.clone(),
-                region: account.region.clone(),
-                order: order.clone(),
-                state: InstanceState::Pending,
-                created: now,
-                due: now.checked_add(boot).unwrap_or(Timestamp::MAX),
-            };
-            state
-                .by_key
-                .insert(order.owner.instance_key.clone(), instance.id.clone());
-            state
-                .instances
-                .insert(instance.id.clone(), instance.clone());
-            instance
         };
-        self.store(&instance.id, Some(&instance)).await?;
-        self.schedule(instance.due, Due::Instance(instance.id.clone()));
+        // Also where it was there already: whoever asked for it before may not have stored it yet.
+        if let Err(error) = self.persist(&instance.id).await {
+            if new {
+                self.0.state.lock().remove(&instance.id);
+            }
+            return Err(error);
+        }
+        if new {
+            self.schedule(instance.due, Due::Instance(instance.id.clone()));
+        }
         Ok(instance)
     }
 
-    async fn unmake(&self, id: &str, key: &str) -> Result<(), ProviderError> {
+    /// A new instance, in the state only.
+    fn add(
+        &self,
+        state: &mut State,
+        account: &Account,
+        order: &CreateInstance,
+    ) -> Result<SimInstance, ProviderError> {
+        let used = state.used.get(&account.name).copied().unwrap_or_default();
+        if let Some(limit) = self
+            .0
+            .options
+            .quotas
+            .get(&account.name)
+            .filter(|limit| used >= **limit)
+        {
+            return Err(ProviderError::Quota {
+                message: format!(
+                    "account {} may have {limit} instances and has {used}",
+                    account.name
+                ),
+            });
+        }
+        let now = self.now();
+        let boot = SignedDuration::from_secs_f64(SimInstance::boot_seconds(order));
+        let number = state.next;
+        state.next += 1;
+        let instance = SimInstance {
+            id: format!("i-{number:08x}"),
+            number,
+            account: account.name.clone(),
+            region: account.region.clone(),
+            order: order.clone(),
+            state: InstanceState::Pending,
+            created: now,
+            due: now.checked_add(boot).unwrap_or(Timestamp::MAX),
+        };
+        state.insert(instance.clone());
+        Ok(instance)
+    }
+
+    async fn unmake(&self, account: &Account, id: &str, key: &str) -> Result<(), ProviderError> {
+        known(account)?;
         let due = self.deleted_at();
-        let instance = {
+        {
             let mut state = self.0.state.lock();
-            let Some(instance) = state.instances.get_mut(id) else {
+            let Some(instance) = state
+                .instances
+                .get_mut(id)
+                .filter(|i| i.account == account.name)
+            else {
                 return Ok(());
             };
             if instance.order.owner.instance_key != key {
@@ -173,12 +204,74 @@ impl Cloud {
             }
             instance.state = InstanceState::Deleting;
             instance.due = due;
-            instance.clone()
-        };
-        self.store(id, Some(&instance)).await?;
+        }
+        self.persist(id).await?;
         self.schedule(due, Due::Instance(id.to_owned()));
         Ok(())
     }
+}
+
+impl Cloud {
+    /// Machine and instance key of an instance, empty where there is none.
+    fn names(&self, id: &str) -> (String, String) {
+        let state = self.0.state.lock();
+        state
+            .instances
+            .get(id)
+            .map(|i| {
+                let owner = &i.order.owner;
+                (owner.machine.clone(), owner.instance_key.clone())
+            })
+            .unwrap_or_default()
+    }
+
+    /// Takes over the fields that change in place, and no others.
+    async fn change(
+        &self,
+        account: &Account,
+        id: &str,
+        change: &UpdateInstance,
+    ) -> Result<Instance, ProviderError> {
+        known(account)?;
+        let shown = {
+            let mut state = self.0.state.lock();
+            let instance = state
+                .instances
+                .get_mut(id)
+                .filter(|i| i.account == account.name)
+                .ok_or_else(|| ProviderError::NotFound {
+                    message: format!("account {} has no instance {id}", account.name),
+                })?;
+            if let Some(config) = instance.order.config.as_object_mut() {
+                match change.config.get("tags") {
+                    Some(tags) => config.insert("tags".into(), tags.clone()),
+                    None => config.remove("tags"),
+                };
+            }
+            instance.show()
+        };
+        self.persist(id).await?;
+        Ok(shown)
+    }
+}
+
+/// Refuses accounts that the simulated cloud does not have: of other providers, or without a region.
+fn known(account: &Account) -> Result<(), ProviderError> {
+    let terminal = |message: String| Err(ProviderError::Terminal { message });
+    if account.provider != "sim" {
+        return terminal(format!(
+            "account {} is one of provider {:?}, not of the simulated cloud",
+            account.name, account.provider
+        ));
+    }
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if account.region.is_empty() || !account.region.chars().all(letter) {
+        return terminal(format!(
+            "account {}: there is no region {:?}: a region's name is made of lower-case letters, digits and dashes",
+            account.name, account.region
+        ));
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -216,13 +309,14 @@ impl Provider for Cloud {
 
     async fn get(&self, account: &Account, id: &str) -> Result<Option<Instance>, ProviderError> {
         let call = self.begin("get", &account.name, "", "");
-        Self::refuse(&call)?;
-        let state = self.0.state.lock();
-        Ok(state
-            .instances
-            .get(id)
-            .filter(|i| i.account == account.name)
-            .map(SimInstance::show))
+        let result = Self::refuse(&call).and_then(|()| known(account)).map(|()| {
+            let state = self.0.state.lock();
+            let instance = state.instances.get(id);
+            instance
+                .filter(|i| i.account == account.name)
+                .map(SimInstance::show)
+        });
+        self.end(call, Some(id), result)
     }
 
     async fn list(
@@ -231,8 +325,6 @@ impl Provider for Cloud {
         scope: &ListScope,
     ) -> Result<Vec<Instance>, ProviderError> {
         let call = self.begin("list", &account.name, "", "");
-        Self::refuse(&call)?;
-        let state = self.0.state.lock();
         let wanted = |i: &&SimInstance| {
             i.account == account.name
                 && match scope {
@@ -240,12 +332,12 @@ impl Provider for Cloud {
                     ListScope::Cluster(key) => i.order.owner.cluster_key == *key,
                 }
         };
-        Ok(state
-            .instances
-            .values()
-            .filter(wanted)
-            .map(SimInstance::show)
-            .collect())
+        let result = Self::refuse(&call).and_then(|()| known(account)).map(|()| {
+            let state = self.0.state.lock();
+            let ours = state.instances.values().filter(wanted);
+            ours.map(SimInstance::show).collect()
+        });
+        self.end(call, None, result)
     }
 
     async fn update(
@@ -254,26 +346,12 @@ impl Provider for Cloud {
         id: &str,
         change: &UpdateInstance,
     ) -> Result<Instance, ProviderError> {
-        let call = self.begin("update", &account.name, "", "");
+        let (machine, key) = self.names(id);
+        let call = self.begin("update", &account.name, &machine, &key);
         if let Err(refusal) = Self::refuse(&call) {
             return self.end(call, Some(id), Err(refusal));
         }
-        let changed = {
-            let mut state = self.0.state.lock();
-            state.instances.get_mut(id).map(|i| {
-                i.order.config["tags"] = change.config["tags"].clone();
-                i.clone()
-            })
-        };
-        let result = match changed {
-            Some(instance) => self
-                .store(id, Some(&instance))
-                .await
-                .map(|()| instance.show()),
-            None => Err(ProviderError::NotFound {
-                message: format!("instance {id}"),
-            }),
-        };
+        let result = self.change(account, id, change).await;
         self.end(call, Some(id), result)
     }
 
@@ -283,19 +361,12 @@ impl Provider for Cloud {
         id: &str,
         instance_key: &str,
     ) -> Result<(), ProviderError> {
-        let machine = {
-            let state = self.0.state.lock();
-            state
-                .instances
-                .get(id)
-                .map(|i| i.order.owner.machine.clone())
-                .unwrap_or_default()
-        };
+        let (machine, _) = self.names(id);
         let call = self.begin("delete", &account.name, &machine, instance_key);
         if let Err(refusal) = Self::refuse(&call) {
             return self.end(call, Some(id), Err(refusal));
         }
-        let result = self.unmake(id, instance_key).await;
+        let result = self.unmake(account, id, instance_key).await;
         self.end(call, Some(id), result)
     }
 }

@@ -1,0 +1,363 @@
+//! The simulated cloud as an HTTP service of a process of its own.
+//!
+//! It listens on loopback addresses only and asks for no token: what it holds is simulated, and whoever runs it
+//! types plain `curl`. So that no web page can reach it through a browser, requests with an `Origin` and requests
+//! to a host name that is not this machine's are refused.
+//!
+//! - `POST /instances/{create|get|list|update|delete}`: the provider's calls. The answer is
+//!   `{"result": …}` or `{"error": {"reason": …}}`. A call that a fault cuts off gets none: its connection is
+//!   closed.
+//! - `POST /faults` asks for one fault or a list of them, after those already there; `GET /faults` shows all, with
+//!   how often each has fired; `DELETE /faults` forgets them.
+//! - `/clusters/{key}/…`: the API of a simulated cluster; `/clusters/{key}` tells whether it serves.
+
+use std::{convert::Infallible, io, net::IpAddr, net::SocketAddr};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, Request, State},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use bytes::Bytes;
+use fleetwright_apiserver::User;
+use fleetwright_providers::{Provider, ProviderError};
+use http::{HeaderMap, StatusCode, Uri, header, uri::PathAndQuery};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{
+    cloud::Cloud,
+    faults::Fault,
+    wire::{Answer, Create, Delete, FaultList, Get, List, Update},
+};
+
+/// Largest body of a call, in bytes; those to a cluster's API have that API's own limit.
+const MOST_BYTES: usize = 1 << 20;
+/// Most faults in one request.
+const MOST_FAULTS: usize = 1000;
+
+/// Why the cloud does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is not of this machine alone.
+    #[error(
+        "the simulated cloud asks for no token and listens on loopback addresses only, not on {0}: use 127.0.0.1"
+    )]
+    NotLoopback(SocketAddr),
+    /// The listener is broken.
+    #[error("the listener has no address")]
+    Listener(#[source] io::Error),
+}
+
+/// Marks an answer that must not be given: the connection is cut instead.
+#[derive(Clone, Copy)]
+struct Cut;
+
+/// Why a connection is closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("a fault cuts the connection")]
+struct CutOff;
+
+/// Serves `cloud` until `stop` is cancelled; then closes all connections and returns. Time passes in the cloud
+/// only while [`Cloud::run`] runs, which the caller starts beside this.
+///
+/// # Errors
+/// When the listener's address is not a loopback address.
+pub async fn serve(
+    cloud: Cloud,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr().map_err(ServeError::Listener)?;
+    if !address.ip().is_loopback() {
+        return Err(ServeError::NotLoopback(address));
+    }
+    let router = router(cloud);
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, or a client gone already: neither ends the service.
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        stream.set_nodelay(true).ok();
+        let router = router.clone();
+        connections.spawn(async move {
+            let service =
+                hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    answer_one(router.clone(), request.map(Body::new))
+                });
+            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            if let Err(error) = builder
+                .http1_only()
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+            {
+                tracing::debug!(%error, "a connection broke off");
+            }
+        });
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+async fn answer_one(router: Router, request: Request) -> Result<Response, CutOff> {
+    if !local(request.headers()) {
+        let message =
+            "the simulated cloud answers requests from this machine only, and none of web pages";
+        return Ok(fail(StatusCode::FORBIDDEN, message));
+    }
+    let answer: Result<Response, Infallible> = router.oneshot(request).await;
+    let answer = answer.unwrap_or_else(|never| match never {});
+    if answer.extensions().get::<Cut>().is_some() {
+        return Err(CutOff);
+    }
+    Ok(answer)
+}
+
+/// Whether a request names this machine and comes from no web page.
+fn local(headers: &HeaderMap) -> bool {
+    if headers.contains_key(header::ORIGIN) {
+        return false;
+    }
+    let Some(host) = headers.get(header::HOST) else {
+        return true; // no browser leaves it out
+    };
+    let host = host.to_str().unwrap_or_default();
+    let Ok(uri) = host.parse::<http::uri::Authority>() else {
+        return false;
+    };
+    let name = uri.host().trim_matches(['[', ']']);
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn router(cloud: Cloud) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/instances/{verb}", post(call))
+        .route(
+            "/faults",
+            get(shown_faults).post(ask_faults).delete(forget_faults),
+        )
+        .route("/clusters/{key}", get(serves))
+        .route("/clusters/{key}/{*rest}", any(cluster))
+        .fallback(|uri: Uri| async move {
+            let message = format!("the simulated cloud has no {}", uri.path());
+            fail(StatusCode::NOT_FOUND, &message)
+        })
+        .method_not_allowed_fallback(|| async {
+            let message = "this path of the simulated cloud does not take this method";
+            fail(StatusCode::METHOD_NOT_ALLOWED, message)
+        })
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .with_state(cloud)
+}
+
+/// A mistake of the caller.
+fn fail(status: StatusCode, message: &str) -> Response {
+    let error = ProviderError::Terminal {
+        message: message.to_owned(),
+    };
+    (status, Json(Answer::<()>::Error(error))).into_response()
+}
+
+fn answer<T: Serialize>(result: Result<T, ProviderError>) -> Response {
+    let error = match result {
+        Ok(value) => return Json(Answer::Result(value)).into_response(),
+        Err(error) => error,
+    };
+    let status = match &error {
+        // In the cloud itself only a fault loses an answer: so does the connection.
+        ProviderError::Ambiguous { .. } => {
+            let mut answer = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            answer.extensions_mut().insert(Cut);
+            return answer;
+        }
+        ProviderError::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ProviderError::Unavailable { .. } | ProviderError::NoCapacity { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ProviderError::Credentials { .. } => StatusCode::UNAUTHORIZED,
+        ProviderError::Quota { .. } => StatusCode::FORBIDDEN,
+        ProviderError::NotFound { .. } => StatusCode::NOT_FOUND,
+        ProviderError::Terminal { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let after = error.retry_after();
+    let mut answer = (status, Json(Answer::<()>::Error(error))).into_response();
+    if let Some(after) = after {
+        let seconds = after.as_secs_f64().ceil() as u64;
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+    }
+    answer
+}
+
+/// The body, or the refusal of one that is not of that form.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Box<Response>> {
+    serde_json::from_slice(body).map_err(|e| {
+        let message = format!("the body cannot be read: {e}");
+        Box::new(fail(StatusCode::BAD_REQUEST, &message))
+    })
+}
+
+async fn health() -> &'static str {
+    "ok"
+}
+
+async fn call(State(cloud): State<Cloud>, Path(verb): Path<String>, body: Bytes) -> Response {
+    perform(&cloud, &verb, &body)
+        .await
+        .unwrap_or_else(|refusal| *refusal)
+}
+
+async fn perform(cloud: &Cloud, verb: &str, body: &Bytes) -> Result<Response, Box<Response>> {
+    Ok(match verb {
+        "create" => {
+            let Create { account, order } = read(body)?;
+            answer(cloud.create(&account, &order).await)
+        }
+        "get" => {
+            let Get { account, id } = read(body)?;
+            answer(cloud.get(&account, &id).await)
+        }
+        "list" => {
+            let list: List = read(body)?;
+            answer(cloud.list(&list.account, &list.scope()).await)
+        }
+        "update" => {
+            let asked: Update = read(body)?;
+            answer(cloud.update(&asked.account, &asked.id, &asked.change).await)
+        }
+        "delete" => {
+            let asked: Delete = read(body)?;
+            let result = cloud
+                .delete(&asked.account, &asked.id, &asked.instance_key)
+                .await;
+            answer(result)
+        }
+        _ => {
+            let message = format!(
+                "there is no call {verb:?}: the calls are create, get, list, update and delete"
+            );
+            fail(StatusCode::NOT_FOUND, &message)
+        }
+    })
+}
+
+async fn shown_faults(State(cloud): State<Cloud>) -> Json<FaultList> {
+    Json(FaultList {
+        faults: cloud.faults(),
+    })
+}
+
+async fn forget_faults(State(cloud): State<Cloud>) -> Json<FaultList> {
+    cloud.clear_faults();
+    Json(FaultList { faults: Vec::new() })
+}
+
+/// One fault, a list, or what `GET /faults` shows.
+async fn ask_faults(State(cloud): State<Cloud>, body: Bytes) -> Response {
+    let asked = match read::<Value>(&body) {
+        Ok(Value::Array(list)) => list,
+        Ok(Value::Object(mut map)) if map.len() == 1 && map.contains_key("faults") => {
+            match map.remove("faults") {
+                Some(Value::Array(list)) => list,
+                _ => return fail(StatusCode::BAD_REQUEST, "faults: must be a list"),
+            }
+        }
+        Ok(one) => vec![one],
+        Err(refusal) => return *refusal,
+    };
+    if asked.len() > MOST_FAULTS {
+        let message = format!("a request asks for at most {MOST_FAULTS} faults");
+        return fail(StatusCode::BAD_REQUEST, &message);
+    }
+    let read: Result<Vec<Fault>, String> = asked
+        .into_iter()
+        .enumerate()
+        .map(|(n, fault)| serde_json::from_value(fault).map_err(|e| format!("fault {n}: {e}")))
+        .collect();
+    match read {
+        Ok(list) => {
+            let faults = list.into_iter().map(|f| cloud.add_fault(f)).collect();
+            (StatusCode::CREATED, Json(FaultList { faults })).into_response()
+        }
+        Err(message) => fail(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+async fn serves(State(cloud): State<Cloud>, Path(key): Path<String>) -> Response {
+    let serves = cloud.0.clusters.server(&key).is_some();
+    answer(Ok(json!({"serves": serves})))
+}
+
+/// A request to a cluster's API: the same request, without the part of the path that says which cluster.
+async fn cluster(State(cloud): State<Cloud>, mut request: Request) -> Response {
+    let path = request.uri().path();
+    let inner = path.strip_prefix("/clusters/").unwrap_or_default();
+    let (key, rest) = inner.split_once('/').unwrap_or((inner, ""));
+    let Some(server) = cloud.0.clusters.server(key) else {
+        return not_serving(key);
+    };
+    let query = request.uri().query();
+    let inner = query.map_or_else(|| format!("/{rest}"), |q| format!("/{rest}?{q}"));
+    let Ok(inner) = PathAndQuery::try_from(inner) else {
+        return fail(StatusCode::BAD_REQUEST, "the path cannot be read");
+    };
+    *request.uri_mut() = inner.into();
+    server.handle(User::admin(), request).await
+}
+
+fn not_serving(key: &str) -> Response {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("no control plane of the cluster {key} serves yet"),
+        "reason": "ServiceUnavailable", "code": 503,
+    });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(status)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_of_this_machine_are_answered() {
+        let cases = [
+            (Some("127.0.0.1:80"), None, true),
+            (Some("localhost:8080"), None, true),
+            (Some("[::1]:8080"), None, true),
+            (None, None, true),
+            (Some("evil.example:8080"), None, false),
+            (Some("127.0.0.1.evil.example"), None, false),
+            (Some("10.0.0.1"), None, false),
+            (Some("127.0.0.1:80"), Some("http://evil.example"), false),
+        ];
+        for (host, origin, expected) in cases {
+            let mut headers = HeaderMap::new();
+            if let Some(host) = host {
+                headers.insert(header::HOST, host.parse().unwrap());
+            }
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            assert_eq!(local(&headers), expected, "{host:?} {origin:?}");
+        }
+    }
+}

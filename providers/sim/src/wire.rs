@@ -1,0 +1,84 @@
+//! What the simulated cloud's HTTP service and its client say to each other.
+
+use fleetwright_providers::{Account, CreateInstance, ListScope, ProviderError, UpdateInstance};
+use serde::{Deserialize, Serialize};
+
+use crate::faults::Fault;
+
+/// An answer: never bare, so that nothing else that answers is taken for a simulated cloud.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Answer<T> {
+    /// What was asked for.
+    Result(T),
+    /// Why not.
+    Error(ProviderError),
+}
+
+/// `POST /instances/create`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Create {
+    pub(crate) account: Account,
+    pub(crate) order: CreateInstance,
+}
+
+/// `POST /instances/get`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Get {
+    pub(crate) account: Account,
+    pub(crate) id: String,
+}
+
+/// `POST /instances/list`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct List {
+    pub(crate) account: Account,
+    /// Key of the cluster; everything in the account where there is none.
+    #[serde(default)]
+    pub(crate) cluster_key: Option<String>,
+}
+
+impl List {
+    pub(crate) fn new(account: &Account, scope: &ListScope) -> Self {
+        Self {
+            account: account.clone(),
+            cluster_key: match scope {
+                ListScope::Account => None,
+                ListScope::Cluster(key) => Some(key.clone()),
+            },
+        }
+    }
+
+    pub(crate) fn scope(&self) -> ListScope {
+        self.cluster_key
+            .clone()
+            .map_or(ListScope::Account, ListScope::Cluster)
+    }
+}
+
+/// `POST /instances/update`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Update {
+    pub(crate) account: Account,
+    pub(crate) id: String,
+    pub(crate) change: UpdateInstance,
+}
+
+/// `POST /instances/delete`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Delete {
+    pub(crate) account: Account,
+    pub(crate) id: String,
+    pub(crate) instance_key: String,
+}
+
+/// `GET /faults`, and the answer to `POST /faults`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FaultList {
+    pub(crate) faults: Vec<Fault>,
+}
