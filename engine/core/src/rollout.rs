@@ -118,6 +118,8 @@ pub struct RolloutDecision {
     pub cleanup: Vec<String>,
     /// Why something does not happen yet.
     pub waiting: Option<RolloutWait>,
+    /// Whether `current` is not what the pool wants: a set for that is made only when `waiting` is over.
+    pub held: bool,
 }
 
 impl RolloutDecision {
@@ -171,11 +173,10 @@ pub fn decide(
     if version.is_pending() || want.is_none() {
         out.waiting = Some(RolloutWait::Version(version.reason.clone()));
     }
-    let mut held = false;
     if current.is_none() && (paused || want.is_none() || (version.is_pending() && !roll_now)) {
         // No new set now: the newest goes on as the current one, and scaling with it.
         current = sets::latest(&sets);
-        held = current.is_some();
+        out.held = current.is_some();
         if paused && !sets.is_empty() {
             out.waiting = Some(RolloutWait::Paused);
         }
@@ -242,8 +243,8 @@ pub fn decide(
         };
         for set in &sets {
             let is_current = set.metadata.name.as_deref() == Some(new.name.as_str());
-            out.updates
-                .extend(update.of(set, is_current, is_current && !held));
+            let matches = is_current && !out.held;
+            out.updates.extend(update.of(set, is_current, matches));
         }
     }
     let limit = pool

@@ -10,9 +10,9 @@ use fleetwright_api::condition::{self, Condition, Status};
 use jiff::Timestamp;
 
 pub use self::{
-    cluster::{ClusterFacts, cluster},
+    cluster::{ClusterFacts, cluster, has_converged},
     machine::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
-    pool::{machine_deployment, machine_set},
+    pool::{is_complete, machine_deployment, machine_set},
 };
 
 /// Conditions under construction, of one object at one time.

@@ -36,8 +36,16 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         )));
     };
     let version = effective_version(&cluster, pool);
-    let decision = rollout::decide(pool, &sets, &version, &shared.catalogue, now)
-        .map_err(|e| Error::Invalid(e.to_string()))?;
+    let decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {
+        Ok(decision) => decision,
+        Err(error) => {
+            let new = status::machine_deployment(pool, &sets, &machines, None, now);
+            shared
+                .write_status(pool, pool.status.as_ref(), &new, BY)
+                .await?;
+            return Err(Error::Invalid(error.to_string()));
+        }
+    };
 
     let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
     shared

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, ProviderAccount, condition, crds,
+    Cluster, Machine, MachineDeployment, ProviderAccount, crds,
     provider_account::ProviderAccountSpec, random::SeededRandom, time::SystemClock,
 };
 use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_controllers::{Context, Controllers, Metrics};
+use fleetwright_core::status;
 use fleetwright_provider_sim::{Cloud, CloudOptions};
 use fleetwright_providers::{Provider, Registry};
 use fleetwright_store::Store;
@@ -138,9 +139,10 @@ impl Kit {
                     _ = pools.next() => {}
                     _ = clusters.next() => {}
                 }
-                let list = self.machines().await;
                 let cluster = self.api::<Cluster>().get("eu").await.unwrap();
                 let pool = self.api::<MachineDeployment>().get("eu-web").await.unwrap();
+                // Last: what a status says must hold of machines seen after it.
+                let list = self.machines().await;
                 if done(&list, &cluster, &pool) {
                     return list;
                 }
@@ -171,20 +173,25 @@ impl Kit {
 
     async fn settled(&self, workers: i32) -> Vec<Machine> {
         self.until("available", move |machines, cluster, pool| {
-            let status = cluster.status.clone().unwrap_or_default();
-            let p = pool.status.clone().unwrap_or_default();
-            let available = condition::is_true(&status.conditions, condition::kind::AVAILABLE);
-            available
-                && cluster.metadata.generation == status.observed_generation
-                && status.version.as_deref() == Some(cluster.spec.version.as_str())
-                && p.version == status.version
-                && p.observed_generation == pool.metadata.generation
-                && (p.replicas, p.available_replicas, p.up_to_date_replicas)
-                    == (workers, workers, workers)
-                && machines
-                    .iter()
-                    .all(|m| m.spec.content.version.as_ref() == Some(&cluster.spec.version))
-                && machines.len() == usize::try_from(workers).unwrap() + 1
+            // What a reader is told is enough; what follows holds at that very moment.
+            if pool.spec.replicas != Some(workers)
+                || !status::has_converged(cluster, std::slice::from_ref(pool))
+            {
+                return false;
+            }
+            let version = Some(&cluster.spec.version);
+            assert_eq!(
+                cluster.status.as_ref().and_then(|s| s.version.as_ref()),
+                version
+            );
+            let old: Vec<_> = machines
+                .iter()
+                .filter(|m| m.spec.content.version.as_ref() != version)
+                .map(|m| m.name_any())
+                .collect();
+            assert!(old.is_empty(), "settled with machines of before: {old:?}");
+            assert_eq!(machines.len(), usize::try_from(workers).unwrap() + 1);
+            true
         })
         .await
     }

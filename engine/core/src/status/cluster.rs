@@ -8,10 +8,12 @@ use fleetwright_api::{
 };
 use jiff::Timestamp;
 
-use super::{Conditions, all_machines, few};
+use super::{Conditions, all_machines, few, pool::is_complete};
 use crate::{
     cluster::ClusterDeletionStep,
-    control_plane::{ControlPlaneAction, ControlPlaneDecision, has_served, running_version},
+    control_plane::{
+        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
+    },
 };
 
 /// What was seen of a cluster.
@@ -159,7 +161,7 @@ pub fn cluster(
         );
     }
     pools_conditions(&mut out, pools);
-    rolling(&mut out, cp.as_ref(), pools, decision);
+    rolling(&mut out, cluster, cp.as_ref(), pools, decision);
     available(&mut out, deleting);
     status.conditions = list;
     status.control_plane = cp;
@@ -306,8 +308,49 @@ fn pools_conditions(out: &mut Conditions<'_>, pools: &[MachineDeployment]) {
     }
 }
 
+/// Why a pool is not yet what it or its cluster says; `None` when it is, as far as can be seen. A pool that follows the
+/// cluster's version keeps its generation when that changes: its own `status.version` tells.
+fn behind(cluster: &Cluster, pool: &MachineDeployment) -> Option<String> {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    let status = pool.status.as_ref()?;
+    let follows = pool.spec.template.spec.version.is_none();
+    let wanted = &cluster.spec.version;
+    let at = status.version.as_ref().filter(|v| *v != wanted);
+    if condition::is_true(&status.conditions, kind::ROLLING_OUT) {
+        Some(format!("pool {name}"))
+    } else if status.observed_generation != pool.metadata.generation {
+        Some(format!("pool {name} (its latest change was not seen yet)"))
+    } else if let (true, Some(at)) = (follows, at) {
+        Some(format!(
+            "pool {name} (at {at}, follows the cluster to {wanted})"
+        ))
+    } else {
+        None
+    }
+}
+
+/// Whether a cluster is what it says: its latest change was seen, it is Available, neither it nor one of its pools is rolling
+/// out, and its control plane has the machines that it wants. A held version does not count: see condition `VersionHeld`.
+/// `pools` are all of the cluster's; a pool read later than the cluster may be behind it, so each is looked at again.
+pub fn has_converged(cluster: &Cluster, pools: &[MachineDeployment]) -> bool {
+    let alive = |p: &&MachineDeployment| p.metadata.deletion_timestamp.is_none();
+    cluster.status.as_ref().is_some_and(|s| {
+        let is = |kind| condition::is_true(&s.conditions, kind);
+        s.observed_generation == cluster.metadata.generation
+            && is(kind::AVAILABLE)
+            && !is(kind::ROLLING_OUT)
+            && s.control_plane.as_ref().is_none_or(|c| {
+                [c.replicas, c.available_replicas, c.up_to_date_replicas] == [c.desired_replicas; 3]
+            })
+    }) && pools
+        .iter()
+        .filter(alive)
+        .all(|p| is_complete(p) && behind(cluster, p).is_none())
+}
+
 fn rolling(
     out: &mut Conditions<'_>,
+    cluster: &Cluster,
     counts: Option<&MachineCounts>,
     pools: &[MachineDeployment],
     decision: &ControlPlaneDecision,
@@ -319,18 +362,17 @@ fn rolling(
             decision.outdated.len()
         ));
     }
-    for pool in pools {
-        let rolling = pool
-            .status
-            .as_ref()
-            .is_some_and(|s| condition::is_true(&s.conditions, kind::ROLLING_OUT));
-        if rolling {
-            what.push(format!(
-                "pool {}",
-                pool.metadata.name.as_deref().unwrap_or_default()
-            ));
-        }
+    if let Some(VersionStep::Step { wanted, .. } | VersionStep::WaitingForWorkers { wanted, .. }) =
+        &decision.version
+    {
+        what.push(format!("the control plane to {wanted}"));
     }
+    what.extend(
+        pools
+            .iter()
+            .filter(|p| p.metadata.deletion_timestamp.is_none())
+            .filter_map(|p| behind(cluster, p)),
+    );
     if counts.is_some() {
         let stale: Vec<String> = decision
             .outdated

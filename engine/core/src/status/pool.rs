@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::{Conditions, all_machines, few};
-use crate::rollout::{RolloutDecision, bounds};
+use crate::rollout::{RolloutDecision, RolloutWait, bounds};
 
 fn conditions(machine: &Machine) -> &[Condition] {
     machine
@@ -121,8 +121,9 @@ fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]
 }
 
 /// The status of a pool from its machines (those on their way out included) and from what was decided for it.
-/// Counts come from the machines themselves, not from statuses of sets, which may lag behind. `None` as decision, when its bounds
-/// cannot be read, keeps the version.
+/// Counts come from the machines themselves, not from statuses of sets, which may lag behind. Up to date are the machines of the
+/// decision's current set: none of them while that is still to be made. `None` as decision, when its bounds cannot be read or its
+/// Cluster is not there, keeps the version and goes by what the machines say.
 pub fn machine_deployment(
     pool: &MachineDeployment,
     sets: &[MachineSet],
@@ -138,7 +139,12 @@ pub fn machine_deployment(
     let deleting = pool.metadata.deletion_timestamp.is_some();
     let ready = count(&all, kind::READY);
     let available = count(&all, kind::AVAILABLE);
-    let up_to_date = count(&all, kind::UP_TO_DATE);
+    let outdated: Vec<&Machine> = all
+        .iter()
+        .copied()
+        .filter(|m| !is_up_to_date(m, decision))
+        .collect();
+    let up_to_date = replicas - i32::try_from(outdated.len()).unwrap_or(i32::MAX);
     let mut out = Conditions {
         list: &mut list,
         generation: pool.metadata.generation,
@@ -182,23 +188,7 @@ pub fn machine_deployment(
             error.to_string(),
         ),
     }
-    let outdated: Vec<String> = all
-        .iter()
-        .filter(|m| condition::is_false(conditions(m), kind::UP_TO_DATE))
-        .filter_map(|m| condition::get(conditions(m), kind::UP_TO_DATE).map(|c| c.message.clone()))
-        .collect();
-    let mut reasons = outdated.clone();
-    reasons.sort();
-    reasons.dedup();
-    let mut text = format!(
-        "rolling out {} not up-to-date machines ({})",
-        outdated.len(),
-        few(&reasons)
-    );
-    if let Some(waiting) = waiting(decision) {
-        text.push_str(&format!("; {waiting}"));
-    }
-    out.flag(kind::ROLLING_OUT, !outdated.is_empty(), text);
+    rolling(&mut out, &outdated, &all, decision);
     scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
     all_machines(
         &mut out,
@@ -240,6 +230,67 @@ pub fn machine_deployment(
             .or_else(|| old.and_then(|s| s.version.clone())),
         conditions: list,
     }
+}
+
+/// Whether a machine counts as up to date.
+fn is_up_to_date(machine: &Machine, decision: Option<&RolloutDecision>) -> bool {
+    let says = || condition::is_true(conditions(machine), kind::UP_TO_DATE);
+    let Some(decision) = decision else {
+        return says();
+    };
+    let of_current = meta::controller_of(machine)
+        .is_some_and(|owner| Some(owner.name.as_str()) == decision.current.as_deref());
+    of_current && (!decision.held || says())
+}
+
+/// RollingOut: there are machines that are not what the pool wants, or the pool has not come to the version that it is to have.
+fn rolling(
+    out: &mut Conditions<'_>,
+    outdated: &[&Machine],
+    all: &[&Machine],
+    decision: Option<&RolloutDecision>,
+) {
+    let mut reasons: Vec<String> = outdated
+        .iter()
+        .filter_map(|m| condition::get(conditions(m), kind::UP_TO_DATE))
+        .filter(|c| c.status == "False")
+        .map(|c| c.message.clone())
+        .collect();
+    reasons.sort();
+    reasons.dedup();
+    let mut text = Vec::new();
+    if !outdated.is_empty() {
+        let n = outdated.len();
+        text.push(if reasons.is_empty() {
+            format!("rolling out {n} not up-to-date machines")
+        } else {
+            format!(
+                "rolling out {n} not up-to-date machines ({})",
+                few(&reasons)
+            )
+        });
+    }
+    let version = decision.is_some_and(|d| matches!(d.waiting, Some(RolloutWait::Version(_))));
+    let behind = !all.is_empty() && (version || decision.is_some_and(|d| d.held));
+    text.extend(waiting(decision));
+    out.flag(
+        kind::ROLLING_OUT,
+        !outdated.is_empty() || behind,
+        text.join("; "),
+    );
+}
+
+/// Whether a pool is what it says: its latest change was seen, and as many machines as wanted are there, up to date and
+/// available, and no others. A pool that follows its cluster's version is judged by [`super::has_converged`] with it.
+pub fn is_complete(pool: &MachineDeployment) -> bool {
+    let want = pool.spec.replicas.unwrap_or(1).max(0);
+    pool.status.as_ref().is_some_and(|s| {
+        s.observed_generation == pool.metadata.generation
+            && s.replicas == want
+            && s.up_to_date_replicas == want
+            && s.available_replicas == want
+            && !condition::is_true(&s.conditions, kind::ROLLING_OUT)
+    })
 }
 
 fn waiting(decision: Option<&RolloutDecision>) -> Option<String> {
