@@ -4,6 +4,7 @@
 //! same as asked once: [`Provider::create`] is idempotent by instance key, [`Provider::delete`] of what
 //! is gone is no error. Lists are complete or an error, never partial.
 
+pub mod conformance;
 pub mod connections;
 pub mod contract;
 pub mod error;

@@ -219,6 +219,12 @@ impl Cloud {
         self.0.faults.lock().all().to_vec()
     }
 
+    /// The tags of an instance beyond those of its owner; `None` where there is no such instance.
+    pub fn tags(&self, id: &str) -> Option<serde_json::Value> {
+        let state = self.0.state.lock();
+        Some(state.instances.get(id)?.order.config["tags"].clone())
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.0.options.clock.now()
     }
@@ -332,6 +338,7 @@ impl Cloud {
         match due {
             Due::Pods(key) => {
                 if let Err(error) = self.0.clusters.keep_pods(&key, self.now()).await {
+                    tracing::warn!(cluster = %key, %error, "cannot keep the simulated pods");
                     tracing::warn!(cluster = %key, %error, "cannot keep the simulated pods");
                 }
                 self.0.state.lock().keeping.remove(&key);

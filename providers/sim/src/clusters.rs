@@ -312,16 +312,14 @@ async fn keep(
             .or_default() += 1;
         ensure_namespace_and_budget(client, workload).await?;
         let suffix: String = random.key128().chars().take(5).collect();
+        // Without an owner: there is no object for the workload, and pods of an owner that is not there are
+        // collected.
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": format!("{}-{suffix}", workload.name),
                 "namespace": workload.namespace,
                 "labels": {APP: workload.name},
-                "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": workload.name,
-                    "uid": format!("sim-{}", workload.name), "controller": true,
-                }],
             },
             "spec": {
                 "nodeName": node,

@@ -74,10 +74,7 @@ pub async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let address = listener.local_addr().map_err(ServeError::Listener)?;
-    if !address.ip().is_loopback() {
-        return Err(ServeError::NotLoopback(address));
-    }
+    allowed(listener.local_addr().map_err(ServeError::Listener)?)?;
     let router = router(cloud);
     let mut connections = JoinSet::new();
     loop {
@@ -114,6 +111,18 @@ pub async fn serve(
     }
     connections.shutdown().await;
     Ok(())
+}
+
+/// Whether the cloud may listen there; to be asked before the address is bound, too.
+///
+/// # Errors
+/// [`ServeError::NotLoopback`].
+pub fn allowed(address: SocketAddr) -> Result<(), ServeError> {
+    if address.ip().is_loopback() {
+        Ok(())
+    } else {
+        Err(ServeError::NotLoopback(address))
+    }
 }
 
 async fn answer_one(router: Router, request: Request) -> Result<Response, CutOff> {
@@ -336,6 +345,16 @@ fn not_serving(key: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listens_on_loopback_only() {
+        assert!(allowed("127.0.0.1:1".parse().unwrap()).is_ok());
+        assert!(allowed("[::1]:1".parse().unwrap()).is_ok());
+        let text = allowed("0.0.0.0:1".parse().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(text.ends_with("not on 0.0.0.0:1: use 127.0.0.1"), "{text}");
+    }
 
     #[test]
     fn only_requests_of_this_machine_are_answered() {
