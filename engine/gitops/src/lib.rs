@@ -1,4 +1,6 @@
 //! Git source, loading, apply, inventory and prune.
 
+pub mod apply;
 pub mod load;
+pub mod source;
 pub mod yaml;
