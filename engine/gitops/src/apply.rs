@@ -1,43 +1,150 @@
 //! Executes a plan by server-side apply.
+//!
+//! What the API refuses for one object does not stop the others; nothing is deleted as long as something failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    meta::{ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER, fleet_manager},
+    fleet::{Allow, DriftAction},
+    meta::{
+        ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER,
+        fleet_manager,
+    },
     names::fleet_hash,
 };
-use fleetwright_core::plan::{Desired, Key, Plan, Policy, partial};
+use fleetwright_core::plan::{Change, Desired, Key, Live, Plan, Policy, partial};
+use futures::{StreamExt, stream};
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
 
-/// Why a plan could not be executed to its end. Applying again is safe.
+mod conflict;
+
+/// Requests that are under way at the same time.
+const AT_ONCE: usize = 8;
+/// Manager of what the sync engine writes that is not the repository's.
+pub const MANAGER_SYNC: &str = "fleetwright-sync";
+
+/// Why one object could not be brought to what the repository says.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} {key}")]
-pub struct ApplyError {
-    /// What was done.
-    pub verb: &'static str,
-    /// To which object.
-    pub key: Box<Key>,
-    /// The API's answer.
-    #[source]
-    pub source: Box<kube::Error>,
+pub enum ApplyError {
+    /// The API refused, or could not be asked.
+    #[error("cannot {verb} {key}{}", at(.source_line))]
+    Api {
+        /// What was done.
+        verb: &'static str,
+        /// To which object.
+        key: Box<Key>,
+        /// File and line of its declaration; empty for deletes.
+        source_line: String,
+        /// The API's answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The object's namespace does not exist and may not be made.
+    #[error(
+        "{source_line}: namespace {namespace} of {key} does not exist, and the Fleet does not allow kind Namespace: ask an administrator to create it"
+    )]
+    NoNamespace {
+        /// The object.
+        key: Box<Key>,
+        /// File and line of its declaration.
+        source_line: String,
+        /// The namespace.
+        namespace: String,
+    },
+}
+
+fn at(source_line: &str) -> String {
+    if source_line.is_empty() {
+        String::new()
+    } else {
+        format!(" ({source_line})")
+    }
+}
+
+impl ApplyError {
+    /// Whether trying again without another commit may help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoNamespace { .. } => false,
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => {
+                    status.code >= 500 || matches!(status.code, 401 | 403 | 404 | 409 | 429)
+                }
+                _ => true,
+            },
+        }
+    }
+
+    /// The error with its cause, in one sentence.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => format!("{self}: {}", status.message),
+                other => format!("{self}: {other}"),
+            },
+            Self::NoNamespace { .. } => self.to_string(),
+        }
+    }
+}
+
+/// A field that another manager holds and that therefore was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Drift {
+    /// The object.
+    pub key: Key,
+    /// Path of the field, as the API writes it.
+    pub field: String,
+    /// Who holds it.
+    pub managers: Vec<String>,
+}
+
+impl std::fmt::Display for Drift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}: {} is held by {}",
+            self.key,
+            self.field,
+            self.managers.join(", ")
+        )
+    }
+}
+
+/// How a plan is executed.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// The revision that the documents come from.
+    pub revision: &'a str,
+    /// What is done about fields that others hold.
+    pub drift: DriftAction,
+    /// What the Fleet may make.
+    pub allow: &'a Allow,
+    /// The documents of the revision applied before this one: what differs from them is what this revision
+    /// changed, and is forced. `None` when they are not known: then nothing is.
+    pub previous: Option<&'a BTreeMap<Key, Value>>,
+}
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Objects that were written, with the generation that they have now.
+    pub written: BTreeMap<Key, i64>,
+    /// Objects whose deletion was asked for.
+    pub deleted: BTreeSet<Key>,
+    /// Fields left to others.
+    pub drift: Vec<Drift>,
+    /// What failed, object by object.
+    pub errors: Vec<ApplyError>,
 }
 
 /// An API for the objects of a kind that Git may hold.
 pub fn api_of(client: &Client, key: &Key) -> Api<DynamicObject> {
-    let (group, version) = key
-        .api_version
-        .split_once('/')
-        .unwrap_or(("", &key.api_version));
-    let plural = format!("{}s", key.kind.to_lowercase());
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk(group, version, &key.kind),
-        &plural,
-    );
+    let resource = resource_of(&key.api_version, &key.kind);
     if key.namespace.is_empty() {
         Api::all_with(client.clone(), &resource)
     } else {
@@ -45,78 +152,302 @@ pub fn api_of(client: &Client, key: &Key) -> Api<DynamicObject> {
     }
 }
 
-/// Executes `plan`: handovers, creates and changes, then deletes. `live_uids` are the uids that the plan was
-/// made from: an object that was replaced since is not deleted. With `force`, fields of other managers are taken.
-///
-/// # Errors
-/// The first refusal of the API; what was applied before it stays.
+pub(crate) fn resource_of(api_version: &str, kind: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let plural = format!("{}s", kind.to_lowercase());
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural)
+}
+
+/// Executes `plan`, made from `desired` and `live`: namespaces, handovers, creates and changes, then deletes. An object that was
+/// replaced since the plan is not deleted. Applying again is always safe.
 pub async fn apply(
     client: &Client,
     plan: &Plan,
     desired: &[Desired],
-    live_uids: &BTreeMap<Key, String>,
+    live: &Live,
     policy: &Policy,
-    revision: &str,
-    force: bool,
-) -> Result<(), ApplyError> {
+    settings: Settings<'_>,
+) -> Applied {
     let documents: BTreeMap<Key, &Value> = desired
         .iter()
         .map(|d| (Key::of(&d.document), &d.document))
         .collect();
-    let hash = fleet_hash(&policy.namespace, &policy.fleet);
-    let manager = fleet_manager(&policy.namespace, &policy.fleet);
-    for change in plan.creates.iter().chain(&plan.changes) {
-        let key = &change.key;
-        let failed = |verb| {
-            move |source| ApplyError {
-                verb,
-                key: Box::new(key.clone()),
-                source: Box::new(source),
+    let worker = Worker {
+        client,
+        documents: &documents,
+        hash: fleet_hash(&policy.namespace, &policy.fleet),
+        manager: fleet_manager(&policy.namespace, &policy.fleet),
+        settings,
+    };
+    let mut out = Applied::default();
+    let mut missing = BTreeSet::new();
+    worker.namespaces(plan, &mut missing, &mut out).await;
+    // Kinds one after the other: a pool's cluster is there before the pool.
+    let all: Vec<&Change> = plan.creates.iter().chain(&plan.changes).collect();
+    for kind in ["Namespace", "ConfigMap", "Cluster", ""] {
+        let steps = all.iter().copied().filter(|c| match kind {
+            "" => !["Namespace", "ConfigMap", "Cluster"].contains(&c.key.kind.as_str()),
+            kind => c.key.kind == kind,
+        });
+        let steps = steps.filter(|c| !missing.contains(&c.key.namespace));
+        let worker = &worker;
+        let mut results = stream::iter(steps.collect::<Vec<_>>())
+            .map(|change| async move { (change, worker.change(change).await) })
+            .buffered(AT_ONCE);
+        while let Some((change, result)) = results.next().await {
+            match result {
+                Ok(Some((generation, drift))) => {
+                    if let Some(generation) = generation {
+                        out.written.insert(change.key.clone(), generation);
+                    }
+                    out.drift.extend(drift);
+                }
+                Ok(None) => {}
+                Err(error) => out.errors.push(error),
             }
+        }
+    }
+    if out.errors.is_empty() {
+        worker.deletes(plan, live, &mut out).await;
+    }
+    out
+}
+
+/// Generation after the write (if one was made), and what was left to others.
+type Done = Option<(Option<i64>, Vec<Drift>)>;
+
+struct Worker<'a> {
+    client: &'a Client,
+    documents: &'a BTreeMap<Key, &'a Value>,
+    hash: String,
+    manager: String,
+    settings: Settings<'a>,
+}
+
+impl Worker<'_> {
+    fn failed(change: &Change, verb: &'static str) -> impl Fn(kube::Error) -> ApplyError {
+        let (key, source_line) = (change.key.clone(), change.source.clone());
+        move |source| ApplyError::Api {
+            verb,
+            key: Box::new(key.clone()),
+            source_line: source_line.clone(),
+            source: Box::new(source),
+        }
+    }
+
+    /// Makes the namespaces that new objects need and that nobody declares.
+    async fn namespaces(&self, plan: &Plan, missing: &mut BTreeSet<String>, out: &mut Applied) {
+        let allow = self.settings.allow;
+        let mut asked: BTreeSet<&str> = BTreeSet::new();
+        for change in &plan.creates {
+            let namespace = change.key.namespace.as_str();
+            let declared = plan
+                .creates
+                .iter()
+                .any(|c| c.key.kind == "Namespace" && c.key.name == namespace);
+            if namespace.is_empty() || declared {
+                continue;
+            }
+            if missing.contains(namespace) {
+                out.errors.push(ApplyError::NoNamespace {
+                    key: Box::new(change.key.clone()),
+                    source_line: change.source.clone(),
+                    namespace: namespace.to_owned(),
+                });
+                continue;
+            }
+            if !asked.insert(namespace) {
+                continue;
+            }
+            let key = Key {
+                api_version: "v1".into(),
+                kind: "Namespace".into(),
+                name: namespace.to_owned(),
+                ..Key::default()
+            };
+            let api = api_of(self.client, &key);
+            let result = match api.get_opt(namespace).await {
+                Ok(Some(_)) => continue,
+                Ok(None) if !allow.kinds.is_empty() && !allow.kinds.contains(&key.kind) => {
+                    missing.insert(namespace.to_owned());
+                    out.errors.push(ApplyError::NoNamespace {
+                        key: Box::new(change.key.clone()),
+                        source_line: change.source.clone(),
+                        namespace: namespace.to_owned(),
+                    });
+                    continue;
+                }
+                Ok(None) => {
+                    let params = PostParams {
+                        field_manager: Some(MANAGER_SYNC.into()),
+                        ..PostParams::default()
+                    };
+                    let made = DynamicObject::new(namespace, &resource_of("v1", "Namespace"));
+                    api.create(&params, &made).await.map(|_| ())
+                }
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+                Ok(()) => {}
+                Err(error) => {
+                    missing.insert(namespace.to_owned());
+                    out.errors
+                        .push(Self::failed(change, "make the namespace of")(error));
+                }
+            }
+        }
+    }
+
+    async fn change(&self, change: &Change) -> Result<Done, ApplyError> {
+        let key = &change.key;
+        let api = api_of(self.client, key);
+        let Some(document) = self.documents.get(key) else {
+            return Ok(None);
         };
-        let api = api_of(client, key);
         if !change.handover.is_empty() {
             let keep = partial(key, &change.handover);
             let params = PatchParams::apply(MANAGER_HANDOVER).force();
             api.patch(&key.name, &params, &Patch::Apply(&keep))
                 .await
-                .map_err(failed("hand over fields of"))?;
+                .map_err(Self::failed(change, "hand over fields of"))?;
         }
-        let Some(document) = documents.get(key) else {
-            continue;
+        let mut sent = marked(document, &self.hash, self.settings.revision);
+        let params = PatchParams::apply(&self.manager);
+        let forced = params.clone().force();
+        let is_new = change.fields.is_empty() && change.handover.is_empty();
+        let params = if self.settings.drift == DriftAction::Correct || is_new {
+            &forced
+        } else {
+            &params
         };
-        let sent = marked(document, &hash, revision);
-        let mut params = PatchParams::apply(&manager);
-        params.force = force;
-        api.patch(&key.name, &params, &Patch::Apply(&sent))
+        let refused = match api.patch(&key.name, params, &Patch::Apply(&sent)).await {
+            Ok(object) => {
+                if is_new {
+                    self.initial_replicas(change, &api, document).await?;
+                }
+                return Ok(Some((object.metadata.generation, Vec::new())));
+            }
+            Err(error) => error,
+        };
+        let held = conflict::held(&refused);
+        if held.is_empty() {
+            return Err(Self::failed(change, "apply")(refused));
+        }
+        let mut drift = Vec::new();
+        for (field, managers) in held {
+            if self.is_ours(key, document, &field, &managers) {
+                continue;
+            }
+            conflict::remove(&mut sent, &field);
+            drift.push(Drift {
+                key: key.clone(),
+                field,
+                managers: managers.into_iter().collect(),
+            });
+        }
+        let left = change.handover.len()
+            + change
+                .fields
+                .iter()
+                .filter(|diff| {
+                    !drift
+                        .iter()
+                        .any(|d| conflict::is_below(&diff.path, &d.field))
+                })
+                .count();
+        if self.settings.drift == DriftAction::Ignore {
+            drift.clear();
+        }
+        if left == 0 {
+            return Ok(Some((None, drift)));
+        }
+        let object = api
+            .patch(&key.name, &forced, &Patch::Apply(&sent))
             .await
-            .map_err(failed("apply"))?;
+            .map_err(Self::failed(change, "apply"))?;
+        Ok(Some((object.metadata.generation, drift)))
     }
-    for delete in &plan.deletes {
-        let key = &delete.key;
-        let Some(uid) = live_uids.get(key) else {
-            continue;
+
+    /// Whether the conflict is ours to decide: only the handover holds the field, or this revision changed it.
+    fn is_ours(
+        &self,
+        key: &Key,
+        document: &Value,
+        field: &str,
+        managers: &BTreeSet<String>,
+    ) -> bool {
+        if managers.iter().all(|m| m == MANAGER_HANDOVER) {
+            return true;
+        }
+        if field.ends_with(ANNOTATION_REVISION) || field.ends_with(LABEL_FLEET) {
+            return true;
+        }
+        self.settings.previous.is_some_and(|previous| {
+            let before = previous
+                .get(key)
+                .and_then(|old| conflict::value(old, field));
+            before != conflict::value(document, field)
+        })
+    }
+
+    /// A pool that is scaled by the autoscaler begins at its lower bound; nobody's field then, but the handover's.
+    async fn initial_replicas(
+        &self,
+        change: &Change,
+        api: &Api<DynamicObject>,
+        document: &Value,
+    ) -> Result<(), ApplyError> {
+        let least = document
+            .get("metadata")
+            .and_then(|m| {
+                m.get("annotations")?
+                    .get(ANNOTATION_AUTOSCALER_MIN)?
+                    .as_str()
+            })
+            .and_then(|text| text.parse::<i32>().ok());
+        let (Some(least), true) = (least, change.key.kind == "MachineDeployment") else {
+            return Ok(());
         };
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.clone()),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        match api_of(client, key).delete(&key.name, &params).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(source) => {
-                return Err(ApplyError {
-                    verb: "delete",
-                    key: Box::new(key.clone()),
-                    source: Box::new(source),
-                });
+        if document.pointer("/spec/replicas").is_some() {
+            return Ok(());
+        }
+        let mut keep = partial(&change.key, &[]);
+        keep["spec"] = json!({"replicas": least});
+        let params = PatchParams::apply(MANAGER_HANDOVER).force();
+        api.patch(&change.key.name, &params, &Patch::Apply(&keep))
+            .await
+            .map_err(Self::failed(change, "set the first replicas of"))?;
+        Ok(())
+    }
+
+    async fn deletes(&self, plan: &Plan, live: &Live, out: &mut Applied) {
+        let uids: BTreeMap<Key, &str> = live
+            .objects
+            .iter()
+            .filter_map(|o| Some((Key::of(o), o.pointer("/metadata/uid")?.as_str()?)))
+            .collect();
+        for delete in &plan.deletes {
+            let key = &delete.key;
+            let Some(uid) = uids.get(key) else {
+                continue;
+            };
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: Some((*uid).to_owned()),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            match api_of(self.client, key).delete(&key.name, &params).await {
+                Ok(_) => {
+                    out.deleted.insert(key.clone());
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => out.errors.push(Self::failed(delete, "delete")(error)),
             }
         }
     }
-    Ok(())
 }
 
 /// The document with the inventory's label and the revision's annotation.

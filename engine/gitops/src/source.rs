@@ -59,12 +59,22 @@ pub enum SourceError {
     /// The URL is of a form that is not fetched.
     #[error("only https:// and file:// are fetched: correct spec.source.url")]
     Scheme,
+    /// A range of versions is not followed.
+    #[error("spec.source.ref.semver is not supported yet: set branch, tag or commit")]
+    Semver,
     /// The path leaves the repository.
     #[error("spec.source.path must stay inside the repository")]
     Outside,
     /// Too many files.
     #[error("more than {MAX_FILES} files: set spec.source.path to a smaller folder")]
     TooMany,
+}
+
+impl SourceError {
+    /// Whether the source is at fault that somebody must correct; else trying again may help.
+    pub fn is_lasting(&self) -> bool {
+        !matches!(self, Self::Git { .. } | Self::Io { .. })
+    }
 }
 
 fn git(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
@@ -90,7 +100,9 @@ pub struct GitSource {
     pub cache: PathBuf,
     /// URL.
     pub url: String,
-    /// Token for https.
+    /// User name for https; `x-access-token` when left out.
+    pub username: Option<String>,
+    /// Token or password for https.
     pub token: Option<SecretText>,
 }
 
@@ -101,7 +113,12 @@ impl GitSource {
         callbacks.credentials(move |_, user, _| match &self.token {
             Some(token) if !tried => {
                 tried = true;
-                git2::Cred::userpass_plaintext(user.unwrap_or("x-access-token"), token.expose())
+                let name = self
+                    .username
+                    .as_deref()
+                    .or(user)
+                    .unwrap_or("x-access-token");
+                git2::Cred::userpass_plaintext(name, token.expose())
             }
             _ => Err(git2::Error::from_str(
                 "the repository refuses the credentials: check spec.source.secretRef",
@@ -144,7 +161,7 @@ impl GitSource {
                 found(&format!("refs/heads/{branch}")),
             ),
             (_, Some(tag)) => (format!("tag {tag}"), found(&format!("refs/tags/{tag}"))),
-            _ if reference.semver.is_some() => ("support for ref.semver yet".to_owned(), None),
+            _ if reference.semver.is_some() => return Err(SourceError::Semver),
             _ => ("HEAD".to_owned(), found("HEAD")),
         };
         oid.ok_or(SourceError::NoRef(name))
@@ -362,6 +379,7 @@ mod tests {
         let source = GitSource {
             cache: dir.path().join("cache"),
             url: format!("file://{}", dir.path().join("r.git").display()),
+            username: None,
             token: None,
         };
         let main = GitRef {

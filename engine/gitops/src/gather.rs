@@ -1,0 +1,213 @@
+//! The values that a plan is made from: the Fleet's policy, what its files say, and what the API holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetwright_api::{
+    API_VERSION, Fleet, Machine,
+    fleet::{Allow, DEFAULT_PRUNE_MAX_MACHINES},
+    meta::{ANNOTATION_AUTOSCALER_MAX, ANNOTATION_AUTOSCALER_MIN, LABEL_CLUSTER_NAME, LABEL_FLEET},
+    names::fleet_hash,
+};
+use fleetwright_core::{
+    catalogue::Catalogue,
+    plan::{Desired, Key, Live, Policy},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DynamicObject, ListParams},
+};
+use serde_json::Value;
+
+use crate::{
+    apply::{api_of, resource_of},
+    load::{LoadContext, Loaded, SourceFile, load},
+};
+
+/// Kinds that Git may hold, as (`apiVersion`, kind, whether all of them are listed).
+const KINDS: &[(&str, &str, bool)] = &[
+    (API_VERSION, "Cluster", true),
+    (API_VERSION, "MachineDeployment", true),
+    ("v1", "ConfigMap", false),
+    ("v1", "Namespace", false),
+];
+
+/// The live state could not be read: nothing may be concluded.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what} from the API")]
+pub struct GatherError {
+    /// What was read.
+    pub what: String,
+    /// Why it failed.
+    #[source]
+    pub source: Box<kube::Error>,
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> GatherError {
+    let what = what.into();
+    move |source| GatherError {
+        what,
+        source: Box::new(source),
+    }
+}
+
+/// Whether the Machines are read too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machines {
+    /// Only when something would be deleted, whose machines must be counted.
+    ForDeletes,
+    /// Always: for a plan that is shown.
+    All,
+}
+
+/// What the planner must know of a Fleet.
+pub fn policy_of(fleet: &Fleet) -> Policy {
+    let most = fleet.spec.prune.as_ref().and_then(|p| p.max_machines);
+    Policy {
+        namespace: fleet.namespace().unwrap_or_else(|| "default".into()),
+        fleet: fleet.name_any(),
+        max_machines: usize::try_from(most.unwrap_or(DEFAULT_PRUNE_MAX_MACHINES)).unwrap_or(0),
+    }
+}
+
+/// The Clusters that there are, as (namespace, name): pools in Git may belong to them.
+///
+/// # Errors
+/// [`GatherError`].
+pub async fn live_clusters(client: &Client) -> Result<BTreeSet<(String, String)>, GatherError> {
+    let resource = resource_of(API_VERSION, "Cluster");
+    let list = Api::<DynamicObject>::all_with(client.clone(), &resource)
+        .list(&ListParams::default())
+        .await
+        .map_err(failed("Clusters"))?;
+    Ok(list
+        .items
+        .iter()
+        .map(|c| (c.namespace().unwrap_or_default(), c.name_any()))
+        .collect())
+}
+
+/// Loads files, with the schemas of `catalogue`.
+pub fn load_files(
+    files: &[SourceFile],
+    catalogue: &Catalogue,
+    allow: &Allow,
+    live_clusters: &BTreeSet<(String, String)>,
+) -> Loaded {
+    load(
+        files,
+        &LoadContext {
+            provider_schema: &|version, kind| catalogue.schema(version, kind),
+            allow,
+            live_clusters,
+        },
+    )
+}
+
+/// The planner's view of what was loaded. The replicas of pools with the autoscaler's bounds are the autoscaler's.
+pub fn desired_of(loaded: &Loaded) -> Vec<Desired> {
+    loaded
+        .objects
+        .iter()
+        .map(|object| {
+            let mut document = object.document.clone();
+            let annotations = document.pointer("/metadata/annotations");
+            let scaled = [ANNOTATION_AUTOSCALER_MIN, ANNOTATION_AUTOSCALER_MAX]
+                .iter()
+                .all(|name| annotations.is_some_and(|a| a.get(name).is_some()));
+            if scaled
+                && object.key.kind == "MachineDeployment"
+                && let Some(spec) = document.get_mut("spec").and_then(Value::as_object_mut)
+            {
+                spec.remove("replicas");
+            }
+            Desired {
+                document,
+                source: format!("{}:{}", object.file, object.line),
+            }
+        })
+        .collect()
+}
+
+/// Documents by key.
+pub fn by_key(desired: &[Desired]) -> BTreeMap<Key, Value> {
+    desired
+        .iter()
+        .map(|d| (Key::of(&d.document), d.document.clone()))
+        .collect()
+}
+
+/// Reads what the API holds of the kinds that Git may hold: the Fleet's objects and those that `desired` names.
+///
+/// # Errors
+/// [`GatherError`]; a partial answer is never given.
+pub async fn gather(
+    client: &Client,
+    desired: &[Desired],
+    policy: &Policy,
+    machines: Machines,
+) -> Result<Live, GatherError> {
+    let hash = fleet_hash(&policy.namespace, &policy.fleet);
+    let wanted: BTreeSet<Key> = desired.iter().map(|d| Key::of(&d.document)).collect();
+    let mut found: BTreeMap<Key, Value> = BTreeMap::new();
+    let mut orphans = false;
+    for (api_version, kind, whole) in KINDS {
+        let api = Api::<DynamicObject>::all_with(client.clone(), &resource_of(api_version, kind));
+        let mut params = ListParams::default();
+        if !whole {
+            params = params.labels(&format!("{LABEL_FLEET}={hash}"));
+        }
+        let list = api
+            .list(&params)
+            .await
+            .map_err(failed(format!("{kind}s")))?;
+        for object in list {
+            let ours = object.labels().get(LABEL_FLEET) == Some(&hash);
+            let value = value_of(object, api_version, kind);
+            let key = Key::of(&value);
+            let is_wanted = wanted.contains(&key);
+            if ours || is_wanted {
+                orphans |= !is_wanted && matches!(*kind, "Cluster" | "MachineDeployment");
+                found.insert(key, value);
+            }
+        }
+    }
+    for key in &wanted {
+        let listed = KINDS
+            .iter()
+            .any(|(_, kind, whole)| *whole && *kind == key.kind);
+        if listed || found.contains_key(key) {
+            continue;
+        }
+        let object = api_of(client, key)
+            .get_opt(&key.name)
+            .await
+            .map_err(failed(key.to_string()))?;
+        if let Some(object) = object {
+            let value = value_of(object, &key.api_version, &key.kind);
+            found.insert(key.clone(), value);
+        }
+    }
+    let machines = if orphans || machines == Machines::All {
+        Api::<Machine>::all(client.clone())
+            .list(&ListParams::default().labels(LABEL_CLUSTER_NAME))
+            .await
+            .map_err(failed("Machines"))?
+            .items
+    } else {
+        Vec::new()
+    };
+    Ok(Live {
+        objects: found.into_values().collect(),
+        machines,
+    })
+}
+
+/// An object as a value; items of lists do not always say their kind themselves.
+fn value_of(object: DynamicObject, api_version: &str, kind: &str) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    if let Some(map) = value.as_object_mut() {
+        map.insert("apiVersion".into(), api_version.into());
+        map.insert("kind".into(), kind.into());
+    }
+    value
+}
