@@ -1,7 +1,9 @@
 //! The command line: one file per command.
 
 mod apiserver;
+mod simcloud;
 mod status;
+pub(crate) mod up;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,10 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve the Kubernetes API of Fleetwright alone.
     Apiserver(apiserver::Args),
+    /// Run the simulated cloud as a process of its own.
+    Simcloud(simcloud::Args),
+    /// Follow a directory or a Git repository, and keep its clusters equal to it.
+    Up(Box<up::Args>),
     /// Show fleets, clusters and pools.
     Status(status::Args),
 }
@@ -74,6 +80,8 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Apiserver(args) => apiserver::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Simcloud(args) => simcloud::run(args).await,
+        Command::Up(args) => up::run(*args).await,
     }
 }
 

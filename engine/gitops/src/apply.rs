@@ -13,7 +13,7 @@ use fleetwright_api::{
     names::fleet_hash,
 };
 use fleetwright_core::plan::{Change, Desired, Key, Live, Plan, Policy, partial};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::BoxFuture, stream};
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
@@ -191,9 +191,13 @@ pub async fn apply(
         });
         let steps = steps.filter(|c| !missing.contains(&c.key.namespace));
         let worker = &worker;
-        let mut results = stream::iter(steps.collect::<Vec<_>>())
-            .map(|change| async move { (change, worker.change(change).await) })
-            .buffered(AT_ONCE);
+        let mut futures: Vec<BoxFuture<'_, _>> = Vec::new();
+        for change in steps {
+            futures.push(Box::pin(
+                async move { (change, worker.change(change).await) },
+            ));
+        }
+        let mut results = stream::iter(futures).buffered(AT_ONCE);
         while let Some((change, result)) = results.next().await {
             match result {
                 Ok(Some((generation, drift))) => {

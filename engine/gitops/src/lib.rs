@@ -1,7 +1,14 @@
 //! Git source, loading, apply, inventory and prune.
+//!
+//! [`sync`] follows every Fleet; a [`follow::Follower`] reads the [`source`], [`load`]s the files, plans against what
+//! [`gather`] lists, [`apply`]s, and tells through [`wishes`] what [`settle`] finds out.
 
 pub mod apply;
+pub mod follow;
 pub mod gather;
 pub mod load;
+pub mod settle;
 pub mod source;
+pub mod sync;
+pub mod wishes;
 pub mod yaml;

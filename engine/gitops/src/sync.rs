@@ -1,0 +1,277 @@
+//! The sync loop: one follower per Fleet, woken by polls, requests, edits and the progress of what was applied.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use fleetwright_api::{
+    Cluster, Fleet, MachineDeployment,
+    fleet::DEFAULT_INTERVAL_SECONDS,
+    meta::{ANNOTATION_REQUESTED_AT, LABEL_FLEET},
+    names::fleet_hash,
+    random::Random,
+};
+use futures::{StreamExt, stream::BoxStream};
+use kube::{Api, Client, ResourceExt, runtime::watcher};
+use notify::Watcher as _;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    follow::{Context, Follower},
+    settle::Seen,
+};
+
+/// How long a directory must be quiet before it is read.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How long progress is gathered before it is told, so that a rollout of many machines is not told machine by machine.
+const GATHER: Duration = Duration::from_millis(100);
+/// Longest pause after failures.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Follows all Fleets.
+pub struct Sync {
+    context: Context,
+}
+
+type Name = (String, String);
+
+impl Sync {
+    /// A loop that has not started.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// Runs until `token` is cancelled. What is under way is cut off: every step can be cut off anywhere.
+    pub async fn run(self, token: CancellationToken) {
+        let mut events = watcher::watcher(
+            Api::<Fleet>::all(self.context.client.clone()),
+            watcher::Config::default(),
+        )
+        .boxed();
+        let mut fleets: BTreeMap<Name, (watch::Sender<Fleet>, CancellationToken)> = BTreeMap::new();
+        let mut listed: Vec<Name> = Vec::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = token.cancelled() => break,
+                Some(ended) = tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a Fleet's follower ended");
+                    }
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            match event {
+                Some(Ok(watcher::Event::Init)) => listed.clear(),
+                Some(Ok(watcher::Event::InitDone)) => fleets.retain(|name, (_, stop)| {
+                    let stays = listed.contains(name);
+                    if !stays {
+                        stop.cancel();
+                    }
+                    stays
+                }),
+                Some(Ok(watcher::Event::InitApply(fleet) | watcher::Event::Apply(fleet))) => {
+                    let name = (fleet.namespace().unwrap_or_default(), fleet.name_any());
+                    listed.push(name.clone());
+                    if let Some((sender, _)) = fleets.get(&name) {
+                        sender.send_replace(fleet);
+                        continue;
+                    }
+                    let (sender, receiver) = watch::channel(fleet);
+                    let stop = token.child_token();
+                    tasks.spawn(follow(self.context.clone(), receiver, stop.clone()));
+                    fleets.insert(name, (sender, stop));
+                }
+                Some(Ok(watcher::Event::Delete(fleet))) => {
+                    let name = (fleet.namespace().unwrap_or_default(), fleet.name_any());
+                    if let Some((_, stop)) = fleets.remove(&name) {
+                        stop.cancel();
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "cannot watch Fleets");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                None => break,
+            }
+        }
+        tasks.shutdown().await;
+    }
+}
+
+/// What of a Fleet asks for a look when it changes.
+fn asks(fleet: &Fleet) -> (Option<i64>, Option<String>) {
+    (
+        fleet.metadata.generation,
+        fleet.annotations().get(ANNOTATION_REQUESTED_AT).cloned(),
+    )
+}
+
+async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: CancellationToken) {
+    let first = fleets.borrow_and_update().clone();
+    let mut follower = Follower::new(context.clone(), first);
+    let mut seen = Seen::default();
+    let mut progress = progress(&context.client, &follower.fleet);
+    let (mut edits, mut guard) = edits(&follower.fleet);
+    let mut look_at = Instant::now();
+    let mut settle_at: Option<Instant> = None;
+    let mut failures = 0u32;
+    loop {
+        let settle = settle_at.unwrap_or(look_at);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = fleets.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let fleet = fleets.borrow_and_update().clone();
+                if asks(&fleet) != asks(&follower.fleet) {
+                    look_at = Instant::now();
+                    if fleet.spec.source != follower.fleet.spec.source {
+                        (edits, guard) = self::edits(&fleet);
+                    }
+                }
+                follower.fleet = fleet;
+            }
+            () = edits.next() => {
+                // Each edit begins the wait anew, within bounds.
+                let latest = Instant::now() + 5 * DEBOUNCE;
+                while Instant::now() < latest
+                    && tokio::time::timeout(DEBOUNCE, edits.next()).await.is_ok() {}
+                look_at = Instant::now();
+            }
+            Some(()) = progress.next_into(&mut seen) => {
+                settle_at.get_or_insert_with(|| Instant::now() + GATHER);
+            }
+            () = tokio::time::sleep_until(settle), if settle_at.is_some() => {
+                settle_at = None;
+                if let Err(error) = follower.settle(&seen).await {
+                    tracing::warn!(%error, "cannot tell the Fleet's progress");
+                    settle_at = Some(Instant::now() + Duration::from_secs(1));
+                }
+            }
+            () = tokio::time::sleep_until(look_at) => {
+                failures = match follower.look(&seen).await {
+                    Ok(()) => 0,
+                    Err(_) => failures.saturating_add(1),
+                };
+                look_at = Instant::now() + pause(&follower.fleet, failures, context.random.as_ref());
+            }
+        }
+        // The watch of a directory lives as long as this does.
+        let _ = &guard;
+    }
+}
+
+/// Time to the next look that nobody asks for: the interval, give or take a tenth, or a growing pause after failures.
+fn pause(fleet: &Fleet, failures: u32, random: &dyn Random) -> Duration {
+    let seconds = fleet
+        .spec
+        .source
+        .interval_seconds
+        .unwrap_or(DEFAULT_INTERVAL_SECONDS)
+        .max(1);
+    let interval = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
+    let base = match failures {
+        0 => interval,
+        n => Duration::from_secs(1 << n.min(8))
+            .min(LONGEST)
+            .min(interval.max(Duration::from_secs(30))),
+    };
+    let mut byte = [0u8; 1];
+    random.fill(&mut byte);
+    base.mul_f64(0.9 + 0.2 * f64::from(byte[0]) / 255.0)
+}
+
+/// Edits of a Fleet's directory, and what keeps the watch alive. A Fleet of a repository has none.
+fn edits(fleet: &Fleet) -> (Edits, Option<notify::RecommendedWatcher>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let Some(directory) = &fleet.spec.source.directory else {
+        return (Edits(None), None);
+    };
+    let watch = || -> notify::Result<notify::RecommendedWatcher> {
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Reading is no edit; an error may hide one.
+                if !event.is_ok_and(|e| e.kind.is_access()) {
+                    sender.send(()).ok();
+                }
+            })?;
+        watcher.watch(Path::new(directory), notify::RecursiveMode::Recursive)?;
+        Ok(watcher)
+    };
+    match watch() {
+        Ok(watcher) => (Edits(Some(receiver)), Some(watcher)),
+        Err(error) => {
+            tracing::warn!(%directory, %error, "the directory cannot be watched: it is read at each interval only");
+            (Edits(None), None)
+        }
+    }
+}
+
+struct Edits(Option<mpsc::UnboundedReceiver<()>>);
+
+impl Edits {
+    async fn next(&mut self) {
+        if let Some(receiver) = &mut self.0
+            && receiver.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The watches of a Fleet's clusters and pools.
+struct Progress {
+    clusters: BoxStream<'static, watcher::Result<watcher::Event<Cluster>>>,
+    pools: BoxStream<'static, watcher::Result<watcher::Event<MachineDeployment>>>,
+}
+
+fn progress(client: &Client, fleet: &Fleet) -> Progress {
+    let hash = fleet_hash(&fleet.namespace().unwrap_or_default(), &fleet.name_any());
+    let ours = watcher::Config::default().labels(&format!("{LABEL_FLEET}={hash}"));
+    Progress {
+        clusters: watcher::watcher(Api::<Cluster>::all(client.clone()), ours.clone()).boxed(),
+        pools: watcher::watcher(Api::<MachineDeployment>::all(client.clone()), ours).boxed(),
+    }
+}
+
+impl Progress {
+    /// Takes the next change into `seen`.
+    async fn next_into(&mut self, seen: &mut Seen) -> Option<()> {
+        tokio::select! {
+            biased;
+            event = self.clusters.next() => take(&mut seen.clusters, event?).await,
+            event = self.pools.next() => take(&mut seen.pools, event?).await,
+        }
+        Some(())
+    }
+}
+
+async fn take<K: kube::Resource<DynamicType = ()>>(
+    seen: &mut BTreeMap<Name, K>,
+    event: watcher::Result<watcher::Event<K>>,
+) {
+    let name = |o: &K| (o.namespace().unwrap_or_default(), o.name_any());
+    match event {
+        Ok(watcher::Event::Init) => seen.clear(),
+        Ok(watcher::Event::Apply(mut object) | watcher::Event::InitApply(mut object)) => {
+            object.meta_mut().managed_fields = None;
+            seen.insert(name(&object), object);
+        }
+        Ok(watcher::Event::Delete(object)) => drop(seen.remove(&name(&object))),
+        Ok(watcher::Event::InitDone) => {}
+        Err(error) => {
+            tracing::warn!(%error, "cannot watch the Fleet's objects");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Commit statuses that are wanted: one durable object per repository, commit and context, posted by the outbox.
+
+use fleetwright_api::{
+    CommitStatus, Fleet,
+    commit_status::{CommitState, CommitStatusSpec, StatusContent},
+    meta::LABEL_FLEET,
+    names::{fleet_hash, short_hash},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+const FIELD_MANAGER: &str = "fleetwright-sync";
+
+/// The commit statuses of one Fleet.
+pub struct Wishes {
+    api: Api<CommitStatus>,
+    fleet: Fleet,
+    context: String,
+}
+
+impl Wishes {
+    /// Of a Fleet that names a forge; `None` for one that does not.
+    #[must_use]
+    pub fn of(client: &Client, fleet: &Fleet, installation: &str) -> Option<Self> {
+        fleet.spec.forge.as_ref()?;
+        let namespace = fleet.namespace().unwrap_or_default();
+        let context = format!(
+            "fleetwright/{installation}/{namespace}.{}",
+            fleet.name_any()
+        );
+        Some(Self {
+            api: Api::namespaced(client.clone(), &namespace),
+            fleet: fleet.clone(),
+            context,
+        })
+    }
+
+    /// Wants `state` for the commit. A wish that is there already changes nothing.
+    ///
+    /// # Errors
+    /// When the API cannot be read or written.
+    pub async fn want(
+        &self,
+        sha: &str,
+        state: CommitState,
+        description: &str,
+    ) -> Result<(), kube::Error> {
+        let Some(forge) = &self.fleet.spec.forge else {
+            return Ok(());
+        };
+        let wanted = StatusContent {
+            state,
+            description: description.chars().take(1000).collect(),
+            target_url: None,
+        };
+        let name = format!(
+            "{}-{}",
+            self.fleet.name_any(),
+            short_hash([forge.repository.as_str(), sha, &self.context], 12)
+        );
+        if let Some(found) = self.api.get_opt(&name).await? {
+            if found.spec.wanted == wanted {
+                return Ok(());
+            }
+            let spec =
+                json!({"spec": {"wanted": wanted, "observation": found.spec.observation + 1}});
+            self.api
+                .patch(
+                    &name,
+                    &PatchParams::apply(FIELD_MANAGER),
+                    &Patch::Merge(&spec),
+                )
+                .await?;
+            return Ok(());
+        }
+        let hash = fleet_hash(
+            &self.fleet.namespace().unwrap_or_default(),
+            &self.fleet.name_any(),
+        );
+        let status = CommitStatus {
+            metadata: ObjectMeta {
+                name: Some(name),
+                labels: Some([(LABEL_FLEET.to_owned(), hash)].into()),
+                owner_references: self.fleet.owner_ref(&()).map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: CommitStatusSpec {
+                fleet: self.fleet.name_any(),
+                forge: forge.kind,
+                repository: forge.repository.clone(),
+                sha: sha.to_owned(),
+                context: self.context.clone(),
+                wanted,
+                observation: 1,
+            },
+            status: None,
+        };
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        self.api.create(&params, &status).await?;
+        Ok(())
+    }
+
+    /// Ends what is pending for other commits: a newer one took their place.
+    ///
+    /// # Errors
+    /// When the API cannot be read or written.
+    pub async fn supersede(&self, sha: &str) -> Result<(), kube::Error> {
+        let hash = fleet_hash(
+            &self.fleet.namespace().unwrap_or_default(),
+            &self.fleet.name_any(),
+        );
+        let all = self
+            .api
+            .list(&ListParams::default().labels(&format!("{LABEL_FLEET}={hash}")))
+            .await?;
+        for old in all.items {
+            let pending =
+                old.spec.wanted.state == CommitState::Pending && old.spec.context == self.context;
+            if pending && old.spec.sha != sha {
+                self.want(
+                    &old.spec.sha,
+                    CommitState::Success,
+                    &format!("superseded by {sha}"),
+                )
+                .await?;
+            }
+        }
+        Ok(())
+    }
+}

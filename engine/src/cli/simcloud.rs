@@ -1,0 +1,58 @@
+//! `fleetwright simcloud`: the simulated cloud as a process of its own.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use fleetwright_api::{random::OsRandom, time::SystemClock};
+use fleetwright_provider_sim::{Cloud, CloudOptions, serve};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{stop_signal, up::step};
+use crate::{data_dir::DataDir, error::Failure};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on; it must be a loopback address.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Folder of its state and of `journal.jsonl`.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    serve::allowed(args.listen).map_err(|e| Failure::usage(e.to_string()))?;
+    let data = DataDir::open(&args.data)?;
+    let opened = Cloud::open(CloudOptions {
+        dir: data.path().to_owned(),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(OsRandom),
+        quotas: BTreeMap::new(),
+    });
+    let cloud = step(opened, "cannot start the simulated cloud")?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|e| {
+        Failure::usage(format!("cannot listen on {}: {e}", args.listen))
+            .hint("choose another address with --listen")
+    })?;
+    let address = step(listener.local_addr(), "the listener has no address")?;
+    announce(address, &data);
+    let stop = CancellationToken::new();
+    let running = cloud.clone();
+    let run = running.run(stop.clone());
+    let serving = serve::serve(cloud, listener, stop.clone());
+    tokio::pin!(run, serving);
+    let result = tokio::select! {
+        biased;
+        signal = stop_signal() => signal,
+        ended = &mut serving => step(ended, "the simulated cloud ended"),
+        () = &mut run => Ok(()),
+    };
+    stop.cancel();
+    result
+}
+
+#[expect(clippy::print_stdout, reason = "tells where the cloud is")]
+fn announce(address: SocketAddr, data: &DataDir) {
+    println!("simcloud   http://{address}");
+    println!("journal    {}", data.path().join("journal.jsonl").display());
+}
