@@ -220,12 +220,12 @@ impl Follower {
             previous: self.previous.as_ref(),
         };
         let applied = apply(&context.client, &plan, &desired, &live, &policy, settings).await;
-        let changed: Vec<Key> = applied
+        let written = applied
             .written
-            .keys()
-            .chain(&applied.deleted)
-            .cloned()
-            .collect();
+            .iter()
+            .map(|(key, generation)| (key.clone(), Some(*generation)));
+        let deleted = applied.deleted.iter().map(|key| (key.clone(), None));
+        let changed: Vec<(Key, Option<i64>)> = written.chain(deleted).collect();
         let now = context.clock.now();
         self.resume(&desired, &seen_at);
         if !changed.is_empty() {
@@ -271,10 +271,8 @@ impl Follower {
             .as_ref()
             .is_some_and(|s| s.tree == seen.tree);
         if !settled {
-            self.pending.add(
-                desired.iter().map(|d| Key::of(&d.document)),
-                self.context.clock.now(),
-            );
+            let all = desired.iter().map(|d| (Key::of(&d.document), Some(0)));
+            self.pending.add(all, self.context.clock.now());
         }
     }
 

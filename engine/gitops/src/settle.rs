@@ -1,6 +1,6 @@
 //! When a commit has come to its end: which objects have converged, as pure functions of what is seen of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fleetwright_api::{
     Cluster, MachineDeployment,
@@ -110,6 +110,16 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// The generation in which an object was seen; the highest for kinds that are not watched.
+    fn generation(&self, key: &Key) -> Option<i64> {
+        let name = (key.namespace.clone(), key.name.clone());
+        match key.kind.as_str() {
+            "Cluster" => self.clusters.get(&name)?.metadata.generation,
+            "MachineDeployment" => self.pools.get(&name)?.metadata.generation,
+            _ => Some(i64::MAX),
+        }
+    }
+
     /// Where an object stands; one that is no longer there, or has nothing to converge, has converged.
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
@@ -157,7 +167,8 @@ pub enum Outcome {
 /// The objects that commits since the last settled one changed and that have not converged yet.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
-    waiting: BTreeSet<Key>,
+    /// With the generation that the write gave them; an older one says nothing of it. `None` for what was deleted.
+    waiting: BTreeMap<Key, Option<i64>>,
     total: usize,
     stuck: BTreeMap<Key, String>,
     words: String,
@@ -166,10 +177,10 @@ pub struct Pending {
 
 impl Pending {
     /// Adds what a commit changed.
-    pub fn add(&mut self, keys: impl IntoIterator<Item = Key>, now: Timestamp) {
-        for key in keys {
+    pub fn add(&mut self, keys: impl IntoIterator<Item = (Key, Option<i64>)>, now: Timestamp) {
+        for (key, generation) in keys {
             self.stuck.remove(&key);
-            self.waiting.insert(key);
+            self.waiting.insert(key, generation);
         }
         self.total = self.waiting.len() + self.stuck.len();
         self.moved = Some(now);
@@ -185,8 +196,14 @@ impl Pending {
     pub fn look(&mut self, seen: &Seen, now: Timestamp, deadline: i64) -> Outcome {
         let mut words = String::new();
         let mut done = Vec::new();
-        for key in &self.waiting {
-            match seen.standing(key) {
+        for (key, generation) in &self.waiting {
+            let standing = match generation {
+                Some(generation) if seen.generation(key) < Some(*generation) => {
+                    Standing::Converging(format!("{key} is not seen yet"))
+                }
+                _ => seen.standing(key),
+            };
+            match standing {
                 Standing::Converged => done.push(key.clone()),
                 Standing::Stuck(why) => {
                     self.stuck.insert(key.clone(), why);

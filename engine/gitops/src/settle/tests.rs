@@ -136,8 +136,14 @@ fn success_is_sticky_and_a_deadline_fails_until_it_converges() {
         Outcome::Success(0)
     );
     pending.add(
-        [key("Cluster", "eu"), key("MachineDeployment", "web")],
+        [
+            (key("Cluster", "eu"), Some(2)),
+            (key("MachineDeployment", "web"), Some(1)),
+        ],
         at(0),
+    );
+    assert!(
+        matches!(pending.look(&Seen::default(), at(0), 10), Outcome::Pending(2, words) if words.contains("not seen yet"))
     );
     let done = seen(
         Some(a_cluster("v1.34.1", Some("v1.34.1"), false, true)),
@@ -177,7 +183,7 @@ fn a_held_version_fails_with_its_remedy() {
         Timestamp::UNIX_EPOCH,
     );
     let mut pending = Pending::default();
-    pending.add([key("Cluster", "eu")], Timestamp::UNIX_EPOCH);
+    pending.add([(key("Cluster", "eu"), Some(2))], Timestamp::UNIX_EPOCH);
     let outcome = pending.look(
         &seen(Some(held), Some(a_pool("v1.34.1", 3))),
         Timestamp::UNIX_EPOCH,
