@@ -3,7 +3,7 @@
 mod apiserver;
 mod simcloud;
 mod status;
-pub(crate) mod up;
+mod up;
 
 use std::process::ExitCode;
 

@@ -74,3 +74,14 @@ impl From<anyhow::Error> for Failure {
         }
     }
 }
+
+/// Names the step that failed.
+///
+/// # Errors
+/// The step's own, with what it was.
+pub(crate) fn step<T, E>(result: Result<T, E>, what: &str) -> Result<T, Failure>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    result.map_err(|error| Failure::from(anyhow::Error::new(error).context(what.to_owned())))
+}

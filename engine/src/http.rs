@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cli::up::step, error::Failure};
+use crate::error::{Failure, step};
 
 /// The routes.
 pub(crate) fn router(receiver: Receiver, metrics: Registry) -> Router {

@@ -29,9 +29,8 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::up::step,
     data_dir::DataDir,
-    error::Failure,
+    error::{Failure, step},
     http,
     setup::{self, Wish},
 };

@@ -291,62 +291,7 @@ impl Follower {
             .progress_deadline_seconds
             .unwrap_or(DEFAULT_PROGRESS_DEADLINE_SECONDS);
         let outcome = self.pending.look(seen, now, i64::from(deadline));
-        let unchanged = self
-            .status
-            .settled
-            .as_ref()
-            .is_some_and(|s| s.tree == applied.tree && s.revision != applied.revision);
-        let (state, ready, settles) = match &outcome {
-            Outcome::Pending(count, words) => {
-                let message = format!("{count} converging: {words}");
-                (
-                    CommitState::Pending,
-                    Ready {
-                        status: Status::True,
-                        reason: "Converging",
-                        message,
-                    },
-                    false,
-                )
-            }
-            Outcome::Success(0) if unchanged => {
-                let message = "no changes".to_owned();
-                (
-                    CommitState::Success,
-                    Ready {
-                        status: Status::True,
-                        reason: "Converged",
-                        message,
-                    },
-                    true,
-                )
-            }
-            Outcome::Success(count) => {
-                let message = match count {
-                    0 => "no changes".to_owned(),
-                    1 => "1 object converged".to_owned(),
-                    n => format!("{n} objects converged"),
-                };
-                (
-                    CommitState::Success,
-                    Ready {
-                        status: Status::True,
-                        reason: "Converged",
-                        message,
-                    },
-                    true,
-                )
-            }
-            Outcome::Failure(why) => (
-                CommitState::Failure,
-                Ready {
-                    status: Status::False,
-                    reason: "NotConverging",
-                    message: why.clone(),
-                },
-                true,
-            ),
-        };
+        let (state, ready) = told(&outcome);
         if let Some(counts) = &mut self.status.counts {
             counts.converging = match &outcome {
                 Outcome::Pending(count, _) => i32::try_from(*count).unwrap_or(i32::MAX),
@@ -358,7 +303,7 @@ impl Follower {
             .settled
             .as_ref()
             .is_some_and(|s| s.revision == applied.revision);
-        if settles && !was {
+        if state != CommitState::Pending && !was {
             self.status.settled = Some(RevisionRef {
                 time: Some(k8s_time(now)),
                 ..applied.clone()
@@ -545,6 +490,34 @@ impl Follower {
             ))),
         }
     }
+}
+
+/// How an outcome is told, to the forge and in the condition Ready.
+fn told(outcome: &Outcome) -> (CommitState, Ready) {
+    let (state, status, reason, message) = match outcome {
+        Outcome::Pending(count, words) => {
+            let message = format!("{count} converging: {words}");
+            (CommitState::Pending, Status::True, "Converging", message)
+        }
+        Outcome::Success(count) => {
+            let message = match count {
+                0 => "no changes".to_owned(),
+                1 => "1 object converged".to_owned(),
+                n => format!("{n} objects converged"),
+            };
+            (CommitState::Success, Status::True, "Converged", message)
+        }
+        Outcome::Failure(why) => {
+            let why = why.clone();
+            (CommitState::Failure, Status::False, "NotConverging", why)
+        }
+    };
+    let ready = Ready {
+        status,
+        reason,
+        message,
+    };
+    (state, ready)
 }
 
 /// Reads a directory until two reads are the same: an editor may be half way through its writing.

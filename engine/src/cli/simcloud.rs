@@ -7,8 +7,11 @@ use fleetwright_provider_sim::{Cloud, CloudOptions, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{stop_signal, up::step};
-use crate::{data_dir::DataDir, error::Failure};
+use super::stop_signal;
+use crate::{
+    data_dir::DataDir,
+    error::{Failure, step},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

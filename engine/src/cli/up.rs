@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
 use fleetwright_api::secret::SecretText;
 
 use super::stop_signal;
@@ -145,12 +144,4 @@ fn announce(engine: &Engine) {
         "try        kubectl --kubeconfig {} get clusters,machinedeployments,machines -A",
         engine.kubeconfig.display()
     );
-}
-
-/// Makes an error of a step with what failed.
-pub(crate) fn step<T, E>(result: Result<T, E>, what: &str) -> Result<T, Failure>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    Ok(result.with_context(|| what.to_owned())?)
 }
