@@ -48,8 +48,15 @@ pub(crate) enum SeenNode {
 }
 
 impl Nodes {
-    /// The node with this providerID.
-    pub(crate) fn see(&self, namespace: &str, cluster: &str, provider_id: &str) -> SeenNode {
+    /// The node with this providerID; without one, the node of this name: a machine may have been given a node before
+    /// its provider's id was stored.
+    pub(crate) fn see(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        provider_id: Option<&str>,
+        name: Option<&str>,
+    ) -> SeenNode {
         let clusters = self.clusters.lock();
         let Some(known) = clusters
             .get(&(namespace.to_owned(), cluster.to_owned()))
@@ -57,11 +64,12 @@ impl Nodes {
         else {
             return SeenNode::Unknown;
         };
-        known
-            .nodes
-            .get(provider_id)
-            .cloned()
-            .map_or(SeenNode::Missing, SeenNode::There)
+        let found = match (provider_id, name) {
+            (Some(id), _) => known.nodes.get(id),
+            (None, Some(name)) => known.nodes.values().find(|n| n.name == name),
+            (None, None) => return SeenNode::Unknown,
+        };
+        found.cloned().map_or(SeenNode::Missing, SeenNode::There)
     }
 
     /// Whether the cluster's API answers; `None` while nobody has asked.
@@ -165,17 +173,18 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
         }
         watcher::Event::Apply(node) => {
             let (id, view) = project(&node);
+            let name = view.name.clone();
             let changed = shared.nodes.with(cluster, |c| {
                 c.nodes.insert(id.clone(), view.clone()) != Some(view)
             });
             if changed {
-                shared.wake_provider_id(&cluster.namespace, &cluster.name, &id);
+                shared.wake_machine_of_node(cluster, &id, &name);
             }
         }
         watcher::Event::Delete(node) => {
-            let (id, _) = project(&node);
+            let (id, view) = project(&node);
             shared.nodes.with(cluster, |c| c.nodes.remove(&id));
-            shared.wake_provider_id(&cluster.namespace, &cluster.name, &id);
+            shared.wake_machine_of_node(cluster, &id, &view.name);
         }
     }
 }

@@ -106,12 +106,16 @@ impl Shared {
         }
     }
 
-    /// Wakes the machine with this providerID; one that does not know its own yet learns it from its list.
-    pub(crate) fn wake_provider_id(&self, namespace: &str, cluster: &str, provider_id: &str) {
-        for machine in self.caches.of_cluster::<Machine>(namespace, cluster) {
-            if machine.spec.provider_id.as_deref() == Some(provider_id) {
+    /// Wakes the machine of a node: the one with its providerID, or the one that was given this node.
+    pub(crate) fn wake_machine_of_node(&self, cluster: &ClusterRef, id: &str, node: &str) {
+        for machine in self
+            .caches
+            .of_cluster::<Machine>(&cluster.namespace, &cluster.name)
+        {
+            let given = node_name(&machine) == Some(node);
+            if given || machine.spec.provider_id.as_deref() == Some(id) {
                 self.queue
-                    .add(Key::Machine(namespace.to_owned(), machine.name_any()));
+                    .add(Key::Machine(cluster.namespace.clone(), machine.name_any()));
             }
         }
     }
@@ -155,6 +159,12 @@ impl Shared {
     fn ordinal_patch(next: u64) -> Value {
         json!({"metadata": {"annotations": {meta::ANNOTATION_NEXT_ORDINAL: next.to_string()}}})
     }
+}
+
+/// The name of the node that a machine was given.
+fn node_name(machine: &Machine) -> Option<&str> {
+    let node = machine.status.as_ref()?.node_ref.as_ref()?;
+    Some(&node.name)
 }
 
 /// Reconciles whatever `key` names.

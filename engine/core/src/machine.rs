@@ -168,6 +168,16 @@ impl DeletionStep {
         }
     }
 
+    /// When this step is given up, where it has a time-out.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Drain { until, .. }
+            | Self::WaitVolumes { until, .. }
+            | Self::DeleteNode { until, .. } => Some(*until),
+            _ => None,
+        }
+    }
+
     /// Remembers when this step began, so that its time-out runs; `true` when that was not known yet.
     pub fn record_start(&self, status: &mut MachineDeletionStatus, now: Timestamp) -> bool {
         let slot = match self {

@@ -339,7 +339,6 @@ impl Cloud {
             Due::Pods(key) => {
                 if let Err(error) = self.0.clusters.keep_pods(&key, self.now()).await {
                     tracing::warn!(cluster = %key, %error, "cannot keep the simulated pods");
-                    tracing::warn!(cluster = %key, %error, "cannot keep the simulated pods");
                 }
                 self.0.state.lock().keeping.remove(&key);
                 if self.0.clusters.has_pods(&key) {

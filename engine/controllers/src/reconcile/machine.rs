@@ -18,6 +18,7 @@ use fleetwright_core::{
 use fleetwright_providers::{
     Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, ResourceExt,
@@ -85,6 +86,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         .caches
         .get::<Machine>(&namespace, &name)
         .map_or_else(|| machine.clone(), |m| (*m).clone());
+    if let MachineStep::Delete(deletion) = &step
+        && let Some(until) = deletion.until()
+    {
+        // A time-out wakes itself: nothing else need happen for it to pass.
+        let wait = seconds_until(until, now);
+        retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
+    }
     if !matches!(step, MachineStep::Delete(DeletionStep::RemoveFinalizer)) || failure.is_err() {
         let observation = observe(shared, &latest, &view, step.clone(), detail);
         let mut new = status::machine(&latest, &observation, now);
@@ -95,7 +103,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
             .write_status(&latest, latest.status.as_ref(), &new, BY)
             .await?;
         if let Some(at) = status::available_at(&latest, &new.conditions).filter(|at| *at > now) {
-            let wait = u64::try_from(at.duration_since(now).as_secs()).unwrap_or(0) + 1;
+            let wait = seconds_until(at, now);
             retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
         }
     }
@@ -108,6 +116,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
             None => Ok(Outcome::wait(step.to_string())),
         },
     }
+}
+
+/// Whole seconds after which `at` has passed.
+fn seconds_until(at: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(at.duration_since(now).as_secs()).unwrap_or(0) + 1
 }
 
 /// The error and its causes in one line.
@@ -143,9 +156,12 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         Seen::There(i) => Some(i.provider_id.as_str()),
         _ => machine.spec.provider_id.as_deref(),
     };
-    let node = provider_id.map_or(SeenNode::Unknown, |id| {
-        shared.nodes.see(&namespace, cluster_name, id)
-    });
+    let node = shared.nodes.see(
+        &namespace,
+        cluster_name,
+        provider_id,
+        super::node_name(machine),
+    );
     let node_state = match &node {
         SeenNode::Unknown => NodeState::Unknown,
         SeenNode::Missing => NodeState::Missing,

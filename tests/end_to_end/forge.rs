@@ -1,0 +1,256 @@
+//! From a commit in a bare repository, by way of a signed webhook, to machines and commit statuses.
+
+use std::{path::Path, process::Command, sync::Arc};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use hmac::{Hmac, Mac as _};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
+
+use crate::kit::{Engine, PATIENCE, creates, fleet, post as send};
+
+/// A server that takes commit statuses, as GitHub's does.
+#[derive(Clone, Default)]
+struct Forge {
+    got: Arc<Mutex<Vec<(String, Value)>>>,
+    news: Arc<Notify>,
+}
+
+impl Forge {
+    /// Serves in `tasks`; gives its address.
+    async fn start(&self, tasks: &mut JoinSet<()>) -> String {
+        let take = async |State(forge): State<Self>,
+                          path: axum::extract::Path<String>,
+                          Json(body): Json<Value>| {
+            forge.got.lock().push((path.0, body));
+            forge.news.notify_waiters();
+            (StatusCode::CREATED, Json(json!({})))
+        };
+        let router = Router::new()
+            .route("/repos/acme/fleet/statuses/{sha}", post(take))
+            .with_state(self.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        url
+    }
+
+    /// Waits for the state of a commit; gives its description.
+    async fn until(&self, sha: &str, state: &str) -> String {
+        let wait = async {
+            loop {
+                let news = self.news.notified();
+                let found = self.got.lock().iter().find_map(|(of, body)| {
+                    (of == sha && body["state"] == state)
+                        .then(|| body["description"].as_str().unwrap_or_default().to_owned())
+                });
+                match found {
+                    Some(description) => return description,
+                    None => news.await,
+                }
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, wait).await;
+        found.unwrap_or_else(|_| panic!("no {state} for {sha}: {:#?}", self.got.lock()))
+    }
+
+    fn states(&self, sha: &str) -> Vec<String> {
+        let got = self.got.lock();
+        let mut states: Vec<String> = got
+            .iter()
+            .filter(|(of, _)| of == sha)
+            .map(|(_, b)| b["state"].as_str().unwrap().to_owned())
+            .collect();
+        states.dedup();
+        states
+    }
+}
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let out = Command::new("git")
+        .args([
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+            "-c",
+            "init.defaultBranch=main",
+        ])
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+/// A bare repository with a work tree beside it, followed by an engine that is woken by webhooks alone.
+struct Scene {
+    dir: tempfile::TempDir,
+    forge: Forge,
+    engine: Engine,
+    first: String,
+    /// Ends the forge with the scene.
+    _tasks: JoinSet<()>,
+}
+
+const SECRET: &str = "it's only a test";
+
+impl Scene {
+    async fn start(replicas: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().join("work");
+        git(dir.path(), &["init", "-q", "--bare", "fleet.git"]);
+        git(dir.path(), &["clone", "-q", "fleet.git", "work"]);
+        git(&work, &["checkout", "-q", "-B", "main"]);
+        let first = commit(&work, &fleet("v1.33.2", Some(replicas)));
+        let forge = Forge::default();
+        let mut tasks = JoinSet::new();
+        let forge_url = forge.start(&mut tasks).await;
+        for (name, text) in [("token", "t0ken"), ("secret", SECRET)] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let more = [
+            "--branch",
+            "main",
+            "--interval",
+            "3600",
+            "--repository",
+            "acme/fleet",
+            "--forge-url",
+            &forge_url,
+            "--token-file",
+            &file("token"),
+            "--webhook-secret-file",
+            &file("secret"),
+        ];
+        let url = format!("file://{}", file("fleet.git"));
+        let engine = Engine::up(&url, &dir.path().join("data"), &more).await;
+        forge.until(&first, "success").await;
+        Self {
+            dir,
+            forge,
+            engine,
+            first,
+            _tasks: tasks,
+        }
+    }
+
+    /// Commits, pushes and delivers the webhook; gives the commit.
+    async fn push(&self, text: &str) -> String {
+        let sha = commit(&self.dir.path().join("work"), text);
+        let (status, body) = self.deliver(&sha, SECRET).await;
+        assert!(status.contains(" 20"), "{status} {body}");
+        sha
+    }
+
+    async fn deliver(&self, sha: &str, secret: &str) -> (String, String) {
+        let body = json!({"ref": "refs/heads/main", "after": sha,
+            "repository": {"full_name": "acme/fleet", "default_branch": "main"}})
+        .to_string();
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let hex: String = mac
+            .finalize()
+            .into_bytes()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let signature = format!("sha256={hex}");
+        let delivery = format!("{sha}-{}", secret.len());
+        let headers = [
+            ("x-github-event", "push"),
+            ("x-github-delivery", delivery.as_str()),
+            ("x-hub-signature-256", signature.as_str()),
+        ];
+        send(&self.engine.process.told("webhooks"), &headers, &body).await
+    }
+}
+
+fn commit(work: &Path, text: &str) -> String {
+    std::fs::write(work.join("fleet.yaml"), text).unwrap();
+    git(work, &["add", "-A"]);
+    git(work, &["commit", "-q", "-m", "change"]);
+    git(work, &["push", "-q", "origin", "main"]);
+    git(work, &["rev-parse", "HEAD"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_webhook_rolls_and_the_commit_is_told() {
+    let scene = Scene::start(2).await;
+    assert_eq!(scene.forge.states(&scene.first), ["pending", "success"]);
+    let context = scene.forge.got.lock()[0].1["context"].clone();
+    assert_eq!(context, "fleetwright/default/default.default");
+
+    let before = creates(&scene.engine.journal());
+    let (refused, _) = scene.deliver(&scene.first, "another secret").await;
+    assert!(
+        refused.contains(" 401") || refused.contains(" 403"),
+        "{refused}"
+    );
+    let sha = scene.push(&fleet("v1.34.1", Some(2))).await;
+    scene.forge.until(&sha, "success").await;
+    assert_eq!(scene.forge.states(&sha), ["pending", "success"]);
+    scene.engine.until_at("v1.34.1").await;
+    let made: Vec<Value> = scene
+        .engine
+        .journal()
+        .into_iter()
+        .filter(|e| e["verb"] == "create")
+        .skip(before)
+        .collect();
+    assert!(
+        made[0]["machine"].as_str().unwrap().starts_with("a-cp-"),
+        "control plane first: {made:#?}"
+    );
+    assert_eq!(made.len(), 3, "each machine is made once: {made:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mistakes_and_emptied_paths_change_nothing_and_say_why() {
+    let scene = Scene::start(1).await;
+    let before = scene.engine.journal();
+
+    let bad = fleet("v1.34.1", Some(1)).replace("  replicas: 1", "  replicas: [1");
+    let sha = scene.push(&bad).await;
+    let why = scene.forge.until(&sha, "failure").await;
+    let place = why
+        .split("fleet.yaml:")
+        .nth(1)
+        .unwrap_or_else(|| panic!("no place in {why}"));
+    let mut numbers = place.split(':').take(2).map(|n| n.parse::<u32>());
+    assert!(numbers.all(|n| n.is_ok()), "no line and column in {why}");
+
+    let sha = scene.push("# nothing\n").await;
+    let why = scene.forge.until(&sha, "failure").await;
+    assert!(
+        why.contains("consent") || why.contains("allow-delete"),
+        "{why}"
+    );
+    assert_eq!(
+        scene.engine.journal(),
+        before,
+        "nothing was made or deleted"
+    );
+
+    let sha = scene.push(&fleet("v1.33.2", Some(1))).await;
+    scene.forge.until(&sha, "success").await;
+    assert_eq!(scene.engine.journal(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_git_no_longer_declares_stay() {
+    let scene = Scene::start(10).await;
+    let before = scene.engine.journal();
+    let sha = scene.push(&fleet("v1.33.2", None)).await;
+    scene.forge.until(&sha, "success").await;
+    assert_eq!(scene.engine.pool().await.spec.replicas, Some(10));
+    assert_eq!(scene.engine.journal(), before);
+}

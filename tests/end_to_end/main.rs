@@ -1,0 +1,12 @@
+//! The program as its users meet it: real processes, real Git, real HTTP.
+
+#[cfg(test)]
+mod cloud;
+#[cfg(test)]
+mod forge;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod rollout;
+#[cfg(test)]
+mod source;

@@ -1,0 +1,48 @@
+//! A followed directory: start, stop, resume, wrong input.
+
+use crate::kit::{Engine, creates, fleet, fleetwright};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_it_and_the_next_start_makes_nothing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repo, data) = (dir.path().join("repo"), dir.path().join("data"));
+    std::fs::create_dir(&repo).unwrap();
+    std::fs::write(repo.join("a.yaml"), fleet("v1.33.2", Some(2))).unwrap();
+    let engine = Engine::up(repo.to_str().unwrap(), &data, &[]).await;
+    engine.until_at("v1.33.2").await;
+    let before = engine.journal();
+    assert_eq!(engine.process.interrupt().await, Some(0));
+
+    let engine = Engine::up(repo.to_str().unwrap(), &data, &[]).await;
+    assert_eq!(engine.journal(), before);
+    // It works on from there: one machine more, and no other.
+    std::fs::write(repo.join("a.yaml"), fleet("v1.33.2", Some(3))).unwrap();
+    engine
+        .until(
+            "a-web",
+            "three machines",
+            |p: Option<&fleetwright_api::MachineDeployment>| {
+                p.and_then(|p| Some(p.status.as_ref()?.available_replicas)) == Some(3)
+            },
+        )
+        .await;
+    assert_eq!(creates(&engine.journal()), creates(&before) + 1);
+}
+
+#[tokio::test]
+async fn wrong_calls_end_with_code_2_and_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let rows: &[&[&str]] = &[
+        &["up", "/no/such/directory", "--data", data],
+        &["up", "ssh://git@example.org/fleet", "--data", data],
+        &["simcloud", "--listen", "192.0.2.1:0", "--data", data],
+    ];
+    for args in rows {
+        let out = fleetwright(args).output().await.unwrap();
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains("error: "), "{args:?}: {text}");
+    }
+}
