@@ -135,6 +135,22 @@ pub fn decide(
     catalogue: &Catalogue,
     now: Timestamp,
 ) -> SetDecision {
+    let mut out = scale(set, machines, next_ordinal, now);
+    if !matches!(out.waiting, Some(SetWait::Paused | SetWait::Deleting)) {
+        out.update = updates(set, machines, catalogue);
+        let goes = |name: &String| out.delete.iter().any(|d| d.name == *name);
+        out.update.retain(|u| !goes(&u.name));
+    }
+    out
+}
+
+/// The part of [`decide`] that is about the number of machines.
+pub fn scale(
+    set: &MachineSet,
+    machines: &[Machine],
+    next_ordinal: u64,
+    now: Timestamp,
+) -> SetDecision {
     let name = set.metadata.name.as_deref().unwrap_or_default();
     let floor = machines.iter().filter_map(ordinal).map(|o| o + 1).max();
     let mut out = SetDecision {
@@ -179,12 +195,21 @@ pub fn decide(
             because,
         })
         .collect();
-    out.update = machines
+    out
+}
+
+/// The part of [`decide`] that changes machines while they run.
+pub fn updates(
+    set: &MachineSet,
+    machines: &[Machine],
+    catalogue: &Catalogue,
+) -> Vec<MachineUpdate> {
+    let content = Content::of_set(set);
+    machines
         .iter()
         .filter(|m| m.metadata.deletion_timestamp.is_none())
         .filter_map(|m| update(m, &content, catalogue))
-        .collect();
-    out
+        .collect()
 }
 
 /// The machines of which `count` go first, with the reason. Ties go by name, `Random` too, so that the choice can be

@@ -6,21 +6,26 @@ use std::{
 };
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment,
-    meta::{
-        HANDOVER_PATHS, LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME,
-        LABEL_FLEET, fleet_manager,
-    },
+    Machine, MachineSet,
+    meta::{LABEL_FLEET, fleet_manager},
     names::{fleet_hash, short_hash},
-    version::Version,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{catalogue::Catalogue, compare::compare, content::Content};
+use crate::catalogue::Catalogue;
 
+mod effect;
 mod fields;
+mod forecast;
+mod foresee;
+mod model;
 mod prune;
+
+pub use self::{
+    forecast::{Rollout, Step, forecast},
+    foresee::{marked, partial},
+};
 
 /// An object that the repository declares.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,9 +39,12 @@ pub struct Desired {
 /// What the API holds.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
-    /// Objects of the kinds that Git may hold, with managedFields: the Fleet's and all that the repository names.
+    /// Objects of the kinds that Git may hold, with managedFields: the Fleet's, all that the repository names, and all
+    /// pools of the clusters among them.
     pub objects: Vec<Value>,
-    /// Machines of their clusters.
+    /// Sets of the pools; [`forecast`] alone looks at them.
+    pub sets: Vec<MachineSet>,
+    /// Machines of the clusters.
     pub machines: Vec<Machine>,
 }
 
@@ -92,7 +100,7 @@ impl fmt::Display for Key {
 }
 
 /// What a change does to running machines.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum PlanEffect {
     /// Nothing.
@@ -100,21 +108,22 @@ pub enum PlanEffect {
     None,
     /// Machines are changed while they run.
     InPlace {
-        /// Their names.
-        machines: Vec<String>,
         /// Why.
         reason: String,
     },
     /// Machines are replaced.
     RollingReplacement {
-        /// Their names, in the order of the roll: control plane before workers.
-        machines: Vec<String>,
         /// Why.
         reason: String,
     },
+    /// Machines are deleted with their owner.
+    Removal {
+        /// Their names, control plane last.
+        machines: Vec<String>,
+    },
 }
 
-/// One field that differs from what Git says.
+/// One field that will differ from what it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FieldDiff {
@@ -122,22 +131,44 @@ pub struct FieldDiff {
     pub path: Vec<String>,
     /// The live value.
     pub from: Option<Value>,
-    /// The wanted value; `None` when Git no longer declares the field.
+    /// The value to come: what Git says, or the default that follows when Git no longer says it.
     pub to: Option<Value>,
+    /// Other managers that hold it: it is taken from them only when the commit changes it, or by policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
 }
 
-/// One step of a plan.
+/// A value that stays though Git does not say it: manager `fleetwright-handover` holds it from then on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// Path, by its parts.
+    pub path: Vec<String>,
+    /// The value.
+    pub value: Value,
+}
+
+/// One object that a plan creates, changes or deletes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// The object.
     pub key: Key,
     /// File and line; empty for deletes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
-    /// Fields; empty for creates and deletes.
+    /// The object as it is, without status and bookkeeping; `None` for a create.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Value>,
+    /// The object as it will be, defaults filled in; `None` for a delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
+    /// What differs. A change without any only takes over fields that have the wanted value already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldDiff>,
-    /// Values that Git stops declaring but that stay, handed to manager `fleetwright-handover`.
-    pub handover: Vec<FieldDiff>,
+    /// Values that stay though Git does not say them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handover: Vec<Kept>,
     /// What it does to machines.
     pub effect: PlanEffect,
 }
@@ -165,6 +196,9 @@ pub struct Plan {
     pub deletes: Vec<Change>,
     /// What is refused. A refused deletion leaves all deletes out.
     pub refused: Vec<Refusal>,
+    /// What becomes of machines, step by step; filled in by [`forecast`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollouts: Vec<Rollout>,
 }
 
 impl Plan {
@@ -176,10 +210,29 @@ impl Plan {
             && self.refused.is_empty()
     }
 
-    /// SHA-256 of the decisions, in hexadecimal digits.
-    pub fn digest(&self) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default();
-        short_hash(["plan", &text], 64)
+    /// SHA-256, in hexadecimal digits, of the tree that was planned, the policy and the decisions: actions, effects, sets
+    /// and their order. Live changes that alter no decision keep it.
+    pub fn digest(&self, tree: &str, policy: &Policy) -> String {
+        let actions = |verb: &'static str, list: &[Change]| -> Vec<String> {
+            let one = |c: &Change| {
+                let to: Vec<_> = c.fields.iter().map(|f| (&f.path, &f.to)).collect();
+                serde_json::to_string(&(verb, &c.key, to, &c.effect)).unwrap_or_default()
+            };
+            list.iter().map(one).collect()
+        };
+        let mut parts = vec![
+            "plan-1".to_owned(),
+            tree.to_owned(),
+            policy.namespace.clone(),
+            policy.fleet.clone(),
+            policy.max_machines.to_string(),
+        ];
+        parts.extend(actions("create", &self.creates));
+        parts.extend(actions("change", &self.changes));
+        parts.extend(actions("delete", &self.deletes));
+        let rest = serde_json::to_string(&(&self.refused, &self.rollouts));
+        parts.push(rest.unwrap_or_default());
+        short_hash(parts.iter().map(String::as_str), 64)
     }
 }
 
@@ -192,57 +245,39 @@ pub fn plan(desired: &[Desired], live: &Live, policy: &Policy, catalogue: &Catal
     let mut out = Plan::default();
     for want in desired {
         let key = Key::of(&want.document);
-        let Some(have) = by_key.get(&key) else {
-            out.creates.push(Change {
-                key,
-                source: want.source.clone(),
-                fields: Vec::new(),
-                handover: Vec::new(),
-                effect: PlanEffect::None,
-            });
-            continue;
+        let have = by_key.get(&key).copied();
+        let mut refuse = |key, why: &str| {
+            let reason = format!("{}: {why}", want.source);
+            out.refused.push(Refusal { key, reason });
         };
-        let owner = label(have, LABEL_FLEET);
-        if owner.is_some_and(|owner| owner != hash) {
-            let reason = format!(
-                "{}: it belongs to another Fleet: remove it from one of the two repositories",
-                want.source
-            );
-            out.refused.push(Refusal { key, reason });
+        if let Some(why) = have.and_then(|have| barred(have, &hash)) {
+            refuse(key, why);
             continue;
         }
-        if have.pointer("/metadata/deletionTimestamp").is_some() {
-            let reason = format!(
-                "{}: it is being deleted: it is made again when it is gone",
-                want.source
-            );
-            out.refused.push(Refusal { key, reason });
+        let foreseen = match foresee::foresee(&key, &want.document, have, &manager, &hash) {
+            Ok(foreseen) => foreseen,
+            Err(words) => {
+                refuse(key, &words.join("; "));
+                continue;
+            }
+        };
+        if !foreseen.changes_something() {
             continue;
         }
-        let mut fields = fields::declared(&want.document, have);
-        let (handover, removed) = fields::removed(&want.document, have, &manager)
-            .into_iter()
-            .partition(|diff: &FieldDiff| is_handover(&key.kind, &diff.path));
-        fields.extend::<Vec<FieldDiff>>(removed);
-        if owner.is_none() {
-            let path = ["metadata", "labels", LABEL_FLEET]
-                .map(str::to_owned)
-                .to_vec();
-            fields.push(FieldDiff {
-                path,
-                from: None,
-                to: Some(hash.clone().into()),
-            });
-        }
-        if fields.is_empty() && handover.is_empty() {
-            continue;
-        }
-        let effect = effect(&key, have, &fields, live, &by_key, catalogue);
-        out.changes.push(Change {
+        let effect = have.map_or(PlanEffect::None, |have| {
+            effect::effect(&key, have, &foreseen.after, &by_key, catalogue)
+        });
+        let list = match have {
+            Some(_) => &mut out.changes,
+            None => &mut out.creates,
+        };
+        list.push(Change {
             key,
             source: want.source.clone(),
-            fields,
-            handover,
+            before: have.map(fields::shown),
+            after: Some(fields::shown(&foreseen.after)),
+            fields: foreseen.fields,
+            handover: foreseen.handover,
             effect,
         });
     }
@@ -254,10 +289,13 @@ pub fn plan(desired: &[Desired], live: &Live, policy: &Policy, catalogue: &Catal
     out
 }
 
-fn is_handover(kind: &str, path: &[String]) -> bool {
-    HANDOVER_PATHS
-        .iter()
-        .any(|(k, p)| *k == kind && p.iter().eq(path.iter()))
+/// Why an object that is there cannot be applied to.
+fn barred(have: &Value, hash: &str) -> Option<&'static str> {
+    if label(have, LABEL_FLEET).is_some_and(|owner| owner != hash) {
+        return Some("it belongs to another Fleet: remove it from one of the two repositories");
+    }
+    have.pointer("/metadata/deletionTimestamp")
+        .map(|_| "it is being deleted: it is made again when it is gone")
 }
 
 fn rank(kind: &str) -> u8 {
@@ -271,208 +309,6 @@ fn rank(kind: &str) -> u8 {
 
 fn label<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.get("metadata")?.get("labels")?.get(name)?.as_str()
-}
-
-/// Names of the machines in `namespace` whose labels fit, control plane first.
-fn machines_of(
-    live: &Live,
-    namespace: &str,
-    fits: impl Fn(&BTreeMap<String, String>) -> bool,
-) -> Vec<String> {
-    let mut names: Vec<(bool, String)> = live
-        .machines
-        .iter()
-        .filter(|m| m.metadata.namespace.as_deref() == Some(namespace))
-        .filter_map(|m| {
-            let labels = m.metadata.labels.as_ref()?;
-            fits(labels).then(|| {
-                (
-                    !labels.contains_key(LABEL_CONTROL_PLANE),
-                    m.metadata.name.clone().unwrap_or_default(),
-                )
-            })
-        })
-        .collect();
-    names.sort();
-    names.into_iter().map(|(_, name)| name).collect()
-}
-
-fn effect(
-    key: &Key,
-    have: &Value,
-    diffs: &[FieldDiff],
-    live: &Live,
-    by_key: &BTreeMap<Key, &Value>,
-    catalogue: &Catalogue,
-) -> PlanEffect {
-    let mut next = have.clone();
-    for diff in diffs {
-        fields::set(&mut next, &diff.path, diff.to.clone());
-    }
-    let is = |labels: &BTreeMap<String, String>, name: &str, value: &str| {
-        labels.get(name).is_some_and(|v| v == value)
-    };
-    let (before, after, mut machines, version_moves) = match key.kind.as_str() {
-        "Cluster" => {
-            let (Ok(old), Ok(new)) = (typed::<Cluster>(have), typed::<Cluster>(&next)) else {
-                return PlanEffect::None;
-            };
-            let content = |c: &Cluster| {
-                let version: Version = c.spec.version.parse().ok()?;
-                Content::of_control_plane(c, &version, catalogue)
-            };
-            let machines = machines_of(live, &key.namespace, |l| {
-                is(l, LABEL_CLUSTER_NAME, &key.name) && l.contains_key(LABEL_CONTROL_PLANE)
-            });
-            (
-                content(&old),
-                content(&new),
-                machines,
-                old.spec.version != new.spec.version,
-            )
-        }
-        "MachineDeployment" => {
-            let (Ok(old), Ok(new)) = (
-                typed::<MachineDeployment>(have),
-                typed::<MachineDeployment>(&next),
-            ) else {
-                return PlanEffect::None;
-            };
-            let content = |p: &MachineDeployment| {
-                let cluster = Key {
-                    kind: "Cluster".into(),
-                    name: p.spec.cluster_name.clone(),
-                    ..key.clone()
-                };
-                let own = p.spec.template.spec.version.as_deref();
-                let followed = || by_key.get(&cluster)?.pointer("/spec/version")?.as_str();
-                let version: Version = own.or_else(followed)?.parse().ok()?;
-                Some(Content::of_pool(p, &version, catalogue))
-            };
-            let machines = machines_of(live, &key.namespace, |l| {
-                is(l, LABEL_DEPLOYMENT_NAME, &key.name)
-            });
-            (content(&old), content(&new), machines, false)
-        }
-        _ => return PlanEffect::None,
-    };
-    if version_moves {
-        for pool in by_key
-            .iter()
-            .filter(|(k, _)| k.kind == "MachineDeployment" && k.namespace == key.namespace)
-        {
-            let follows = pool.1.pointer("/spec/clusterName").and_then(Value::as_str)
-                == Some(&key.name)
-                && pool.1.pointer("/spec/template/spec/version").is_none();
-            if follows {
-                machines.extend(machines_of(live, &key.namespace, |l| {
-                    is(l, LABEL_DEPLOYMENT_NAME, &pool.0.name)
-                }));
-            }
-        }
-    }
-    let (Some(before), Some(after)) = (before, after) else {
-        return PlanEffect::None;
-    };
-    let difference = compare(&after, &before, catalogue);
-    let reason = |changes: &[crate::compare::FieldChange]| {
-        changes
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ")
-    };
-    if !difference.replace.is_empty() {
-        PlanEffect::RollingReplacement {
-            machines,
-            reason: reason(&difference.replace),
-        }
-    } else if !difference.in_place.is_empty() {
-        PlanEffect::InPlace {
-            machines,
-            reason: reason(&difference.in_place),
-        }
-    } else {
-        PlanEffect::None
-    }
-}
-
-fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, serde_json::Error> {
-    serde_json::from_value(value.clone())
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |v: &Option<Value>| {
-            v.as_ref()
-                .map_or_else(|| "(unset)".to_owned(), Value::to_string)
-        };
-        for create in &self.creates {
-            writeln!(f, "+ {} ({})", create.key, create.source)?;
-        }
-        for change in &self.changes {
-            writeln!(f, "~ {} ({})", change.key, change.source)?;
-            for diff in &change.fields {
-                writeln!(
-                    f,
-                    "    {}: {} -> {}",
-                    diff.path.join("."),
-                    text(&diff.from),
-                    text(&diff.to)
-                )?;
-            }
-            for diff in &change.handover {
-                writeln!(
-                    f,
-                    "    {}: {} stays, no longer declared",
-                    diff.path.join("."),
-                    text(&diff.from)
-                )?;
-            }
-            match &change.effect {
-                PlanEffect::None => {}
-                PlanEffect::InPlace { machines, reason } => {
-                    writeln!(f, "    in place on {} machines: {reason}", machines.len())?;
-                }
-                PlanEffect::RollingReplacement { machines, reason } => {
-                    writeln!(
-                        f,
-                        "    rolling replacement of {} machines ({}): {reason}",
-                        machines.len(),
-                        machines.join(", ")
-                    )?;
-                }
-            }
-        }
-        for delete in &self.deletes {
-            writeln!(f, "- {}", delete.key)?;
-        }
-        for refusal in &self.refused {
-            writeln!(f, "! {}: {}", refusal.key, refusal.reason)?;
-        }
-        write!(
-            f,
-            "{} to create, {} to change, {} to delete, {} refused",
-            self.creates.len(),
-            self.changes.len(),
-            self.deletes.len(),
-            self.refused.len()
-        )
-    }
-}
-
-/// The object that holds `diffs` alone, with identity, for an apply.
-pub fn partial(key: &Key, diffs: &[FieldDiff]) -> Value {
-    let mut metadata = Map::from_iter([("name".to_owned(), Value::from(key.name.clone()))]);
-    if !key.namespace.is_empty() {
-        metadata.insert("namespace".into(), key.namespace.clone().into());
-    }
-    let mut object =
-        serde_json::json!({"apiVersion": key.api_version, "kind": key.kind, "metadata": metadata});
-    for diff in diffs {
-        fields::set(&mut object, &diff.path, diff.from.clone());
-    }
-    object
 }
 
 #[cfg(test)]

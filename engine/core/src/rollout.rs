@@ -12,10 +12,11 @@ use fleetwright_api::{
     MachineDeployment, MachineSet,
     machine::MachineTemplate,
     machine_deployment::{DEFAULT_REVISION_HISTORY_LIMIT, StrategyType},
-    machine_set::SetDeletion,
+    machine_set::{MachineSetSpec, SetDeletion},
     meta,
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use self::arithmetic::Row;
 pub use self::{
@@ -50,6 +51,32 @@ pub struct NewSet {
     pub deletion: Option<SetDeletion>,
     /// What of the pool's wish differs from the set that was new until now; empty for a first set.
     pub because: Vec<FieldChange>,
+}
+
+impl NewSet {
+    /// The set as it is stored, without owner.
+    pub fn to_set(&self, pool: &MachineDeployment) -> MachineSet {
+        let selector = [meta::LABEL_DEPLOYMENT_NAME, meta::LABEL_TEMPLATE_HASH]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), self.labels.get(key)?.clone())))
+            .collect();
+        let spec = MachineSetSpec {
+            cluster_name: pool.spec.cluster_name.clone(),
+            replicas: Some(self.replicas),
+            selector: Some(LabelSelector {
+                match_labels: Some(selector),
+                match_expressions: None,
+            }),
+            template: self.template.clone(),
+            written_version: self.written_version.clone(),
+            deletion: self.deletion.clone(),
+        };
+        let mut set = MachineSet::new(&self.name, spec);
+        set.metadata.namespace.clone_from(&pool.metadata.namespace);
+        set.metadata.labels = Some(self.labels.clone());
+        set.metadata.annotations = Some(self.annotations.clone());
+        set
+    }
 }
 
 /// A set that gets another number of machines.

@@ -6,20 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
     fleet::{Allow, DriftAction},
-    meta::{
-        ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER,
-        fleet_manager,
-    },
+    meta::{ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER, fleet_manager},
     names::fleet_hash,
 };
-use fleetwright_core::plan::{Change, Desired, Key, Live, Plan, Policy, partial};
+use fleetwright_core::plan::{Change, Desired, Key, Live, Plan, Policy, marked, partial};
 use futures::{StreamExt, future::BoxFuture, stream};
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::{ApiResource, GroupVersionKind},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 mod conflict;
 
@@ -309,17 +306,13 @@ impl Worker<'_> {
         let Some(document) = self.documents.get(key) else {
             return Ok(None);
         };
-        if !change.handover.is_empty() {
-            let keep = partial(key, &change.handover);
-            let params = PatchParams::apply(MANAGER_HANDOVER).force();
-            api.patch(&key.name, &params, &Patch::Apply(&keep))
-                .await
-                .map_err(Self::failed(change, "hand over fields of"))?;
+        let is_new = change.before.is_none();
+        if !is_new {
+            self.hand_over(change, &api).await?;
         }
-        let mut sent = marked(document, &self.hash, self.settings.revision);
+        let mut sent = marked(document, &self.hash, Some(self.settings.revision));
         let params = PatchParams::apply(&self.manager);
         let forced = params.clone().force();
-        let is_new = change.fields.is_empty() && change.handover.is_empty();
         let params = if self.settings.drift == DriftAction::Correct || is_new {
             &forced
         } else {
@@ -328,7 +321,7 @@ impl Worker<'_> {
         let refused = match api.patch(&key.name, params, &Patch::Apply(&sent)).await {
             Ok(object) => {
                 if is_new {
-                    self.initial_replicas(change, &api, document).await?;
+                    self.hand_over(change, &api).await?;
                 }
                 return Ok(Some((object.metadata.generation, Vec::new())));
             }
@@ -395,33 +388,16 @@ impl Worker<'_> {
         })
     }
 
-    /// A pool that is scaled by the autoscaler begins at its lower bound; nobody's field then, but the handover's.
-    async fn initial_replicas(
-        &self,
-        change: &Change,
-        api: &Api<DynamicObject>,
-        document: &Value,
-    ) -> Result<(), ApplyError> {
-        let least = document
-            .get("metadata")
-            .and_then(|m| {
-                m.get("annotations")?
-                    .get(ANNOTATION_AUTOSCALER_MIN)?
-                    .as_str()
-            })
-            .and_then(|text| text.parse::<i32>().ok());
-        let (Some(least), true) = (least, change.key.kind == "MachineDeployment") else {
-            return Ok(());
-        };
-        if document.pointer("/spec/replicas").is_some() {
+    /// Puts the values that stay though Git does not say them under the handover's name.
+    async fn hand_over(&self, change: &Change, api: &Api<DynamicObject>) -> Result<(), ApplyError> {
+        if change.handover.is_empty() {
             return Ok(());
         }
-        let mut keep = partial(&change.key, &[]);
-        keep["spec"] = json!({"replicas": least});
+        let keep = partial(&change.key, &change.handover);
         let params = PatchParams::apply(MANAGER_HANDOVER).force();
         api.patch(&change.key.name, &params, &Patch::Apply(&keep))
             .await
-            .map_err(Self::failed(change, "set the first replicas of"))?;
+            .map_err(Self::failed(change, "hand over fields of"))?;
         Ok(())
     }
 
@@ -452,24 +428,4 @@ impl Worker<'_> {
             }
         }
     }
-}
-
-/// The document with the inventory's label and the revision's annotation.
-fn marked(document: &Value, hash: &str, revision: &str) -> Value {
-    let mut sent = document.clone();
-    for (field, name, value) in [
-        ("labels", LABEL_FLEET, hash),
-        ("annotations", ANNOTATION_REVISION, revision),
-    ] {
-        if let Some(metadata) = sent.get_mut("metadata").and_then(Value::as_object_mut) {
-            let map = metadata.entry(field).or_insert_with(|| json!({}));
-            if map.is_null() {
-                *map = json!({});
-            }
-            if let Some(map) = map.as_object_mut() {
-                map.insert(name.to_owned(), value.into());
-            }
-        }
-    }
-    sent
 }

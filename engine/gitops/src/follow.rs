@@ -25,9 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{
     apply::{ApplyError, Drift, MANAGER_SYNC, Settings, apply},
-    gather::{
-        GatherError, Machines, by_key, desired_of, gather, live_clusters, load_files, policy_of,
-    },
+    gather::{GatherError, by_key, desired_of, gather, live_clusters, load_files, policy_of},
     settle::{Outcome, Pending, Seen},
     source::{GitSource, Snapshot, SourceError, read_directory},
     wishes::Wishes,
@@ -205,7 +203,7 @@ impl Follower {
             return self.refuse(&seen_at, "LoadFailed", message, count).await;
         }
         let desired = desired_of(&loaded);
-        let live = gather(&context.client, &desired, &policy, Machines::ForDeletes).await?;
+        let live = gather(&context.client, &desired, &policy).await?;
         let plan = plan(&desired, &live, &policy, &context.catalogue);
         let settings = Settings {
             revision: &revision,

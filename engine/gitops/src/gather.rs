@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    API_VERSION, Fleet, Machine,
+    API_VERSION, Fleet,
     fleet::{Allow, DEFAULT_PRUNE_MAX_MACHINES},
     meta::{ANNOTATION_AUTOSCALER_MAX, ANNOTATION_AUTOSCALER_MIN, LABEL_CLUSTER_NAME, LABEL_FLEET},
     names::fleet_hash,
 };
 use fleetwright_core::{
     catalogue::Catalogue,
-    plan::{Desired, Key, Live, Policy},
+    plan::{Desired, Key, Live, Plan, Policy},
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -23,6 +23,8 @@ use crate::{
     load::{LoadContext, Loaded, SourceFile, load},
 };
 
+/// Clusters whose machines are listed in one request: their names must fit into its address.
+const CLUSTERS_AT_ONCE: usize = 50;
 /// Kinds that Git may hold, as (`apiVersion`, kind, whether all of them are listed).
 const KINDS: &[(&str, &str, bool)] = &[
     (API_VERSION, "Cluster", true),
@@ -48,15 +50,6 @@ fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> GatherError {
         what,
         source: Box::new(source),
     }
-}
-
-/// Whether the Machines are read too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Machines {
-    /// Only when something would be deleted, whose machines must be counted.
-    ForDeletes,
-    /// Always: for a plan that is shown.
-    All,
 }
 
 /// What the planner must know of a Fleet.
@@ -136,7 +129,8 @@ pub fn by_key(desired: &[Desired]) -> BTreeMap<Key, Value> {
         .collect()
 }
 
-/// Reads what the API holds of the kinds that Git may hold: the Fleet's objects and those that `desired` names.
+/// Reads what the API holds of the kinds that Git may hold: all Clusters and pools, of the others the Fleet's and those
+/// that `desired` names. Machines come with it only when something would be deleted: they must be counted.
 ///
 /// # Errors
 /// [`GatherError`]; a partial answer is never given.
@@ -144,7 +138,6 @@ pub async fn gather(
     client: &Client,
     desired: &[Desired],
     policy: &Policy,
-    machines: Machines,
 ) -> Result<Live, GatherError> {
     let hash = fleet_hash(&policy.namespace, &policy.fleet);
     let wanted: BTreeSet<Key> = desired.iter().map(|d| Key::of(&d.document)).collect();
@@ -165,8 +158,8 @@ pub async fn gather(
             let value = value_of(object, api_version, kind);
             let key = Key::of(&value);
             let is_wanted = wanted.contains(&key);
-            if ours || is_wanted {
-                orphans |= !is_wanted && matches!(*kind, "Cluster" | "MachineDeployment");
+            orphans |= ours && !is_wanted && *whole;
+            if ours || is_wanted || *whole {
                 found.insert(key, value);
             }
         }
@@ -187,19 +180,48 @@ pub async fn gather(
             found.insert(key.clone(), value);
         }
     }
-    let machines = if orphans || machines == Machines::All {
-        Api::<Machine>::all(client.clone())
-            .list(&ListParams::default().labels(LABEL_CLUSTER_NAME))
-            .await
-            .map_err(failed("Machines"))?
-            .items
-    } else {
-        Vec::new()
-    };
-    Ok(Live {
+    let mut live = Live {
         objects: found.into_values().collect(),
-        machines,
-    })
+        ..Live::default()
+    };
+    if orphans {
+        live.machines = list(client, LABEL_CLUSTER_NAME, "Machines").await?;
+    }
+    Ok(live)
+}
+
+/// Adds what a forecast needs of the clusters that `plan` touches: their sets and Machines.
+///
+/// # Errors
+/// [`GatherError`]; a partial answer is never given.
+pub async fn gather_machines(
+    client: &Client,
+    plan: &Plan,
+    live: &mut Live,
+) -> Result<(), GatherError> {
+    let names: BTreeSet<String> = plan.clusters().into_iter().map(|key| key.name).collect();
+    live.machines.clear();
+    for some in names
+        .into_iter()
+        .collect::<Vec<_>>()
+        .chunks(CLUSTERS_AT_ONCE)
+    {
+        let labels = format!("{LABEL_CLUSTER_NAME} in ({})", some.join(","));
+        live.sets
+            .extend(list(client, &labels, "MachineSets").await?);
+        live.machines
+            .extend(list(client, &labels, "Machines").await?);
+    }
+    Ok(())
+}
+
+async fn list<K>(client: &Client, labels: &str, what: &str) -> Result<Vec<K>, GatherError>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let params = ListParams::default().labels(labels);
+    let list = Api::<K>::all(client.clone()).list(&params).await;
+    list.map(|l| l.items).map_err(failed(what))
 }
 
 /// An object as a value; items of lists do not always say their kind themselves.

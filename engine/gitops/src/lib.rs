@@ -7,6 +7,7 @@ pub mod apply;
 pub mod follow;
 pub mod gather;
 pub mod load;
+pub mod report;
 pub mod settle;
 pub mod source;
 pub mod sync;

@@ -4,7 +4,6 @@ use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, machine_set::MachineSetSpec, meta,
 };
 use fleetwright_core::{outcome::Outcome, pool_version::effective_version, rollout, status};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
@@ -59,34 +58,7 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         let owner = meta::controller_owner(pool)
             .ok_or_else(|| Error::Invalid("the pool has no uid".into()))?;
         tracing::info!(pool = %name, set = %new.name, because = %sentence(&new.because), "new set");
-        let mut labels = new.template.metadata.clone();
-        labels.labels.extend(new.labels.clone());
-        let mut set = MachineSet::new(
-            &new.name,
-            MachineSetSpec {
-                cluster_name: pool.spec.cluster_name.clone(),
-                replicas: Some(new.replicas),
-                selector: Some(LabelSelector {
-                    match_labels: Some(
-                        new.labels
-                            .iter()
-                            .filter(|(k, _)| {
-                                [meta::LABEL_DEPLOYMENT_NAME, meta::LABEL_TEMPLATE_HASH]
-                                    .contains(&k.as_str())
-                            })
-                            .map(|(k, v)| (k.clone(), v.clone()))
-                            .collect(),
-                    ),
-                    match_expressions: None,
-                }),
-                template: new.template.clone(),
-                written_version: new.written_version.clone(),
-                deletion: new.deletion.clone(),
-            },
-        );
-        set.metadata.namespace = Some(namespace.clone());
-        set.metadata.labels = Some(new.labels.clone());
-        set.metadata.annotations = Some(new.annotations.clone());
+        let mut set = new.to_set(pool);
         set.metadata.owner_references = Some(vec![owner]);
         shared.create(&set, BY).await?;
     }

@@ -1,110 +1,87 @@
-//! Differences between a raw document and a live object, field by field.
+//! Differences between two objects, field by field.
 
+use std::collections::BTreeSet;
+
+use fleetwright_api::meta::{ANNOTATION_REVISION, LABEL_FLEET};
 use serde_json::{Map, Value};
 
 use super::FieldDiff;
 
-/// Declared fields whose live value differs. Fields that only the live object has (defaults, others' fields) do not count.
-pub(super) fn declared(want: &Value, have: &Value) -> Vec<FieldDiff> {
-    let mut out = Vec::new();
-    walk(want, Some(have), &mut Vec::new(), &mut out);
-    out
-}
-
-fn walk(want: &Value, have: Option<&Value>, path: &mut Vec<String>, out: &mut Vec<FieldDiff>) {
-    match (want, have) {
-        (Value::Null, _) => {}
-        (Value::Object(fields), Some(Value::Object(_)) | None)
-            if !fields.is_empty() && !is_atomic(path) =>
-        {
-            for (name, value) in fields {
-                path.push(name.clone());
-                walk(value, have.and_then(|h| h.get(name)), path, out);
-                path.pop();
+/// The part of an object that a plan speaks of: no status, and of the metadata names, labels and annotations, without the
+/// marks of the inventory.
+pub(super) fn shown(object: &Value) -> Value {
+    let mut out = object.clone();
+    if let Some(map) = out.as_object_mut() {
+        map.remove("status");
+    }
+    if let Some(metadata) = out.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|name, _| {
+            ["name", "namespace", "labels", "annotations"].contains(&name.as_str())
+        });
+        for (field, mark) in [
+            ("labels", LABEL_FLEET),
+            ("annotations", ANNOTATION_REVISION),
+        ] {
+            if let Some(Value::Object(map)) = metadata.get_mut(field) {
+                map.remove(mark);
+                if map.is_empty() {
+                    metadata.remove(field);
+                }
             }
         }
-        (want, have) if have.is_some_and(|have| covers(want, have)) => {}
-        (want, have) => out.push(FieldDiff {
-            path: path.clone(),
-            from: have.cloned(),
-            to: Some(want.clone()),
-        }),
-    }
-}
-
-fn is_atomic(path: &[String]) -> bool {
-    path.last().is_some_and(|last| last == "selector")
-}
-
-/// Whether `have` says all that `want` says.
-fn covers(want: &Value, have: &Value) -> bool {
-    match (want, have) {
-        (Value::Object(want), Value::Object(have)) => want.iter().all(|(name, value)| {
-            value.is_null() || have.get(name).is_some_and(|have| covers(value, have))
-        }),
-        (Value::Array(want), Value::Array(have)) => {
-            want.len() == have.len() && want.iter().zip(have).all(|(w, h)| covers(w, h))
-        }
-        (want, have) => want == have,
-    }
-}
-
-/// Fields that `manager` owns but the document no longer declares.
-pub(super) fn removed(want: &Value, have: &Value, manager: &str) -> Vec<FieldDiff> {
-    let entries = have
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array);
-    let mut out = Vec::new();
-    for entry in entries.into_iter().flatten() {
-        let ours = entry.get("manager").and_then(Value::as_str) == Some(manager)
-            && entry.get("operation").and_then(Value::as_str) == Some("Apply");
-        if ours && let Some(owned) = entry.get("fieldsV1").and_then(Value::as_object) {
-            gone(owned, Some(want), have, &mut Vec::new(), &mut out);
-        }
     }
     out
 }
 
-fn gone(
-    owned: &Map<String, Value>,
-    want: Option<&Value>,
-    have: &Value,
+/// Every field in which two objects differ; lists differ as a whole.
+pub(super) fn differences(before: &Value, after: &Value) -> Vec<FieldDiff> {
+    let mut out = Vec::new();
+    walk(Some(before), Some(after), &mut Vec::new(), &mut out);
+    out
+}
+
+fn walk(
+    before: Option<&Value>,
+    after: Option<&Value>,
     path: &mut Vec<String>,
     out: &mut Vec<FieldDiff>,
 ) {
-    for (field, below) in owned {
-        let Some(name) = field.strip_prefix("f:") else {
-            continue;
-        };
-        path.push(name.to_owned());
-        let ours = path.len() == 3
-            && path[0] == "metadata"
-            && name.starts_with("fleetwright.dev/")
-            && [
-                fleetwright_api::meta::LABEL_FLEET,
-                fleetwright_api::meta::ANNOTATION_REVISION,
-            ]
-            .contains(&name);
-        if let Some(live) = have.get(name).filter(|_| !ours) {
-            let next = want.and_then(|w| w.get(name)).filter(|w| !w.is_null());
-            match below.as_object() {
-                Some(below) if below.keys().any(|k| k.starts_with("f:")) => {
-                    gone(below, next, live, path, out);
-                }
-                _ if next.is_none() => out.push(FieldDiff {
-                    path: path.clone(),
-                    from: Some(live.clone()),
-                    to: None,
-                }),
-                _ => {}
+    let none = Map::new();
+    match (before, after) {
+        (before, after) if before == after => {}
+        (Some(Value::Object(_)) | None, Some(Value::Object(_)))
+        | (Some(Value::Object(_)), None) => {
+            let old = before.and_then(Value::as_object).unwrap_or(&none);
+            let new = after.and_then(Value::as_object).unwrap_or(&none);
+            let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for name in names {
+                path.push(name.clone());
+                walk(old.get(name), new.get(name), path, out);
+                path.pop();
             }
         }
-        path.pop();
+        (before, after) => out.push(FieldDiff {
+            path: path.clone(),
+            from: before.cloned(),
+            to: after.cloned(),
+            held_by: Vec::new(),
+        }),
     }
 }
 
-/// Sets or removes the value at `path`.
-pub(super) fn set(object: &mut Value, path: &[String], to: Option<Value>) {
+/// Whether a path and a field, as the API writes it (`.spec.taints[key="a"].value`), lie at or below one another.
+pub(super) fn is_at(path: &[String], field: &str) -> bool {
+    let path = format!(".{}", path.join("."));
+    let within = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|tail| tail.is_empty() || tail.starts_with(['.', '[']))
+    };
+    within(field, &path) || within(&path, field)
+}
+
+/// Sets the value at `path`.
+pub(super) fn set(object: &mut Value, path: &[String], to: Value) {
     let Some((last, parents)) = path.split_last() else {
         return;
     };
@@ -116,9 +93,6 @@ pub(super) fn set(object: &mut Value, path: &[String], to: Option<Value>) {
             .or_insert_with(|| Value::Object(Map::new()));
     }
     if let Value::Object(map) = at {
-        match to {
-            Some(value) => map.insert(last.clone(), value),
-            None => map.remove(last),
-        };
+        map.insert(last.clone(), to);
     }
 }

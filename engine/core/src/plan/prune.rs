@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use fleetwright_api::meta::{
-    ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME, LABEL_FLEET,
+    ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME,
+    LABEL_FLEET,
 };
 use serde_json::Value;
 
-use super::{Change, Key, Live, Plan, PlanEffect, Policy, Refusal, label, machines_of};
+use super::{Change, Key, Live, Plan, PlanEffect, Policy, Refusal, fields, label};
 
 /// Adds the deletes, or, when one of them lacks consent, the refusals and no delete at all.
 pub(super) fn prune(
@@ -33,9 +34,7 @@ pub(super) fn prune(
             _ => LABEL_DEPLOYMENT_NAME,
         };
         let machines = match key.kind.as_str() {
-            "Cluster" | "MachineDeployment" => machines_of(live, &key.namespace, |l| {
-                l.get(of).is_some_and(|v| *v == key.name)
-            }),
+            "Cluster" | "MachineDeployment" => machines_of(live, &key.namespace, of, &key.name),
             _ => Vec::new(),
         };
         let consent = has_consent(object, manager);
@@ -62,9 +61,15 @@ pub(super) fn prune(
         deletes.push(Change {
             key,
             source: String::new(),
+            before: Some(fields::shown(object)),
+            after: None,
             fields: Vec::new(),
             handover: Vec::new(),
-            effect: PlanEffect::None,
+            effect: if machines.is_empty() {
+                PlanEffect::None
+            } else {
+                PlanEffect::Removal { machines }
+            },
         });
     }
     if refused.is_empty() && uncovered.len() > policy.max_machines {
@@ -80,13 +85,31 @@ pub(super) fn prune(
             });
         }
     }
-    if refused.is_empty() {
+    // What is refused elsewhere leaves the repository half applied: then nothing is deleted either.
+    if refused.is_empty() && out.refused.is_empty() {
         deletes.sort_by_key(|c| (u8::from(c.key.kind == "Cluster"), c.key.clone()));
         out.deletes = deletes;
     } else {
         refused.sort_by(|a, b| a.key.cmp(&b.key));
         out.refused.extend(refused);
     }
+}
+
+/// Names of the machines whose label `of` says `name`, control plane last.
+fn machines_of(live: &Live, namespace: &str, of: &str, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for machine in &live.machines {
+        let Some(labels) = &machine.metadata.labels else {
+            continue;
+        };
+        let own = machine.metadata.namespace.as_deref() == Some(namespace);
+        if own && labels.get(of).is_some_and(|value| value == name) {
+            let name = machine.metadata.name.clone().unwrap_or_default();
+            found.push((labels.contains_key(LABEL_CONTROL_PLANE), name));
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, name)| name).collect()
 }
 
 fn entries<'a>(object: &'a Value, manager: &'a str) -> impl Iterator<Item = &'a Value> {

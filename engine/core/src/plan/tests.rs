@@ -1,4 +1,4 @@
-use fleetwright_api::meta::ANNOTATION_ALLOW_DELETE;
+use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME};
 use serde_json::json;
 
 use super::*;
@@ -21,17 +21,22 @@ fn pool() -> Value {
         "spec": {"clusterName": "a", "replicas": 3, "template": {"spec": {"providerConfig": {"apiVersion": "s/v1", "kind": "M", "account": "x", "size": 1}}}}})
 }
 
-fn owned(mut object: Value, consent: bool) -> Value {
-    object["metadata"]["labels"] = json!({LABEL_FLEET: fleet_hash("default", "default")});
-    object["metadata"]["uid"] = json!("u-1");
-    let mut annotations = json!({});
+/// The object as it is after the Fleet applied it.
+fn owned(object: Value, consent: bool) -> Value {
+    let mut object = object;
     if consent {
         object["metadata"]["annotations"] = json!({ANNOTATION_ALLOW_DELETE: "u-1"});
-        annotations = json!({format!("f:{ANNOTATION_ALLOW_DELETE}"): {}});
     }
-    object["metadata"]["managedFields"] = json!([{"manager": "fleetwright/default.default", "operation": "Apply",
-        "fieldsV1": {"f:metadata": {"f:annotations": annotations}, "f:spec": {"f:replicas": {}, "f:clusterName": {}}}}]);
-    object
+    applied(&object, None, "fleetwright/default.default")
+}
+
+/// The object after an apply of `document` by `manager`.
+fn applied(document: &Value, live: Option<&Value>, manager: &str) -> Value {
+    let hash = fleet_hash("default", "default");
+    let done = foresee::foresee(&Key::of(document), document, live, manager, &hash);
+    let mut after = done.unwrap_or_else(|words| panic!("{words:?}")).after;
+    after["metadata"]["uid"] = json!("u-1");
+    after
 }
 
 fn machine(name: &str) -> Machine {
@@ -54,15 +59,14 @@ fn run(desired: &[Value], objects: Vec<Value>, machines: usize) -> Plan {
             source: "a.yaml:1".into(),
         })
         .collect();
-    let machines = (0..machines)
-        .map(|i| machine(&format!("web-{i}")))
-        .collect();
-    plan(
-        &desired,
-        &Live { objects, machines },
-        &policy(),
-        &Catalogue::default(),
-    )
+    let live = Live {
+        objects,
+        sets: Vec::new(),
+        machines: (0..machines)
+            .map(|i| machine(&format!("web-{i}")))
+            .collect(),
+    };
+    plan(&desired, &live, &policy(), &Catalogue::default())
 }
 
 #[test]
@@ -86,36 +90,137 @@ fn creates_come_clusters_first_and_an_applied_plan_is_empty() {
 }
 
 #[test]
-fn a_changed_config_rolls_the_pool_and_names_its_machines() {
+fn a_changed_config_rolls_the_pool() {
     let mut want = pool();
     want["spec"]["template"]["spec"]["providerConfig"]["size"] = json!(2);
-    let out = run(
-        &[want, cluster()],
-        vec![owned(cluster(), false), owned(pool(), false)],
-        2,
-    );
-    let PlanEffect::RollingReplacement { machines, reason } = &out.changes[0].effect else {
-        panic!("{out}")
+    let live = vec![owned(cluster(), false), owned(pool(), false)];
+    let out = run(&[want, cluster()], live, 2);
+    let PlanEffect::RollingReplacement { reason } = &out.changes[0].effect else {
+        panic!("{out:?}")
     };
-    assert_eq!(machines, &["web-0", "web-1"]);
     assert!(reason.contains("size: 1 -> 2"), "{reason}");
+    let fields = &out.changes[0].fields;
+    assert_eq!(fields.len(), 1);
+    assert_eq!(
+        fields[0].path.join("."),
+        "spec.template.spec.providerConfig.size"
+    );
 }
 
 #[test]
-fn replicas_that_git_stops_declaring_are_handed_over() {
+fn replicas_that_git_stops_declaring_are_handed_over_and_taken_back() {
     let mut want = pool();
     want["spec"].as_object_mut().unwrap().remove("replicas");
+    let live = owned(pool(), false);
     let out = run(
-        &[want, cluster()],
-        vec![owned(cluster(), false), owned(pool(), false)],
+        &[want.clone(), cluster()],
+        vec![owned(cluster(), false), live.clone()],
         2,
     );
     assert_eq!(out.changes[0].fields, []);
-    assert_eq!(out.changes[0].handover[0].from, Some(json!(3)));
+    assert_eq!(out.changes[0].handover[0].value, json!(3));
     assert_eq!(
         partial(&out.changes[0].key, &out.changes[0].handover)["spec"],
         json!({"replicas": 3})
     );
+    let handed = applied(&want, Some(&live), "fleetwright/default.default");
+    assert_eq!(handed["spec"]["replicas"], json!(3));
+    let with = |pool: Value| {
+        run(
+            &[pool, cluster()],
+            vec![owned(cluster(), false), handed.clone()],
+            2,
+        )
+    };
+    assert!(with(want).is_empty());
+    // Declared again with the same number: nothing differs, but the field has to change hands.
+    let back = with(pool());
+    assert_eq!((back.changes.len(), &back.changes[0].fields), (1, &vec![]));
+    let mut five = pool();
+    five["spec"]["replicas"] = json!(5);
+    assert_eq!(
+        with(five).changes[0].fields[0].held_by,
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_field_that_git_stops_declaring_falls_back_to_its_default() {
+    let mut before = pool();
+    before["spec"]["revisionHistoryLimit"] = json!(3);
+    let live = vec![owned(cluster(), false), owned(before, false)];
+    let out = run(&[pool(), cluster()], live, 0);
+    let diff = &out.changes[0].fields[0];
+    assert_eq!((&diff.from, &diff.to), (&Some(json!(3)), &Some(json!(10))));
+}
+
+#[test]
+fn a_field_that_somebody_else_holds_is_named_with_its_holder() {
+    let mut scaled = owned(pool(), false);
+    scaled["spec"]["replicas"] = json!(7);
+    let by_hand = json!({"manager": "kubectl", "operation": "Update", "apiVersion": "fleetwright.dev/v1alpha1",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}});
+    let managed = scaled["metadata"]["managedFields"].as_array_mut().unwrap();
+    managed[0]["fieldsV1"]["f:spec"]
+        .as_object_mut()
+        .unwrap()
+        .remove("f:replicas");
+    managed.push(by_hand);
+    let out = run(
+        &[pool(), cluster()],
+        vec![owned(cluster(), false), scaled],
+        0,
+    );
+    let diff = &out.changes[0].fields[0];
+    assert_eq!((&diff.from, &diff.to), (&Some(json!(7)), &Some(json!(3))));
+    assert_eq!(diff.held_by, ["kubectl"]);
+}
+
+#[test]
+fn what_the_api_would_refuse_is_refused_with_its_place_and_nothing_is_deleted() {
+    let mut moved = pool();
+    moved["spec"]["clusterName"] = json!("b");
+    let other = |name: &str| {
+        let mut p = pool();
+        p["metadata"]["name"] = json!(name);
+        p
+    };
+    let live = vec![
+        owned(cluster(), false),
+        owned(pool(), false),
+        owned(other("old"), false),
+    ];
+    let out = run(&[moved, cluster()], live, 0);
+    assert_eq!(out.changes, []);
+    assert_eq!(out.deletes, []);
+    assert_eq!(
+        out.refused[0].reason,
+        "a.yaml:1: spec.clusterName: Invalid value: \"string\": clusterName is immutable"
+    );
+    let mut even = cluster();
+    even["spec"]["controlPlane"]["machines"]["replicas"] = json!(2);
+    let out = run(&[even], vec![], 0);
+    assert!(out.refused[0].reason.contains("must be odd"), "{out:?}");
+}
+
+#[test]
+fn the_digest_follows_decisions_and_not_what_led_to_them() {
+    let mut want = pool();
+    want["spec"]["template"]["spec"]["providerConfig"]["size"] = json!(2);
+    let digest = |live: Value, tree: &str| {
+        run(
+            &[want.clone(), cluster()],
+            vec![owned(cluster(), false), live],
+            0,
+        )
+        .digest(tree, &policy())
+    };
+    let live = owned(pool(), false);
+    let mut touched = live.clone();
+    touched["metadata"]["resourceVersion"] = json!("99");
+    touched["status"] = json!({"replicas": 2});
+    assert_eq!(digest(live.clone(), "t"), digest(touched, "t"));
+    assert_ne!(digest(live.clone(), "t"), digest(live, "u"));
 }
 
 #[test]
@@ -149,7 +254,7 @@ fn deletes_are_guarded() {
         assert_eq!(
             (out.deletes.len(), out.refused.len()),
             (deletes, refused),
-            "row {at}: {out}"
+            "row {at}: {out:?}"
         );
     }
 }

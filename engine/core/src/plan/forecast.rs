@@ -1,0 +1,280 @@
+//! Which machines a plan replaces, in which steps, and why: the controllers' decisions, run ahead on a model.
+//!
+//! Nothing here decides: [`super::model`] runs the functions that the controllers run. With no other event between plan
+//! and end, machines are replaced in this order; steps that the model takes together may come one after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetwright_api::{
+    API_VERSION, Cluster, Machine, MachineDeployment,
+    meta::{LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME, LABEL_SET_NAME},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Change, Key, Live, Plan,
+    effect::typed,
+    model::{Model, Moves, Owner},
+};
+use crate::catalogue::Catalogue;
+
+/// Rounds after which a forecast is broken off, whatever is left.
+const MOST_ROUNDS: usize = 20_000;
+
+/// What becomes of the machines of one control plane or pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// The Cluster, for its control plane, or the MachineDeployment.
+    pub owner: Key,
+    /// Why: fields that changed, or the number that is wanted.
+    pub because: Vec<String>,
+    /// Machines that are changed while they run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_place: Vec<String>,
+    /// Machines that come and go, step by step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// What does not happen, or not yet, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Machines that come and go together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Which step of the cluster's; from 1. Steps of one number go on at the same time.
+    pub step: usize,
+    /// Machines that are made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub create: Vec<String>,
+    /// Their Kubernetes version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Machines that are drained and deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delete: Vec<String>,
+}
+
+impl Rollout {
+    /// How many machines are made, and how many go.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let sum = |list: fn(&Step) -> &Vec<String>| self.steps.iter().map(|s| list(s).len()).sum();
+        (sum(|s| &s.create), sum(|s| &s.delete))
+    }
+}
+
+impl Plan {
+    /// The Clusters whose machines it may concern, but for those that are only deleted.
+    #[must_use]
+    pub fn clusters(&self) -> BTreeSet<Key> {
+        let changes = self.creates.iter().chain(&self.changes);
+        changes.filter_map(cluster_of).collect()
+    }
+}
+
+/// Fills in what the plan does to machines. `live` must hold all pools, sets and machines of the clusters that it touches.
+pub fn forecast(plan: &mut Plan, live: &Live, catalogue: &Catalogue, now: Timestamp) {
+    let changes: BTreeMap<&Key, &Change> = plan
+        .creates
+        .iter()
+        .chain(&plan.changes)
+        .map(|c| (&c.key, c))
+        .collect();
+    let touched = plan.clusters();
+    let deleted: BTreeSet<&Key> = plan.deletes.iter().map(|c| &c.key).collect();
+    let objects: BTreeMap<Key, &Value> = live.objects.iter().map(|o| (Key::of(o), o)).collect();
+    let mut machines = by_cluster(live, &touched);
+    let mut rollouts = Vec::new();
+    for key in &touched {
+        let at = |key: &Key| objects.get(key).copied();
+        let Some(cluster) = merged::<Cluster>(at(key), changes.get(key).copied()) else {
+            continue;
+        };
+        let pool_keys: BTreeSet<&Key> = objects
+            .keys()
+            .chain(changes.keys().copied())
+            .filter(|k| k.kind == "MachineDeployment" && k.namespace == key.namespace)
+            .filter(|k| !deleted.contains(*k))
+            .collect();
+        let pools: Vec<MachineDeployment> = pool_keys
+            .into_iter()
+            .filter_map(|k| merged::<MachineDeployment>(at(k), changes.get(k).copied()))
+            .filter(|p| p.spec.cluster_name == key.name)
+            .filter(|p| p.metadata.deletion_timestamp.is_none())
+            .collect();
+        if cluster.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let names: BTreeSet<&str> = pools
+            .iter()
+            .filter_map(|p| p.metadata.name.as_deref())
+            .collect();
+        let sets = live.sets.iter().filter(|s| {
+            let pool = s
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|l| l.get(LABEL_DEPLOYMENT_NAME));
+            s.metadata.namespace.as_deref() == Some(&key.namespace)
+                && pool.is_some_and(|pool| names.contains(pool.as_str()))
+        });
+        let model = Model {
+            sets: sets.cloned().collect(),
+            machines: machines.remove(key).unwrap_or_default(),
+            cluster,
+            pools,
+            catalogue,
+            now,
+            notes: BTreeMap::new(),
+        };
+        rollouts.extend(run(model, key));
+    }
+    plan.rollouts = rollouts;
+}
+
+/// The cluster whose machines a change may concern.
+fn cluster_of(change: &Change) -> Option<Key> {
+    let key = |name: &str| Key {
+        api_version: API_VERSION.into(),
+        kind: "Cluster".into(),
+        namespace: change.key.namespace.clone(),
+        name: name.to_owned(),
+    };
+    match change.key.kind.as_str() {
+        "Cluster" => Some(change.key.clone()),
+        "MachineDeployment" => {
+            let name = change.after.as_ref()?.pointer("/spec/clusterName")?;
+            name.as_str().map(key)
+        }
+        _ => None,
+    }
+}
+
+/// The live object with what the plan makes of it.
+fn merged<K: serde::de::DeserializeOwned>(
+    live: Option<&Value>,
+    change: Option<&Change>,
+) -> Option<K> {
+    let after = change.and_then(|c| c.after.as_ref());
+    let (Some(live), Some(after)) = (live, after) else {
+        return typed(live.or(after)?);
+    };
+    let mut object = live.clone();
+    object["spec"] = after["spec"].clone();
+    for field in ["labels", "annotations"] {
+        object["metadata"][field] = after["metadata"][field].clone();
+    }
+    typed(&object)
+}
+
+type Machines = BTreeMap<String, Vec<Machine>>;
+
+/// The machines of the touched clusters, by set; the control plane's under the empty name.
+fn by_cluster(live: &Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Machines> {
+    let mut out: BTreeMap<Key, Machines> = BTreeMap::new();
+    for machine in &live.machines {
+        let labels = machine.metadata.labels.as_ref();
+        let label = |name: &str| labels.and_then(|l| l.get(name));
+        let Some(cluster) = label(LABEL_CLUSTER_NAME) else {
+            continue;
+        };
+        let key = Key {
+            api_version: API_VERSION.into(),
+            kind: "Cluster".into(),
+            namespace: machine.metadata.namespace.clone().unwrap_or_default(),
+            name: cluster.clone(),
+        };
+        let set = match label(LABEL_CONTROL_PLANE) {
+            Some(_) => Some(String::new()),
+            None => label(LABEL_SET_NAME).cloned(),
+        };
+        if let Some(set) = set.filter(|_| touched.contains(&key)) {
+            let sets = out.entry(key).or_default();
+            sets.entry(set).or_default().push(machine.clone());
+        }
+    }
+    out
+}
+
+fn run(mut model: Model<'_>, cluster: &Key) -> Vec<Rollout> {
+    let mut out: BTreeMap<Owner, Rollout> = BTreeMap::new();
+    let mut step = 0;
+    for round in 0.. {
+        let moves = model.decide();
+        let progress = model.progress();
+        if moves.is_empty() && !progress {
+            break;
+        }
+        step += usize::from(
+            moves
+                .values()
+                .any(|m| !m.create.is_empty() || !m.delete.is_empty()),
+        );
+        for (owner, moves) in moves {
+            take(entry(&mut out, cluster, owner), moves, step);
+        }
+        if round == MOST_ROUNDS {
+            let all = out.values_mut();
+            all.for_each(|r| r.note = Some(format!("no end was found within {MOST_ROUNDS} steps")));
+            break;
+        }
+    }
+    for (owner, text) in std::mem::take(&mut model.notes) {
+        entry(&mut out, cluster, owner).note.get_or_insert(text);
+    }
+    out.into_values().collect()
+}
+
+fn entry<'m>(
+    out: &'m mut BTreeMap<Owner, Rollout>,
+    cluster: &Key,
+    owner: Owner,
+) -> &'m mut Rollout {
+    let key = match &owner {
+        None => cluster.clone(),
+        Some(pool) => Key {
+            kind: "MachineDeployment".into(),
+            name: pool.clone(),
+            ..cluster.clone()
+        },
+    };
+    out.entry(owner).or_insert(Rollout {
+        owner: key,
+        because: Vec::new(),
+        in_place: Vec::new(),
+        steps: Vec::new(),
+        note: None,
+    })
+}
+
+fn take(rollout: &mut Rollout, moves: Moves, step: usize) {
+    if rollout.because.is_empty() && moves.because.is_empty() {
+        rollout.because.extend(moves.number);
+    }
+    for text in moves.because {
+        if !rollout.because.contains(&text) {
+            rollout.because.push(text);
+        }
+    }
+    for name in moves.in_place {
+        if !rollout.in_place.contains(&name) {
+            rollout.in_place.push(name);
+        }
+    }
+    if !moves.create.is_empty() || !moves.delete.is_empty() {
+        rollout.steps.push(Step {
+            step,
+            create: moves.create,
+            version: moves.version,
+            delete: moves.delete,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Forecasts of whole fleets, from nothing and from what an earlier forecast left behind.
+
+use fleetwright_api::MachineSet;
+use serde_json::json;
+
+use super::*;
+use crate::plan::{Desired, Policy, plan};
+
+fn policy() -> Policy {
+    Policy {
+        namespace: "default".into(),
+        fleet: "default".into(),
+        max_machines: 10,
+    }
+}
+
+fn config(size: u32) -> Value {
+    json!({"apiVersion": "s/v1", "kind": "M", "account": "x", "size": size})
+}
+
+fn cluster(version: &str, replicas: u32) -> Value {
+    json!({"apiVersion": API_VERSION, "kind": "Cluster", "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"version": version, "controlPlane": {"machines": {"replicas": replicas, "template": {"spec": {"providerConfig": config(1)}}}}}})
+}
+
+fn pool(replicas: u32, size: u32, bounds: (u32, u32)) -> Value {
+    json!({"apiVersion": API_VERSION, "kind": "MachineDeployment", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"clusterName": "a", "replicas": replicas,
+            "rollout": {"strategy": {"rollingUpdate": {"maxSurge": bounds.0, "maxUnavailable": bounds.1}}},
+            "template": {"spec": {"providerConfig": config(size)}}}})
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// A fleet that has converged on what it was last told.
+#[derive(Default)]
+struct Fleet {
+    live: Live,
+}
+
+impl Fleet {
+    fn plan(&self, documents: &[Value]) -> Plan {
+        let desired: Vec<Desired> = documents
+            .iter()
+            .map(|d| Desired {
+                document: d.clone(),
+                source: "a.yaml:1".into(),
+            })
+            .collect();
+        let catalogue = Catalogue::default();
+        let mut out = plan(&desired, &self.live, &policy(), &catalogue);
+        forecast(&mut out, &self.live, &catalogue, now());
+        out
+    }
+
+    /// Carries the plan out to its end, on the model.
+    fn settle(&mut self, documents: &[Value]) {
+        let plan = self.plan(documents);
+        let catalogue = Catalogue::default();
+        let key = Key {
+            api_version: API_VERSION.into(),
+            kind: "Cluster".into(),
+            namespace: "default".into(),
+            name: "a".into(),
+        };
+        let made = |kind: &str| {
+            let change = plan
+                .creates
+                .iter()
+                .chain(&plan.changes)
+                .find(|c| c.key.kind == kind);
+            let live = self.live.objects.iter().find(|o| o["kind"] == kind);
+            (live, change)
+        };
+        let (live, change) = made("Cluster");
+        let cluster: Cluster = merged(live, change).unwrap();
+        let (live, change) = made("MachineDeployment");
+        let pool: Option<MachineDeployment> = merged(live, change);
+        let mut model = Model {
+            cluster,
+            pools: pool.into_iter().collect(),
+            sets: self.live.sets.clone(),
+            machines: by_cluster(&self.live, &BTreeSet::from([key.clone()]))
+                .remove(&key)
+                .unwrap_or_default(),
+            catalogue: &catalogue,
+            now: now(),
+            notes: BTreeMap::new(),
+        };
+        while !model.decide().is_empty() || model.progress() {}
+        assert!(model.decide().is_empty(), "the end is a fixed point");
+        let objects = [json!(model.cluster)]
+            .into_iter()
+            .chain(model.pools.iter().map(|p| json!(p)));
+        let hash = fleetwright_api::names::fleet_hash("default", "default");
+        self.live = Live {
+            objects: objects
+                .map(|mut o| {
+                    o["metadata"]["labels"] = json!({fleetwright_api::meta::LABEL_FLEET: hash});
+                    o
+                })
+                .collect(),
+            sets: model.sets,
+            machines: model.machines.into_values().flatten().collect(),
+        };
+    }
+}
+
+/// `+name` for what comes and `-name` for what goes, by step, without the sets' hashes.
+fn lines(plan: &Plan) -> Vec<String> {
+    let mut out = Vec::new();
+    for rollout in &plan.rollouts {
+        for step in &rollout.steps {
+            let short = |sign: &str, name: &String| {
+                let parts: Vec<&str> = name.split('-').collect();
+                let (first, last) = (parts[0], parts[parts.len() - 1]);
+                format!("{sign}{first}-{last}")
+            };
+            let moves = step.create.iter().map(|n| short("+", n));
+            let moves = moves.chain(step.delete.iter().map(|n| short("-", n)));
+            out.push(format!(
+                "{}: {}",
+                step.step,
+                moves.collect::<Vec<_>>().join(" ")
+            ));
+        }
+    }
+    out
+}
+
+#[test]
+fn a_new_cluster_grows_its_control_plane_one_by_one_and_pools_with_the_first() {
+    let plan = Fleet::default().plan(&[cluster("v1.33.2", 3), pool(2, 1, (1, 0))]);
+    assert_eq!(
+        lines(&plan),
+        ["1: +a-0", "2: +a-1", "3: +a-2", "2: +web-0 +web-1"]
+    );
+    assert_eq!(
+        plan.rollouts[0].because[0],
+        "the first machine of the control plane"
+    );
+    assert_eq!(plan.rollouts[1].because, ["the first machines of the pool"]);
+}
+
+#[test]
+fn an_upgrade_moves_the_control_plane_first_and_keeps_the_bounds() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(3, 1, (1, 0))]);
+    let plan = fleet.plan(&[cluster("v1.34.1", 1), pool(3, 1, (1, 0))]);
+    assert_eq!(
+        lines(&plan),
+        [
+            "1: +a-1",
+            "2: -a-0", // the control plane
+            "3: +web-3",
+            "4: -web-0",
+            "5: +web-4",
+            "6: -web-1",
+            "7: +web-5",
+            "8: -web-2",
+        ]
+    );
+    let workers = &plan.rollouts[1];
+    assert_eq!(workers.because, ["spec.version: v1.33.2 -> v1.34.1"]);
+    assert_eq!(workers.counts(), (3, 3));
+    assert_eq!(workers.steps[0].version.as_deref(), Some("v1.34.1"));
+    assert_eq!(
+        fleet
+            .plan(&[cluster("v1.33.2", 1), pool(3, 1, (1, 0))])
+            .rollouts,
+        []
+    );
+}
+
+#[test]
+fn a_config_change_rolls_in_the_pools_own_waves() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(4, 1, (2, 1))]);
+    let plan = fleet.plan(&[cluster("v1.33.2", 1), pool(4, 2, (2, 1))]);
+    assert_eq!(
+        lines(&plan),
+        [
+            "1: +web-4 +web-5 -web-0",
+            "2: +web-6 -web-1 -web-2",
+            "3: +web-7 -web-3",
+        ]
+    );
+    assert_eq!(
+        plan.rollouts[0].because,
+        ["spec.providerConfig.size: 1 -> 2"]
+    );
+}
+
+#[test]
+fn several_minors_take_the_control_plane_through_each_before_workers_move() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
+    let plan = fleet.plan(&[cluster("v1.35.0", 1), pool(1, 1, (1, 0))]);
+    let versions: Vec<_> = plan
+        .rollouts
+        .iter()
+        .flat_map(|r| r.steps.iter().filter_map(|s| s.version.as_deref()))
+        .collect();
+    assert_eq!(versions, ["v1.34.0", "v1.35.0", "v1.35.0"]);
+    assert_eq!(lines(&plan).last().unwrap(), "6: -web-0");
+}
+
+#[test]
+fn a_version_below_the_running_one_holds_the_control_plane_and_moves_workers_back() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.34.1", 1), pool(1, 1, (1, 0))]);
+    let plan = fleet.plan(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
+    assert_eq!(lines(&plan), ["1: +web-1", "2: -web-0"]);
+    assert!(
+        plan.rollouts[0]
+            .note
+            .as_ref()
+            .unwrap()
+            .contains("stays at v1.34.1")
+    );
+}
+
+#[test]
+fn labels_reach_machines_in_place_and_scaling_names_who_goes() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(3, 1, (1, 0))]);
+    let mut labelled = pool(2, 1, (1, 0));
+    labelled["spec"]["template"]["metadata"] = json!({"labels": {"team": "x"}});
+    let plan = fleet.plan(&[cluster("v1.33.2", 1), labelled]);
+    assert_eq!(lines(&plan), ["1: -web-0"]);
+    assert_eq!(plan.rollouts[0].in_place.len(), 2);
+    assert!(
+        fleet
+            .plan(&[cluster("v1.33.2", 1), pool(3, 1, (1, 0))])
+            .rollouts
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_paused_pool_waits_and_a_bad_bound_is_named() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
+    let mut paused = pool(1, 2, (1, 0));
+    paused["metadata"]["annotations"] = json!({"fleetwright.dev/paused": ""});
+    let plan = fleet.plan(&[cluster("v1.33.2", 1), paused]);
+    assert_eq!(plan.rollouts[0].note.as_deref(), Some("paused"));
+    let mut bad = pool(1, 2, (1, 0));
+    bad["spec"]["rollout"]["strategy"]["rollingUpdate"]["maxSurge"] = json!("half");
+    let plan = fleet.plan(&[cluster("v1.33.2", 1), bad]);
+    assert!(
+        plan.rollouts[0].note.as_ref().unwrap().contains("maxSurge"),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn machines_of_untouched_clusters_are_not_looked_at() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1)]);
+    let set = MachineSet::default();
+    fleet.live.sets.push(set);
+    assert!(fleet.plan(&[cluster("v1.33.2", 1)]).rollouts.is_empty());
+}

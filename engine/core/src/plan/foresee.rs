@@ -1,0 +1,233 @@
+//! What the API will make of a document: the server's own code, run before anything is sent.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use fleetwright_api::{
+    API_VERSION, crds,
+    meta::{
+        ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, HANDOVER_PATHS, LABEL_FLEET,
+        MANAGER_HANDOVER,
+    },
+};
+use fleetwright_schema::{
+    FieldSet, Schema, default,
+    fields::PathElement,
+    managed::{self, ApplyError, Writer},
+    prune, validate,
+};
+use serde_json::{Map, Value, json};
+
+use super::{FieldDiff, Kept, Key, fields};
+
+/// The compiled schemas of our kinds.
+static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
+    let mut all = BTreeMap::new();
+    for crd in crds::all() {
+        let version = crd.spec.versions.first();
+        let root = version.and_then(|v| v.schema.as_ref()?.open_api_v3_schema.as_ref());
+        let root = root.and_then(|root| serde_json::to_value(root).ok());
+        if let Some(Ok(schema)) = root.map(|root| Schema::from_openapi(&root)) {
+            all.insert(crd.spec.names.kind, schema);
+        }
+    }
+    all
+});
+/// The schema of kinds that are not ours: what they hold is merged map by map.
+static ANY: LazyLock<Schema> = LazyLock::new(Schema::preserve_unknown);
+
+/// What an apply would come to.
+pub(super) struct Foreseen {
+    /// The object from then on.
+    pub(super) after: Value,
+    /// What is put as, or handed to, manager `fleetwright-handover`.
+    pub(super) handover: Vec<Kept>,
+    /// What differs, with who else holds it.
+    pub(super) fields: Vec<FieldDiff>,
+    /// Whether the Fleet's manager or the handover's will hold other fields than now.
+    pub(super) claims: bool,
+}
+
+impl Foreseen {
+    /// Whether the apply would write anything.
+    pub(super) fn changes_something(&self) -> bool {
+        self.claims || !self.fields.is_empty()
+    }
+}
+
+/// Applies `document`, as the Fleet's `manager`, to the live object in thought.
+///
+/// # Errors
+/// Why the API will refuse it, in its words.
+pub(super) fn foresee(
+    key: &Key,
+    document: &Value,
+    live: Option<&Value>,
+    manager: &str,
+    hash: &str,
+) -> Result<Foreseen, Vec<String>> {
+    let schema = if key.api_version == API_VERSION {
+        SCHEMAS.get(&key.kind).unwrap_or(&ANY)
+    } else {
+        &ANY
+    };
+    let writer = |manager| Writer {
+        manager,
+        api_version: &key.api_version,
+        subresource: "",
+        now: "",
+    };
+    let words = |error: ApplyError| vec![error.to_string()];
+    let revision = live.and_then(|l| annotation(l, ANNOTATION_REVISION));
+    let config = marked(document, hash, revision);
+    let handover = handover(key, document, live, manager);
+    let mut base = live.cloned().unwrap_or(Value::Null);
+    let keep = |base: &Value| {
+        let kept = super::partial(key, &handover);
+        managed::apply(schema, base, &kept, &writer(MANAGER_HANDOVER), true)
+    };
+    if !handover.is_empty() && live.is_some() {
+        base = keep(&base).map_err(words)?;
+    }
+    let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut after = match managed::apply(schema, &base, &config, &writer(manager), false) {
+        Ok(after) => after,
+        Err(ApplyError::Conflicts(conflicts)) => {
+            for conflict in conflicts {
+                let name = conflict.manager.split('"').nth(1).unwrap_or_default();
+                if name != MANAGER_HANDOVER {
+                    held.entry(conflict.field)
+                        .or_default()
+                        .push(name.to_owned());
+                }
+            }
+            managed::apply(schema, &base, &config, &writer(manager), true).map_err(words)?
+        }
+        Err(error) => return Err(words(error)),
+    };
+    if !handover.is_empty() && live.is_none() {
+        after = keep(&after).map_err(words)?;
+    }
+    prune::prune(schema, &mut after);
+    default::apply(schema, &mut after);
+    if let Some(status) = live.and_then(|l| l.get("status")) {
+        after["status"] = status.clone();
+    }
+    let errors = validate::validate(schema, &after, live);
+    if !errors.is_empty() {
+        return Err(errors.iter().map(ToString::to_string).collect());
+    }
+    let mut diffs = Vec::new();
+    if let Some(live) = live {
+        // Defaults that came with a newer release are not of this plan's making.
+        let mut before = fields::shown(live);
+        default::apply(schema, &mut before);
+        diffs = fields::differences(&before, &fields::shown(&after));
+    }
+    for diff in &mut diffs {
+        let holders = held
+            .iter()
+            .filter(|(field, _)| fields::is_at(&diff.path, field));
+        diff.held_by = holders.flat_map(|(_, who)| who.iter().cloned()).collect();
+        diff.held_by.dedup();
+    }
+    let claimed = |object: &Value| [manager, MANAGER_HANDOVER].map(|m| applied_by(object, m));
+    let claims = live.is_none_or(|live| claimed(live) != claimed(&after));
+    Ok(Foreseen {
+        after,
+        handover,
+        fields: diffs,
+        claims,
+    })
+}
+
+/// The document as it is sent: with the inventory's label and, where there is one, the revision's annotation.
+#[must_use]
+pub fn marked(document: &Value, hash: &str, revision: Option<&str>) -> Value {
+    let mut sent = document.clone();
+    let marks = [
+        ("labels", LABEL_FLEET, Some(hash)),
+        ("annotations", ANNOTATION_REVISION, revision),
+    ];
+    for (field, name, value) in marks {
+        let metadata = sent.get_mut("metadata").and_then(Value::as_object_mut);
+        if let (Some(value), Some(metadata)) = (value, metadata) {
+            let map = metadata.entry(field).or_insert_with(|| json!({}));
+            if map.is_null() {
+                *map = json!({});
+            }
+            if let Some(map) = map.as_object_mut() {
+                map.insert(name.to_owned(), value.into());
+            }
+        }
+    }
+    sent
+}
+
+fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object
+        .get("metadata")?
+        .get("annotations")?
+        .get(name)?
+        .as_str()
+}
+
+/// What keeps a value that Git does not say: the live one where Git stops saying it, the autoscaler's lower bound for
+/// a pool that it is to scale.
+fn handover(key: &Key, document: &Value, live: Option<&Value>, manager: &str) -> Vec<Kept> {
+    let at = |object: &Value, path: &[&str]| {
+        let found = path.iter().try_fold(object, |node, part| node.get(part));
+        found.filter(|v| !v.is_null()).cloned()
+    };
+    let mut out = Vec::new();
+    for (kind, path) in HANDOVER_PATHS {
+        if *kind != key.kind || at(document, path).is_some() {
+            continue;
+        }
+        let value = match live {
+            Some(live) => at(live, path).filter(|_| owns(&applied_by(live, manager), path)),
+            None => annotation(document, ANNOTATION_AUTOSCALER_MIN)
+                .and_then(|least| least.parse::<i32>().ok())
+                .map(Value::from),
+        };
+        out.extend(value.map(|value| Kept {
+            path: path.iter().map(|part| (*part).to_owned()).collect(),
+            value,
+        }));
+    }
+    out
+}
+
+/// What `manager` holds of an object by its applies.
+fn applied_by(object: &Value, manager: &str) -> FieldSet {
+    let entries = object.pointer("/metadata/managedFields");
+    let entries = entries.and_then(Value::as_array).into_iter().flatten();
+    entries
+        .filter(|e| e["manager"] == manager && e["operation"] == "Apply")
+        .filter_map(|e| FieldSet::from_fields_v1(&e["fieldsV1"]))
+        .fold(FieldSet::default(), |all, set| all.union(&set))
+}
+
+fn owns(set: &FieldSet, path: &[&str]) -> bool {
+    let Some((last, parents)) = path.split_last() else {
+        return false;
+    };
+    let field = |name: &str| PathElement::Field(name.to_owned());
+    let parent = parents
+        .iter()
+        .try_fold(set, |set, name| set.below(&field(name)));
+    parent.is_some_and(|set| set.has(&field(last)))
+}
+
+/// The object that holds `kept` alone, with identity, for an apply.
+#[must_use]
+pub fn partial(key: &Key, kept: &[Kept]) -> Value {
+    let mut metadata = Map::from_iter([("name".to_owned(), Value::from(key.name.clone()))]);
+    if !key.namespace.is_empty() {
+        metadata.insert("namespace".into(), key.namespace.clone().into());
+    }
+    let mut object = json!({"apiVersion": key.api_version, "kind": key.kind, "metadata": metadata});
+    for kept in kept {
+        fields::set(&mut object, &kept.path, kept.value.clone());
+    }
+    object
+}

@@ -1,0 +1,401 @@
+//! An idealised cluster: the controllers' own decisions, in a world where every machine comes up and goes at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet,
+    cluster::ClusterInitialization,
+    condition::{self, Status, kind, reason},
+    machine::{MachinePhase, NodeRef},
+    machine_set::MachineSetStatus,
+    meta,
+    time::k8s_time,
+    version::Version,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    catalogue::Catalogue,
+    control_plane::{self, ControlPlaneAction, ControlPlaneView, CreateReason, running_version},
+    machine_set::{self, MachineUpdate, NewMachine},
+    pool_version::effective_version,
+    rollout,
+};
+
+/// Decisions without any progress of machines after which a round is broken off.
+const MOST_PASSES: usize = 100;
+
+/// Whose machines: `None` for the control plane, else the pool's name.
+pub(super) type Owner = Option<String>;
+
+/// What happens to an owner's machines in one round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moves {
+    pub(super) create: Vec<String>,
+    pub(super) version: Option<String>,
+    pub(super) delete: Vec<String>,
+    pub(super) in_place: Vec<String>,
+    /// What of the content changed, or that there is something new.
+    pub(super) because: Vec<String>,
+    /// Why the number changed: said only where nothing else is.
+    pub(super) number: Option<String>,
+}
+
+/// A cluster with everything that belongs to it.
+pub(super) struct Model<'a> {
+    pub(super) cluster: Cluster,
+    pub(super) pools: Vec<MachineDeployment>,
+    pub(super) sets: Vec<MachineSet>,
+    /// By set; under the empty name the control plane's.
+    pub(super) machines: BTreeMap<String, Vec<Machine>>,
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) now: Timestamp,
+    /// What waits at the end, by owner.
+    pub(super) notes: BTreeMap<Owner, String>,
+}
+
+impl Model<'_> {
+    /// Everything that the controllers decide until they rest; empty when they have nothing to do.
+    pub(super) fn decide(&mut self) -> BTreeMap<Owner, Moves> {
+        let mut moves = BTreeMap::new();
+        let mut fresh: BTreeSet<String> = self.names();
+        for _ in 0..MOST_PASSES {
+            self.observe();
+            let mut changed = self.control_plane(&mut moves);
+            for at in 0..self.pools.len() {
+                changed |= self.pool(at, &mut fresh, &mut moves);
+            }
+            for at in 0..self.sets.len() {
+                changed |= self.set(at, &mut fresh, &mut moves);
+            }
+            if !changed {
+                break;
+            }
+        }
+        moves.retain(|_, m: &mut Moves| {
+            !(m.create.is_empty() && m.delete.is_empty() && m.in_place.is_empty())
+        });
+        moves
+    }
+
+    /// Machines that were asked for serve; those on their way out are gone. Whether any did.
+    pub(super) fn progress(&mut self) -> bool {
+        self.now += SignedDuration::from_secs(1);
+        let mut moved = false;
+        for machines in self.machines.values_mut() {
+            let before = machines.len();
+            machines.retain(|m| m.metadata.deletion_timestamp.is_none());
+            moved |= machines.len() != before;
+            for machine in machines.iter_mut().filter(|m| !is_available(m)) {
+                serve(machine, self.now);
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        self.sets
+            .iter()
+            .filter_map(|s| s.metadata.name.clone())
+            .collect()
+    }
+
+    /// What the controllers' statuses say, as far as decisions look at it.
+    fn observe(&mut self) {
+        let control_plane = self.machines.get("").map_or(&[][..], Vec::as_slice);
+        let status = self.cluster.status.get_or_insert_default();
+        if self.cluster.spec.control_plane.machines.is_some() {
+            if let Some(version) = running_version(control_plane) {
+                status.version = Some(version.to_string());
+                status.initialization = Some(ClusterInitialization {
+                    control_plane_initialized: true,
+                });
+            }
+        } else if status.version.is_none() {
+            status.version = Some(self.cluster.spec.version.clone());
+        }
+        for set in &mut self.sets {
+            let name = set.metadata.name.as_deref().unwrap_or_default();
+            let machines = self.machines.get(name).map_or(&[][..], Vec::as_slice);
+            let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+            let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none() && is_available(m);
+            let available = count(machines.iter().filter(stays).count());
+            set.status = Some(MachineSetStatus {
+                replicas: count(machines.len()),
+                ready_replicas: available,
+                available_replicas: available,
+                ..MachineSetStatus::default()
+            });
+        }
+    }
+
+    fn control_plane(&mut self, moves: &mut BTreeMap<Owner, Moves>) -> bool {
+        let none = Vec::new();
+        let machines = self.machines.get("").unwrap_or(&none);
+        let version = |m: &Machine| m.spec.content.version.as_deref()?.parse::<Version>().ok();
+        let workers = self.machines.iter().filter(|(set, _)| !set.is_empty());
+        let lowest = workers.flat_map(|(_, m)| m).filter_map(version).min();
+        let view = ControlPlaneView {
+            cluster: &self.cluster,
+            machines,
+            members: None,
+            lowest_worker: lowest.as_ref(),
+            steps: &[],
+            catalogue: self.catalogue,
+        };
+        let decision = control_plane::decide(&view, self.now);
+        let held = decision.version.as_ref().filter(|v| v.is_held());
+        self.note(None, held.map(ToString::to_string));
+        let mine = moves.entry(None).or_default();
+        let control_plane = self.machines.entry(String::new()).or_default();
+        let mut changed = update(control_plane, decision.updates, mine);
+        match decision.action {
+            ControlPlaneAction::Create { machine, reason } => {
+                changed = true;
+                because(
+                    mine,
+                    match &reason {
+                        CreateReason::Replace { changes, .. } if !changes.is_empty() => {
+                            sentence(changes)
+                        }
+                        reason => reason.to_string(),
+                    },
+                );
+                let next = (machine.ordinal + 1).to_string();
+                let annotations = self.cluster.metadata.annotations.get_or_insert_default();
+                annotations.insert(meta::ANNOTATION_NEXT_ORDINAL.to_owned(), next);
+                mine.create(&machine);
+                control_plane.push(made(*machine, &self.cluster.metadata.namespace, self.now));
+            }
+            ControlPlaneAction::Delete { machine, reason } => {
+                changed = true;
+                mine.number = Some(reason.to_string());
+                leave(control_plane, &machine, self.now, mine);
+            }
+            ControlPlaneAction::Wait(_) | ControlPlaneAction::Settled => {}
+        }
+        changed
+    }
+
+    fn pool(
+        &mut self,
+        at: usize,
+        fresh: &mut BTreeSet<String>,
+        moves: &mut BTreeMap<Owner, Moves>,
+    ) -> bool {
+        let pool = &self.pools[at];
+        let name = pool.metadata.name.clone().unwrap_or_default();
+        let version = effective_version(&self.cluster, pool);
+        let own = |s: &&MachineSet| label(s.metadata.labels.as_ref()) == Some(name.as_str());
+        let sets: Vec<MachineSet> = self.sets.iter().filter(own).cloned().collect();
+        let decision = match rollout::decide(pool, &sets, &version, self.catalogue, self.now) {
+            Ok(decision) => decision,
+            Err(error) => {
+                self.note(Some(name), Some(error.to_string()));
+                return false;
+            }
+        };
+        let made = decision.create.as_ref().map(|new| new.to_set(pool));
+        let waiting = decision.waiting.as_ref().map(ToString::to_string);
+        self.note(Some(name.clone()), waiting);
+        let settled = decision.is_settled();
+        let mine = moves.entry(Some(name)).or_default();
+        if let (Some(new), Some(mut set)) = (&decision.create, made) {
+            because(
+                mine,
+                match new.because.as_slice() {
+                    [] => "the first machines of the pool".to_owned(),
+                    changes => sentence(changes),
+                },
+            );
+            set.metadata.creation_timestamp = Some(k8s_time(self.now));
+            fresh.insert(new.name.clone());
+            self.sets.push(set);
+        }
+        let number = decision.scale.first().map(|s| s.reason.to_string());
+        mine.number = number.or(mine.number.take());
+        for set in &mut self.sets {
+            let name = set.metadata.name.as_deref().unwrap_or_default();
+            for scale in decision.scale.iter().filter(|s| s.name == name) {
+                set.spec.replicas = Some(scale.to);
+            }
+            if let Some(update) = decision.updates.iter().find(|u| u.name == name) {
+                fresh.insert(name.to_owned());
+                set.spec.template = update.template.clone();
+                set.spec.deletion.clone_from(&update.deletion);
+                let annotations = set.metadata.annotations.get_or_insert_default();
+                for (key, value) in &update.annotations {
+                    match value {
+                        Some(value) => annotations.insert(key.clone(), value.clone()),
+                        None => annotations.remove(key),
+                    };
+                }
+            }
+        }
+        let gone = |s: &MachineSet| {
+            let name = s.metadata.name.as_deref().unwrap_or_default();
+            decision.cleanup.iter().any(|old| old == name)
+        };
+        self.sets.retain(|s| !gone(s));
+        self.pools[at].status.get_or_insert_default().version = decision.version;
+        !settled
+    }
+
+    fn set(
+        &mut self,
+        at: usize,
+        fresh: &mut BTreeSet<String>,
+        moves: &mut BTreeMap<Owner, Moves>,
+    ) -> bool {
+        let set = &self.sets[at];
+        let name = set.metadata.name.clone().unwrap_or_default();
+        let machines = self.machines.entry(name.clone()).or_default();
+        let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+        let is_fresh = fresh.remove(&name);
+        // A set of the right size whose template did not change has nothing to do.
+        if !is_fresh && machines.len() == wanted {
+            return false;
+        }
+        let owner = label(set.metadata.labels.as_ref()).map(str::to_owned);
+        let pool = self.pools.iter_mut().find(|p| p.metadata.name == owner);
+        let (Some(pool), Some(owner)) = (pool, owner) else {
+            return false;
+        };
+        let annotations = pool.metadata.annotations.get_or_insert_default();
+        let next = annotations.get(meta::ANNOTATION_NEXT_ORDINAL);
+        let next = next.and_then(|n| n.parse().ok()).unwrap_or(0);
+        let decision = machine_set::scale(set, machines, next, self.now);
+        let next = decision.next_ordinal.to_string();
+        annotations.insert(meta::ANNOTATION_NEXT_ORDINAL.to_owned(), next);
+        let mine = moves.entry(Some(owner)).or_default();
+        let mut changed = !decision.is_settled();
+        for doomed in decision.delete {
+            leave(machines, &doomed.name, self.now, mine);
+        }
+        if is_fresh {
+            let updates = machine_set::updates(set, machines, self.catalogue);
+            changed |= update(machines, updates, mine);
+        }
+        for new in decision.create {
+            mine.create(&new);
+            machines.push(made(new, &set.metadata.namespace, self.now));
+        }
+        changed
+    }
+
+    fn note(&mut self, owner: Owner, text: Option<String>) {
+        match text {
+            Some(text) => self.notes.insert(owner, text),
+            None => self.notes.remove(&owner),
+        };
+    }
+}
+
+impl Moves {
+    fn create(&mut self, machine: &NewMachine) {
+        self.create.push(machine.name.clone());
+        self.version.clone_from(&machine.spec.content.version);
+    }
+}
+
+fn label(labels: Option<&BTreeMap<String, String>>) -> Option<&str> {
+    labels?.get(meta::LABEL_DEPLOYMENT_NAME).map(String::as_str)
+}
+
+fn sentence<T: ToString>(changes: &[T]) -> String {
+    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    words.join("; ")
+}
+
+fn because(moves: &mut Moves, text: String) {
+    if !moves.because.contains(&text) {
+        moves.because.push(text);
+    }
+}
+
+fn is_available(machine: &Machine) -> bool {
+    let status = machine.status.as_ref();
+    status.is_some_and(|s| {
+        s.node_ref.is_some()
+            && condition::is_true(&s.conditions, kind::AVAILABLE)
+            && condition::is_true(&s.conditions, kind::READY)
+    })
+}
+
+fn serve(machine: &mut Machine, now: Timestamp) {
+    let name = machine.metadata.name.clone().unwrap_or_default();
+    let status = machine.status.get_or_insert_default();
+    status.phase = Some(MachinePhase::Running);
+    status.node_ref.get_or_insert(NodeRef { name });
+    for (kind, reason) in [
+        (kind::READY, reason::READY),
+        (kind::AVAILABLE, reason::AVAILABLE),
+        (kind::NODE_HEALTHY, reason::NODE_HEALTHY),
+    ] {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            Status::True,
+            reason,
+            "",
+            None,
+            now,
+        );
+    }
+}
+
+fn made(new: NewMachine, namespace: &Option<String>, now: Timestamp) -> Machine {
+    let mut machine = Machine::new(&new.name, new.spec);
+    machine.metadata.namespace.clone_from(namespace);
+    machine.metadata.labels = Some(new.labels);
+    machine.metadata.annotations = Some(new.annotations);
+    machine.metadata.creation_timestamp = Some(k8s_time(now));
+    machine
+}
+
+fn leave(machines: &mut [Machine], name: &str, now: Timestamp, moves: &mut Moves) {
+    let found = machines
+        .iter_mut()
+        .find(|m| m.metadata.name.as_deref() == Some(name));
+    if let Some(machine) = found {
+        machine.metadata.deletion_timestamp = Some(k8s_time(now));
+        moves.delete.push(name.to_owned());
+    }
+}
+
+/// Changes running machines in place; whether any.
+fn update(machines: &mut [Machine], updates: Vec<MachineUpdate>, moves: &mut Moves) -> bool {
+    let any = !updates.is_empty();
+    let mut by_name: BTreeMap<String, MachineUpdate> =
+        updates.into_iter().map(|u| (u.name.clone(), u)).collect();
+    for machine in machines {
+        let name = machine.metadata.name.clone().unwrap_or_default();
+        let Some(update) = by_name.remove(&name) else {
+            continue;
+        };
+        let change = |map: &mut BTreeMap<String, String>,
+                      patch: BTreeMap<String, Option<String>>| {
+            for (key, value) in patch {
+                match value {
+                    Some(value) => map.insert(key, value),
+                    None => map.remove(&key),
+                };
+            }
+        };
+        change(
+            machine.metadata.labels.get_or_insert_default(),
+            update.labels,
+        );
+        change(
+            machine.metadata.annotations.get_or_insert_default(),
+            update.annotations,
+        );
+        machine.spec.content = update.content;
+        if moves.because.is_empty() {
+            because(moves, sentence(&update.changes));
+        }
+        moves.in_place.push(name);
+    }
+    any
+}
