@@ -1,9 +1,12 @@
 //! The command line: one file per command.
 
 mod apiserver;
+mod apply;
+mod plan;
 mod simcloud;
 mod status;
 mod up;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -35,6 +38,12 @@ enum Command {
     Simcloud(simcloud::Args),
     /// Follow a directory or a Git repository, and keep its clusters equal to it.
     Up(Box<up::Args>),
+    /// Show what applying a directory would do: fields, and machines step by step.
+    Plan(plan::Args),
+    /// Show a plan, ask, and carry it out.
+    Apply(apply::Args),
+    /// Show every mistake of a directory, without an engine.
+    Validate(validate::Args),
     /// Show fleets, clusters and pools.
     Status(status::Args),
 }
@@ -79,9 +88,12 @@ fn fail(failure: &Failure) -> ExitCode {
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Apiserver(args) => apiserver::run(args).await,
+        Command::Apply(args) => apply::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Simcloud(args) => simcloud::run(args).await,
         Command::Up(args) => up::run(*args).await,
+        Command::Validate(args) => validate::run(&args),
     }
 }
 

@@ -85,3 +85,10 @@ where
 {
     result.map_err(|error| Failure::from(anyhow::Error::new(error).context(what.to_owned())))
 }
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    let words: Vec<String> = causes.map(ToString::to_string).collect();
+    words.join(": ")
+}

@@ -1,12 +1,15 @@
 //! The `fleetwright` binary: everything is in [`cli`].
 
+mod admin;
 mod cli;
 mod client;
 mod data_dir;
 mod error;
 mod http;
+mod output;
 mod overview;
 mod progress;
+mod repository;
 mod setup;
 mod telemetry;
 mod wiring;

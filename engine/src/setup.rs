@@ -19,7 +19,7 @@ use crate::{client, error::Failure};
 
 const FIELD_MANAGER: &str = "fleetwright-up";
 /// Name and namespace of the Fleet that `up` makes.
-const FLEET: &str = "default";
+pub(crate) const FLEET: &str = "default";
 /// Secret with the token for the repository.
 const SOURCE_SECRET: &str = "fleetwright-source";
 /// Accounts of the simulated cloud, with their regions.
@@ -114,11 +114,11 @@ impl Wish {
     }
 }
 
-/// Makes the Fleet and the accounts, or leaves them as they are.
+/// Makes the Fleet, or leaves it as it is.
 ///
 /// # Errors
 /// The state belongs to another source, or the API refuses.
-pub(crate) async fn ensure(client: &Client, wish: &Wish) -> Result<(), Failure> {
+pub(crate) async fn fleet(client: &Client, wish: &Wish) -> Result<(), Failure> {
     let spec = wish.spec();
     let fleets = Api::<Fleet>::namespaced(client.clone(), "default");
     let there = fleets
@@ -160,10 +160,14 @@ pub(crate) async fn ensure(client: &Client, wish: &Wish) -> Result<(), Failure> 
         )
         .await
         .map_err(|e| client::failure("cannot make the Fleet", e))?;
-    accounts(client).await
+    Ok(())
 }
 
-async fn accounts(client: &Client) -> Result<(), Failure> {
+/// Makes accounts of the simulated cloud where there are none at all.
+///
+/// # Errors
+/// The API refuses.
+pub(crate) async fn accounts(client: &Client) -> Result<(), Failure> {
     let api = Api::<ProviderAccount>::all(client.clone());
     let cannot = |e| client::failure("cannot make the simulated cloud's accounts", e);
     if !api

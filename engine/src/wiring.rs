@@ -19,7 +19,6 @@ use fleetwright_api::{
 };
 use fleetwright_apiserver::{self as apiserver, ApiServer, Auth, Tls, User, write_kubeconfig};
 use fleetwright_controllers::{Controllers, Metrics};
-use fleetwright_core::catalogue::Catalogue;
 use fleetwright_gitops::{follow, sync::Sync};
 use fleetwright_provider_sim::{Cloud, CloudOptions, RemoteCloud};
 use fleetwright_providers::{ClusterConnections, Provider, Registry};
@@ -29,9 +28,11 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin,
     data_dir::DataDir,
     error::{Failure, step},
     http,
+    repository::catalogue,
     setup::{self, Wish},
 };
 
@@ -45,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     pub(crate) http_listen: SocketAddr,
     pub(crate) installation: String,
+    pub(crate) admin: Option<PathBuf>,
     pub(crate) simcloud: Option<String>,
     pub(crate) token: Option<SecretText>,
     pub(crate) webhook_secret: Option<SecretText>,
@@ -71,7 +73,11 @@ impl Engine {
         let random: Arc<dyn Random> = Arc::new(OsRandom);
         let server = open_api(data.path(), &clock, &random).await?;
         let client = server.client("default");
-        setup::ensure(&client, &options.wish).await?;
+        setup::fleet(&client, &options.wish).await?;
+        if let Some(file) = &options.admin {
+            admin::apply(&client, file).await?;
+        }
+        setup::accounts(&client).await?;
 
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new();
@@ -96,10 +102,7 @@ impl Engine {
         let (provider, connections) =
             cloud(data.path(), &options, &clock, &random, &mut tasks, &stop).await?;
         let providers = Registry::new([provider]);
-        let mut catalogue = Catalogue::default();
-        for schema in providers.schemas() {
-            catalogue.insert(&schema.api_version, &schema.kind, schema.schema);
-        }
+        let catalogue = catalogue(providers.schemas());
         let controllers = Controllers::new(fleetwright_controllers::Context {
             client: client.clone(),
             providers,

@@ -7,6 +7,8 @@ mod forge;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod plan;
+#[cfg(test)]
 mod rollout;
 #[cfg(test)]
 mod source;

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment,
     condition::{self, kind},
@@ -10,7 +9,7 @@ use fleetwright_api::{
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;
 
-use crate::{client, error::Failure, overview};
+use crate::{client, error::Failure, output::Output, overview};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,32 +24,15 @@ pub(crate) struct Args {
     output: Output,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Output {
-    #[default]
-    Table,
-    Json,
-    Yaml,
-}
-
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = client::connect(args.kubeconfig.as_deref(), args.data.as_deref()).await?;
     let fleets: Vec<Fleet> = list(&client).await?;
     let clusters: Vec<Cluster> = list(&client).await?;
     let pools: Vec<MachineDeployment> = list(&client).await?;
-    let text = match args.output {
-        Output::Table => table(&fleets, &clusters, &pools),
-        Output::Json => format!("{:#}\n", document(&fleets, &clusters, &pools)),
-        Output::Yaml => serde_saphyr::to_string(&document(&fleets, &clusters, &pools))
-            .map_err(|e| Failure::from(anyhow::anyhow!("cannot write YAML: {e}")))?,
-    };
-    print(&text);
-    Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "the command's output")]
-fn print(text: &str) {
-    print!("{text}");
+    args.output
+        .print(&document(&fleets, &clusters, &pools), || {
+            table(&fleets, &clusters, &pools)
+        })
 }
 
 async fn list<K>(client: &Client) -> Result<Vec<K>, Failure>

@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Follow another source than the state was made with.
     #[arg(long)]
     replace_source: bool,
+    /// File with Namespaces, Secrets, ProviderAccounts and Fleets that are applied at the start.
+    #[arg(long, value_name = "FILE")]
+    admin: Option<PathBuf>,
     /// URL of a simulated cloud that runs as a process of its own.
     #[arg(long, value_name = "URL")]
     simcloud: Option<String>,
@@ -98,6 +101,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         listen: args.listen,
         http_listen: args.http_listen,
         installation: args.installation,
+        admin: args.admin,
         simcloud: args.simcloud,
         token,
         webhook_secret,

@@ -213,8 +213,10 @@ impl Model<'_> {
             fresh.insert(new.name.clone());
             self.sets.push(set);
         }
-        let number = decision.scale.first().map(|s| s.reason.to_string());
-        mine.number = number.or(mine.number.take());
+        if !decision.scale.is_empty() {
+            let wanted = self.pools[at].spec.replicas.unwrap_or(1);
+            mine.number = Some(format!("the pool wants {wanted}"));
+        }
         for set in &mut self.sets {
             let name = set.metadata.name.as_deref().unwrap_or_default();
             for scale in decision.scale.iter().filter(|s| s.name == name) {

@@ -1,0 +1,186 @@
+//! `validate`, `plan` and `apply`, and that what happens is what was planned.
+
+use std::{collections::BTreeMap, path::Path, process::Output};
+
+use fleetwright_api::Fleet;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use crate::kit::{Engine, fleet, fleetwright};
+
+async fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = fleetwright(args).output().await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn repository(dir: &Path, name: &str, content: &str) -> String {
+    let repo = dir.join(name);
+    std::fs::create_dir_all(&repo).unwrap();
+    std::fs::write(repo.join("a.yaml"), content).unwrap();
+    repo.to_str().unwrap().to_owned()
+}
+
+/// Machines in the order in which they came and went, by the set or control plane that they belong to.
+fn order(moves: impl Iterator<Item = (String, String)>) -> BTreeMap<String, Vec<String>> {
+    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (verb, name) in moves {
+        let (owner, _) = name.rsplit_once('-').unwrap();
+        out.entry(format!("{verb} {owner}")).or_default().push(name);
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_are_replaced_as_the_plan_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let followed = repository(dir.path(), "repo", &fleet("v1.33.2", Some(3)));
+    let data = dir.path().join("data");
+    let engine = Engine::up(&followed, &data, &[]).await;
+    engine.until_at("v1.33.2").await;
+    let before = engine.journal().len();
+
+    let next = repository(dir.path(), "next", &fleet("v1.34.1", Some(4)));
+    let data = data.to_str().unwrap();
+    let (code, out, err) = run(&["plan", &next, "--data", data, "-o", "json"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let plan: Value = serde_json::from_str(&out).unwrap();
+    let steps = plan["rollouts"].as_array().unwrap().iter();
+    let steps = steps.flat_map(|r| r["steps"].as_array().unwrap());
+    let planned = order(steps.flat_map(|step| {
+        ["create", "delete"].into_iter().flat_map(move |verb| {
+            let names = step[verb].as_array().into_iter().flatten();
+            names.map(move |name| (verb.to_owned(), name.as_str().unwrap().to_owned()))
+        })
+    }));
+    // The fourth machine comes from the set that there is: an upgrade does not hold it up.
+    assert_eq!(planned.len(), 5, "{out}");
+
+    let (code, text, _) = run(&["plan", &next, "--data", data]).await;
+    assert_eq!(code, Some(0));
+    for part in [
+        "-   version: v1.33.2",
+        "+   version: v1.34.1",
+        "spec.version: v1.33.2 -> v1.34.1",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+
+    repository(dir.path(), "repo", &fleet("v1.34.1", Some(4)));
+    engine.until_at("v1.34.1").await;
+    let journal = engine.journal();
+    let happened = order(journal[before..].iter().map(|entry| {
+        let text = |field: &str| entry[field].as_str().unwrap().to_owned();
+        (text("verb"), text("machine"))
+    }));
+    assert_eq!(happened, planned);
+
+    let (code, out, _) = run(&["plan", "--data", data]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "No changes.\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_fleet_follows_is_not_applied_over_unless_it_is_suspended() {
+    let dir = tempfile::tempdir().unwrap();
+    let followed = repository(dir.path(), "repo", &fleet("v1.33.2", Some(1)));
+    let data = dir.path().join("data");
+    let engine = Engine::up(&followed, &data, &[]).await;
+    engine.until_at("v1.33.2").await;
+    let next = repository(dir.path(), "next", &fleet("v1.33.2", Some(2)));
+    let data = data.to_str().unwrap();
+
+    let (code, _, err) = run(&["apply", &next, "--yes", "--data", data]).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("would undo this"), "{err}");
+
+    let fleets = Api::<Fleet>::namespaced(engine.client.clone(), "default");
+    let suspend = Patch::Merge(json!({"spec": {"suspend": true}}));
+    fleets
+        .patch("default", &PatchParams::default(), &suspend)
+        .await
+        .unwrap();
+    let (code, _, err) = run(&["apply", &next, "--data", data]).await;
+    assert_eq!(code, Some(2), "nobody to ask: {err}");
+    assert_eq!(engine.pool().await.spec.replicas, Some(1));
+    let (code, out, err) = run(&["apply", &next, "--yes", "--data", data]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.ends_with("Applied: 1 written, 0 deleted.\n"), "{out}");
+    assert_eq!(engine.pool().await.spec.replicas, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mistakes_are_told_with_their_places_and_end_with_code_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = repository(dir.path(), "good", &fleet("v1.33.2", None));
+    let (code, out, err) = run(&["validate", &good]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("2 objects in 1 files, no mistakes"), "{out}");
+
+    let broken = fleet("v1.33.2", None).replace("clusterName", "clusterNam");
+    let bad = repository(
+        dir.path(),
+        "bad",
+        &format!("{broken}---\nkind: Secret\napiVersion: v1\n"),
+    );
+    let (code, _, err) = run(&["validate", &bad]).await;
+    assert_eq!(code, Some(1));
+    for place in [
+        "/a.yaml:23:3: unknown field",
+        "/a.yaml:29:7: Secret is refused",
+    ] {
+        assert!(err.contains(place), "{err}");
+    }
+
+    let even = fleet("v1.33.2", None).replace("machines:\n", "machines:\n      replicas: 2\n");
+    let refused = repository(dir.path(), "even", &even);
+    let (code, out, _) = run(&["validate", &refused, "-o", "json"]).await;
+    assert_eq!(code, Some(1));
+    let out: Value = serde_json::from_str(&out).unwrap();
+    let message = out["mistakes"][0]["message"].as_str().unwrap();
+    assert!(message.contains("must be odd"), "{out}");
+    assert_eq!(out["mistakes"][0]["line"], 1);
+
+    let (code, _, err) = run(&["plan", &good, "--data", dir.path().to_str().unwrap()]).await;
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("start the engine"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_gives_accounts_and_limits_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = fleet("v1.33.2", Some(1)).replace("sim-eu", "lab");
+    let followed = repository(dir.path(), "repo", &content);
+    let admin = dir.path().join("admin.yaml");
+    let text = "
+apiVersion: fleetwright.dev/v1alpha1
+kind: ProviderAccount
+metadata: {name: lab}
+spec: {provider: sim, region: eu}
+---
+apiVersion: fleetwright.dev/v1alpha1
+kind: Fleet
+metadata: {name: default, namespace: default}
+spec: {allow: {accounts: [lab]}}
+";
+    std::fs::write(&admin, text).unwrap();
+    let data = dir.path().join("data");
+    let engine = Engine::up(&followed, &data, &["--admin", admin.to_str().unwrap()]).await;
+    engine.until_at("v1.33.2").await;
+    // The limit holds: another account is refused, and nothing changes.
+    repository(dir.path(), "next", &fleet("v1.33.2", Some(2)));
+    let next = dir.path().join("next");
+    let data = data.to_str().unwrap();
+    let (code, _, err) = run(&["plan", next.to_str().unwrap(), "--data", data]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("the Fleet does not allow ProviderAccount sim-eu"),
+        "{err}"
+    );
+}
