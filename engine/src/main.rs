@@ -10,6 +10,7 @@ mod output;
 mod overview;
 mod progress;
 mod repository;
+mod screen;
 mod setup;
 mod telemetry;
 mod wiring;

@@ -1,10 +1,6 @@
 //! Shows how the fleet comes along: one live line per cluster on a terminal, a line per change elsewhere.
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal, Write},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment,
@@ -15,7 +11,7 @@ use kube::{Api, Client, ResourceExt, runtime::watcher};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::overview;
+use crate::{output::print, overview, screen};
 
 /// Shortest time between two pictures.
 const FRAME: Duration = Duration::from_millis(200);
@@ -27,15 +23,13 @@ struct Picture {
     fleets: BTreeMap<Name, Fleet>,
     clusters: BTreeMap<Name, Cluster>,
     pools: BTreeMap<Name, MachineDeployment>,
-    /// What was printed last, by what it is about.
+    /// What was printed last, by what it is about, where there is no live picture.
     printed: BTreeMap<String, String>,
-    /// Lines of the live picture.
-    height: usize,
 }
 
 /// Shows it until `stop` is cancelled.
 pub(crate) async fn show(client: Client, stop: CancellationToken) {
-    let live = std::io::stdout().is_terminal();
+    let live = screen::is_live();
     let mut fleets = watcher::watcher(
         Api::<Fleet>::all(client.clone()),
         watcher::Config::default(),
@@ -56,7 +50,10 @@ pub(crate) async fn show(client: Client, stop: CancellationToken) {
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {
+                screen::leave();
+                return;
+            }
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
                 picture.show(live);
@@ -106,48 +103,21 @@ impl Picture {
         let pools: Vec<MachineDeployment> = self.pools.values().cloned().collect();
         let lines = overview::lines(&clusters, &pools)
             .into_iter()
-            .map(|line| (line.cluster.clone(), line.render(200)));
+            .map(|line| (line.cluster.clone(), line.render(usize::MAX)));
         fleets.chain(lines).collect()
     }
 
     fn show(&mut self, live: bool) {
         let lines = self.lines();
-        let mut out = String::new();
         if live {
-            if self.height > 0 {
-                out.push_str(&format!("\x1b[{}A\x1b[J", self.height));
-            }
-            let (width, most) = screen();
-            let shown = lines.len().min(most);
-            for (_, line) in lines.iter().take(shown) {
-                out.extend(line.chars().take(width));
-                out.push('\n');
-            }
-            self.height = shown;
-        } else {
-            for (name, line) in lines {
-                if self.printed.get(&name) != Some(&line) {
-                    out.push_str(&line);
-                    out.push('\n');
-                    self.printed.insert(name, line);
-                }
+            screen::draw(lines.iter().map(|(_, line)| line.as_str()));
+            return;
+        }
+        for (name, line) in lines {
+            if self.printed.get(&name) != Some(&line) {
+                print(&format!("{line}\n"));
+                self.printed.insert(name, line);
             }
         }
-        let mut stdout = std::io::stdout().lock();
-        // A closed pipe ends the showing, not the engine.
-        stdout
-            .write_all(out.as_bytes())
-            .and_then(|()| stdout.flush())
-            .ok();
-    }
-}
-
-/// Width and height that the live picture may take.
-fn screen() -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(std::io::stdout()) {
-        Ok(size) if size.ws_col > 1 && size.ws_row > 2 => {
-            (usize::from(size.ws_col) - 1, usize::from(size.ws_row) - 2)
-        }
-        _ => (119, 40),
     }
 }
