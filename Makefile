@@ -1,4 +1,4 @@
-.PHONY: run test lint
+.PHONY: run test lint docs
 
 # State, certificates and the token stay in .fleetwright; Ctrl-C stops it, the next run resumes.
 run:
@@ -10,3 +10,8 @@ test:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Pages that are written from the code; tests hold them to it.
+docs:
+	UPDATE_DOCS=1 cargo test --locked --package fleetwright the_page_of_commands
+	UPDATE_DOCS=1 cargo test --locked --package fleetwright-tests the_reference_of_kinds

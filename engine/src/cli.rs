@@ -113,9 +113,42 @@ pub(crate) async fn stop_signal() -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fmt::Write as _, path::Path};
+
+    use clap::CommandFactory;
+
     #[test]
     fn the_command_line_is_sound() {
-        use clap::CommandFactory;
         super::Cli::command().debug_assert();
+    }
+
+    /// Every command's help, as the page of the documentation. `UPDATE_DOCS=1` writes the page anew.
+    #[test]
+    fn the_page_of_commands_is_what_help_says() {
+        let mut page = String::from(
+            "# Commands\n\nWhat `--help` says. Exit codes: 0 done, 1 the input has a mistake or was refused, 2 the call is wrong, 70 a fault of ours.\n",
+        );
+        let mut all = super::Cli::command().term_width(110);
+        all.build();
+        for command in all.get_subcommands_mut().filter(|c| c.get_name() != "help") {
+            let help = command.render_long_help().to_string();
+            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+            let name = command.get_name().to_owned();
+            write!(
+                page,
+                "\n## fleetwright {name}\n\n```\n{}\n```\n",
+                lines.join("\n")
+            )
+            .unwrap();
+        }
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&file, &page).unwrap();
+        }
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            there == page,
+            "docs/commands.md is out of date: run `make docs`"
+        );
     }
 }
