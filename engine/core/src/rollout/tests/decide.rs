@@ -412,7 +412,7 @@ fn with_on_delete_machines_are_replaced_as_people_delete_them() {
         let status = w.sets[0].status.as_mut().unwrap();
         status.replicas = left;
         status.available_replicas = left;
-        w.act();
+        drop(w.act());
         steps.push(w.sizes());
         w.settle();
         steps.push(w.sizes());
