@@ -189,6 +189,10 @@ pub struct ClusterStatus {
     /// Version that every control-plane machine runs: what pools without a version of their own use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Newest version that a control-plane machine has or is to get, while it is not the running one: pools keep within three
+    /// minors of it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrading_to: Option<String>,
     /// Where the API server listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane_endpoint: Option<Endpoint>,

@@ -187,7 +187,8 @@ pub fn has_served(machine: &Machine) -> bool {
         .is_some_and(|s| s.node_ref.is_some())
 }
 
-fn machine_version(machine: &Machine) -> Option<Version> {
+/// The version that a machine is made of; `None` when it has none that can be read.
+pub fn machine_version(machine: &Machine) -> Option<Version> {
     machine.spec.content.version.as_deref()?.parse().ok()
 }
 
@@ -284,14 +285,23 @@ impl Choice<'_> {
         {
             return ControlPlaneAction::Wait(ControlPlaneWait::MachineDeleting(name(m)));
         }
-        // What never served and is no longer wanted goes at once: it is no member yet.
+        // What was never seen to serve and is no longer wanted goes at once, unless it may have joined unseen and carry etcd.
         if let Some(m) = machines
             .iter()
             .find(|m| !has_served(m) && self.outdated.contains_key(&name(m)))
         {
-            return ControlPlaneAction::Delete {
-                machine: name(m),
-                reason: DeleteReason::NeverServed,
+            let carries = if machines.iter().any(has_served) {
+                !may_remove(&self.members(), &name(m))
+            } else {
+                self.initialized() && m.spec.provider_id.is_some()
+            };
+            return if carries {
+                ControlPlaneAction::Wait(ControlPlaneWait::MachineNotReady(name(m)))
+            } else {
+                ControlPlaneAction::Delete {
+                    machine: name(m),
+                    reason: DeleteReason::NeverServed,
+                }
             };
         }
         let sick: Vec<&Machine> = machines.iter().filter(|m| !ready(m)).collect();

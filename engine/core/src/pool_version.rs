@@ -52,7 +52,7 @@ pub enum VersionReason {
     TooOld {
         /// The version that the pool asks for.
         target: Version,
-        /// The version that the whole control plane runs.
+        /// The newest version that a control-plane machine runs or is about to run.
         running: Version,
     },
     /// A version cannot be read.
@@ -120,6 +120,11 @@ pub fn effective_version(cluster: &Cluster, pool: &MachineDeployment) -> PoolVer
         .as_ref()
         .and_then(|s| s.version.as_deref())
         .and_then(|v| parse(v).ok());
+    let ahead = cluster
+        .status
+        .as_ref()
+        .and_then(|s| s.upgrading_to.as_deref())
+        .and_then(|v| parse(v).ok());
     let current = pool
         .status
         .as_ref()
@@ -148,30 +153,40 @@ pub fn effective_version(cluster: &Cluster, pool: &MachineDeployment) -> PoolVer
             }
         };
     };
-    match kubelet_skew(&running, &target) {
+    // A machine of the version that the control plane goes to may serve at any moment.
+    let newest = ahead.map_or(running.clone(), |a| a.max(running.clone()));
+    let skew = |kubelet: &Version| match kubelet_skew(&running, kubelet) {
+        Skew::Allowed => kubelet_skew(&newest, kubelet),
+        refused => refused,
+    };
+    let current = current.filter(|c| skew(c) == Skew::Allowed);
+    match skew(&target) {
         _ if written.is_none() && target > running => follow(target, running, current),
         Skew::Allowed => PoolVersion {
             version: Some(target),
             reason: fine,
         },
         Skew::KubeletNewer => PoolVersion {
-            version: current.filter(|c| kubelet_skew(&running, c) == Skew::Allowed),
+            version: current,
             reason: VersionReason::WaitingForControlPlane {
                 target,
                 running: Some(running),
             },
         },
         Skew::KubeletTooOld => PoolVersion {
-            version: current.filter(|c| kubelet_skew(&running, c) == Skew::Allowed),
-            reason: VersionReason::TooOld { target, running },
+            version: current,
+            reason: VersionReason::TooOld {
+                target,
+                running: newest,
+            },
         },
     }
 }
 
 /// A pool that follows, while the cluster is on its way to `target` and runs `running`.
+/// `current` is what it has, when that is within the policy.
 fn follow(target: Version, running: Version, current: Option<Version>) -> PoolVersion {
-    let usable = current.filter(|c| kubelet_skew(&running, c) == Skew::Allowed && *c <= running);
-    match usable {
+    match current.filter(|c| *c <= running) {
         // The next control-plane minor would leave this pool too far behind: this is a worker step.
         Some(c) if c.minor() + 3 <= running.minor() && c < running => PoolVersion {
             version: Some(running),

@@ -2,11 +2,15 @@
 
 pub mod arithmetic;
 pub mod bounds;
+mod exceptions;
 mod sets;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use fleetwright_api::{
     MachineDeployment, MachineSet,
@@ -22,6 +26,7 @@ use self::arithmetic::Row;
 pub use self::{
     arithmetic::ScaleReason,
     bounds::{Bounds, BoundsError, bounds},
+    exceptions::Exception,
 };
 use crate::{
     catalogue::Catalogue,
@@ -147,6 +152,8 @@ pub struct RolloutDecision {
     pub waiting: Option<RolloutWait>,
     /// Whether `current` is not what the pool wants: a set for that is made only when `waiting` is over.
     pub held: bool,
+    /// Why the pool may be outside its bounds for now.
+    pub exceptions: BTreeSet<Exception>,
 }
 
 impl RolloutDecision {
@@ -242,6 +249,7 @@ pub fn decide(
                 StrategyType::OnDelete => arithmetic::on_delete(&bounds, new, &mut old),
             }
         }
+        out.exceptions = exceptions::met(&bounds, new, &old);
         for row in old.iter().chain([&*new]) {
             if let Some((to, reason)) = &row.intent
                 && *to != row.spec

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 pub use self::{
     cluster::{ClusterFacts, cluster, has_converged},
     machine::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
-    pool::{is_complete, machine_deployment, machine_set},
+    pool::{is_complete, machine_deployment, machine_set, recount},
 };
 
 /// Conditions under construction, of one object at one time.

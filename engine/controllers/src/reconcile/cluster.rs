@@ -40,20 +40,21 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let pools: Vec<MachineDeployment> = all(shared, &namespace, &name);
     let now = shared.now();
 
-    let deletion = deleting.then(|| {
-        deletion_step(
-            cluster,
-            &pools,
-            &all::<MachineSet>(shared, &namespace, &name),
-            &machines,
-        )
-    });
     let (control_plane, workers): (Vec<_>, Vec<_>) =
         machines.iter().cloned().partition(is_control_plane);
+    let sets: Vec<MachineSet> = all(shared, &namespace, &name);
+    // A set that is to have machines counts though they are not made yet.
     let lowest_worker = workers
         .iter()
-        .filter_map(|m| m.spec.content.version.as_deref()?.parse::<Version>().ok())
+        .map(|m| &m.spec.content)
+        .chain(
+            sets.iter()
+                .filter(|s| s.spec.replicas != Some(0))
+                .map(|s| &s.spec.template.spec),
+        )
+        .filter_map(|c| c.version.as_deref()?.parse::<Version>().ok())
         .min();
+    let deletion = deleting.then(|| deletion_step(cluster, &pools, &sets, &machines));
     let view = ControlPlaneView {
         cluster,
         machines: &control_plane,

@@ -15,11 +15,13 @@ const BY: &str = "fleetwright-machinedeployment";
 pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(pool);
     let uid = pool.uid().unwrap_or_default();
-    let sets: Vec<MachineSet> = shared.caches.owned(&uid);
-    let machines: Vec<Machine> = sets
-        .iter()
-        .flat_map(|s| shared.caches.owned(&s.uid().unwrap_or_default()))
-        .collect();
+    let mut sets: Vec<MachineSet> = shared.caches.owned(&uid);
+    let mut machines: Vec<Machine> = Vec::new();
+    for set in &mut sets {
+        let own = shared.caches.owned(&set.uid().unwrap_or_default());
+        status::recount(set, &own);
+        machines.extend(own);
+    }
     let now = shared.now();
     let Some(cluster) = shared
         .caches

@@ -1,5 +1,7 @@
 //! Whole lives of control planes, one decision at a time.
 
+mod random;
+
 use fleetwright_api::{
     cluster::{ClusterSpec, ClusterStatus, ControlPlane, ControlPlaneMachines, UpgradePolicy},
     condition::{Status, kind},

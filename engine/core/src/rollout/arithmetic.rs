@@ -257,20 +257,25 @@ pub fn on_delete(bounds: &Bounds, new: &mut Row, old: &mut [Row]) {
     }
 }
 
-/// A paused pool keeps its sets and gives each its share of a new size.
+/// A paused pool keeps its sets and gives each its share of a new size. It grows only as machines on their way out leave room.
 pub fn proportional(bounds: &Bounds, new: &mut Row, old: &mut [Row]) {
+    let allowed = if bounds.replicas > 0 {
+        bounds.max_total()
+    } else {
+        0
+    };
+    let rows = || old.iter().chain([&*new]);
+    let total: i32 = rows().map(|r| r.spec).sum();
+    let room = (allowed - rows().map(|r| r.spec.max(r.status)).sum::<i32>()).max(0);
     let active: Vec<usize> = (0..old.len()).filter(|i| old[*i].spec > 0).collect();
     if active.is_empty() || (active.len() == 1 && new.spec == 0) {
         let row = match active.first() {
             Some(at) => &mut old[*at],
             None => new,
         };
-        row.aim(
-            bounds.replicas,
-            ScaleReason::AlignToPool {
-                replicas: bounds.replicas,
-            },
-        );
+        let replicas = bounds.replicas;
+        let to = replicas.min(row.spec.saturating_add(room));
+        row.aim(to, ScaleReason::AlignToPool { replicas });
         return;
     }
     let saturated = new.spec == bounds.replicas
@@ -282,13 +287,7 @@ pub fn proportional(bounds: &Bounds, new: &mut Row, old: &mut [Row]) {
         }
         return;
     }
-    let allowed = if bounds.replicas > 0 {
-        bounds.max_total()
-    } else {
-        0
-    };
-    let total: i32 = old.iter().map(|r| r.spec).sum::<i32>() + new.spec;
-    let to_add = allowed - total;
+    let to_add = (allowed - total).min(room);
     if to_add == 0 {
         return;
     }

@@ -258,7 +258,8 @@ impl Update<'_> {
                 annotations.insert(key.to_owned(), value);
             }
         };
-        if is_current || spec(set) > 0 {
+        let there = set.status.as_ref().map_or(0, |s| s.replicas);
+        if is_current || spec(set).max(there) > 0 {
             for (key, value) in sizes(self.bounds) {
                 put(&key, Some(value));
             }

@@ -12,7 +12,8 @@ use super::{Conditions, all_machines, few, pool::is_complete};
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
+        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, machine_version,
+        running_version,
     },
 };
 
@@ -71,6 +72,15 @@ pub fn cluster(
     if let Some(running) = running {
         status.version = Some(running);
     }
+    let step = decision.version.as_ref().map(|s| s.version().clone());
+    let newest = machines
+        .iter()
+        .filter_map(machine_version)
+        .chain(step)
+        .max();
+    status.upgrading_to = newest
+        .map(|v| v.to_string())
+        .filter(|v| status.version.as_ref().is_some_and(|running| running != v));
     let was = status
         .initialization
         .as_ref()

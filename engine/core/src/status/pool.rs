@@ -94,6 +94,16 @@ pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> Ma
     }
 }
 
+/// Brings the counts in a set's status up to its machines (those on their way out included), so that a pool's decision does not go
+/// by a status that lags behind what the set has just made.
+pub fn recount(set: &mut MachineSet, machines: &[Machine]) {
+    let all: Vec<&Machine> = machines.iter().collect();
+    let status = set.status.get_or_insert_with(MachineSetStatus::default);
+    status.replicas = i32::try_from(all.len()).unwrap_or(i32::MAX);
+    status.ready_replicas = count(&all, kind::READY);
+    status.available_replicas = count(&all, kind::AVAILABLE);
+}
+
 fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]) {
     out.flag(
         kind::SCALING_UP,

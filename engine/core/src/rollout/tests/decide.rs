@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use fleetwright_api::{
     MachineDeployment, MachineSet, ProviderConfig,
     machine::{MachineTemplate, MachineTemplateSpec},
-    machine_deployment::{MachineDeploymentSpec, RollingUpdate, Rollout, RolloutStrategy},
+    machine_deployment::{
+        MachineDeploymentSpec, RollingUpdate, Rollout, RolloutStrategy, StrategyType,
+    },
     machine_set::{MachineSetSpec, MachineSetStatus},
     meta,
     time::k8s_time,
@@ -57,7 +59,7 @@ pub(super) fn pool(
     }
 }
 
-fn config(more: serde_json::Value) -> ProviderConfig {
+pub(super) fn config(more: serde_json::Value) -> ProviderConfig {
     let mut map = serde_json::Map::from_iter([
         (
             "apiVersion".to_owned(),
@@ -85,14 +87,14 @@ fn catalogue(default_disk: i64) -> Catalogue {
     all
 }
 
-fn own(version: &str) -> PoolVersion {
+pub(super) fn own(version: &str) -> PoolVersion {
     PoolVersion {
         version: Some(version.parse().unwrap()),
         reason: VersionReason::Own,
     }
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
 }
 
@@ -100,16 +102,16 @@ fn plain() -> MachineDeployment {
     pool(3, IntOrString::Int(1), IntOrString::Int(0))
 }
 
-struct World {
-    pool: MachineDeployment,
-    sets: Vec<MachineSet>,
-    catalogue: Catalogue,
-    version: PoolVersion,
-    clock: i64,
+pub(super) struct World {
+    pub(super) pool: MachineDeployment,
+    pub(super) sets: Vec<MachineSet>,
+    pub(super) catalogue: Catalogue,
+    pub(super) version: PoolVersion,
+    pub(super) clock: i64,
 }
 
 impl World {
-    fn new(pool: MachineDeployment) -> Self {
+    pub(super) fn new(pool: MachineDeployment) -> Self {
         Self {
             pool,
             sets: Vec::new(),
@@ -119,7 +121,7 @@ impl World {
         }
     }
 
-    fn decide(&self) -> RolloutDecision {
+    pub(super) fn decide(&self) -> RolloutDecision {
         decide(
             &self.pool,
             &self.sets,
@@ -158,13 +160,14 @@ impl World {
             .unwrap()
     }
 
-    /// Acts on one decision; the sets follow at once.
     fn act(&mut self) -> RolloutDecision {
         let decision = self.decide();
-        let next = decision.clone();
-        for scale in next.scale {
-            self.set(&scale.name).spec.replicas = Some(scale.to);
-        }
+        self.apply(decision.clone(), usize::MAX);
+        decision
+    }
+
+    /// Writes what was decided, in the controller's order; of the changes of size only the first `scales`.
+    pub(super) fn apply(&mut self, next: RolloutDecision, scales: usize) {
         for update in next.updates {
             let set = self.set(&update.name);
             set.spec.template = update.template;
@@ -177,12 +180,14 @@ impl World {
                 };
             }
         }
+        for scale in next.scale.into_iter().take(scales) {
+            self.set(&scale.name).spec.replicas = Some(scale.to);
+        }
         self.sets
             .retain(|s| !next.cleanup.contains(s.metadata.name.as_ref().unwrap()));
         if let Some(new) = next.create {
             self.create(new);
         }
-        decision
     }
 
     fn follow(&mut self) {
@@ -364,4 +369,54 @@ fn a_restart_rolls_once_when_its_time_has_come() {
     assert_eq!(w.sizes(), [0, 3]);
     assert!(w.decide().is_settled());
     assert_ne!(w.sets[0].metadata.name, w.sets[1].metadata.name);
+}
+
+/// The last row of Cluster API's TestReconcileNewMachineSet: a set that made no more machines does so again as the current one.
+#[test]
+fn a_current_set_makes_machines_again_though_it_was_stopped() {
+    let mut w = World::new(plain());
+    w.settle();
+    let annotations = w.sets[0].metadata.annotations.get_or_insert_default();
+    annotations.insert(
+        meta::ANNOTATION_DISABLE_MACHINE_CREATE.into(),
+        "true".into(),
+    );
+    w.sets[0].spec.replicas = Some(1);
+    w.follow();
+    let d = w.act();
+    let change = d.updates[0]
+        .annotations
+        .get(meta::ANNOTATION_DISABLE_MACHINE_CREATE);
+    assert_eq!(change, Some(&None), "the annotation goes");
+    assert_eq!(w.sizes(), [3]);
+}
+
+/// Cluster API's Test_OnDeleteSequences: the pool makes a machine of the new content for each that somebody deletes.
+#[test]
+fn with_on_delete_machines_are_replaced_as_people_delete_them() {
+    let mut w = World::new(plain());
+    w.settle();
+    let strategy = w.pool.spec.rollout.as_mut().unwrap();
+    strategy.strategy.as_mut().unwrap().kind = Some(StrategyType::OnDelete);
+    w.pool.spec.template.spec.provider_config = config(json!({"image": "b"}));
+    w.settle();
+    assert_eq!(w.sizes(), [3, 0], "nothing goes by itself");
+    let stopped = |w: &World| {
+        let all = w.sets[0].metadata.annotations.as_ref().unwrap();
+        all.contains_key(meta::ANNOTATION_DISABLE_MACHINE_CREATE)
+    };
+    assert!(stopped(&w), "the old set makes no more machines");
+    let mut steps = Vec::new();
+    for left in [2, 1, 0] {
+        // Somebody deletes one; it is not made again where it was.
+        let status = w.sets[0].status.as_mut().unwrap();
+        status.replicas = left;
+        status.available_replicas = left;
+        drop(w.act());
+        steps.push(w.sizes());
+        w.settle();
+        steps.push(w.sizes());
+    }
+    let want = [[2, 0], [2, 1], [1, 1], [1, 2], [0, 2], [0, 3]];
+    assert_eq!(steps, want);
 }

@@ -109,41 +109,67 @@ fn short(line: &str) -> String {
         .join(";")
 }
 
+/// Cluster API's Test_RollingUpdateSequences.
 #[test]
 fn rollouts_go_step_by_step_as_the_table_says() {
-    type Case<'a> = ((i32, i32, i32), &'a [i32], &'a str);
+    type Case<'a> = (&'a str, (i32, i32, i32), &'a [i32], &'a str);
     let cases: &[Case<'_>] = &[
         (
+            "3 replicas, surge 1, unavailable 0",
             (3, 1, 0),
             &[3, 0],
             "3;1(0/0) 2(3/3);1 2;2(1/1) 1(2/2);2 1;3(2/2) 0(1/1);3 0;3",
         ),
         (
+            "3 replicas, surge 0, unavailable 1",
             (3, 0, 1),
             &[3, 0],
             "2(3/3);0 2;1(0/0) 1(2/2);1 1;2(1/1) 0(1/1);2 0;3(2/2) 0;3",
         ),
         (
+            "6 replicas, surge 3, unavailable 1",
             (6, 3, 1),
             &[6, 0],
             "5(6/6);3(0/0) 2(5/5);4(3/3) 1(2/2);6(4/4) 0(1/1);6 0;6",
         ),
         (
+            "6 replicas, surge 1, unavailable 3",
             (6, 1, 3),
             &[6, 0],
             "3(6/6);1(0/0) 2(3/3);4(1/1) 0(2/2);5(4/4) 0;6(5/5) 0;6",
         ),
-        ((6, 10, 0), &[6, 0], "6;6(0/0) 0(6/6);6 0;6"),
-        ((6, 0, 10), &[6, 0], "0(6/6);0 0;6(0/0) 0;6"),
-        ((12, 3, 1), &[3, 3], "3;12(3/3) 0(3/3);12 0;12"),
-        ((6, 3, 1), &[9, 3], "2(9/9);3 2;6(3/3) 0(2/2);6 0;6"),
         (
+            "6 replicas, surge 10",
+            (6, 10, 0),
+            &[6, 0],
+            "6;6(0/0) 0(6/6);6 0;6",
+        ),
+        (
+            "6 replicas, unavailable 10",
+            (6, 0, 10),
+            &[6, 0],
+            "0(6/6);0 0;6(0/0) 0;6",
+        ),
+        (
+            "scaled from 6 to 12 half-way: fewer are available for a while",
+            (12, 3, 1),
+            &[3, 3],
+            "3;12(3/3) 0(3/3);12 0;12",
+        ),
+        (
+            "scaled from 12 to 6 half-way: there are more for a while",
+            (6, 3, 1),
+            &[9, 3],
+            "2(9/9);3 2;6(3/3) 0(2/2);6 0;6",
+        ),
+        (
+            "the content changes again half-way",
             (6, 3, 1),
             &[3, 3, 0],
             "2(3/3);3;3(0/0) 0(2/2);2(3/3);4(3/3) 0;1(2/2);6(4/4) 0;0(1/1);6 0;0;6",
         ),
     ];
-    for (bounds, sizes, want) in cases {
+    for (name, bounds, sizes, want) in cases {
         let mut model = Model::new(*bounds, sizes);
         let mut lines = Vec::new();
         for _ in 0..50 {
@@ -156,7 +182,7 @@ fn rollouts_go_step_by_step_as_the_table_says() {
                 model.set(at);
             }
         }
-        assert_eq!(lines.join(" "), *want, "{bounds:?} {sizes:?}");
+        assert_eq!(lines.join(" "), *want, "{name}");
         assert!(!model.pool(), "a finished rollout stays as it is");
     }
 }

@@ -36,6 +36,7 @@ fn meaning(mut row: Row, to: i32) -> Row {
     row
 }
 
+/// Cluster API's TestResolveFenceposts.
 #[test]
 fn percentages_round_surge_up_and_unavailable_down() {
     for (surge, unavailable, desired, want) in [
@@ -72,6 +73,7 @@ fn percentages_round_surge_up_and_unavailable_down() {
     );
 }
 
+/// Cluster API's TestMaxUnavailable.
 #[test]
 fn unavailable_is_capped_at_replicas() {
     for (replicas, unavailable, want) in [
@@ -92,6 +94,7 @@ fn unavailable_is_capped_at_replicas() {
     }
 }
 
+/// Cluster API's TestNewMSNewReplicas.
 #[test]
 fn a_new_sets_size_fills_the_room() {
     // (replicas, surge, total of the others, new) -> new
@@ -102,105 +105,190 @@ fn a_new_sets_size_fills_the_room() {
     for (replicas, old, new, want) in [(1, 3, 5, 5), (6, 1, 2, 5)] {
         assert_eq!(fill(replicas, replicas, old + new, new), want);
     }
-    for (bounds, old, new, want) in [
-        (b(2, 2, 0), vec![], (0, 0, 0), 2),
-        (b(0, 0, 0), vec![], (2, 2, 2), 0),
-        (b(3, 2, 0), vec![(3, 3, 3)], (1, 1, 1), 2),
-        (b(1, 0, 1), vec![(0, 1, 0)], (0, 0, 0), 0),
+}
+
+/// Cluster API's TestReconcileNewMachineSet; its row on disabled creation is
+/// [`super::decide::a_current_set_makes_machines_again_though_it_was_stopped`].
+#[test]
+fn the_new_set_grows_and_shrinks_as_the_table_says() {
+    for (name, bounds, old, new, want) in [
+        (
+            "takes all of its replicas at once",
+            b(2, 2, 0),
+            vec![],
+            (0, 0, 0),
+            2,
+        ),
+        (
+            "follows a pool scaled to nothing",
+            b(0, 0, 0),
+            vec![],
+            (2, 2, 2),
+            0,
+        ),
+        (
+            "stops at replicas + surge",
+            b(3, 2, 0),
+            vec![(3, 3, 3)],
+            (1, 1, 1),
+            2,
+        ),
+        (
+            "waits for an old machine that is still going",
+            b(1, 0, 1),
+            vec![(0, 1, 0)],
+            (0, 0, 0),
+            0,
+        ),
     ] {
         let old: Vec<Row> = old.into_iter().map(row).collect();
         let mut new = row(new);
         scale_new(&bounds, &mut new, &old);
-        assert_eq!(new.target(), want, "{bounds:?}");
+        assert_eq!(new.target(), want, "{name}");
     }
 }
 
+/// Cluster API's Test_reconcileOldMachineSetsRollingUpdate.
 #[test]
 fn old_sets_shrink_as_the_table_says() {
     let ok = |r| row(r);
-    type Case = (u32, Bounds, Row, Vec<Row>, Vec<i32>);
+    type Case = (&'static str, Bounds, Row, Vec<Row>, Vec<i32>);
     let cases: Vec<Case> = vec![
         (
-            1,
+            "1: nothing is left of the old set",
             b(10, 1, 0),
             ok((10, 10, 10)),
             vec![ok((0, 0, 0))],
             vec![0],
         ),
-        (2, b(3, 1, 0), ok((1, 1, 1)), vec![ok((2, 2, 2))], vec![2]),
-        (3, b(3, 1, 0), ok((1, 1, 1)), vec![ok((2, 2, 1))], vec![2]),
-        (4, b(3, 1, 0), ok((1, 1, 1)), vec![ok((2, 3, 3))], vec![2]),
         (
-            5,
+            "2: as many available as must be",
+            b(3, 1, 0),
+            ok((1, 1, 1)),
+            vec![ok((2, 2, 2))],
+            vec![2],
+        ),
+        (
+            "3: fewer available than must be",
+            b(3, 1, 0),
+            ok((1, 1, 1)),
+            vec![ok((2, 2, 1))],
+            vec![2],
+        ),
+        (
+            "4: an earlier scale-down has not happened yet",
+            b(3, 1, 0),
+            ok((1, 1, 1)),
+            vec![ok((2, 3, 3))],
+            vec![2],
+        ),
+        (
+            "5: earlier scale-downs and a new set that is not there yet",
             b(6, 3, 1),
             ok((3, 0, 0)),
             vec![ok((2, 3, 3)), ok((3, 3, 3))],
             vec![2, 3],
         ),
-        (6, b(3, 1, 0), ok((1, 1, 0)), vec![ok((3, 3, 0))], vec![3]),
-        (7, b(3, 0, 1), ok((1, 1, 0)), vec![ok((2, 2, 0))], vec![2]),
         (
-            8,
+            "6: the new machine is not available, all old ones are broken",
+            b(3, 1, 0),
+            ok((1, 1, 0)),
+            vec![ok((3, 3, 0))],
+            vec![3],
+        ),
+        (
+            "7: the new machine is not available, surge 0",
+            b(3, 0, 1),
+            ok((1, 1, 0)),
+            vec![ok((2, 2, 0))],
+            vec![2],
+        ),
+        (
+            "8: the new set is about to shrink",
             b(3, 1, 0),
             meaning(ok((2, 2, 2)), 1),
             vec![ok((2, 2, 2))],
             vec![2],
         ),
         (
-            9,
+            "9: the old set shrinks already",
             b(3, 1, 0),
             ok((2, 2, 2)),
             vec![meaning(ok((2, 2, 2)), 1)],
             vec![1],
         ),
-        (10, b(3, 1, 0), ok((1, 1, 0)), vec![ok((3, 3, 3))], vec![3]),
-        (11, b(3, 1, 0), ok((1, 1, 1)), vec![ok((3, 3, 2))], vec![3]),
-        (12, b(3, 1, 0), ok((1, 1, 1)), vec![ok((3, 3, 3))], vec![2]),
         (
-            13,
+            "10: the new machine is not available, all old ones are",
+            b(3, 1, 0),
+            ok((1, 1, 0)),
+            vec![ok((3, 3, 3))],
+            vec![3],
+        ),
+        (
+            "11: one old machine is broken, but the set may delete another",
+            b(3, 1, 0),
+            ok((1, 1, 1)),
+            vec![ok((3, 3, 2))],
+            vec![3],
+        ),
+        (
+            "12: one may go",
+            b(3, 1, 0),
+            ok((1, 1, 1)),
+            vec![ok((3, 3, 3))],
+            vec![2],
+        ),
+        (
+            "13: sets without any available machine go first",
             b(3, 1, 0),
             ok((1, 1, 1)),
             vec![ok((2, 2, 2)), ok((1, 1, 0)), ok((2, 2, 0))],
             vec![2, 0, 0],
         ),
         (
-            14,
+            "14: then one of the oldest",
             b(3, 1, 0),
             ok((1, 1, 1)),
             vec![ok((3, 3, 3)), ok((1, 1, 0)), ok((2, 2, 0))],
             vec![2, 0, 0],
         ),
         (
-            15,
+            "15: replicas without a machine go too",
             b(3, 1, 0),
             ok((1, 1, 1)),
             vec![ok((4, 3, 3)), ok((2, 1, 0)), ok((5, 2, 0))],
             vec![2, 0, 0],
         ),
         (
-            16,
+            "16: a set with one broken machine of two is not trusted",
             b(3, 1, 0),
             ok((1, 1, 1)),
             vec![ok((1, 1, 1)), ok((1, 1, 0)), ok((2, 2, 1))],
             vec![1, 0, 2],
         ),
         (
-            17,
+            "17: replicas without a machine go, oldest set first",
             b(3, 1, 0),
             ok((1, 1, 1)),
             vec![ok((2, 1, 1)), ok((3, 1, 0)), ok((3, 2, 1))],
             vec![1, 0, 2],
         ),
-        (18, b(3, 1, 0), ok((2, 2, 2)), vec![ok((3, 4, 4))], vec![2]),
         (
-            19,
+            "18: a second one on top of an earlier scale-down",
+            b(3, 1, 0),
+            ok((2, 2, 2)),
+            vec![ok((3, 4, 4))],
+            vec![2],
+        ),
+        (
+            "19: while the new set is about to shrink",
             b(3, 1, 0),
             meaning(ok((2, 2, 2)), 1),
             vec![ok((3, 3, 3))],
             vec![2],
         ),
         (
-            20,
+            "20: on top of what this pass decided",
             b(3, 1, 0),
             ok((2, 2, 2)),
             vec![meaning(ok((3, 3, 3)), 2)],
@@ -210,50 +298,153 @@ fn old_sets_shrink_as_the_table_says() {
     for (case, bounds, new, mut old, want) in cases {
         scale_down_old(&bounds, &new, &mut old);
         let got: Vec<i32> = old.iter().map(Row::target).collect();
-        assert_eq!(got, want, "row {case}");
+        assert_eq!(got, want, "{case}");
     }
 }
 
+/// Cluster API's Test_reconcileDeadlockBreaker.
 #[test]
 fn the_deadlock_breaker_acts_in_one_case_only() {
-    let cases = [
-        (row((5, 5, 5)), row((5, 5, 3)), 4),
-        (row((5, 5, 5)), row((0, 0, 0)), 0),
-        (row((5, 5, 5)), row((5, 5, 5)), 5),
-        (row((6, 5, 5)), row((5, 5, 3)), 5),
-        (row((5, 5, 5)), row((4, 5, 3)), 4),
-        (meaning(row((5, 5, 5)), 6), row((5, 5, 3)), 5),
-        (row((5, 5, 5)), meaning(row((5, 5, 3)), 3), 3),
-        (row((5, 5, 3)), row((5, 5, 3)), 5),
-    ];
-    for (at, (new, old, want)) in cases.into_iter().enumerate() {
+    let ok = (5, 5, 5);
+    let broken = (5, 5, 3);
+    for (name, new, old, want) in [
+        ("the one case", row(ok), row(broken), 4),
+        ("no old machines", row(ok), row((0, 0, 0)), 0),
+        ("all old ones are available", row(ok), row(ok), 5),
+        ("the new set grows", row((6, 5, 5)), row(broken), 5),
+        ("the old set shrinks", row(ok), row((4, 5, 3)), 4),
+        (
+            "the new set is to grow",
+            meaning(row(ok), 6),
+            row(broken),
+            5,
+        ),
+        (
+            "the old set is to shrink",
+            row(ok),
+            meaning(row(broken), 3),
+            3,
+        ),
+        ("the new set is not available", row(broken), row(broken), 5),
+    ] {
         let mut old = [old];
         break_deadlock(&new, &mut old);
-        assert_eq!(old[0].target(), want, "case {at}");
+        assert_eq!(old[0].target(), want, "{name}");
     }
 }
 
+/// Cluster API's TestReconcileOldMachineSetsOnDelete and the new set's size beside it.
 #[test]
 fn on_delete_follows_what_people_delete() {
-    // (replicas, new, old) -> new, old
-    for (replicas, new, old, want_new, want_old) in [
-        (3, (0, 0, 0), vec![(3, 3, 3)], 0, vec![3]),
-        (3, (0, 0, 0), vec![(3, 2, 2)], 0, vec![2]),
-        (3, (0, 0, 0), vec![(2, 2, 2)], 1, vec![2]),
-        (2, (0, 0, 0), vec![(3, 2, 2), (1, 0, 0)], 0, vec![2, 0]),
-        (3, (2, 2, 2), vec![(1, 1, 1), (2, 2, 2)], 2, vec![0, 1]),
-        (3, (2, 2, 2), vec![(1, 0, 0), (2, 2, 2)], 2, vec![0, 1]),
-        (3, (3, 3, 3), vec![(0, 0, 0)], 3, vec![0]),
+    // name, replicas, new, old (oldest first) -> new, old
+    for (name, replicas, new, old, want_new, want_old) in [
+        (
+            "nothing was deleted",
+            3,
+            row((0, 0, 0)),
+            vec![(3, 3, 3)],
+            0,
+            vec![3],
+        ),
+        (
+            "one was deleted: first the old set follows",
+            3,
+            row((0, 0, 0)),
+            vec![(3, 2, 2)],
+            0,
+            vec![2],
+        ),
+        (
+            "then the new one fills the gap",
+            3,
+            row((0, 0, 0)),
+            vec![(2, 2, 2)],
+            1,
+            vec![2],
+        ),
+        (
+            "some of two sets were deleted",
+            2,
+            row((0, 0, 0)),
+            vec![(3, 2, 2), (1, 0, 0)],
+            0,
+            vec![2, 0],
+        ),
+        (
+            "a scaled-down pool takes from the oldest set",
+            3,
+            row((2, 2, 2)),
+            vec![(1, 1, 1), (2, 2, 2)],
+            2,
+            vec![0, 1],
+        ),
+        (
+            "the same while the new set is to grow to 2",
+            3,
+            meaning(row((1, 1, 1)), 2),
+            vec![(1, 1, 1), (2, 2, 2)],
+            2,
+            vec![0, 1],
+        ),
+        (
+            "one follows, then the next is taken from",
+            3,
+            row((2, 2, 2)),
+            vec![(1, 0, 0), (2, 2, 2)],
+            2,
+            vec![0, 1],
+        ),
+        (
+            "all are new",
+            3,
+            row((3, 3, 3)),
+            vec![(0, 0, 0)],
+            3,
+            vec![0],
+        ),
+        (
+            "the new set is larger than the pool",
+            2,
+            row((3, 3, 3)),
+            vec![(0, 0, 0)],
+            2,
+            vec![0],
+        ),
     ] {
-        let (mut new, mut old): (Row, Vec<Row>) = (row(new), old.into_iter().map(row).collect());
+        let (mut new, mut old) = (new, old.into_iter().map(row).collect::<Vec<_>>());
         on_delete(&b(replicas, 0, 0), &mut new, &mut old);
-        assert_eq!(new.target(), want_new, "{new:?}");
+        assert_eq!(new.target(), want_new, "{name}");
         assert_eq!(
             old.iter().map(Row::target).collect::<Vec<_>>(),
             want_old,
-            "{old:?}"
+            "{name}"
         );
     }
+}
+
+/// Each change of size says why, in the numbers that it was decided by.
+#[test]
+fn changes_of_size_say_why() {
+    let mut new = row((1, 1, 1));
+    scale_new(&b(3, 2, 0), &mut new, &[row((3, 3, 3))]);
+    let why = |row: &Row| row.intent.as_ref().unwrap().1.to_string();
+    assert_eq!(why(&new), "4 current machines < 3 wanted + 2 maxSurge");
+    let mut new = row((3, 3, 3));
+    scale_new(&b(1, 1, 0), &mut new, &[]);
+    assert_eq!(why(&new), "the pool wants 1");
+    let mut old = [row((3, 3, 3)), row((1, 1, 0))];
+    scale_down_old(&b(3, 1, 0), &row((1, 1, 1)), &mut old);
+    assert_eq!(why(&old[0]), "4 available > 3 that must be");
+    assert_eq!(
+        why(&old[1]),
+        "machines that are missing or not available go first"
+    );
+    let mut old = [row((5, 5, 3))];
+    break_deadlock(&row((5, 5, 5)), &mut old);
+    assert_eq!(
+        why(&old[0]),
+        "one goes to unblock a rollout that a machine of this old set holds up"
+    );
 }
 
 #[test]
@@ -278,6 +469,17 @@ fn a_paused_pool_scales_each_set_by_its_share() {
         (b(11, 0, 1), sized(5, 10), vec![sized(5, 10)], 6, vec![5]),
         // To nothing.
         (b(0, 1, 0), sized(4, 10), vec![sized(6, 10)], 0, vec![0]),
+        // Machines on their way out leave no room yet.
+        (
+            b(3, 0, 1),
+            sized(0, 3),
+            vec![Row {
+                status: 2,
+                ..sized(0, 3)
+            }],
+            1,
+            vec![0],
+        ),
         // A complete new set: what is left of old ones goes.
         (
             b(4, 0, 1),

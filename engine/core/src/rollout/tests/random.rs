@@ -1,0 +1,426 @@
+//! Invariant I3: whole rollouts, of pools, sets and machines as the controllers see them, in random order and with everything that
+//! people and clouds do in between, stay inside their bounds but for the named exceptions.
+
+use std::collections::BTreeSet;
+
+use fleetwright_api::{
+    Machine, MachineSet,
+    condition::{self, Status, kind},
+    machine::{MachineStatus, NodeRef},
+    meta,
+    time::k8s_time,
+};
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{ObjectMeta, OwnerReference},
+    util::intstr::IntOrString,
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::decide::{World, at, config, pool};
+use crate::{
+    machine_set,
+    rollout::{Bounds, Exception, bounds},
+    status,
+};
+
+/// A machine: the object, and what is true of it though its status may not say so yet.
+struct Live {
+    machine: Machine,
+    available: bool,
+    failed: bool,
+}
+
+impl Live {
+    fn deleting(&self) -> bool {
+        self.machine.metadata.deletion_timestamp.is_some()
+    }
+
+    fn counts(&self) -> bool {
+        self.available && !self.deleting()
+    }
+
+    fn of(&self, set: &MachineSet) -> bool {
+        meta::controller_of(&self.machine).map(|o| &o.name) == set.metadata.name.as_ref()
+    }
+
+    fn says_available(&self) -> bool {
+        let conditions = self.machine.status.as_ref().map(|s| &s.conditions[..]);
+        condition::is_true(conditions.unwrap_or_default(), kind::AVAILABLE)
+    }
+
+    /// The machine's controller looks at it: its status says what is true.
+    fn see(&mut self) {
+        let (available, deleting) = (self.available, self.deleting());
+        let status = self
+            .machine
+            .status
+            .get_or_insert_with(MachineStatus::default);
+        if available || self.failed {
+            status.node_ref = Some(NodeRef { name: "n".into() });
+        }
+        for (name, on) in [
+            (kind::NODE_HEALTHY, available),
+            (kind::READY, available && !deleting),
+            (kind::AVAILABLE, available && !deleting),
+        ] {
+            condition::set(
+                &mut status.conditions,
+                name,
+                Status::from(on),
+                "X",
+                "",
+                None,
+                at(0),
+            );
+        }
+    }
+}
+
+/// Something happens. Numbers choose among what there is, by remainder.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The pool's controller runs; it is cut off after so many of its changes of size.
+    Pool(usize),
+    /// A set's controller runs; it is cut off after so many machines made or deleted.
+    Set(usize, usize),
+    /// A machine comes up.
+    Up(usize),
+    /// A machine's status is written.
+    Seen(usize),
+    /// A machine that is being deleted is gone.
+    Gone(usize),
+    /// A machine fails.
+    Fail(usize),
+    /// A machine that failed comes back.
+    Recover(usize),
+    /// Somebody deletes a machine.
+    Kill(usize),
+    /// Somebody marks a machine to go first.
+    Mark(usize),
+    /// Somebody scales the pool.
+    Scale(i32),
+    /// Somebody changes the pool's content, to one that it may have had before.
+    Content(usize),
+    /// Somebody pauses or resumes the pool.
+    Pause,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let n = 0..64_usize;
+    prop_oneof![
+        6 => prop_oneof![4 => Just(usize::MAX), 1 => 0..3_usize].prop_map(Event::Pool),
+        8 => (n.clone(), prop_oneof![3 => Just(usize::MAX), 1 => 0..3_usize])
+            .prop_map(|(set, cut)| Event::Set(set, cut)),
+        10 => n.clone().prop_map(Event::Up),
+        12 => n.clone().prop_map(Event::Seen),
+        8 => n.clone().prop_map(Event::Gone),
+        1 => n.clone().prop_map(Event::Fail),
+        1 => n.clone().prop_map(Event::Recover),
+        1 => n.clone().prop_map(Event::Kill),
+        1 => n.prop_map(Event::Mark),
+        1 => (0..9_i32).prop_map(Event::Scale),
+        1 => (0..3_usize).prop_map(Event::Content),
+        1 => Just(Event::Pause),
+    ]
+}
+
+struct Sim {
+    world: World,
+    machines: Vec<Live>,
+    next_ordinal: u64,
+    /// The bounds that the last decision kept to.
+    bounds: Bounds,
+    /// Exceptions that decisions named since the pool was last inside its bounds at rest.
+    named: BTreeSet<Exception>,
+    /// Available machines that were lost by what is no decision of ours, since then.
+    lost: i32,
+}
+
+impl Sim {
+    fn new(replicas: i32, surge: i32, unavailable: i32) -> Self {
+        let pool = pool(
+            replicas,
+            IntOrString::Int(surge),
+            IntOrString::Int(unavailable),
+        );
+        let bounds = bounds(&pool).unwrap();
+        let mut sim = Self {
+            world: World::new(pool),
+            machines: Vec::new(),
+            next_ordinal: 0,
+            bounds,
+            named: BTreeSet::new(),
+            lost: 0,
+        };
+        sim.settle();
+        sim
+    }
+
+    fn of_set(&self, set: &MachineSet) -> Vec<Machine> {
+        self.machines
+            .iter()
+            .filter(|m| m.of(set))
+            .map(|m| m.machine.clone())
+            .collect()
+    }
+
+    /// The pool's controller: it counts the machines themselves.
+    fn pool(&mut self, scales: usize) -> bool {
+        for at in 0..self.world.sets.len() {
+            let machines = self.of_set(&self.world.sets[at]);
+            status::recount(&mut self.world.sets[at], &machines);
+        }
+        let decision = self.world.decide();
+        let settled = decision.is_settled();
+        self.bounds = bounds(&self.world.pool).unwrap();
+        self.named.extend(&decision.exceptions);
+        self.world.clock += 1;
+        self.world.apply(decision, scales);
+        !settled
+    }
+
+    fn set(&mut self, index: usize, cut: usize) -> bool {
+        let Some(set) = self.world.sets.get(index).cloned() else {
+            return false;
+        };
+        let mine = self.of_set(&set);
+        let decision = machine_set::decide(
+            &set,
+            &mine,
+            self.next_ordinal,
+            &self.world.catalogue,
+            at(self.world.clock),
+        );
+        let settled = decision.is_settled();
+        self.next_ordinal = decision.next_ordinal;
+        for new in decision.create.into_iter().take(cut) {
+            let machine = Machine {
+                metadata: ObjectMeta {
+                    name: Some(new.name),
+                    labels: Some(new.labels),
+                    annotations: Some(new.annotations),
+                    creation_timestamp: Some(k8s_time(at(self.world.clock))),
+                    owner_references: Some(vec![OwnerReference {
+                        name: set.metadata.name.clone().unwrap(),
+                        controller: Some(true),
+                        ..OwnerReference::default()
+                    }]),
+                    ..ObjectMeta::default()
+                },
+                spec: new.spec,
+                status: None,
+            };
+            self.machines.push(Live {
+                machine,
+                available: false,
+                failed: false,
+            });
+        }
+        for doomed in decision.delete.into_iter().take(cut) {
+            let live = self
+                .machines
+                .iter_mut()
+                .find(|m| m.machine.metadata.name.as_ref() == Some(&doomed.name))
+                .unwrap();
+            live.machine.metadata.deletion_timestamp = Some(k8s_time(at(self.world.clock)));
+        }
+        !settled
+    }
+
+    fn pick(&mut self, n: usize, which: impl Fn(&Live) -> bool) -> Option<usize> {
+        let found: Vec<usize> = (0..self.machines.len())
+            .filter(|i| which(&self.machines[*i]))
+            .collect();
+        (!found.is_empty()).then(|| found[n % found.len()])
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Pool(scales) => {
+                self.pool(scales);
+            }
+            Event::Set(n, cut) => {
+                let count = self.world.sets.len().max(1);
+                self.set(n % count, cut);
+            }
+            Event::Up(n) => {
+                if let Some(i) = self.pick(n, |m| !m.available && !m.failed && !m.deleting()) {
+                    self.machines[i].available = true;
+                }
+            }
+            Event::Seen(n) => {
+                if let Some(i) = self.pick(n, |m| m.counts() != m.says_available()) {
+                    self.machines[i].see();
+                }
+            }
+            Event::Gone(n) => {
+                if let Some(i) = self.pick(n, Live::deleting) {
+                    self.machines.remove(i);
+                }
+            }
+            Event::Fail(n) => {
+                if let Some(i) = self.pick(n, Live::counts) {
+                    self.machines[i].available = false;
+                    self.machines[i].failed = true;
+                    self.lost += 1;
+                }
+            }
+            Event::Recover(n) => {
+                if let Some(i) = self.pick(n, |m| m.failed && !m.deleting()) {
+                    self.machines[i].available = true;
+                    self.machines[i].failed = false;
+                    // While a set is still to delete one it may be this very machine: it was chosen among broken ones.
+                    if !self.deletes() {
+                        self.lost = (self.lost - 1).max(0);
+                    }
+                }
+            }
+            Event::Kill(n) => {
+                if let Some(i) = self.pick(n, |m| !m.deleting()) {
+                    self.lost += i32::from(self.machines[i].counts());
+                    self.machines[i].machine.metadata.deletion_timestamp =
+                        Some(k8s_time(at(self.world.clock)));
+                }
+            }
+            Event::Mark(n) => {
+                if let Some(i) = self.pick(n, |m| !m.deleting()) {
+                    let mark = (meta::ANNOTATION_DELETE_MACHINE.to_owned(), String::new());
+                    let all = self.machines[i]
+                        .machine
+                        .metadata
+                        .annotations
+                        .get_or_insert_default();
+                    all.extend([mark]);
+                }
+            }
+            Event::Scale(replicas) => self.world.pool.spec.replicas = Some(replicas),
+            Event::Content(n) => {
+                let image = ["a", "b", "c"][n];
+                self.world.pool.spec.template.spec.provider_config =
+                    config(json!({"image": image}));
+            }
+            Event::Pause => {
+                let all = self.world.pool.metadata.annotations.get_or_insert_default();
+                if all.remove(meta::ANNOTATION_PAUSED).is_none() {
+                    all.insert(meta::ANNOTATION_PAUSED.to_owned(), String::new());
+                }
+            }
+        }
+    }
+
+    fn available(&self) -> i32 {
+        i32::try_from(self.machines.iter().filter(|m| m.counts()).count()).unwrap()
+    }
+
+    fn total(&self) -> i32 {
+        i32::try_from(self.machines.len()).unwrap()
+    }
+
+    /// Whether a set is to delete machines.
+    fn deletes(&self) -> bool {
+        let wants = |s: &MachineSet| usize::try_from(s.spec.replicas.unwrap()).unwrap();
+        self.world.sets.iter().any(|s| {
+            let staying = self.machines.iter().filter(|m| m.of(s) && !m.deleting());
+            staying.count() > wants(s)
+        })
+    }
+
+    /// Whether nothing that was decided is still to be done, and every machine's status says what is true.
+    fn at_rest(&self) -> bool {
+        self.machines
+            .iter()
+            .all(|m| !m.deleting() && m.counts() == m.says_available())
+            && self
+                .world
+                .sets
+                .iter()
+                .all(|s| usize::try_from(s.spec.replicas.unwrap()).unwrap() == self.of_set(s).len())
+    }
+
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        let (available, total) = (self.available(), self.total());
+        let (min, max) = (self.bounds.min_available(), self.bounds.max_total());
+        prop_assert!(
+            available + self.lost >= min || self.named.iter().any(|e| e.lowers_available()),
+            "{available} available (and {} lost) < {min}, named {:?}: {}",
+            self.lost,
+            self.named,
+            self.line()
+        );
+        prop_assert!(
+            total <= max || self.named.iter().any(|e| e.raises_total()),
+            "{total} > {max}, named {:?}: {}",
+            self.named,
+            self.line()
+        );
+        if available >= min && total <= max && self.at_rest() {
+            self.named.clear();
+            self.lost = 0;
+        }
+        Ok(())
+    }
+
+    fn line(&self) -> String {
+        let set = |s: &MachineSet| {
+            let live = || self.machines.iter().filter(|m| m.of(s));
+            let (all, ok) = (live().count(), live().filter(|m| m.counts()).count());
+            format!("{}({all}/{ok})", s.spec.replicas.unwrap())
+        };
+        let sets: Vec<String> = self.world.sets.iter().map(set).collect();
+        format!("{:?} {}", self.bounds, sets.join(";"))
+    }
+
+    /// Everything runs in turn, and every machine comes up, until nothing is left to do; whether that came.
+    fn settle(&mut self) -> bool {
+        for _ in 0..200 {
+            let mut moved = self.pool(usize::MAX);
+            for at in 0..self.world.sets.len() {
+                moved |= self.set(at, usize::MAX);
+            }
+            moved |= self.machines.iter().any(Live::deleting);
+            self.machines.retain(|m| !m.deleting());
+            for live in &mut self.machines {
+                moved |= !live.says_available();
+                live.available = true;
+                live.failed = false;
+                live.see();
+            }
+            if !moved {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rollout_stays_inside_its_bounds_but_for_the_named_exceptions(
+        replicas in 0..9_i32,
+        surge in 0..4_i32,
+        unavailable in 0..4_i32,
+        events in proptest::collection::vec(event(), 0..300),
+    ) {
+        let mut sim = Sim::new(replicas, surge, unavailable);
+        for event in events {
+            sim.happen(event);
+            sim.check()?;
+        }
+        // Left alone it ends at what the pool says.
+        sim.world.pool.metadata.annotations = None;
+        prop_assert!(sim.settle(), "does not end: {}", sim.line());
+        let decision = sim.world.decide();
+        prop_assert_eq!(sim.total(), sim.world.pool.spec.replicas.unwrap());
+        for live in &sim.machines {
+            let owner = meta::controller_of(&live.machine).map(|o| o.name.clone());
+            prop_assert_eq!(owner, decision.current.clone());
+            prop_assert_eq!(
+                live.machine.spec.content.provider_config.0.get("image"),
+                sim.world.pool.spec.template.spec.provider_config.0.get("image")
+            );
+        }
+    }
+}
