@@ -9,4 +9,6 @@ mod kit;
 #[cfg(test)]
 mod rollout;
 #[cfg(test)]
+mod simcloud;
+#[cfg(test)]
 mod source;
