@@ -215,7 +215,6 @@ async fn cloud(
         dir: data.join("simcloud"),
         clock: Arc::clone(clock),
         random: Arc::clone(random),
-        quotas: std::collections::BTreeMap::new(),
     });
     let cloud = step(opened, "cannot start the simulated cloud")?;
     let (running, stop) = (cloud.clone(), stop.clone());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use fleetwright_api::machine::{MachineAddress, MachineTaint};
+use fleetwright_schema::{Schema, prune::prune, validate::validate};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,10 @@ pub struct Account {
     pub region: String,
     /// URL of the provider's API where it is not the usual one.
     pub endpoint: Option<String>,
+    /// Most of each thing that may be used, such as `instances`; no limit where a thing is not named. They hold for
+    /// new instances: what is there already stays.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quotas: BTreeMap<String, i64>,
 }
 
 /// JSON Schema of one kind of `providerConfig`. Every field says what a change of it means through
@@ -35,7 +40,7 @@ pub struct ConfigSchema {
     pub schema: Value,
 }
 
-/// A mistake in a `providerConfig` that the schema alone cannot tell.
+/// A mistake in a `providerConfig`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
     /// Dotted path inside the `providerConfig`.
@@ -79,6 +84,9 @@ pub struct CreateInstance {
     /// The cluster's own `providerConfig`, where it has one.
     #[serde(default)]
     pub cluster_config: Option<Value>,
+    /// Digest of both: see [`Instance::config_digest`].
+    #[serde(default)]
+    pub config_digest: String,
     /// Failure domain to make it in.
     #[serde(default)]
     pub failure_domain: Option<String>,
@@ -96,6 +104,12 @@ pub struct CreateInstance {
 pub struct UpdateInstance {
     /// The effective `providerConfig`; only its `in-place` fields differ.
     pub config: Value,
+    /// The cluster's own `providerConfig`, for an instance that runs the control plane.
+    #[serde(default)]
+    pub cluster_config: Option<Value>,
+    /// Digest of both: see [`Instance::config_digest`].
+    #[serde(default)]
+    pub config_digest: String,
 }
 
 /// Where in its life an instance is.
@@ -137,6 +151,10 @@ pub struct Instance {
     /// Image that it was booted from.
     #[serde(default)]
     pub image: String,
+    /// What [`CreateInstance::config_digest`] or [`UpdateInstance::config_digest`] said last, kept as a tag: where it is
+    /// not the digest of what is wanted, the instance is to be updated.
+    #[serde(default)]
+    pub config_digest: String,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -159,8 +177,11 @@ pub trait Provider: Send + Sync + 'static {
     /// The kinds of `providerConfig` that it understands.
     fn schemas(&self) -> Vec<ConfigSchema>;
 
-    /// Mistakes in a `providerConfig` that passed the schema.
-    fn validate(&self, config: &Value) -> Vec<ConfigError>;
+    /// Mistakes in a `providerConfig`: what its schema refuses or does not know. A provider adds what a schema
+    /// cannot tell.
+    fn validate(&self, config: &Value) -> Vec<ConfigError> {
+        config_errors(&self.schemas(), config)
+    }
 
     /// Makes an instance, or shows the one that was already made with this instance key.
     ///
@@ -200,4 +221,48 @@ pub trait Provider: Send + Sync + 'static {
         id: &str,
         instance_key: &str,
     ) -> Result<(), ProviderError>;
+}
+
+/// What is wrong with a `providerConfig` by its schema, unknown fields included.
+pub fn config_errors(schemas: &[ConfigSchema], config: &Value) -> Vec<ConfigError> {
+    let error = |field: &str, message: String| ConfigError {
+        field: field.to_owned(),
+        message,
+    };
+    let (version, kind) = (
+        config["apiVersion"].as_str().unwrap_or_default(),
+        config["kind"].as_str().unwrap_or_default(),
+    );
+    let Some(schema) = schemas
+        .iter()
+        .find(|s| s.api_version == version && s.kind == kind)
+    else {
+        let known: Vec<_> = schemas
+            .iter()
+            .map(|s| format!("{} {}", s.api_version, s.kind))
+            .collect();
+        let message = format!("{version:?} {kind:?} is none of {}", known.join(", "));
+        return vec![error("kind", message)];
+    };
+    let compiled = match Schema::from_openapi(&schema.schema) {
+        Ok(compiled) => compiled,
+        Err(errors) => {
+            let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            return vec![error(
+                "kind",
+                format!("the schema of {kind} is wrong: {}", texts.join("; ")),
+            )];
+        }
+    };
+    let mut value = config.clone();
+    let mut errors: Vec<_> = prune(&compiled, &mut value)
+        .iter()
+        .map(|path| error(path, format!("{kind} has no such field")))
+        .collect();
+    errors.extend(
+        validate(&compiled, &value, None)
+            .into_iter()
+            .map(|e| error(&e.field, e.message)),
+    );
+    errors
 }

@@ -13,7 +13,7 @@ pub mod registry;
 pub use connections::{ClusterConnections, ClusterRef, ConnectionError};
 pub use contract::{
     Account, ConfigError, ConfigSchema, CreateInstance, Instance, InstanceState, ListScope,
-    Ownership, Provider, UpdateInstance,
+    Ownership, Provider, UpdateInstance, config_errors,
 };
 pub use error::ProviderError;
 pub use registry::Registry;

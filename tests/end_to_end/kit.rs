@@ -39,7 +39,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and reads up to the line that begins with `last`.
     pub(crate) async fn start(args: &[&str], last: &str) -> Self {
-        let mut command = fleetwright(args);
+        Self::spawn(fleetwright(args), last).await
+    }
+
+    /// The same with a command of one's own.
+    pub(crate) async fn spawn(mut command: Command, last: &str) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut process = Self {
@@ -51,7 +55,7 @@ impl Process {
             let line = process.lines.next_line().await.unwrap();
             process
                 .told
-                .push(line.unwrap_or_else(|| panic!("{args:?} ended: {:?}", process.told)));
+                .push(line.unwrap_or_else(|| panic!("{command:?} ended: {:?}", process.told)));
         }
         process
     }

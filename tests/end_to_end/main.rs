@@ -11,4 +11,6 @@ mod plan;
 #[cfg(test)]
 mod rollout;
 #[cfg(test)]
+mod simcloud;
+#[cfg(test)]
 mod source;

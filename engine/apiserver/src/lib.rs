@@ -4,6 +4,7 @@
 //! deletion (`gc`) is done inside the server, without polling.
 
 mod auth;
+pub mod connections;
 mod core_kinds;
 mod core_schemas;
 mod crd;

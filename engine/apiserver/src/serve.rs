@@ -5,14 +5,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, authorize};
+use crate::connections::{accept, answer};
 use crate::{ApiServer, Error, Result};
 
 /// How long a client may take for the TLS handshake.
@@ -114,47 +113,23 @@ impl ApiServer {
     ) -> Result<()> {
         let acceptor = tokio_rustls::TlsAcceptor::from(tls.config);
         let auth = Arc::new(auth);
-        let mut connections = JoinSet::new();
-        loop {
-            let stream = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        // Out of file descriptors, or a client gone already: neither ends the server.
-                        tracing::warn!(%error, "a connection cannot be accepted");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-            };
-            stream.set_nodelay(true).ok();
+        accept(listener, stop, |stream| {
             let (acceptor, server, auth) = (acceptor.clone(), self.clone(), auth.clone());
-            connections.spawn(async move {
+            async move {
                 let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await
                 else {
                     return;
                 };
-                let service = hyper::service::service_fn(
-                    move |request: http::Request<hyper::body::Incoming>| {
-                        let (server, auth) = (server.clone(), auth.clone());
-                        async move {
-                            Ok::<_, std::convert::Infallible>(server.guarded(&auth, request).await)
-                        }
-                    },
-                );
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                if let Err(error) = builder
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await
-                {
-                    tracing::debug!(%error, "a connection broke off");
-                }
-            });
-        }
-        connections.shutdown().await;
+                let guarded = move |request| {
+                    let (server, auth) = (server.clone(), auth.clone());
+                    async move {
+                        Ok::<_, std::convert::Infallible>(server.guarded(&auth, request).await)
+                    }
+                };
+                answer(stream, guarded).await;
+            }
+        })
+        .await;
         Ok(())
     }
 

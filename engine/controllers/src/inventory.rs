@@ -221,6 +221,7 @@ mod tests {
             failure_domain: None,
             instance_type: String::new(),
             image: String::new(),
+            config_digest: String::new(),
             created: Timestamp::UNIX_EPOCH,
         }
     }

@@ -1,6 +1,6 @@
 //! `fleetwright simcloud`: the simulated cloud as a process of its own.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use fleetwright_api::{random::OsRandom, time::SystemClock};
 use fleetwright_provider_sim::{Cloud, CloudOptions, serve};
@@ -13,12 +13,26 @@ use crate::{
     error::{Failure, step},
 };
 
+/// What `--help` says after the options.
+const MORE: &str = "\
+Start it, then an engine that uses it; either may be killed and started again:
+  fleetwright simcloud --listen 127.0.0.1:7070 --data ./cloud
+  fleetwright up DIR --simcloud http://127.0.0.1:7070
+
+Make things go wrong, see which did, make calls slow:
+  curl -d '{\"effect\": \"answerLost\", \"verb\": \"create\"}' http://127.0.0.1:7070/faults
+  curl http://127.0.0.1:7070/faults
+  curl -X PUT -d '{\"millis\": 200, \"region\": \"eu\"}' http://127.0.0.1:7070/latencies
+
+Effects: requestLost, answerLost, throttled, noCapacity. All of it: docs/simulated-cloud.md";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = MORE)]
 pub(crate) struct Args {
-    /// Address to listen on; it must be a loopback address.
+    /// Address to listen on, of this machine alone; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Folder of its state and of `journal.jsonl`.
+    /// Folder of its state (`cloud.db`) and of its journal (`journal.jsonl`, a line for each call).
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
 }
@@ -30,7 +44,6 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         dir: data.path().to_owned(),
         clock: Arc::new(SystemClock),
         random: Arc::new(OsRandom),
-        quotas: BTreeMap::new(),
     });
     let cloud = step(opened, "cannot start the simulated cloud")?;
     let listener = TcpListener::bind(args.listen).await.map_err(|e| {

@@ -162,6 +162,26 @@ impl Store {
         }))
     }
 
+    /// A store in memory that goes on from `entries`, kept elsewhere; its revisions go on after `revision`, which must
+    /// be past any that was ever given.
+    pub fn memory_from(revision: Revision, entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut state = State::new(MEMORY_HISTORY_BYTES);
+        for entry in entries {
+            state.load(
+                entry.key.as_ref().to_owned(),
+                entry.value,
+                entry.created,
+                entry.modified,
+            );
+        }
+        (state.revision, state.compacted) = (revision, revision);
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            changed: tokio::sync::watch::Sender::new(revision),
+            writer: None,
+        }))
+    }
+
     /// Opens the SQLite file at `path`, made when missing, and reads all of it.
     ///
     /// # Errors

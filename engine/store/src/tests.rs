@@ -29,6 +29,23 @@ fn rt() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
+#[tokio::test]
+async fn a_store_goes_on_from_entries_kept_elsewhere() {
+    let store = Store::memory();
+    store.commit(vec![put("/a", "1", Some(0))]).await.unwrap();
+    let first = store.commit(vec![put("/b", "2", Some(0))]).await.unwrap();
+    let kept = store.range("/", None, 0).0;
+    let store = Store::memory_from(100, kept.clone());
+    assert_eq!(store.range("/", None, 0), (kept, 100));
+    let second = store.commit(vec![put("/b", "3", Some(first))]).await;
+    assert_eq!(second.unwrap(), 101);
+    assert!(matches!(
+        store.watch("/", 99).next().await,
+        Err(Error::Compacted { .. })
+    ));
+    assert_eq!(store.watch("/", 100).next().await.unwrap().len(), 1);
+}
+
 #[test]
 fn reopening_gives_everything_back_and_never_repeats_a_revision() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,31 +2,39 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use axum::body::Body;
 use fleetwright_api::{random::Random, time::Clock};
-use fleetwright_providers::{InstanceState, ProviderError};
+use fleetwright_providers::{Account, InstanceState, ProviderError};
 use fleetwright_store::{Op, Store, Value as Bytes};
 use futures::{StreamExt, stream::FuturesUnordered};
+use http::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cluster::{chain, not_serving},
     clusters::Clusters,
     faults::{Fault, FaultEffect, Faults},
     instance::SimInstance,
     journal::{Entry, Journal},
+    latency::{self, Latency},
 };
 
 /// Time that an instance takes to go.
 const DELETE: SignedDuration = SignedDuration::from_millis(500);
-/// Time between two looks at the pods of a cluster that has some.
-const PODS: SignedDuration = SignedDuration::from_millis(500);
+/// Time from a change in a cluster to the look at its pods: changes come in bursts.
+const PODS: SignedDuration = SignedDuration::from_millis(100);
+/// Time until something that failed is tried again.
+const AGAIN: SignedDuration = SignedDuration::from_millis(500);
 /// Things that happen at once: they share the stores' commits.
 const AT_ONCE: usize = 128;
 /// Where the number of the next instance is stored, so that no id is ever given twice.
@@ -67,8 +75,20 @@ pub struct CloudOptions {
     pub clock: Arc<dyn Clock>,
     /// The source of chance.
     pub random: Arc<dyn Random>,
-    /// Most instances of an account; no limit where an account is not named.
-    pub quotas: BTreeMap<String, usize>,
+}
+
+/// A simulated cluster as the cloud shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterView {
+    /// Its key.
+    pub key: String,
+    /// The Cluster as `namespace/name`, where an instance tells it.
+    pub cluster: String,
+    /// Whether its API serves.
+    pub serves: bool,
+    /// Its instances, whatever their state.
+    pub instances: usize,
 }
 
 /// What becomes due.
@@ -76,8 +96,12 @@ pub struct CloudOptions {
 pub(crate) enum Due {
     /// An instance is booted or gone.
     Instance(String),
+    /// What the store says of an instance is made right.
+    Stored(String),
     /// The pods of a cluster are looked at.
     Pods(String),
+    /// A cluster without instances is torn down.
+    TearDown(String),
 }
 
 #[derive(Default)]
@@ -86,18 +110,19 @@ pub(crate) struct State {
     /// Instance key to id.
     pub(crate) by_key: BTreeMap<String, String>,
     pub(crate) next: u64,
-    /// Instances of each account.
-    pub(crate) used: BTreeMap<String, usize>,
+    /// Instances of each cluster, by its key.
+    of_cluster: BTreeMap<String, usize>,
     due: BTreeSet<(Timestamp, Due)>,
     /// When the pods of a cluster are looked at next: at most one entry of `due` for each.
     pods: BTreeMap<String, Timestamp>,
-    /// Clusters whose pods are being looked at.
-    keeping: BTreeSet<String>,
+    /// Clusters whose pods are being looked at, and whether they are to be looked at again.
+    keeping: BTreeMap<String, bool>,
 }
 
 impl State {
     pub(crate) fn insert(&mut self, instance: SimInstance) {
-        *self.used.entry(instance.account.clone()).or_default() += 1;
+        let cluster = instance.order.owner.cluster_key.clone();
+        *self.of_cluster.entry(cluster).or_default() += 1;
         let key = instance.order.owner.instance_key.clone();
         self.by_key.insert(key, instance.id.clone());
         self.instances.insert(instance.id.clone(), instance);
@@ -106,8 +131,12 @@ impl State {
     pub(crate) fn remove(&mut self, id: &str) {
         if let Some(instance) = self.instances.remove(id) {
             self.by_key.remove(&instance.order.owner.instance_key);
-            if let Some(used) = self.used.get_mut(&instance.account) {
-                *used = used.saturating_sub(1);
+            let cluster = instance.order.owner.cluster_key;
+            if let Some(count) = self.of_cluster.get_mut(&cluster) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.of_cluster.remove(&cluster);
+                }
             }
         }
     }
@@ -134,8 +163,12 @@ impl State {
                 return Some(due);
             };
             self.pods.remove(key);
-            if self.keeping.insert(key.clone()) {
-                return Some(due);
+            match self.keeping.get_mut(key) {
+                Some(again) => *again = true,
+                None => {
+                    self.keeping.insert(key.clone(), false);
+                    return Some(due);
+                }
             }
         }
         None
@@ -147,6 +180,7 @@ pub(crate) struct Inner {
     pub(crate) state: Mutex<State>,
     pub(crate) clusters: Clusters,
     faults: Mutex<Faults>,
+    latencies: Mutex<Vec<Latency>>,
     journal: Mutex<Journal>,
     store: Store,
     wake: Notify,
@@ -168,7 +202,8 @@ impl Cloud {
         };
         std::fs::create_dir_all(&options.dir).map_err(|e| at(&options.dir, e))?;
         // The store first: it is locked, so that a second cloud on this folder never touches the journal.
-        let store = Store::open(options.dir.join("cloud.db"))?;
+        // Nobody watches it: it need not remember what changed.
+        let store = Store::open_bounded(options.dir.join("cloud.db"), 0)?;
         let journal_file = options.dir.join("journal.jsonl");
         let journal = Journal::open(&journal_file).map_err(|e| at(&journal_file, e))?;
         let mut state = State {
@@ -192,12 +227,13 @@ impl Cloud {
             state.plan(instance.due, Due::Instance(instance.id.clone()));
             state.insert(instance);
         }
-        let clusters = Clusters::new(&options);
+        let clusters = Clusters::new(&options, store.clone())?;
         Ok(Self(Arc::new(Inner {
             options,
             state: Mutex::new(state),
             clusters,
             faults: Mutex::default(),
+            latencies: Mutex::default(),
             journal: Mutex::new(journal),
             store,
             wake: Notify::new(),
@@ -219,6 +255,35 @@ impl Cloud {
         self.0.faults.lock().all().to_vec()
     }
 
+    /// Makes calls take time: these latencies replace those set before.
+    pub fn set_latencies(&self, latencies: Vec<Latency>) {
+        *self.0.latencies.lock() = latencies;
+    }
+
+    /// The latencies that are set.
+    pub fn latencies(&self) -> Vec<Latency> {
+        self.0.latencies.lock().clone()
+    }
+
+    /// All clusters that there is something of, by key.
+    pub fn clusters(&self) -> Vec<ClusterView> {
+        let view = |key: String| ClusterView {
+            serves: self.0.clusters.get(&key).is_some(),
+            key,
+            ..ClusterView::default()
+        };
+        let keys = self.0.clusters.keys();
+        let mut all: BTreeMap<_, _> = keys.map(|k| (k.clone(), view(k))).collect();
+        for instance in self.0.state.lock().instances.values() {
+            let owner = &instance.order.owner;
+            let key = owner.cluster_key.clone();
+            let of = all.entry(key.clone()).or_insert_with(|| view(key));
+            of.cluster.clone_from(&owner.cluster);
+            of.instances += 1;
+        }
+        all.into_values().collect()
+    }
+
     /// The tags of an instance beyond those of its owner; `None` where there is no such instance.
     pub fn tags(&self, id: &str) -> Option<serde_json::Value> {
         let state = self.0.state.lock();
@@ -230,8 +295,58 @@ impl Cloud {
     }
 
     /// The fault that hits this call, if any.
-    pub(crate) fn fault(&self, verb: &str, account: &str, machine: &str) -> Option<FaultEffect> {
-        self.0.faults.lock().fire(verb, account, machine)
+    pub(crate) fn fault(
+        &self,
+        verb: &str,
+        account: &Account,
+        machine: &str,
+    ) -> Option<FaultEffect> {
+        let mut faults = self.0.faults.lock();
+        faults.fire(verb, &account.name, &account.region, machine)
+    }
+
+    /// How long this call takes.
+    pub(crate) fn delay(&self, verb: &str, account: &Account) -> std::time::Duration {
+        let latencies = self.0.latencies.lock();
+        let random = self.0.options.random.as_ref();
+        latency::delay(&latencies, verb, &account.name, &account.region, random)
+    }
+
+    /// Whether a cluster has an instance, whatever its state.
+    pub(crate) fn has_instances(&self, cluster_key: &str) -> bool {
+        self.0.state.lock().of_cluster.contains_key(cluster_key)
+    }
+
+    /// A request to the API of a simulated cluster.
+    pub(crate) async fn ask_cluster<B>(&self, key: &str, request: Request<B>) -> Response<Body>
+    where
+        B: axum::body::HttpBody,
+        B::Error: std::fmt::Display,
+    {
+        let Some(cluster) = self.0.clusters.get(key) else {
+            return not_serving(key);
+        };
+        let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let answer = cluster.handle(request).await;
+        if writes && self.0.clusters.has_workloads(key) {
+            self.look_at_pods(key, PODS);
+        }
+        answer
+    }
+
+    /// A client of a cluster's API; it goes on with whichever cluster has the key.
+    pub(crate) fn cluster_client(&self, key: &str) -> kube::Client {
+        let (cloud, key) = (self.clone(), key.to_owned());
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let (cloud, key) = (cloud.clone(), key.clone());
+            async move { Ok::<_, Infallible>(cloud.ask_cluster(&key, request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    pub(crate) fn look_at_pods(&self, key: &str, after: SignedDuration) {
+        let at = self.now().checked_add(after).unwrap_or(Timestamp::MAX);
+        self.schedule(at, Due::Pods(key.to_owned()));
     }
 
     /// Writes a call down.
@@ -242,16 +357,15 @@ impl Cloud {
             .append(entry)
             .map(|_| ())
             .map_err(|e| ProviderError::Unavailable {
-                message: format!("the journal cannot be written: {e}"),
+                message: format!(
+                    "the journal cannot be written ({e}): make room for it, or make its folder writable"
+                ),
             })
     }
 
     /// Makes durable what the state says of an instance, or that there is none. Of two that do so at once the
     /// one that ends later has stored what was said last.
     pub(crate) async fn persist(&self, id: &str) -> Result<(), ProviderError> {
-        let broken = |message: String| ProviderError::Unavailable {
-            message: format!("the simulated cloud cannot store: {message}"),
-        };
         let key = format!("i/{id}");
         loop {
             let (instance, next) = {
@@ -265,7 +379,7 @@ impl Cloud {
             };
             let ops = match &instance {
                 Some(instance) => {
-                    let bytes = serde_json::to_vec(instance).map_err(|e| broken(e.to_string()))?;
+                    let bytes = serde_json::to_vec(instance).map_err(|e| cannot_store(&e))?;
                     vec![put(&key, bytes)]
                 }
                 None => {
@@ -281,7 +395,7 @@ impl Cloud {
                 .store
                 .commit(ops)
                 .await
-                .map_err(|e| broken(e.to_string()))?;
+                .map_err(|e| cannot_store(&e))?;
             if self.0.state.lock().instances.get(id) == instance.as_ref() {
                 return Ok(());
             }
@@ -299,14 +413,19 @@ impl Cloud {
     }
 
     pub(crate) fn deleted_at(&self) -> Timestamp {
-        self.now().checked_add(DELETE).unwrap_or(Timestamp::MAX)
+        self.after(DELETE)
     }
 
     /// Lets time pass: boots what is due, ends what is due, keeps pods. One loop for the whole cloud; runs
     /// until `token` is cancelled.
     pub async fn run(&self, token: CancellationToken) {
-        for key in self.0.clusters.reload(self).await {
-            self.schedule(self.now(), Due::Pods(key));
+        for key in self.0.clusters.reload().await {
+            let due = if self.has_instances(&key) {
+                Due::Pods(key)
+            } else {
+                Due::TearDown(key)
+            };
+            self.schedule(self.now(), due);
         }
         let mut running = FuturesUnordered::new();
         loop {
@@ -336,20 +455,36 @@ impl Cloud {
 
     async fn happen(&self, due: Due) {
         match due {
+            Due::Instance(id) => self.advance(&id).await,
+            Due::Stored(id) => self.store(&id).await,
             Due::Pods(key) => {
-                if let Err(error) = self.0.clusters.keep_pods(&key, self.now()).await {
-                    tracing::warn!(cluster = %key, %error, "cannot keep the simulated pods");
+                let again = match self.0.clusters.keep_pods(self, &key).await {
+                    Ok(again) => again,
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(cluster = %key, %error, "cannot keep the simulated pods");
+                        Some(self.after(AGAIN))
+                    }
+                };
+                let changed = self.0.state.lock().keeping.remove(&key);
+                if changed == Some(true) {
+                    self.look_at_pods(&key, PODS);
                 }
-                self.0.state.lock().keeping.remove(&key);
-                if self.0.clusters.has_pods(&key) {
-                    self.schedule(
-                        self.now().checked_add(PODS).unwrap_or(Timestamp::MAX),
-                        Due::Pods(key),
-                    );
+                if let Some(at) = again {
+                    self.schedule(at, Due::Pods(key));
                 }
             }
-            Due::Instance(id) => self.advance(&id).await,
+            Due::TearDown(key) => {
+                if let Err(error) = self.0.clusters.tear_down(self, &key).await {
+                    tracing::error!(cluster = %key, %error, "a simulated cluster cannot be torn down");
+                    self.schedule(self.after(AGAIN), Due::TearDown(key));
+                }
+            }
         }
+    }
+
+    fn after(&self, pause: SignedDuration) -> Timestamp {
+        self.now().checked_add(pause).unwrap_or(Timestamp::MAX)
     }
 
     /// An instance's time has come: it is booted, or gone.
@@ -365,15 +500,9 @@ impl Cloud {
                 instance.state = InstanceState::Running;
                 // The node registers before the list shows the instance as running, as a boot script would.
                 if let Err(error) = self.0.clusters.register(self, &instance).await {
+                    let error = chain(&error);
                     tracing::warn!(instance = %id, %error, "the simulated node cannot register");
-                    let again = self.now().checked_add(PODS).unwrap_or(Timestamp::MAX);
-                    let mut state = self.0.state.lock();
-                    match state.instances.get_mut(id) {
-                        Some(kept) if kept.state == InstanceState::Pending => kept.due = again,
-                        _ => return,
-                    }
-                    drop(state);
-                    self.schedule(again, Due::Instance(id.to_owned()));
+                    self.postpone(id, InstanceState::Pending);
                     return;
                 }
                 let mut state = self.0.state.lock();
@@ -386,13 +515,45 @@ impl Cloud {
                 }
             }
             InstanceState::Deleting => {
-                self.0.clusters.leave(&instance).await;
+                if let Err(error) = self.0.clusters.leave(self, &instance).await {
+                    let error = chain(&error);
+                    tracing::warn!(instance = %id, %error, "the simulated node cannot end");
+                    self.postpone(id, InstanceState::Deleting);
+                    return;
+                }
                 self.0.state.lock().remove(id);
             }
             _ => return,
         }
-        if let Err(error) = self.persist(id).await {
-            tracing::error!(instance = %id, %error, "the simulated cloud cannot store");
+        self.store(id).await;
+        let key = instance.order.owner.cluster_key;
+        if !self.has_instances(&key) {
+            self.schedule(self.now(), Due::TearDown(key));
         }
+    }
+
+    /// Tries an instance again later, if it is in this state still.
+    fn postpone(&self, id: &str, state: InstanceState) {
+        let at = self.after(AGAIN);
+        match self.0.state.lock().instances.get_mut(id) {
+            Some(kept) if kept.state == state => kept.due = at,
+            _ => return,
+        }
+        self.schedule(at, Due::Instance(id.to_owned()));
+    }
+
+    /// Stores what became of an instance; tries again later where that fails.
+    async fn store(&self, id: &str) {
+        if let Err(error) = self.persist(id).await {
+            tracing::error!(instance = %id, %error, "the simulated cloud tries again later");
+            self.schedule(self.after(AGAIN), Due::Stored(id.to_owned()));
+        }
+    }
+}
+
+/// The error of a call whose effect cannot be written down.
+pub(crate) fn cannot_store(error: &dyn std::error::Error) -> ProviderError {
+    ProviderError::Unavailable {
+        message: format!("the simulated cloud cannot store: {}", chain(error)),
     }
 }

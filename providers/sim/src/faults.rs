@@ -7,16 +7,34 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub enum FaultEffect {
     /// The call never arrives.
-    #[serde(alias = "request-lost")]
     RequestLost,
     /// The call has its effect, its answer never arrives.
-    #[serde(alias = "answer-lost")]
     AnswerLost,
     /// The call is refused for now.
     Throttled,
     /// There is no machine of this kind.
-    #[serde(alias = "no-capacity")]
     NoCapacity,
+}
+
+/// The calls that there are.
+pub const VERBS: &[&str] = &["create", "get", "list", "update", "delete"];
+
+/// Whether a call is one of those that are wanted: what is left out matches all.
+pub(crate) fn matches(wanted: &Option<String>, is: &str) -> bool {
+    wanted.as_deref().is_none_or(|w| w == is)
+}
+
+/// Refuses a verb that no call has.
+pub(crate) fn check_verb(verb: Option<&str>) -> Result<(), String> {
+    match verb {
+        Some(verb) if !VERBS.contains(&verb) => {
+            let all = VERBS.join(", ");
+            Err(format!(
+                "verb: there is no call {verb:?}: the calls are {all}"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A fault to inject into the calls that match; what is left out matches all.
@@ -34,7 +52,10 @@ pub struct Fault {
     /// Name of the account.
     #[serde(default)]
     pub account: Option<String>,
-    /// Name of the machine.
+    /// Region of the account.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Name of the machine; lists and gets are about none.
     #[serde(default)]
     pub machine: Option<String>,
     /// In how many calls it still fires.
@@ -47,6 +68,24 @@ pub struct Fault {
 
 const fn once() -> u64 {
     1
+}
+
+impl Fault {
+    /// Refuses a fault that could never fire, with what is allowed.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check(&self) -> Result<(), String> {
+        check_verb(self.verb.as_deref())?;
+        let create = self.verb.as_deref().is_none_or(|v| v == "create");
+        if self.effect == FaultEffect::NoCapacity && !create {
+            return Err("effect: noCapacity happens to create alone".into());
+        }
+        if self.count == 0 {
+            return Err("count: a fault fires at least once".into());
+        }
+        Ok(())
+    }
 }
 
 /// All faults, in the order in which they were asked for.
@@ -77,12 +116,19 @@ impl Faults {
     }
 
     /// What happens to this call: the first fault that matches and is not spent fires, and is counted.
-    pub fn fire(&mut self, verb: &str, account: &str, machine: &str) -> Option<FaultEffect> {
-        let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
+    pub fn fire(
+        &mut self,
+        verb: &str,
+        account: &str,
+        region: &str,
+        machine: &str,
+    ) -> Option<FaultEffect> {
         let fault = self.all.iter_mut().find(|f| {
             f.count > 0
+                && (f.effect != FaultEffect::NoCapacity || verb == "create")
                 && matches(&f.verb, verb)
                 && matches(&f.account, account)
+                && matches(&f.region, region)
                 && matches(&f.machine, machine)
         })?;
         fault.count -= 1;
@@ -103,13 +149,45 @@ mod tests {
         .unwrap();
         let mut faults = Faults::default();
         faults.add(fault);
-        assert_eq!(faults.fire("delete", "sim-eu", "m-1"), None);
-        assert_eq!(faults.fire("create", "sim-eu", "m-2"), None);
+        assert_eq!(faults.fire("delete", "sim-eu", "eu", "m-1"), None);
+        assert_eq!(faults.fire("create", "sim-eu", "eu", "m-2"), None);
         for _ in 0..2 {
-            let effect = faults.fire("create", "sim-eu", "m-1");
+            let effect = faults.fire("create", "sim-eu", "eu", "m-1");
             assert_eq!(effect, Some(FaultEffect::AnswerLost));
         }
-        assert_eq!(faults.fire("create", "sim-eu", "m-1"), None);
+        assert_eq!(faults.fire("create", "sim-eu", "eu", "m-1"), None);
         assert_eq!(faults.all()[0].fired, 2);
+    }
+
+    #[test]
+    fn no_capacity_is_a_matter_of_create() {
+        let mut faults = Faults::default();
+        let fault = r#"{"effect": "noCapacity", "region": "eu"}"#;
+        faults.add(serde_json::from_str(fault).unwrap());
+        assert_eq!(faults.fire("list", "sim-eu", "eu", ""), None);
+        assert_eq!(faults.fire("create", "sim-us", "us", "m"), None);
+        let effect = faults.fire("create", "sim-eu", "eu", "m");
+        assert_eq!(effect, Some(FaultEffect::NoCapacity));
+    }
+
+    #[test]
+    fn what_could_never_fire_is_refused() {
+        for (text, expected) in [
+            (
+                r#"{"effect": "throttled", "verb": "craete"}"#,
+                "verb: there is no call \"craete\": the calls are create, get, list, update, delete",
+            ),
+            (
+                r#"{"effect": "noCapacity", "verb": "list"}"#,
+                "effect: noCapacity happens to create alone",
+            ),
+            (
+                r#"{"effect": "throttled", "count": 0}"#,
+                "count: a fault fires at least once",
+            ),
+        ] {
+            let fault: Fault = serde_json::from_str(text).unwrap();
+            assert_eq!(fault.check(), Err(expected.to_owned()));
+        }
     }
 }

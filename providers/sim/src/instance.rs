@@ -5,7 +5,7 @@ use fleetwright_providers::{CreateInstance, Instance, InstanceState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::DEFAULT_BOOT_SECONDS;
+use crate::config::{DEFAULT_BOOT_SECONDS, DEFAULT_IMAGE, type_of};
 
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,13 +23,6 @@ pub(crate) struct SimInstance {
 }
 
 impl SimInstance {
-    fn text(&self, key: &str, default: &str) -> String {
-        self.order.config[key]
-            .as_str()
-            .unwrap_or(default)
-            .to_owned()
-    }
-
     pub(crate) fn boot_seconds(order: &CreateInstance) -> f64 {
         order.config["bootSeconds"]
             .as_f64()
@@ -47,7 +40,8 @@ impl SimInstance {
     }
 
     pub(crate) fn image(&self) -> String {
-        self.text("image", "ubuntu-24.04")
+        let image = self.order.config["image"].as_str();
+        image.unwrap_or(DEFAULT_IMAGE).to_owned()
     }
 
     /// What the provider shows of it.
@@ -67,8 +61,9 @@ impl SimInstance {
                     .clone()
                     .unwrap_or_else(|| format!("{}-a", self.region)),
             ),
-            instance_type: self.text("instanceType", "sim.small"),
+            instance_type: type_of(&self.order.config).name.to_owned(),
             image: self.image(),
+            config_digest: self.order.config_digest.clone(),
             created: self.created,
         }
     }

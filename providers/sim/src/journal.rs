@@ -35,13 +35,15 @@ pub struct Entry {
 pub struct Journal {
     file: File,
     next: u64,
+    /// Bytes of whole lines.
+    whole: u64,
 }
 
 impl Journal {
     /// Opens the journal at `path` and goes on after its last whole line; a torn one at the end is cut off.
     ///
     /// # Errors
-    /// When the file cannot be opened, read or cut.
+    /// When the file cannot be opened, read or cut, or a line before its last is none of a journal.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -52,10 +54,17 @@ impl Journal {
         let mut reader = BufReader::new(&mut file);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
-            if line.last() != Some(&b'\n') {
-                break;
-            }
-            let entry: Entry = serde_json::from_slice(&line).map_err(io::Error::other)?;
+            let torn = line.last() != Some(&b'\n');
+            let entry = match serde_json::from_slice::<Entry>(&line) {
+                Ok(entry) if !torn => entry,
+                // Only the last line can be torn.
+                Ok(_) => break,
+                Err(_) if reader.fill_buf()?.is_empty() => break,
+                Err(e) => {
+                    let message = format!("the line after number {last} is none of a journal: {e}");
+                    return Err(io::Error::other(message));
+                }
+            };
             last = entry.seq;
             whole = whole.saturating_add(line.len() as u64);
             line.clear();
@@ -66,19 +75,24 @@ impl Journal {
         Ok(Self {
             file,
             next: last.saturating_add(1),
+            whole,
         })
     }
 
     /// Writes a line and hands it to the operating system; gives its number.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written; then nothing of it is in the file.
     pub fn append(&mut self, mut entry: Entry) -> io::Result<u64> {
         entry.seq = self.next;
         let mut line = serde_json::to_vec(&entry).map_err(io::Error::other)?;
         line.push(b'\n');
-        self.file.write_all(&line)?;
-        self.file.flush()?;
+        if let Err(error) = self.file.write_all(&line) {
+            // A full disk takes the beginning of a line: the next one would be glued to it.
+            self.file.set_len(self.whole)?;
+            return Err(error);
+        }
+        self.whole = self.whole.saturating_add(line.len() as u64);
         self.next = self.next.saturating_add(1);
         Ok(entry.seq)
     }
@@ -103,5 +117,25 @@ mod tests {
             .map(|l| serde_json::from_str::<Entry>(l).unwrap().seq)
             .collect();
         assert_eq!(seqs, [1, 2]);
+    }
+
+    #[test]
+    fn a_last_line_of_rubbish_is_cut_and_one_in_the_middle_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.append(Entry::default()).unwrap();
+        journal.file.write_all(b"\0\0\0\n").unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.append(Entry::default()).unwrap(), 2);
+        journal.file.write_all(b"rubbish\n").unwrap();
+        journal.append(Entry::default()).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let text = Journal::open(&path).unwrap_err().to_string();
+        assert!(
+            text.starts_with("the line after number 2 is none of a journal"),
+            "{text}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before, "nothing is cut");
     }
 }

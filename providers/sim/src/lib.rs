@@ -3,18 +3,25 @@
 //! served by [`serve()`] and reached through [`RemoteCloud`].
 
 pub mod cloud;
+mod cluster;
 mod clusters;
 pub mod config;
 pub mod faults;
 mod instance;
 pub mod journal;
+pub mod latency;
+mod node;
+mod pods;
 mod provider;
+pub mod quota;
 pub mod remote;
 pub mod serve;
 mod wire;
+mod workloads;
 
-pub use cloud::{Cloud, CloudError, CloudOptions};
+pub use cloud::{Cloud, CloudError, CloudOptions, ClusterView};
 pub use faults::{Fault, FaultEffect, Faults};
 pub use journal::{Entry, Journal};
+pub use latency::Latency;
 pub use remote::{ConnectError, RemoteCloud};
 pub use serve::{ServeError, serve};

@@ -1,10 +1,9 @@
 //! The cloud as a provider, in process.
 
 use async_trait::async_trait;
-use fleetwright_api::time::rfc3339_seconds;
 use fleetwright_providers::{
-    Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
-    CreateInstance, Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
+    Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
+    Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -15,6 +14,8 @@ use crate::{
     faults::FaultEffect,
     instance::SimInstance,
     journal::Entry,
+    quota,
+    workloads::Workload,
 };
 
 /// Milliseconds of patience that a throttled call is asked for.
@@ -27,7 +28,12 @@ struct Call {
 }
 
 impl Cloud {
-    fn begin(&self, verb: &str, account: &str, machine: &str, key: &str) -> Call {
+    /// A call arrives, after the time that it takes.
+    async fn begin(&self, verb: &str, account: &Account, machine: &str, key: &str) -> Call {
+        let delay = self.delay(verb, account);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         let fault = self.fault(verb, account, machine);
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let word = |f: FaultEffect| {
@@ -40,7 +46,7 @@ impl Cloud {
             seq: 0,
             wall_time: self.now().to_string(),
             verb: verb.to_owned(),
-            account: account.to_owned(),
+            account: account.name.clone(),
             instance: None,
             instance_key: some(key),
             machine: some(machine),
@@ -63,14 +69,15 @@ impl Cloud {
             .err()
             .map_or("ok", ProviderError::word)
             .clone_into(&mut call.entry.outcome);
-        self.write_down(call.entry)?;
-        let value = result?;
-        match call.fault {
-            Some(FaultEffect::AnswerLost) => Err(ProviderError::Ambiguous {
+        let written = self.write_down(call.entry);
+        if call.fault == Some(FaultEffect::AnswerLost) {
+            return Err(ProviderError::Ambiguous {
                 message: "the connection was cut before the answer".into(),
-            }),
-            _ => Ok(value),
+            });
         }
+        // The call's own error says more than that the journal, on the same full disk, has no line of it.
+        let value = result?;
+        written.map(|()| value)
     }
 
     /// What a fault does before the call has any effect.
@@ -96,20 +103,8 @@ impl Cloud {
     ) -> Result<SimInstance, ProviderError> {
         let terminal = |message: String| Err(ProviderError::Terminal { message });
         known(account)?;
-        let kind = order.config["kind"].as_str().unwrap_or_default();
-        if kind != config::MACHINE_CONFIG {
-            return terminal(format!(
-                "kind: a machine is made from {}, not {kind:?}",
-                config::MACHINE_CONFIG
-            ));
-        }
-        if order.owner.instance_key.is_empty() || order.owner.machine.is_empty() {
-            return terminal("the order names no machine and instance key".into());
-        }
-        let errors = config::validate(&order.config);
-        if let Some(error) = errors.first() {
-            return terminal(format!("{}: {}", error.field, error.message));
-        }
+        config::check_order(order)?;
+        let workloads = config::workloads(order.cluster_config.as_ref())?;
         let (instance, new) = {
             let mut state = self.0.state.lock();
             // The key is the client token: the same key is the same instance.
@@ -139,7 +134,26 @@ impl Cloud {
         if new {
             self.schedule(instance.due, Due::Instance(instance.id.clone()));
         }
+        self.declare(&instance.order, order.cluster_config.as_ref(), workloads)
+            .await?;
         Ok(instance)
+    }
+
+    /// Whoever runs the control plane brings what the cluster itself is to be.
+    async fn declare(
+        &self,
+        order: &CreateInstance,
+        cluster_config: Option<&Value>,
+        workloads: Vec<Workload>,
+    ) -> Result<(), ProviderError> {
+        let key = &order.owner.cluster_key;
+        if order.control_plane {
+            let clusters = &self.0.clusters;
+            if clusters.declare(key, cluster_config, workloads).await? {
+                self.look_at_pods(key, SignedDuration::ZERO);
+            }
+        }
+        Ok(())
     }
 
     /// A new instance, in the state only.
@@ -149,21 +163,12 @@ impl Cloud {
         account: &Account,
         order: &CreateInstance,
     ) -> Result<SimInstance, ProviderError> {
-        let used = state.used.get(&account.name).copied().unwrap_or_default();
-        if let Some(limit) = self
-            .0
-            .options
-            .quotas
-            .get(&account.name)
-            .filter(|limit| used >= **limit)
-        {
-            return Err(ProviderError::Quota {
-                message: format!(
-                    "account {} may have {limit} instances and has {used}",
-                    account.name
-                ),
-            });
-        }
+        let ours = state
+            .instances
+            .values()
+            .filter(|i| i.account == account.name);
+        let used = ours.map(|i| config::type_of(&i.order.config));
+        quota::check(account, used, config::type_of(&order.config))?;
         let now = self.now();
         let boot = SignedDuration::from_secs_f64(SimInstance::boot_seconds(order));
         let number = state.next;
@@ -185,7 +190,7 @@ impl Cloud {
     async fn unmake(&self, account: &Account, id: &str, key: &str) -> Result<(), ProviderError> {
         known(account)?;
         let due = self.deleted_at();
-        {
+        let before = {
             let mut state = self.0.state.lock();
             let Some(instance) = state
                 .instances
@@ -202,10 +207,19 @@ impl Cloud {
             if instance.state == InstanceState::Deleting {
                 return Ok(());
             }
+            let before = (instance.state, instance.due);
             instance.state = InstanceState::Deleting;
             instance.due = due;
+            before
+        };
+        if let Err(error) = self.persist(id).await {
+            // Not on its way after all: the next call must not take it for that.
+            if let Some(instance) = self.0.state.lock().instances.get_mut(id) {
+                (instance.state, instance.due) = before;
+                self.schedule(before.1, Due::Instance(id.to_owned()));
+            }
+            return Err(error);
         }
-        self.persist(id).await?;
         self.schedule(due, Due::Instance(id.to_owned()));
         Ok(())
     }
@@ -233,32 +247,54 @@ impl Cloud {
         change: &UpdateInstance,
     ) -> Result<Instance, ProviderError> {
         known(account)?;
+        let workloads = config::workloads(change.cluster_config.as_ref())?;
+        let missing = || ProviderError::NotFound {
+            message: format!("account {} has no instance {id}", account.name),
+        };
+        let order = {
+            let state = self.0.state.lock();
+            let found = state
+                .instances
+                .get(id)
+                .filter(|i| i.account == account.name);
+            found.map(|i| i.order.clone()).ok_or_else(missing)?
+        };
+        // Before the instance shows the new digest: after that nobody asks again.
+        self.declare(&order, change.cluster_config.as_ref(), workloads)
+            .await?;
         let shown = {
             let mut state = self.0.state.lock();
             let instance = state
                 .instances
                 .get_mut(id)
                 .filter(|i| i.account == account.name)
-                .ok_or_else(|| ProviderError::NotFound {
-                    message: format!("account {} has no instance {id}", account.name),
-                })?;
+                .ok_or_else(missing)?;
             if let Some(config) = instance.order.config.as_object_mut() {
                 match change.config.get("tags") {
                     Some(tags) => config.insert("tags".into(), tags.clone()),
                     None => config.remove("tags"),
                 };
             }
+            instance
+                .order
+                .config_digest
+                .clone_from(&change.config_digest);
             instance.show()
         };
-        self.persist(id).await?;
-        Ok(shown)
+        match self.persist(id).await {
+            Ok(()) => Ok(shown),
+            Err(error) => {
+                self.schedule(self.now(), Due::Stored(id.to_owned()));
+                Err(error)
+            }
+        }
     }
 }
 
 /// Refuses accounts that the simulated cloud does not have: of other providers, or without a region.
 fn known(account: &Account) -> Result<(), ProviderError> {
     let terminal = |message: String| Err(ProviderError::Terminal { message });
-    if account.provider != "sim" {
+    if account.provider != config::PROVIDER {
         return terminal(format!(
             "account {} is one of provider {:?}, not of the simulated cloud",
             account.name, account.provider
@@ -277,15 +313,11 @@ fn known(account: &Account) -> Result<(), ProviderError> {
 #[async_trait]
 impl Provider for Cloud {
     fn name(&self) -> &str {
-        "sim"
+        config::PROVIDER
     }
 
     fn schemas(&self) -> Vec<ConfigSchema> {
         config::schemas()
-    }
-
-    fn validate(&self, config: &Value) -> Vec<ConfigError> {
-        config::validate(config)
     }
 
     async fn create(
@@ -293,12 +325,10 @@ impl Provider for Cloud {
         account: &Account,
         order: &CreateInstance,
     ) -> Result<Instance, ProviderError> {
-        let call = self.begin(
-            "create",
-            &account.name,
-            &order.owner.machine,
-            &order.owner.instance_key,
-        );
+        let owner = &order.owner;
+        let call = self
+            .begin("create", account, &owner.machine, &owner.instance_key)
+            .await;
         if let Err(refusal) = Self::refuse(&call) {
             return self.end(call, None, Err(refusal));
         }
@@ -308,7 +338,7 @@ impl Provider for Cloud {
     }
 
     async fn get(&self, account: &Account, id: &str) -> Result<Option<Instance>, ProviderError> {
-        let call = self.begin("get", &account.name, "", "");
+        let call = self.begin("get", account, "", "").await;
         let result = Self::refuse(&call).and_then(|()| known(account)).map(|()| {
             let state = self.0.state.lock();
             let instance = state.instances.get(id);
@@ -324,7 +354,7 @@ impl Provider for Cloud {
         account: &Account,
         scope: &ListScope,
     ) -> Result<Vec<Instance>, ProviderError> {
-        let call = self.begin("list", &account.name, "", "");
+        let call = self.begin("list", account, "", "").await;
         let wanted = |i: &&SimInstance| {
             i.account == account.name
                 && match scope {
@@ -347,7 +377,7 @@ impl Provider for Cloud {
         change: &UpdateInstance,
     ) -> Result<Instance, ProviderError> {
         let (machine, key) = self.names(id);
-        let call = self.begin("update", &account.name, &machine, &key);
+        let call = self.begin("update", account, &machine, &key).await;
         if let Err(refusal) = Self::refuse(&call) {
             return self.end(call, Some(id), Err(refusal));
         }
@@ -362,7 +392,7 @@ impl Provider for Cloud {
         instance_key: &str,
     ) -> Result<(), ProviderError> {
         let (machine, _) = self.names(id);
-        let call = self.begin("delete", &account.name, &machine, instance_key);
+        let call = self.begin("delete", account, &machine, instance_key).await;
         if let Err(refusal) = Self::refuse(&call) {
             return self.end(call, Some(id), Err(refusal));
         }
@@ -374,18 +404,13 @@ impl Provider for Cloud {
 #[async_trait]
 impl ClusterConnections for Cloud {
     async fn client(&self, cluster: &ClusterRef) -> Result<kube::Client, ConnectionError> {
-        self.0
-            .clusters
-            .client(&cluster.key)
-            .ok_or(ConnectionError::NotYet)
+        match self.0.clusters.get(&cluster.key) {
+            Some(_) => Ok(self.cluster_client(&cluster.key)),
+            None => Err(ConnectionError::NotYet),
+        }
     }
 
     async fn kubeconfig(&self, _: &ClusterRef) -> Result<Option<String>, ConnectionError> {
         Ok(None) // in process there is no address to give
     }
-}
-
-/// The time of a call as nodes and pods carry it.
-pub(crate) fn stamp(now: Timestamp) -> String {
-    rfc3339_seconds(now)
 }

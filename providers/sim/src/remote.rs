@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fleetwright_providers::{
-    Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
-    CreateInstance, Instance, ListScope, Provider, ProviderError, UpdateInstance,
+    Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
+    Instance, ListScope, Provider, ProviderError, UpdateInstance,
 };
 use http::{Method, Request, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited};
@@ -204,15 +204,11 @@ fn failed(error: &HttpError) -> ProviderError {
 #[async_trait]
 impl Provider for RemoteCloud {
     fn name(&self) -> &str {
-        "sim"
+        config::PROVIDER
     }
 
     fn schemas(&self) -> Vec<ConfigSchema> {
         config::schemas()
-    }
-
-    fn validate(&self, config: &Value) -> Vec<ConfigError> {
-        config::validate(config)
     }
 
     async fn create(

@@ -9,38 +9,43 @@
 //!   closed.
 //! - `POST /faults` asks for one fault or a list of them, after those already there; `GET /faults` shows all, with
 //!   how often each has fired; `DELETE /faults` forgets them.
-//! - `/clusters/{key}/…`: the API of a simulated cluster; `/clusters/{key}` tells whether it serves.
+//! - `PUT /latencies` says how long calls take, instead of what was said before; `GET /latencies` shows it,
+//!   `DELETE /latencies` forgets it.
+//! - `/clusters/{key}/…`: the API of a simulated cluster; `/clusters/{key}` tells whether it serves, `/clusters` which
+//!   there are.
 
 use std::{convert::Infallible, io, net::IpAddr, net::SocketAddr};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::BytesRejection},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
 use bytes::Bytes;
-use fleetwright_apiserver::User;
+use fleetwright_apiserver::connections;
 use fleetwright_providers::{Provider, ProviderError};
 use http::{HeaderMap, StatusCode, Uri, header, uri::PathAndQuery};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
     cloud::Cloud,
     faults::Fault,
-    wire::{Answer, Create, Delete, FaultList, Get, List, Update},
+    latency::Latency,
+    wire::{Answer, Create, Delete, FaultList, Get, LatencyList, List, Update},
 };
 
 /// Largest body of a call, in bytes; those to a cluster's API have that API's own limit.
 const MOST_BYTES: usize = 1 << 20;
-/// Most faults in one request.
-const MOST_FAULTS: usize = 1000;
+/// Most faults or latencies in one request.
+const MOST_LISTED: usize = 1000;
+
+type Read = Result<Bytes, BytesRejection>;
 
 /// Why the cloud does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -76,40 +81,13 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     allowed(listener.local_addr().map_err(ServeError::Listener)?)?;
     let router = router(cloud);
-    let mut connections = JoinSet::new();
-    loop {
-        let stream = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, or a client gone already: neither ends the service.
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-        };
-        stream.set_nodelay(true).ok();
+    connections::accept(listener, stop, |stream| {
         let router = router.clone();
-        connections.spawn(async move {
-            let service =
-                hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                    answer_one(router.clone(), request.map(Body::new))
-                });
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            if let Err(error) = builder
-                .http1_only()
-                .serve_connection(TokioIo::new(stream), service)
-                .await
-            {
-                tracing::debug!(%error, "a connection broke off");
-            }
-        });
-    }
-    connections.shutdown().await;
+        connections::answer(stream, move |request| {
+            answer_one(router.clone(), request.map(Body::new))
+        })
+    })
+    .await;
     Ok(())
 }
 
@@ -163,10 +141,20 @@ fn router(cloud: Cloud) -> Router {
             "/faults",
             get(shown_faults).post(ask_faults).delete(forget_faults),
         )
+        .route(
+            "/latencies",
+            get(shown_latencies)
+                .put(set_latencies)
+                .delete(forget_latencies),
+        )
+        .route("/clusters", get(clusters))
         .route("/clusters/{key}", get(serves))
         .route("/clusters/{key}/{*rest}", any(cluster))
         .fallback(|uri: Uri| async move {
-            let message = format!("the simulated cloud has no {}", uri.path());
+            let message = format!(
+                "the simulated cloud has no {}: it has /instances/VERB, /faults, /latencies, /clusters, /clusters/KEY and /healthz",
+                uri.path()
+            );
             fail(StatusCode::NOT_FOUND, &message)
         })
         .method_not_allowed_fallback(|| async {
@@ -218,7 +206,12 @@ fn answer<T: Serialize>(result: Result<T, ProviderError>) -> Response {
 }
 
 /// The body, or the refusal of one that is not of that form.
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Box<Response>> {
+fn read<T: DeserializeOwned>(body: &Read) -> Result<T, Box<Response>> {
+    let body = body.as_ref().map_err(|e| {
+        let message =
+            format!("the body cannot be read: {e}: a call has at most {MOST_BYTES} bytes");
+        Box::new(fail(e.status(), &message))
+    })?;
     serde_json::from_slice(body).map_err(|e| {
         let message = format!("the body cannot be read: {e}");
         Box::new(fail(StatusCode::BAD_REQUEST, &message))
@@ -229,13 +222,13 @@ async fn health() -> &'static str {
     "ok"
 }
 
-async fn call(State(cloud): State<Cloud>, Path(verb): Path<String>, body: Bytes) -> Response {
+async fn call(State(cloud): State<Cloud>, Path(verb): Path<String>, body: Read) -> Response {
     perform(&cloud, &verb, &body)
         .await
         .unwrap_or_else(|refusal| *refusal)
 }
 
-async fn perform(cloud: &Cloud, verb: &str, body: &Bytes) -> Result<Response, Box<Response>> {
+async fn perform(cloud: &Cloud, verb: &str, body: &Read) -> Result<Response, Box<Response>> {
     Ok(match verb {
         "create" => {
             let Create { account, order } = read(body)?;
@@ -281,38 +274,74 @@ async fn forget_faults(State(cloud): State<Cloud>) -> Json<FaultList> {
 }
 
 /// One fault, a list, or what `GET /faults` shows.
-async fn ask_faults(State(cloud): State<Cloud>, body: Bytes) -> Response {
-    let asked = match read::<Value>(&body) {
-        Ok(Value::Array(list)) => list,
-        Ok(Value::Object(mut map)) if map.len() == 1 && map.contains_key("faults") => {
-            match map.remove("faults") {
-                Some(Value::Array(list)) => list,
-                _ => return fail(StatusCode::BAD_REQUEST, "faults: must be a list"),
-            }
-        }
-        Ok(one) => vec![one],
-        Err(refusal) => return *refusal,
-    };
-    if asked.len() > MOST_FAULTS {
-        let message = format!("a request asks for at most {MOST_FAULTS} faults");
-        return fail(StatusCode::BAD_REQUEST, &message);
-    }
-    let read: Result<Vec<Fault>, String> = asked
-        .into_iter()
-        .enumerate()
-        .map(|(n, fault)| serde_json::from_value(fault).map_err(|e| format!("fault {n}: {e}")))
-        .collect();
-    match read {
+async fn ask_faults(State(cloud): State<Cloud>, body: Read) -> Response {
+    match listed::<Fault>(&body, "faults", "fault", Fault::check) {
         Ok(list) => {
             let faults = list.into_iter().map(|f| cloud.add_fault(f)).collect();
             (StatusCode::CREATED, Json(FaultList { faults })).into_response()
         }
-        Err(message) => fail(StatusCode::BAD_REQUEST, &message),
+        Err(refusal) => *refusal,
     }
 }
 
+async fn shown_latencies(State(cloud): State<Cloud>) -> Json<LatencyList> {
+    Json(LatencyList {
+        latencies: cloud.latencies(),
+    })
+}
+
+async fn forget_latencies(State(cloud): State<Cloud>) -> Json<LatencyList> {
+    cloud.set_latencies(Vec::new());
+    shown_latencies(State(cloud)).await
+}
+
+/// One latency, a list, or what `GET /latencies` shows.
+async fn set_latencies(State(cloud): State<Cloud>, body: Read) -> Response {
+    match listed::<Latency>(&body, "latencies", "latency", Latency::check) {
+        Ok(list) => {
+            cloud.set_latencies(list);
+            shown_latencies(State(cloud)).await.into_response()
+        }
+        Err(refusal) => *refusal,
+    }
+}
+
+/// One thing, a list of them, or an object with the list alone: all of them or, where one is wrong, none.
+fn listed<T: DeserializeOwned>(
+    body: &Read,
+    list: &str,
+    one: &str,
+    check: fn(&T) -> Result<(), String>,
+) -> Result<Vec<T>, Box<Response>> {
+    let bad = |message: String| Box::new(fail(StatusCode::BAD_REQUEST, &message));
+    let asked = match read::<Value>(body)? {
+        Value::Array(all) => all,
+        Value::Object(mut map) if map.len() == 1 && map.contains_key(list) => {
+            match map.remove(list) {
+                Some(Value::Array(all)) => all,
+                _ => return Err(bad(format!("{list}: must be a list"))),
+            }
+        }
+        single => vec![single],
+    };
+    if asked.len() > MOST_LISTED {
+        return Err(bad(format!("{list}: at most {MOST_LISTED} in a request")));
+    }
+    let read = asked.into_iter().enumerate().map(|(n, value)| {
+        let wrong = |e: String| bad(format!("{one} {n}: {e}"));
+        let value = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
+        check(&value).map_err(wrong)?;
+        Ok(value)
+    });
+    read.collect()
+}
+
+async fn clusters(State(cloud): State<Cloud>) -> Response {
+    answer(Ok(cloud.clusters()))
+}
+
 async fn serves(State(cloud): State<Cloud>, Path(key): Path<String>) -> Response {
-    let serves = cloud.0.clusters.server(&key).is_some();
+    let serves = cloud.0.clusters.get(&key).is_some();
     answer(Ok(json!({"serves": serves})))
 }
 
@@ -321,25 +350,14 @@ async fn cluster(State(cloud): State<Cloud>, mut request: Request) -> Response {
     let path = request.uri().path();
     let inner = path.strip_prefix("/clusters/").unwrap_or_default();
     let (key, rest) = inner.split_once('/').unwrap_or((inner, ""));
-    let Some(server) = cloud.0.clusters.server(key) else {
-        return not_serving(key);
-    };
+    let key = key.to_owned();
     let query = request.uri().query();
     let inner = query.map_or_else(|| format!("/{rest}"), |q| format!("/{rest}?{q}"));
     let Ok(inner) = PathAndQuery::try_from(inner) else {
         return fail(StatusCode::BAD_REQUEST, "the path cannot be read");
     };
     *request.uri_mut() = inner.into();
-    server.handle(User::admin(), request).await
-}
-
-fn not_serving(key: &str) -> Response {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("no control plane of the cluster {key} serves yet"),
-        "reason": "ServiceUnavailable", "code": 503,
-    });
-    (StatusCode::SERVICE_UNAVAILABLE, Json(status)).into_response()
+    cloud.ask_cluster(&key, request).await
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use fleetwright_providers::{Account, CreateInstance, ListScope, ProviderError, UpdateInstance};
 use serde::{Deserialize, Serialize};
 
-use crate::faults::Fault;
+use crate::{faults::Fault, latency::Latency};
 
 /// An answer: never bare, so that nothing else that answers is taken for a simulated cloud.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,6 +79,14 @@ pub(crate) struct Delete {
 
 /// `GET /faults`, and the answer to `POST /faults`.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct FaultList {
     pub(crate) faults: Vec<Fault>,
+}
+
+/// `PUT /latencies`, and what `GET /latencies` shows.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LatencyList {
+    pub(crate) latencies: Vec<Latency>,
 }

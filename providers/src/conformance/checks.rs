@@ -277,6 +277,8 @@ pub(super) async fn update(h: &dyn Harness) -> Result<(), String> {
     let before = h.in_place(&made.id).await;
     let change = UpdateInstance {
         config: h.changed_for_replacement(&h.changed_in_place(&order.config)),
+        config_digest: order.config_digest.clone(),
+        ..UpdateInstance::default()
     };
     match h.provider().update(&account, &made.id, &change).await {
         // A provider may refuse a change that needs a new instance, and then changes nothing.
@@ -291,6 +293,8 @@ pub(super) async fn update(h: &dyn Harness) -> Result<(), String> {
     }
     let change = UpdateInstance {
         config: h.changed_in_place(&order.config),
+        config_digest: "digest-of-the-change".into(),
+        ..UpdateInstance::default()
     };
     let changed = fine(
         "update",
@@ -308,6 +312,20 @@ pub(super) async fn update(h: &dyn Harness) -> Result<(), String> {
     must(same(&changed) == same(&made), || {
         format!("was {made:?}, is {changed:?}")
     })?;
+    // Whoever compares the digest with what is wanted must not ask for the same change for ever.
+    let listed = with_key(h, &order.owner.instance_key).await?;
+    let shown: Vec<_> = listed.iter().map(|i| i.config_digest.as_str()).collect();
+    must(
+        made.config_digest == order.config_digest
+            && changed.config_digest == change.config_digest
+            && shown == [change.config_digest.as_str()],
+        || {
+            format!(
+                "the digest was {:?}, then {:?}, listed {shown:?}",
+                made.config_digest, changed.config_digest
+            )
+        },
+    )?;
     if before.is_some() {
         let after = h.in_place(&made.id).await;
         must(after != before, || {

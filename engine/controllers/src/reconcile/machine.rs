@@ -16,7 +16,7 @@ use fleetwright_core::{
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
 };
 use fleetwright_providers::{
-    Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError,
+    Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -251,6 +251,7 @@ pub(crate) fn to_account(account: &ProviderAccount) -> Account {
         provider: account.spec.provider.clone(),
         region: account.spec.region.clone().unwrap_or_default(),
         endpoint: account.spec.endpoint.clone(),
+        quotas: account.spec.quotas.clone(),
     }
 }
 
@@ -278,10 +279,12 @@ async fn act(
             .patch(machine, json!({"spec": {"providerID": id}}), BY)
             .await
             .map(|_| ()),
-        MachineStep::Running { .. } => match &view.node {
-            SeenNode::There(node) => sync_node(shared, machine, node).await,
-            _ => Ok(()),
-        },
+        MachineStep::Running { .. } => {
+            if let SeenNode::There(node) = &view.node {
+                sync_node(shared, machine, node).await?;
+            }
+            update_instance(shared, machine, view).await
+        }
         MachineStep::Delete(DeletionStep::DeleteInstance) => {
             let Seen::There(instance) = &view.seen else {
                 return Ok(());
@@ -324,6 +327,7 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
     let cluster = &machine.spec.cluster_name;
     let label = |key: &str| machine.labels().get(key).cloned().unwrap_or_default();
     let key = machine.spec.instance_key.clone().unwrap_or_default();
+    let given = given(machine, view.cluster.as_deref());
     let order = CreateInstance {
         owner: Ownership {
             installation: shared.context.installation.clone(),
@@ -336,12 +340,9 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
         },
         control_plane: is_control_plane(machine),
         version: machine.spec.content.version.clone().unwrap_or_default(),
-        config: machine.spec.content.provider_config.to_value(),
-        cluster_config: view
-            .cluster
-            .as_ref()
-            .and_then(|c| c.spec.provider_config.as_ref())
-            .map(fleetwright_api::ProviderConfig::to_value),
+        config: given.config,
+        cluster_config: given.cluster_config,
+        config_digest: given.config_digest,
         failure_domain: machine.spec.content.failure_domain.clone(),
         labels: node_sync::labels(machine),
         taints: machine.spec.content.taints.clone(),
@@ -354,6 +355,38 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
         .wrote(&view.account, &key, Some(instance.clone()));
     view.seen = Seen::There(Box::new(instance));
     view.facts.instance = Instance::Pending;
+    Ok(())
+}
+
+/// The settings that a machine's instance should have: its own, and for the control plane the cluster's.
+fn given(machine: &Machine, cluster: Option<&Cluster>) -> UpdateInstance {
+    let config = machine.spec.content.provider_config.to_value();
+    let cluster_config = cluster
+        .filter(|_| is_control_plane(machine))
+        .and_then(|c| c.spec.provider_config.as_ref())
+        .map(fleetwright_api::ProviderConfig::to_value);
+    let text = json!([config, cluster_config]).to_string();
+    UpdateInstance {
+        config,
+        cluster_config,
+        config_digest: names::short_hash(["config", &text], 16),
+    }
+}
+
+/// Tells the provider of settings that changed in place since the instance was last told.
+async fn update_instance(shared: &Shared, machine: &Machine, view: &View) -> Result<(), Error> {
+    let (Seen::There(instance), Some(cluster)) = (&view.seen, &view.cluster) else {
+        return Ok(());
+    };
+    let change = given(machine, Some(cluster));
+    if instance.config_digest == change.config_digest {
+        return Ok(());
+    }
+    let (provider, account) = provider(shared, machine, &view.account)?;
+    let result = provider.update(&account, &instance.id, &change).await;
+    shared.context.metrics.called("update", word(&result));
+    let key = machine.spec.instance_key.as_deref().unwrap_or_default();
+    shared.inventory.wrote(&view.account, key, Some(result?));
     Ok(())
 }
 

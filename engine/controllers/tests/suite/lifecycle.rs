@@ -60,7 +60,6 @@ impl Kit {
             dir: dir.path().to_owned(),
             clock: clock.clone(),
             random: random.clone(),
-            quotas: BTreeMap::new(),
         })
         .unwrap();
         let context = Context {

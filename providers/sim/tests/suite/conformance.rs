@@ -53,10 +53,11 @@ impl Harness for Sim {
     async fn full_account(&self) -> Option<Account> {
         let full = Account {
             name: "full".into(),
+            quotas: [("instances".to_owned(), 1)].into(),
             ..account()
         };
         let order = self.order("conformance-full");
-        self.kit.cloud.create(&full, &order).await.unwrap();
+        self.provider().create(&full, &order).await.unwrap();
         Some(full)
     }
 

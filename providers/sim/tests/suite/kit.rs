@@ -1,6 +1,6 @@
 //! A cloud on a folder of its own, with what runs it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use fleetwright_api::{random::SeededRandom, time::SystemClock};
 use fleetwright_provider_sim::{
@@ -9,6 +9,7 @@ use fleetwright_provider_sim::{
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, CreateInstance, Instance, Ownership, Provider,
 };
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -30,12 +31,11 @@ impl Kit {
         Self::on(tempfile::tempdir().unwrap()).await
     }
 
-    async fn on(dir: tempfile::TempDir) -> Self {
+    pub(crate) async fn on(dir: tempfile::TempDir) -> Self {
         let cloud = Cloud::open(CloudOptions {
             dir: dir.path().to_owned(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SeededRandom::new(1)),
-            quotas: BTreeMap::from([("full".to_owned(), 1)]),
         })
         .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -56,7 +56,12 @@ impl Kit {
     }
 
     /// Ends the cloud and opens it again on the same folder.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
+        Self::on(self.stop().await).await
+    }
+
+    /// Ends the cloud; gives its folder.
+    pub(crate) async fn stop(mut self) -> tempfile::TempDir {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
@@ -65,7 +70,7 @@ impl Kit {
             dir, cloud, remote, ..
         } = self;
         drop((cloud, remote));
-        Self::on(dir).await
+        dir
     }
 
     pub(crate) async fn create(&self, order: &CreateInstance) -> Instance {
@@ -87,6 +92,7 @@ impl Kit {
             effect,
             verb: Some(verb.into()),
             account: None,
+            region: None,
             machine: Some(machine.into()),
             count: 1,
             fired: 0,
@@ -113,6 +119,21 @@ pub(crate) fn cluster_ref(key: &str) -> ClusterRef {
     }
 }
 
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let status = pod.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+pub(crate) fn cluster_config(workloads: Value) -> Value {
+    json!({
+        "apiVersion": config::API_VERSION, "kind": config::CLUSTER_CONFIG, "account": "sim-eu", "workloads": workloads,
+    })
+}
+
 /// Looks until there is something to see.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let wait = async {
@@ -133,7 +154,7 @@ pub(crate) fn account() -> Account {
         name: "sim-eu".into(),
         provider: "sim".into(),
         region: "eu".into(),
-        endpoint: None,
+        ..Account::default()
     }
 }
 

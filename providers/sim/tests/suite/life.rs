@@ -15,24 +15,15 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, account, cluster_ref, journal_text, order, until};
+use crate::kit::{Kit, account, cluster_config, cluster_ref, is_ready, journal_text, order, until};
 
 fn with_workload(
     mut cp: fleetwright_providers::CreateInstance,
 ) -> fleetwright_providers::CreateInstance {
-    cp.cluster_config = Some(json!({
-        "workloads": [{"name": "shop", "namespace": "shop", "replicas": 3, "minAvailable": 2, "terminationSeconds": 0}],
-    }));
+    cp.cluster_config = Some(cluster_config(json!([
+        {"name": "shop", "namespace": "shop", "replicas": 3, "minAvailable": 2, "terminationSeconds": 0},
+    ])));
     cp
-}
-
-fn ready(pod: &Pod) -> bool {
-    let status = pod.status.clone().unwrap_or_default();
-    let conditions = status.conditions.unwrap_or_default();
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions
-            .iter()
-            .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 #[tokio::test]
@@ -122,7 +113,7 @@ async fn evictions_respect_budgets() {
     let pods = Api::<Pod>::namespaced(client.clone(), "shop");
     let ready_pods = async || {
         let list = pods.list(&ListParams::default()).await.unwrap().items;
-        let ready: Vec<Pod> = list.into_iter().filter(ready).collect();
+        let ready: Vec<Pod> = list.into_iter().filter(is_ready).collect();
         (ready.len() == 3).then_some(ready)
     };
     let three = until("three ready pods", ready_pods).await;
@@ -163,7 +154,7 @@ async fn all_of_it_survives_a_restart() {
         let pods = Api::<Pod>::namespaced(client.clone(), "shop");
         let list = pods.list(&ListParams::default()).await.unwrap().items;
         list.iter()
-            .filter(|p| ready(p))
+            .filter(|p| is_ready(p))
             .map(ResourceExt::name_any)
             .collect()
     };

@@ -71,6 +71,23 @@ async fn faults_cut_the_connection_without_an_answer() {
             |i: &&fleetwright_providers::Instance| i.owner.as_ref().unwrap().machine == machine;
         assert_eq!(list.iter().filter(ours).count(), there, "{effect}");
     }
+    for (machine, effect, expected) in [("slow", "throttled", 429), ("none", "noCapacity", 503)] {
+        let fault = json!({"effect": effect, "machine": machine, "region": "eu"}).to_string();
+        assert_eq!(send(&kit, "POST", "/faults", &fault).await.0, 201);
+        let (code, answer) = send(&kit, "POST", "/instances/create", &body(machine)).await;
+        assert_eq!(
+            (code, &answer["error"]["reason"]),
+            (expected, &json!(effect))
+        );
+        let (code, answer) = send(&kit, "POST", "/instances/create", &body(machine)).await;
+        assert_eq!(code, 200, "{effect}, asked again: {answer}");
+    }
+    let (_, shown) = send(&kit, "GET", "/faults", "").await;
+    let shown = shown["faults"].as_array().unwrap();
+    assert!(
+        shown.len() == 4 && shown.iter().all(|f| f["fired"] == 1 && f["count"] == 0),
+        "{shown:?}"
+    );
     let (code, left) = send(&kit, "DELETE", "/faults", "").await;
     assert_eq!((code, left), (200, json!({"faults": []})));
 }
@@ -103,7 +120,7 @@ async fn mistakes_are_named() {
             "/instances/create",
             huge.to_string(),
             422,
-            "instanceType: there is no type sim.huge",
+            "instanceType: Unsupported value: \"sim.huge\": supported values: \"sim.small\"",
         ),
         (
             "POST",
@@ -119,13 +136,47 @@ async fn mistakes_are_named() {
             405,
             "does not take this method",
         ),
-        ("GET", "/elsewhere", String::new(), 404, "has no /elsewhere"),
+        (
+            "GET",
+            "/elsewhere",
+            String::new(),
+            404,
+            "has no /elsewhere: it has /instances/VERB",
+        ),
         (
             "POST",
             "/faults",
             json!({"effect": "odd"}).to_string(),
             400,
-            "unknown variant `odd`",
+            "fault 0: unknown variant `odd`, expected one of `requestLost`, `answerLost`, `throttled`, `noCapacity`",
+        ),
+        (
+            "POST",
+            "/faults",
+            json!({"effect": "throttled", "verb": "craete"}).to_string(),
+            400,
+            "fault 0: verb: there is no call \"craete\": the calls are create, get, list, update, delete",
+        ),
+        (
+            "PUT",
+            "/latencies",
+            json!([{"millis": 1}, {"milis": 1}]).to_string(),
+            400,
+            "latency 1: unknown field `milis`, expected one of `millis`",
+        ),
+        (
+            "PUT",
+            "/latencies",
+            json!({"millis": 1, "verb": "make"}).to_string(),
+            400,
+            "latency 0: verb: there is no call \"make\"",
+        ),
+        (
+            "POST",
+            "/latencies",
+            "[]".to_owned(),
+            405,
+            "does not take this method",
         ),
         (
             "POST",
@@ -141,7 +192,13 @@ async fn mistakes_are_named() {
             400,
             "faults: must be a list",
         ),
-        ("POST", "/instances/create", long, 413, ""),
+        (
+            "POST",
+            "/instances/create",
+            long,
+            413,
+            "a call has at most 1048576 bytes",
+        ),
     ];
     for (method, path, body, expected, text) in cases {
         let (code, answer) = send(&kit, method, path, &body).await;
@@ -150,7 +207,7 @@ async fn mistakes_are_named() {
         assert!(message.contains(text), "{method} {path}: {message}");
     }
     assert!(
-        kit.cloud.faults().is_empty(),
+        kit.cloud.faults().is_empty() && kit.cloud.latencies().is_empty(),
         "of a list with a mistake nothing is taken"
     );
     let (code, answer) = send(&kit, "GET", "/clusters/none/api", "").await;
@@ -195,4 +252,93 @@ async fn throttling_keeps_its_time() {
         .await
         .unwrap_err();
     assert_eq!(error, ProviderError::Throttled { after_ms: 500 });
+}
+
+#[tokio::test]
+async fn calls_take_the_time_that_is_set() {
+    let kit = Kit::start().await;
+    let (code, none) = send(&kit, "GET", "/latencies", "").await;
+    assert_eq!((code, none), (200, json!({"latencies": []})));
+    let slow = json!([{"millis": 120, "region": "eu"}, {"millis": 60, "verb": "list"}, {"millis": 60000, "verb": "get"}]);
+    let (code, set) = send(&kit, "PUT", "/latencies", &slow.to_string()).await;
+    assert_eq!((code, set["latencies"].as_array().unwrap().len()), (200, 3));
+    assert_eq!(
+        send(&kit, "PUT", "/latencies", &set.to_string()).await,
+        (200, set),
+        "what is shown can be set"
+    );
+    let begin = std::time::Instant::now();
+    kit.remote
+        .list(&account(), &ListScope::Account)
+        .await
+        .unwrap();
+    assert!(begin.elapsed() >= std::time::Duration::from_millis(180));
+    let (code, none) = send(&kit, "DELETE", "/latencies", "").await;
+    assert_eq!((code, none), (200, json!({"latencies": []})));
+    // Were it not forgotten, this would take a minute.
+    let account = account();
+    let get = kit.remote.get(&account, "i-1");
+    let got = tokio::time::timeout(std::time::Duration::from_secs(30), get).await;
+    assert_eq!(got.unwrap(), Ok(None));
+}
+
+#[tokio::test]
+async fn quotas_hold_over_http_and_say_what_to_do() {
+    let kit = Kit::start().await;
+    let mut small = account();
+    small.quotas = [("instances".to_owned(), 10), ("cpus".to_owned(), 8)].into();
+    for n in 0..2 {
+        let order = order("c1", &format!("m-{n}"), true);
+        kit.remote.create(&small, &order).await.unwrap();
+    }
+    let third = order("c1", "m-2", true);
+    let error = kit.remote.create(&small, &third).await.unwrap_err();
+    let ProviderError::Quota { message } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        message,
+        "account sim-eu may use 8 cpus, uses 8, and sim.medium needs 4 more: raise spec.quotas.cpus of \
+         ProviderAccount sim-eu, or delete machines"
+    );
+    assert_eq!(
+        kit.cloud.create(&small, &third).await.unwrap_err(),
+        error,
+        "in process too"
+    );
+    let body = json!({"account": small, "order": third}).to_string();
+    assert_eq!(send(&kit, "POST", "/instances/create", &body).await.0, 403);
+    // What is there is shown again, and what is raised holds at once.
+    kit.remote
+        .create(&small, &order("c1", "m-1", true))
+        .await
+        .unwrap();
+    small.quotas.insert("cpus".into(), 12);
+    kit.remote.create(&small, &third).await.unwrap();
+    small.quotas = [("gpus".to_owned(), 1)].into();
+    let error = kit
+        .remote
+        .create(&small, &order("c1", "m-3", true))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, ProviderError::Terminal { message } if message.contains("no quota gpus")),
+        "{error:?}"
+    );
+    let outcomes: Vec<_> = kit.journal().into_iter().map(|e| e.outcome).collect();
+    let ok = || "ok".to_owned();
+    let over = || "QuotaExceeded".to_owned();
+    assert_eq!(
+        outcomes,
+        [
+            ok(),
+            ok(),
+            over(),
+            over(),
+            over(),
+            ok(),
+            ok(),
+            "Terminal".to_owned()
+        ]
+    );
 }
