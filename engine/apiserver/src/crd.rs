@@ -156,6 +156,7 @@ fn kind(spec: &Value, version: &Value) -> Kind {
         status: version["subresources"]["status"].is_object(),
         scale: Some(version["subresources"]["scale"].clone()).filter(Value::is_object),
         generation: true,
+        review: false,
         custom: true,
         selectable: version["selectableFields"]
             .as_array()

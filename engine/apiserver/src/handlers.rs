@@ -43,7 +43,7 @@ pub(crate) async fn dispatch(
     let target = match parts.uri.path().trim_end_matches('/') {
         "/healthz" | "/livez" | "/readyz" => return Ok(plain(200, "ok")),
         "/version" => {
-            let version = json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0+fleetwright", "platform": "linux/amd64",
+            let version = json!({"major": "1", "minor": "36", "gitVersion": crate::VERSION, "platform": "linux/amd64",
                 "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc"});
             return Ok(respond(200, &version));
         }

@@ -13,6 +13,7 @@ mod error;
 mod gc;
 mod handlers;
 mod object;
+mod openapi;
 mod registry;
 mod request;
 mod selector;
@@ -36,6 +37,9 @@ pub use auth::Auth;
 pub use error::{Error, Result};
 use registry::Registry;
 pub use serve::{Tls, write_kubeconfig};
+
+/// The version of Kubernetes whose behaviour is served.
+pub(crate) const VERSION: &str = "v1.36.0+fleetwright";
 
 /// What a server is made with.
 #[derive(Clone)]
