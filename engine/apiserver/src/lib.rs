@@ -3,9 +3,11 @@
 //! A request is routed (`request`), its kind looked up (`registry`), and handled (`handlers`). What follows from a
 //! deletion (`gc`) is done inside the server, without polling.
 
+mod access;
 mod auth;
 mod core_kinds;
 mod core_schemas;
+mod core_types;
 mod crd;
 mod decode;
 mod discovery;
@@ -14,6 +16,7 @@ mod gc;
 mod handlers;
 mod object;
 mod openapi;
+mod proto;
 mod registry;
 mod request;
 mod selector;

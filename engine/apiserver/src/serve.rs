@@ -12,7 +12,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, authorize};
+use crate::access::Action;
+use crate::auth::Auth;
 use crate::{ApiServer, Error, Result};
 
 /// How long a client may take for the TLS handshake.
@@ -173,8 +174,9 @@ impl ApiServer {
             Err(error) => return error.response(),
         };
         let (parts, body) = request.into_parts();
-        if let Err(error) = authorize(&user, &parts) {
-            return error.response();
+        let action = Action::of(&parts);
+        if !user.may(&action) {
+            return action.forbidden(&user).response();
         }
         self.handle(user, http::Request::from_parts(parts, body))
             .await
