@@ -19,6 +19,18 @@ const EVENT_FIELDS: &[&str] = &[
     "source",
     "type",
 ];
+const NEW_EVENT_FIELDS: &[&str] = &[
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reason",
+    "reportingController",
+    "type",
+];
 const POD_FIELDS: &[&str] = &[
     "spec.nodeName",
     "spec.restartPolicy",
@@ -76,6 +88,11 @@ impl Kind {
 
     fn within(mut self, categories: &[&str]) -> Self {
         self.categories = owned(categories);
+        self
+    }
+
+    fn stored_in(mut self, version: &str) -> Self {
+        self.storage = Some(version.to_owned());
         self
     }
 
@@ -152,6 +169,10 @@ pub(crate) fn all() -> Vec<Kind> {
         )
         .review(),
         namespaced("coordination.k8s.io", "Lease", "leases"),
+        namespaced("events.k8s.io", "Event", "events")
+            .short(&["ev"])
+            .select(NEW_EVENT_FIELDS)
+            .stored_in("v1"),
         namespaced("policy", "PodDisruptionBudget", "poddisruptionbudgets")
             .short(&["pdb"])
             .with_status()

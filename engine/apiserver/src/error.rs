@@ -114,6 +114,11 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", text)
     }
 
+    pub(crate) fn not_acceptable() -> Self {
+        let text = "only the following media types are accepted: application/json";
+        Self::new(406, "NotAcceptable", text)
+    }
+
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
             413,

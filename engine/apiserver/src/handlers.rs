@@ -8,6 +8,8 @@ mod read;
 mod update;
 mod watch;
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
@@ -19,16 +21,19 @@ use fleetwright_schema::{FieldError, validate};
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::registry::Kind;
 use crate::request::{Query, Target};
+use crate::table::Form;
 use crate::{ApiServer, User};
 
 /// What the handlers get.
 pub(crate) struct Call<'a> {
     pub(crate) server: &'a ApiServer,
-    pub(crate) kind: &'a Kind,
+    pub(crate) kind: &'a Arc<Kind>,
     pub(crate) target: &'a Target,
     pub(crate) query: &'a Query,
     pub(crate) content_type: &'a str,
     pub(crate) agent: &'a str,
+    /// The form in which objects are asked for.
+    pub(crate) form: Form,
     pub(crate) body: Bytes,
     /// What the answer warns of.
     pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
@@ -94,6 +99,7 @@ pub(crate) async fn dispatch(
         target: &target,
         query: &query,
         content_type,
+        form: Form::asked(&parts.headers, query.get("includeObject"))?,
         agent: parts
             .headers
             .get(http::header::USER_AGENT)
@@ -110,6 +116,7 @@ pub(crate) async fn dispatch(
         };
     }
     let answer = route(&call, parts).await?;
+    let answer = crate::table::convert(&call, answer).await?;
     Ok(warn(&call, answer))
 }
 
@@ -171,21 +178,12 @@ fn warn(call: &Call<'_>, mut answer: Response<Body>) -> Response<Body> {
 }
 
 async fn route(call: &Call<'_>, parts: &Parts) -> ApiResult<Response<Body>> {
-    let (server, kind, target, query) = (call.server, call.kind, call.target, call.query);
+    let (kind, target, query) = (call.kind, call.target, call.query);
     let named = !target.name.is_empty();
     match (target.subresource.as_str(), &parts.method) {
-        ("", &Method::GET) if named || !query.flag("watch") => {
-            let answer = if named {
-                read::get(call)?
-            } else {
-                read::list(call)?
-            };
-            let accept = parts.headers.get(http::header::ACCEPT);
-            let accept = accept.and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let now = server.0.options.clock.now();
-            crate::table::convert(kind, accept, query.get("includeObject"), now, answer).await
-        }
-        ("", &Method::GET) => watch::watch(call),
+        ("", &Method::GET) if query.flag("watch") => watch::watch(call),
+        ("", &Method::GET) if named => read::get(call),
+        ("", &Method::GET) => read::list(call),
         ("", &Method::POST) if !named => create::create(call).await,
         ("", &Method::DELETE) if named => delete::delete(call).await,
         ("", &Method::DELETE) => delete::collection(call).await,
@@ -368,19 +366,28 @@ impl Call<'_> {
     }
 
     pub(crate) fn key(&self, name: &str) -> String {
-        crate::object::key(
-            &self.kind.group,
-            &self.kind.plural,
-            &self.target.namespace,
-            name,
-        )
+        let (prefix, namespace) = (self.kind.prefix(), &self.target.namespace);
+        format!("{prefix}{namespace}/{name}")
     }
 
     /// The object that the target names, and its revision.
     pub(crate) fn live(&self) -> ApiResult<(Value, u64)> {
-        self.server
+        let (mut object, revision) = self
+            .server
             .read(&self.key(&self.target.name))
-            .ok_or_else(|| ApiError::not_found(self.kind, &self.target.name))
+            .ok_or_else(|| ApiError::not_found(self.kind, &self.target.name))?;
+        self.kind.show(&mut object);
+        Ok((object, revision))
+    }
+
+    /// An object of this call's version as it is to be kept.
+    pub(crate) fn encode(&self, object: &Value) -> fleetwright_store::Value {
+        if self.kind.storage.is_none() {
+            return crate::object::encode(object);
+        }
+        let mut kept = object.clone();
+        self.kind.keep(&mut kept);
+        crate::object::encode(&kept)
     }
 }
 

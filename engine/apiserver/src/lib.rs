@@ -5,7 +5,9 @@
 
 mod access;
 mod auth;
+mod convert;
 mod core_kinds;
+mod core_objects;
 mod core_schemas;
 mod core_types;
 mod crd;

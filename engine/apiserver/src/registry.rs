@@ -15,6 +15,8 @@ pub(crate) struct Kind {
     pub(crate) list_kind: String,
     pub(crate) plural: String,
     pub(crate) singular: String,
+    /// The version in which objects are kept, where it is another.
+    pub(crate) storage: Option<String>,
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) namespaced: bool,
@@ -53,7 +55,11 @@ impl Kind {
     }
 
     pub(crate) fn prefix(&self) -> String {
-        crate::object::prefix(&self.group, &self.plural)
+        let group = match &self.storage {
+            Some(kept) if !kept.contains('/') => "",
+            _ => &self.group,
+        };
+        crate::object::prefix(group, &self.plural)
     }
 }
 

@@ -179,13 +179,21 @@ impl Clusters {
             Err(kube::Error::Api(refusal)) if refusal.code == 409 => {}
             Err(error) => return Err(error.into()),
         }
-        nodes
+        let node = nodes
             .patch_status(
                 &name,
                 &PatchParams::default(),
                 &Patch::Merge(json!({"status": status})),
             )
             .await?;
+        // The cluster's node controller sees that the node is ready.
+        let mut taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        let before = taints.len();
+        taints.retain(|taint| taint.key != NOT_READY);
+        if taints.len() < before {
+            let patch = Patch::Merge(json!({"spec": {"taints": taints}}));
+            nodes.patch(&name, &PatchParams::default(), &patch).await?;
+        }
         if self.has_pods(key) {
             cloud.schedule(self.clock.now(), Due::Pods(key.clone()));
         }
@@ -361,6 +369,9 @@ async fn ensure_namespace_and_budget(client: &Client, workload: &Workload) -> Re
     }
     Ok(())
 }
+
+/// The taint that the API server gives new nodes.
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
 /// The Node that an instance registers, and its status.
 fn node_of(instance: &SimInstance, now: Timestamp) -> (Value, Value) {
