@@ -1,100 +1,80 @@
-//! Who may do what, and the reviews that tell.
+//! Who makes a request: bearer tokens and their users.
 
-use axum::body::Body;
-use http::Response;
-use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::error::{ApiError, respond};
-use crate::request::Target;
+use parking_lot::Mutex;
+
+use crate::error::ApiError;
 use crate::{Error, Result, User};
 
-impl User {
-    /// Whether the user is an administrator.
-    pub fn is_master(&self) -> bool {
-        self.groups.iter().any(|g| g == "system:masters")
-    }
-}
+/// Users by the digest of their token, so that looking one up tells nothing by its time.
+type Tokens = std::collections::BTreeMap<Vec<u8>, User>;
 
-/// Answers the reviews that a user may always ask for about itself.
-pub(crate) fn review(user: &User, target: &Target, body: &[u8]) -> Option<Response<Body>> {
-    let mut review: Value = serde_json::from_slice(body).unwrap_or_else(|_| json!({}));
-    if !review.is_object() {
-        review = json!({});
-    }
-    match (target.group.as_str(), target.resource.as_str()) {
-        ("authorization.k8s.io", "selfsubjectaccessreviews") => {
-            review["kind"] = "SelfSubjectAccessReview".into();
-            review["status"] = json!({"allowed": user.is_master()});
-        }
-        ("authentication.k8s.io", "selfsubjectreviews") => {
-            review["kind"] = "SelfSubjectReview".into();
-            review["status"] = json!({"userInfo": {"username": user.name, "uid": user.uid, "groups": user.groups}});
-        }
-        _ => return None,
-    }
-    review["apiVersion"] = format!("{}/{}", target.group, target.version).into();
-    if !review["metadata"].is_object() {
-        review["metadata"] = json!({});
-    }
-    Some(respond(201, &review))
-}
-
-/// The tokens that a server accepts. They are kept as digests, so that looking one up tells nothing by its time.
+/// The tokens that a server accepts. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Auth(std::collections::BTreeMap<Vec<u8>, User>);
+pub struct Auth {
+    fixed: Tokens,
+    file: Option<Arc<TokenFile>>,
+}
+
+/// A file of tokens, read again whenever it has changed.
+#[derive(Debug)]
+struct TokenFile {
+    path: PathBuf,
+    read: Mutex<(Option<Stamp>, Arc<Tokens>)>,
+}
+
+/// What changes when a file does: time, length, inode.
+type Stamp = (std::time::SystemTime, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.modified().ok()?, about.len(), about.ino()))
+}
+
+impl TokenFile {
+    /// The tokens now. A file that cannot be read, or that is wrong, leaves those that were good before.
+    fn tokens(&self) -> Arc<Tokens> {
+        let now = stamp(&self.path);
+        let mut read = self.read.lock();
+        if now.is_some() && read.0 != now {
+            match parse(&self.path) {
+                Ok(tokens) => read.1 = Arc::new(tokens),
+                Err(error) => {
+                    tracing::warn!(%error, "the token file cannot be used; the tokens before it stay");
+                }
+            }
+            read.0 = now;
+        }
+        Arc::clone(&read.1)
+    }
+}
 
 impl Auth {
     /// Accepts `token` as `user`.
     #[must_use]
     pub fn with(mut self, token: &str, user: User) -> Self {
-        self.0.insert(digest(token), user);
+        self.fixed.insert(digest(token), user);
         self
     }
 
     /// Reads a token file in kube-apiserver's form: lines of `token,user,uid` and optionally `,"group1,group2"`.
+    /// It is read again when it changes.
     ///
     /// # Errors
     /// When the file cannot be read, or a line is not of that form.
-    pub fn from_file(path: &std::path::Path) -> Result<Self> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::Io(format!("cannot read {shown}"), e))?;
-        let mut auth = Self::default();
-        for (n, line) in text.lines().enumerate() {
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let fields: Vec<&str> = line.splitn(4, ',').map(str::trim).collect();
-            let [token, name, uid, rest @ ..] = fields.as_slice() else {
-                return Err(Error::Tokens {
-                    path: shown,
-                    line: n + 1,
-                });
-            };
-            if token.is_empty() || name.is_empty() {
-                return Err(Error::Tokens {
-                    path: shown,
-                    line: n + 1,
-                });
-            }
-            let groups = rest.first().map_or("", |g| g.trim_matches('"'));
-            let mut groups: Vec<String> = groups
-                .split(',')
-                .map(str::trim)
-                .filter(|g| !g.is_empty())
-                .map(str::to_owned)
-                .collect();
-            groups.push("system:authenticated".to_owned());
-            auth = auth.with(
-                token,
-                User {
-                    name: (*name).to_owned(),
-                    uid: (*uid).to_owned(),
-                    groups,
-                },
-            );
-        }
-        Ok(auth)
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let stamp = stamp(path);
+        let file = TokenFile {
+            path: path.to_owned(),
+            read: Mutex::new((stamp, Arc::new(parse(path)?))),
+        };
+        Ok(Self {
+            file: Some(Arc::new(file)),
+            ..Self::default()
+        })
     }
 
     /// The user of a request; `Err` for a token that is not accepted.
@@ -111,11 +91,52 @@ impl Auth {
             .ok()
             .and_then(|h| h.strip_prefix("Bearer "))
             .unwrap_or_default();
-        self.0
-            .get(&digest(token.trim()))
+        let digest = digest(token.trim());
+        let from_file = || self.file.as_ref()?.tokens().get(&digest).cloned();
+        self.fixed
+            .get(&digest)
             .cloned()
+            .or_else(from_file)
             .ok_or_else(|| ApiError::new(401, "Unauthorized", "Unauthorized"))
     }
+}
+
+fn parse(path: &Path) -> Result<Tokens> {
+    let shown = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Error::Io(format!("cannot read {shown}"), e))?;
+    let mut tokens = Tokens::default();
+    for (n, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let wrong = || Error::Tokens {
+            path: shown.clone(),
+            line: n + 1,
+        };
+        let fields: Vec<&str> = line.splitn(4, ',').map(str::trim).collect();
+        let [token, name, uid, rest @ ..] = fields.as_slice() else {
+            return Err(wrong());
+        };
+        if token.is_empty() || name.is_empty() {
+            return Err(wrong());
+        }
+        let groups = rest.first().map_or("", |g| g.trim_matches('"'));
+        let mut groups: Vec<String> = groups
+            .split(',')
+            .map(str::trim)
+            .filter(|g| !g.is_empty())
+            .map(str::to_owned)
+            .collect();
+        groups.push("system:authenticated".to_owned());
+        let user = User {
+            name: (*name).to_owned(),
+            uid: (*uid).to_owned(),
+            groups,
+        };
+        tokens.insert(digest(token), user);
+    }
+    Ok(tokens)
 }
 
 fn digest(token: &str) -> Vec<u8> {
@@ -123,70 +144,30 @@ fn digest(token: &str) -> Vec<u8> {
     sha2::Sha256::digest(token.as_bytes()).to_vec()
 }
 
-/// Refuses what the user may not do: administrators may do all; others may read the version and the health, those
-/// with a token also what is served and what they may do.
-pub(crate) fn authorize(
-    user: &User,
-    parts: &http::request::Parts,
-) -> std::result::Result<(), ApiError> {
-    let path = parts.uri.path();
-    if user.is_master() || matches!(path, "/version" | "/healthz" | "/livez" | "/readyz") {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(auth: &Auth, token: &str) -> Option<String> {
+        let mut headers = http::HeaderMap::new();
+        let value = format!("Bearer {token}").parse().unwrap();
+        headers.insert(http::header::AUTHORIZATION, value);
+        auth.user(&headers).ok().map(|user| user.name)
     }
-    let known = user.groups.iter().any(|g| g == "system:authenticated");
-    let target = Target::parse(path);
-    let own = target.as_ref().is_some_and(|t| {
-        matches!(
-            t.resource.as_str(),
-            "selfsubjectaccessreviews" | "selfsubjectreviews"
-        )
-    });
-    let discovery = parts.method == http::Method::GET
-        && (matches!(
-            path.trim_end_matches('/'),
-            "/api" | "/apis" | "/api/v1" | "/openapi/v3"
-        ) || (target.is_none() && path.starts_with("/apis/")));
-    if known && (own || discovery) {
-        return Ok(());
+
+    #[test]
+    fn a_changed_file_is_read_again_and_a_broken_one_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        std::fs::write(&path, "one,ann,1\n").unwrap();
+        let auth = Auth::from_file(&path).unwrap();
+        assert_eq!(named(&auth, "one").as_deref(), Some("ann"));
+        std::fs::write(&path, "three,carol,3,\"a,b\"\n").unwrap();
+        assert_eq!(named(&auth, "three").as_deref(), Some("carol"));
+        assert_eq!(named(&auth, "one"), None);
+        std::fs::write(&path, "broken").unwrap();
+        assert_eq!(named(&auth, "three").as_deref(), Some("carol"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(named(&auth, "three").as_deref(), Some("carol"));
     }
-    let Some(target) = target else {
-        let why = format!(
-            "forbidden: User \"{}\" cannot {} path \"{path}\"",
-            user.name,
-            parts.method.as_str().to_lowercase()
-        );
-        return Err(ApiError::new(403, "Forbidden", why));
-    };
-    let query = crate::request::Query::parse(parts.uri.query());
-    let named = !target.name.is_empty();
-    let verb = match parts.method.as_str() {
-        "POST" => "create",
-        "PUT" => "update",
-        "PATCH" => "patch",
-        "DELETE" if named => "delete",
-        "DELETE" => "deletecollection",
-        _ if named => "get",
-        _ if query.flag("watch") => "watch",
-        _ => "list",
-    };
-    let resource = if target.subresource.is_empty() {
-        target.resource.clone()
-    } else {
-        format!("{}/{}", target.resource, target.subresource)
-    };
-    let place = if target.namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace \"{}\"", target.namespace)
-    };
-    let why = format!(
-        "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}",
-        user.name, target.group
-    );
-    Err(ApiError::forbidden(
-        &target.group,
-        &target.resource,
-        &target.name,
-        &why,
-    ))
 }

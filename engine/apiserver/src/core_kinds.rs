@@ -2,226 +2,209 @@
 
 use fleetwright_schema::Schema;
 
+use crate::core_schemas;
 use crate::registry::Kind;
 
-/// Group, version, kind, plural, short names, namespaced, status subresource, generation, selectable fields.
-type Row = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static [&'static str],
-    bool,
-    bool,
-    bool,
-    &'static [&'static str],
-);
-
+/// What an object of one of these kinds may be selected by, beside name and namespace.
 const EVENT_FIELDS: &[&str] = &[
     "involvedObject.kind",
-    "involvedObject.name",
     "involvedObject.namespace",
+    "involvedObject.name",
     "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
     "reason",
-    "type",
     "reportingComponent",
+    "source",
+    "type",
+];
+const NEW_EVENT_FIELDS: &[&str] = &[
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reason",
+    "reportingController",
+    "type",
+];
+const POD_FIELDS: &[&str] = &[
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
 ];
 
-const ROWS: &[Row] = &[
-    (
-        "",
-        "v1",
-        "ConfigMap",
-        "configmaps",
-        &["cm"],
-        true,
-        false,
-        false,
-        &[],
-    ),
-    (
-        "",
-        "v1",
-        "Event",
-        "events",
-        &["ev"],
-        true,
-        false,
-        false,
-        EVENT_FIELDS,
-    ),
-    (
-        "",
-        "v1",
-        "Namespace",
-        "namespaces",
-        &["ns"],
-        false,
-        true,
-        false,
-        &["status.phase"],
-    ),
-    (
-        "",
-        "v1",
-        "Node",
-        "nodes",
-        &["no"],
-        false,
-        true,
-        false,
-        &["spec.unschedulable"],
-    ),
-    (
-        "",
-        "v1",
-        "PersistentVolume",
-        "persistentvolumes",
-        &["pv"],
-        false,
-        true,
-        false,
-        &[],
-    ),
-    (
-        "",
-        "v1",
-        "PersistentVolumeClaim",
-        "persistentvolumeclaims",
-        &["pvc"],
-        true,
-        true,
-        false,
-        &[],
-    ),
-    (
-        "",
-        "v1",
-        "Pod",
-        "pods",
-        &["po"],
-        true,
-        true,
-        true,
-        &["spec.nodeName", "status.phase", "spec.restartPolicy"],
-    ),
-    (
-        "",
-        "v1",
-        "Secret",
-        "secrets",
-        &[],
-        true,
-        false,
-        false,
-        &["type"],
-    ),
-    (
-        "",
-        "v1",
-        "ServiceAccount",
-        "serviceaccounts",
-        &["sa"],
-        true,
-        false,
-        false,
-        &[],
-    ),
-    (
-        "apps",
-        "v1",
-        "DaemonSet",
-        "daemonsets",
-        &["ds"],
-        true,
-        true,
-        true,
-        &[],
-    ),
-    (
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-        &["crd", "crds"],
-        false,
-        true,
-        true,
-        &[],
-    ),
-    (
-        "coordination.k8s.io",
-        "v1",
-        "Lease",
-        "leases",
-        &[],
-        true,
-        false,
-        false,
-        &[],
-    ),
-    (
-        "policy",
-        "v1",
-        "PodDisruptionBudget",
-        "poddisruptionbudgets",
-        &["pdb"],
-        true,
-        true,
-        true,
-        &[],
-    ),
-    (
-        "storage.k8s.io",
-        "v1",
-        "VolumeAttachment",
-        "volumeattachments",
-        &[],
-        false,
-        true,
-        false,
-        &[],
-    ),
-];
+fn namespaced(group: &str, kind: &str, plural: &str) -> Kind {
+    Kind {
+        namespaced: true,
+        ..cluster(group, kind, plural)
+    }
+}
+
+fn cluster(group: &str, kind: &str, plural: &str) -> Kind {
+    Kind {
+        group: group.to_owned(),
+        version: "v1".to_owned(),
+        kind: kind.to_owned(),
+        list_kind: format!("{kind}List"),
+        plural: plural.to_owned(),
+        singular: kind.to_lowercase(),
+        ..Kind::default()
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|s| (*s).to_owned()).collect()
+}
+
+impl Kind {
+    fn short(mut self, names: &[&str]) -> Self {
+        self.short_names = owned(names);
+        self
+    }
+
+    fn with_status(mut self) -> Self {
+        self.status = true;
+        self
+    }
+
+    fn with_generation(mut self) -> Self {
+        self.generation = true;
+        self
+    }
+
+    fn select(mut self, fields: &[&str]) -> Self {
+        self.selectable = owned(fields);
+        self
+    }
+
+    fn within(mut self, categories: &[&str]) -> Self {
+        self.categories = owned(categories);
+        self
+    }
+
+    fn stored_in(mut self, version: &str) -> Self {
+        self.storage = Some(version.to_owned());
+        self
+    }
+
+    fn review(mut self) -> Self {
+        self.review = true;
+        self
+    }
+}
 
 /// All of them.
 pub(crate) fn all() -> Vec<Kind> {
-    ROWS.iter()
-        .map(
-            |(group, version, kind, plural, short, namespaced, status, generation, fields)| {
-                let schema = crate::core_schemas::of(kind);
-                let compiled = schema
-                    .as_ref()
-                    .and_then(|s| Schema::from_openapi(s).ok())
-                    .unwrap_or_default();
-                Kind {
-                    group: (*group).to_owned(),
-                    version: (*version).to_owned(),
-                    kind: (*kind).to_owned(),
-                    list_kind: format!("{kind}List"),
-                    plural: (*plural).to_owned(),
-                    singular: kind.to_lowercase(),
-                    short_names: short.iter().map(|s| (*s).to_owned()).collect(),
-                    namespaced: *namespaced,
-                    status: *status,
-                    generation: *generation,
-                    selectable: fields.iter().map(|s| (*s).to_owned()).collect(),
-                    schema,
-                    compiled,
-                    ..Kind::default()
-                }
-            },
+    let mut kinds = vec![
+        namespaced("", "ConfigMap", "configmaps").short(&["cm"]),
+        namespaced("", "Event", "events")
+            .short(&["ev"])
+            .select(EVENT_FIELDS),
+        cluster("", "Namespace", "namespaces")
+            .short(&["ns"])
+            .with_status()
+            .select(&["status.phase"]),
+        cluster("", "Node", "nodes")
+            .short(&["no"])
+            .with_status()
+            .select(&["spec.unschedulable"]),
+        cluster("", "PersistentVolume", "persistentvolumes")
+            .short(&["pv"])
+            .with_status(),
+        namespaced("", "PersistentVolumeClaim", "persistentvolumeclaims")
+            .short(&["pvc"])
+            .with_status(),
+        namespaced("", "Pod", "pods")
+            .short(&["po"])
+            .within(&["all"])
+            .with_status()
+            .with_generation()
+            .select(POD_FIELDS),
+        namespaced("", "Secret", "secrets").select(&["type"]),
+        namespaced("", "Service", "services")
+            .short(&["svc"])
+            .within(&["all"])
+            .with_status()
+            .select(&["spec.clusterIP", "spec.type"]),
+        namespaced("", "ServiceAccount", "serviceaccounts").short(&["sa"]),
+        namespaced("apps", "DaemonSet", "daemonsets")
+            .short(&["ds"])
+            .within(&["all"])
+            .with_status()
+            .with_generation(),
+        cluster(
+            "apiextensions.k8s.io",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
         )
-        .collect()
+        .short(&["crd", "crds"])
+        .within(&["api-extensions"])
+        .with_status()
+        .with_generation(),
+        cluster(
+            "authentication.k8s.io",
+            "SelfSubjectReview",
+            "selfsubjectreviews",
+        )
+        .review(),
+        cluster(
+            "authorization.k8s.io",
+            "SelfSubjectAccessReview",
+            "selfsubjectaccessreviews",
+        )
+        .review(),
+        cluster(
+            "authorization.k8s.io",
+            "SelfSubjectRulesReview",
+            "selfsubjectrulesreviews",
+        )
+        .review(),
+        namespaced("coordination.k8s.io", "Lease", "leases"),
+        namespaced("events.k8s.io", "Event", "events")
+            .short(&["ev"])
+            .select(NEW_EVENT_FIELDS)
+            .stored_in("v1"),
+        namespaced("policy", "PodDisruptionBudget", "poddisruptionbudgets")
+            .short(&["pdb"])
+            .with_status()
+            .with_generation(),
+        cluster("storage.k8s.io", "VolumeAttachment", "volumeattachments").with_status(),
+    ];
+    for kind in &mut kinds {
+        // Definitions of custom kinds describe schemas, and so refer to themselves.
+        if kind.kind != "CustomResourceDefinition" {
+            let name = core_schemas::name_of(&kind.group, &kind.version, &kind.kind);
+            kind.compiled = core_schemas::inlined(&name)
+                .and_then(|schema| Schema::from_openapi(&schema).ok())
+                .unwrap_or_default();
+        }
+    }
+    kinds
 }
 
 #[cfg(test)]
 mod tests {
+    use super::core_schemas::{inlined, name_of};
+
     #[test]
     fn every_schema_of_a_core_kind_compiles() {
-        for kind in super::all().iter().filter_map(|k| k.schema.as_ref()) {
-            if let Err(errors) = fleetwright_schema::Schema::from_openapi(kind) {
-                panic!("{errors:?}");
+        for kind in super::all() {
+            if kind.kind == "CustomResourceDefinition" {
+                continue;
+            }
+            let name = name_of(&kind.group, &kind.version, &kind.kind);
+            let schema = inlined(&name).unwrap_or_else(|| panic!("{name} is not defined"));
+            if let Err(errors) = fleetwright_schema::Schema::from_openapi(&schema) {
+                panic!("{name}: {errors:?}");
             }
         }
         let pod = super::all().into_iter().find(|k| k.kind == "Pod").unwrap();

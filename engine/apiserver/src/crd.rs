@@ -143,7 +143,14 @@ fn kind(spec: &Value, version: &Value) -> Kind {
     let names = &spec["names"];
     let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let schema = version["schema"].get("openAPIV3Schema").cloned();
+    let stored = spec["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|v| v["storage"] == true && v["name"] != version["name"]);
+    let storage = stored.map(|v| format!("{}/{}", name(&spec["group"]), name(&v["name"])));
     Kind {
+        storage,
         group: name(&spec["group"]),
         version: name(&version["name"]),
         kind: name(&names["kind"]),
@@ -156,6 +163,7 @@ fn kind(spec: &Value, version: &Value) -> Kind {
         status: version["subresources"]["status"].is_object(),
         scale: Some(version["subresources"]["scale"].clone()).filter(Value::is_object),
         generation: true,
+        review: false,
         custom: true,
         selectable: version["selectableFields"]
             .as_array()

@@ -1,4 +1,6 @@
-//! Bodies: JSON that remembers fields given twice, and YAML.
+//! Bodies: JSON that remembers fields given twice, and YAML; faults are told as Kubernetes tells them.
+
+mod fault;
 
 use std::fmt;
 
@@ -8,8 +10,35 @@ use serde_json::{Map, Value};
 /// Reads JSON; of a field that stands twice the last holds, and its path is reported, such as `spec.replicas`.
 ///
 /// # Errors
-/// What the parser says.
-pub(crate) fn json(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+/// What is wrong.
+pub(crate) fn json(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+    parse(bytes).map_err(|error| fault::of(bytes).unwrap_or_else(|| error.to_string()))
+}
+
+/// Reads YAML, of which JSON is a part.
+///
+/// # Errors
+/// What is wrong, with the line but for the first.
+pub(crate) fn yaml(bytes: &[u8]) -> Result<Value, String> {
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
+    serde_saphyr::from_str(text).map_err(|error| {
+        let told = error.to_string();
+        let told = told.lines().next().unwrap_or_default();
+        let told = told.strip_prefix("error: ").unwrap_or(told);
+        let place = told.strip_prefix("line ").and_then(|rest| {
+            let (place, what) = rest.split_once(": ")?;
+            Some((place.split_once(' ')?.0, what))
+        });
+        match place {
+            Some(("1", what)) => format!("yaml: {what}"),
+            Some((line, what)) => format!("yaml: line {line}: {what}"),
+            None => format!("yaml: {told}"),
+        }
+    })
+}
+
+fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let mut duplicates = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let place = Place {
@@ -129,7 +158,14 @@ mod tests {
             json!({"a": {"b": [1.5, null, -2]}, "c": [{"d": true}]})
         );
         assert_eq!(twice, ["a.b", "c[0].d"]);
-        assert!(super::json(b"{} {}").is_err());
+        assert_eq!(
+            super::json(b"{} {}"),
+            Err("invalid character '{' after top-level value".to_owned())
+        );
+        assert_eq!(
+            super::yaml(b"a: 1\nb: c: d\n"),
+            Err("yaml: line 2: mapping values are not allowed in this context".to_owned())
+        );
         assert!(super::json(b"{").is_err());
     }
 }

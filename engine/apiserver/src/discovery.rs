@@ -19,16 +19,16 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    // Group, then versions, then kinds.
-    let mut groups: BTreeMap<&str, BTreeMap<&str, Vec<&Kind>>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, Versions<'_>> = BTreeMap::new();
     for kind in registry.all() {
         groups
             .entry(&kind.group)
             .or_default()
-            .entry(&kind.version)
+            .entry(Version::of(&kind.version))
             .or_default()
             .push(kind);
     }
+    let versions = |group: &str| groups.get(group);
     let aggregated = accept.contains("as=APIGroupDiscoveryList");
     let value = match segments.as_slice() {
         ["api"] | ["apis"] if aggregated => {
@@ -67,41 +67,54 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
             value["apiVersion"] = "v1".into();
             value
         }
-        ["api", version] => resources("", version, groups.get("")?.get(version)?),
-        ["apis", name, version] => resources(name, version, groups.get(name)?.get(version)?),
-        ["openapi", "v3"] => {
-            let paths: serde_json::Map<String, Value> = groups
-                .iter()
-                .flat_map(|(g, vs)| {
-                    vs.keys().map(move |v| {
-                        if g.is_empty() {
-                            format!("api/{v}")
-                        } else {
-                            format!("apis/{g}/{v}")
-                        }
-                    })
-                })
-                .map(|p| {
-                    (
-                        p.clone(),
-                        json!({"serverRelativeURL": format!("/openapi/v3/{p}")}),
-                    )
-                })
-                .collect();
-            json!({"paths": paths})
+        ["api", version] => resources("", version, versions("")?.get(&Version::of(version))?),
+        ["apis", name, version] => {
+            resources(name, version, versions(name)?.get(&Version::of(version))?)
         }
-        ["openapi", "v3", "api", version] => openapi("", version, groups.get("")?.get(version)?),
-        ["openapi", "v3", "apis", name, version] => {
-            openapi(name, version, groups.get(name)?.get(version)?)
+        ["openapi", "v3", rest @ ..] => {
+            return crate::openapi::answer(&registry, rest, parts);
         }
         _ => return None,
     };
     Some(respond(200, &value))
 }
 
-fn group(name: &str, versions: &BTreeMap<&str, Vec<&Kind>>) -> Value {
+/// A version in the order of preference: stable ones, the newest first, then beta, then alpha, then others by name.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Version<'a> {
+    stage: u8,
+    newest: std::cmp::Reverse<(u32, u32)>,
+    name: &'a str,
+}
+
+/// The kinds of a group by version.
+type Versions<'a> = BTreeMap<Version<'a>, Vec<&'a Kind>>;
+
+impl<'a> Version<'a> {
+    fn of(name: &'a str) -> Self {
+        let (stage, major, minor) = Self::parse(name).unwrap_or((3, 0, 0));
+        Self {
+            stage,
+            newest: std::cmp::Reverse((major, minor)),
+            name,
+        }
+    }
+
+    fn parse(name: &str) -> Option<(u8, u32, u32)> {
+        let rest = name.strip_prefix('v')?;
+        for (stage, word) in [(1, "beta"), (2, "alpha")] {
+            if let Some((major, minor)) = rest.split_once(word) {
+                return Some((stage, major.parse().ok()?, minor.parse().ok()?));
+            }
+        }
+        Some((0, rest.parse().ok()?, 0))
+    }
+}
+
+fn group(name: &str, versions: &Versions<'_>) -> Value {
     let list: Vec<Value> = versions
         .keys()
+        .map(|v| v.name)
         .map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v}))
         .collect();
     json!({"name": name, "versions": list, "preferredVersion": list.first()})
@@ -128,8 +141,12 @@ const CRD_VERBS: [&str; 8] = [
     "watch",
 ];
 
-fn verbs(kind: &Kind) -> [&'static str; 8] {
-    if kind.custom { CRD_VERBS } else { VERBS }
+fn verbs(kind: &Kind) -> &'static [&'static str] {
+    match (kind.review, kind.custom) {
+        (true, _) => &["create"],
+        (_, true) => &CRD_VERBS,
+        _ => &VERBS,
+    }
 }
 
 fn resources(name: &str, version: &str, kinds: &[&Kind]) -> Value {
@@ -183,8 +200,8 @@ fn resources(name: &str, version: &str, kinds: &[&Kind]) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
 }
 
-fn aggregate(name: &str, versions: &BTreeMap<&str, Vec<&Kind>>) -> Value {
-    let versions: Vec<Value> = versions.iter().map(|(version, kinds)| {
+fn aggregate(name: &str, versions: &Versions<'_>) -> Value {
+    let versions: Vec<Value> = versions.iter().map(|(Version { name: version, .. }, kinds)| {
         let list: Vec<Value> = kinds.iter().map(|kind| {
             let response = json!({"group": name, "version": version, "kind": kind.kind});
             let mut subs = Vec::new();
@@ -213,22 +230,21 @@ fn aggregate(name: &str, versions: &BTreeMap<&str, Vec<&Kind>>) -> Value {
     json!({"metadata": metadata, "versions": versions})
 }
 
-fn openapi(name: &str, version: &str, kinds: &[&Kind]) -> Value {
-    let reversed: Vec<&str> = name.split('.').rev().filter(|p| !p.is_empty()).collect();
-    let mut schemas = serde_json::Map::new();
-    for kind in kinds {
-        let id = if name.is_empty() {
-            format!("io.k8s.api.core.{version}.{}", kind.kind)
-        } else {
-            format!("{}.{version}.{}", reversed.join("."), kind.kind)
-        };
-        let mut schema = kind
-            .schema
-            .clone()
-            .unwrap_or_else(|| json!({"type": "object"}));
-        schema["x-kubernetes-group-version-kind"] =
-            json!([{"group": name, "version": version, "kind": kind.kind}]);
-        schemas.insert(id, schema);
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_stand_in_the_order_of_preference() {
+        let mut versions = [
+            "v1alpha1", "foo", "v1", "v2beta1", "v10", "v2", "v2beta2", "v1x",
+        ]
+        .map(super::Version::of);
+        versions.sort();
+        let names = versions.map(|v| v.name);
+        assert_eq!(
+            names,
+            [
+                "v10", "v2", "v1", "v2beta2", "v2beta1", "v1alpha1", "foo", "v1x"
+            ]
+        );
     }
-    json!({"openapi": "3.0.0", "info": {"title": "Fleetwright", "version": "v1"}, "paths": {}, "components": {"schemas": schemas}})
 }

@@ -114,6 +114,11 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", text)
     }
 
+    pub(crate) fn not_acceptable() -> Self {
+        let text = "only the following media types are accepted: application/json";
+        Self::new(406, "NotAcceptable", text)
+    }
+
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
             413,
@@ -152,6 +157,14 @@ impl ApiError {
             "the server does not allow this method on the requested resource",
         )
         .empty_details()
+    }
+
+    pub(crate) fn unsupported(kind: &Kind, verb: &str) -> Self {
+        let message = format!(
+            "{verb} is not supported on resources of kind \"{}\"",
+            kind.resource()
+        );
+        Self::new(405, "MethodNotAllowed", message).about(&kind.group, &kind.plural, "")
     }
 
     fn empty_details(mut self) -> Self {
@@ -195,6 +208,11 @@ impl ApiError {
             .about(group, plural, name)
     }
 
+    /// 403 about a path that is no resource.
+    pub(crate) fn forbidden_path(why: String) -> Self {
+        Self::new(403, "Forbidden", why).empty_details()
+    }
+
     /// 422 about `kind` (a kind or a plural, as Kubernetes has it) of `group`.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
         let subject = if group.is_empty() {
@@ -202,10 +220,13 @@ impl ApiError {
         } else {
             format!("{kind}.{group}")
         };
-        let texts: Vec<String> = causes
-            .iter()
-            .map(|c| format!("{}: {}", c.field, c.message))
-            .collect();
+        let mut texts: Vec<String> = Vec::new();
+        for cause in causes {
+            let text = format!("{}: {}", cause.field, cause.message);
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         let text = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

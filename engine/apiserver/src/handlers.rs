@@ -1,5 +1,6 @@
 //! One handler per verb.
 
+pub(crate) mod body;
 mod create;
 mod delete;
 mod evict;
@@ -7,27 +8,32 @@ mod read;
 mod update;
 mod watch;
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
 use serde_json::{Value, json};
 
 use fleetwright_schema::managed::{self, Writer};
-use fleetwright_schema::{FieldError, typed, validate};
+use fleetwright_schema::{FieldError, validate};
 
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::registry::Kind;
 use crate::request::{Query, Target};
+use crate::table::Form;
 use crate::{ApiServer, User};
 
 /// What the handlers get.
 pub(crate) struct Call<'a> {
     pub(crate) server: &'a ApiServer,
-    pub(crate) kind: &'a Kind,
+    pub(crate) kind: &'a Arc<Kind>,
     pub(crate) target: &'a Target,
     pub(crate) query: &'a Query,
     pub(crate) content_type: &'a str,
     pub(crate) agent: &'a str,
+    /// The form in which objects are asked for.
+    pub(crate) form: Form,
     pub(crate) body: Bytes,
     /// What the answer warns of.
     pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
@@ -43,7 +49,7 @@ pub(crate) async fn dispatch(
     let target = match parts.uri.path().trim_end_matches('/') {
         "/healthz" | "/livez" | "/readyz" => return Ok(plain(200, "ok")),
         "/version" => {
-            let version = json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0+fleetwright", "platform": "linux/amd64",
+            let version = json!({"major": "1", "minor": "36", "gitVersion": crate::VERSION, "platform": "linux/amd64",
                 "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc"});
             return Ok(respond(200, &version));
         }
@@ -55,9 +61,6 @@ pub(crate) async fn dispatch(
             },
         },
     };
-    if let Some(answer) = crate::auth::review(user, &target, &body) {
-        return Ok(answer);
-    }
     let kind = server
         .kinds()
         .find(&target.group, &target.version, &target.resource);
@@ -96,6 +99,7 @@ pub(crate) async fn dispatch(
         target: &target,
         query: &query,
         content_type,
+        form: Form::asked(&parts.headers, query.get("includeObject"))?,
         agent: parts
             .headers
             .get(http::header::USER_AGENT)
@@ -105,7 +109,14 @@ pub(crate) async fn dispatch(
         warnings: parking_lot::Mutex::default(),
     };
     check_options(&call, &parts.method)?;
+    if kind.review {
+        return match parts.method {
+            Method::POST if target.name.is_empty() => crate::access::review(&call, user),
+            _ => Err(ApiError::method()),
+        };
+    }
     let answer = route(&call, parts).await?;
+    let answer = crate::table::convert(&call, answer).await?;
     Ok(warn(&call, answer))
 }
 
@@ -167,21 +178,12 @@ fn warn(call: &Call<'_>, mut answer: Response<Body>) -> Response<Body> {
 }
 
 async fn route(call: &Call<'_>, parts: &Parts) -> ApiResult<Response<Body>> {
-    let (server, kind, target, query) = (call.server, call.kind, call.target, call.query);
+    let (kind, target, query) = (call.kind, call.target, call.query);
     let named = !target.name.is_empty();
     match (target.subresource.as_str(), &parts.method) {
-        ("", &Method::GET) if named || !query.flag("watch") => {
-            let answer = if named {
-                read::get(call)?
-            } else {
-                read::list(call)?
-            };
-            let accept = parts.headers.get(http::header::ACCEPT);
-            let accept = accept.and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let now = server.0.options.clock.now();
-            crate::table::convert(kind, accept, query.get("includeObject"), now, answer).await
-        }
-        ("", &Method::GET) => watch::watch(call),
+        ("", &Method::GET) if query.flag("watch") => watch::watch(call),
+        ("", &Method::GET) if named => read::get(call),
+        ("", &Method::GET) => read::list(call),
         ("", &Method::POST) if !named => create::create(call).await,
         ("", &Method::DELETE) if named => delete::delete(call).await,
         ("", &Method::DELETE) => delete::collection(call).await,
@@ -196,10 +198,25 @@ async fn route(call: &Call<'_>, parts: &Parts) -> ApiResult<Response<Body>> {
         {
             update::write(call, &parts.method).await
         }
-        ("", _) => Err(ApiError::method()),
-        ("status", _) if kind.status => Err(ApiError::method()),
+        ("", method) => Err(unsupported(kind, method)),
+        ("status", method) if kind.status => Err(unsupported(kind, method)),
+        ("scale", method) if kind.scale.is_some() => Err(unsupported(kind, method)),
+        ("eviction", method) if kind.plural == "pods" => Err(unsupported(kind, method)),
         _ => Err(ApiError::no_resource()),
     }
+}
+
+/// Custom kinds say what is not supported, core kinds only that it is not.
+fn unsupported(kind: &Kind, method: &Method) -> ApiError {
+    if !kind.custom {
+        return ApiError::method();
+    }
+    let verb = match *method {
+        Method::POST => "create".to_owned(),
+        Method::PUT => "update".to_owned(),
+        _ => method.as_str().to_lowercase(),
+    };
+    ApiError::unsupported(kind, &verb)
 }
 
 /// What Kubernetes answers where nothing is served.
@@ -221,7 +238,7 @@ fn plain(code: u16, text: &'static str) -> Response<Body> {
 impl Call<'_> {
     /// Fills in what the schema defaults.
     pub(crate) fn defaults(&self, object: &mut Value) {
-        if self.kind.custom {
+        if self.kind.custom && self.is_own(object) {
             fleetwright_schema::default::apply(&self.kind.compiled, object);
         }
     }
@@ -254,7 +271,11 @@ impl Call<'_> {
 
     /// Drops what the schema does not know, and warns of it or refuses it as the request wishes.
     pub(crate) fn known_fields(&self, object: &mut Value, duplicates: &[String]) -> ApiResult<()> {
-        let unknown = fleetwright_schema::prune::prune(&self.kind.compiled, object);
+        let unknown = if self.is_own(object) {
+            fleetwright_schema::prune::prune(&self.kind.compiled, object)
+        } else {
+            Vec::new()
+        };
         let mode = self.query.get("fieldValidation");
         if mode == "Ignore" || (unknown.is_empty() && duplicates.is_empty()) {
             return Ok(());
@@ -289,7 +310,12 @@ impl Call<'_> {
         mut errors: Vec<FieldError>,
     ) -> ApiResult<()> {
         let schema = &self.kind.compiled;
+        let kind = object["kind"].as_str().unwrap_or_default();
         if self.kind.custom {
+            if !self.is_own(object) {
+                let text = format!("must be {}", self.kind.kind);
+                errors.insert(0, FieldError::invalid("kind", &kind.into(), &text));
+            }
             if self.target.subresource == "status" {
                 errors.extend(validate::status_values(schema, object, live));
             } else {
@@ -307,12 +333,7 @@ impl Call<'_> {
             .map(|e| Cause::new(e.reason.as_str(), e.field, e.message))
             .collect();
         let name = crate::object::text(object, "name");
-        Err(ApiError::invalid(
-            &self.kind.group,
-            &self.kind.kind,
-            name,
-            &causes,
-        ))
+        Err(ApiError::invalid(&self.kind.group, kind, name, &causes))
     }
 
     /// The paths of the scale subresource must lead to numbers.
@@ -323,7 +344,11 @@ impl Call<'_> {
         };
         let path = self.kind.scale.as_ref()?.get(field)?.as_str()?;
         let found = object.pointer(&path.replace('.', "/"))?;
-        if found.is_null() || found.is_i64() {
+        if let Some(count) = found.as_i64() {
+            let text = "should be a non-negative integer";
+            return (count < 0).then(|| FieldError::invalid(path, found, text));
+        }
+        if found.is_null() {
             return None;
         }
         let (shown, got) = match found {
@@ -341,93 +366,28 @@ impl Call<'_> {
     }
 
     pub(crate) fn key(&self, name: &str) -> String {
-        crate::object::key(
-            &self.kind.group,
-            &self.kind.plural,
-            &self.target.namespace,
-            name,
-        )
+        let (prefix, namespace) = (self.kind.prefix(), &self.target.namespace);
+        format!("{prefix}{namespace}/{name}")
     }
 
     /// The object that the target names, and its revision.
     pub(crate) fn live(&self) -> ApiResult<(Value, u64)> {
-        self.server
+        let (mut object, revision) = self
+            .server
             .read(&self.key(&self.target.name))
-            .ok_or_else(|| ApiError::not_found(self.kind, &self.target.name))
+            .ok_or_else(|| ApiError::not_found(self.kind, &self.target.name))?;
+        self.kind.show(&mut object);
+        Ok((object, revision))
     }
 
-    /// The body as a value, from JSON or YAML, and the fields that stand in it twice.
-    pub(crate) fn value(&self) -> ApiResult<(Value, Vec<String>)> {
-        let kind = &self.kind.kind;
-        let parsed = match self.content_type {
-            "application/yaml" | "application/apply-patch+yaml" => std::str::from_utf8(&self.body)
-                .map_err(|e| e.to_string())
-                .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string()))
-                .map(|value| (value, Vec::new())),
-            _ => crate::decode::json(&self.body).map_err(|e| e.to_string()),
-        };
-        parsed.map_err(|error| {
-            ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {kind}): {error}"
-            ))
-        })
-    }
-
-    /// The body as an object of the kind, without fields that the kind has not.
-    pub(crate) fn object(&self) -> ApiResult<Value> {
-        if !matches!(self.content_type, "application/json" | "application/yaml") {
-            return Err(ApiError::media_type("application/json, application/yaml"));
+    /// An object of this call's version as it is to be kept.
+    pub(crate) fn encode(&self, object: &Value) -> fleetwright_store::Value {
+        if self.kind.storage.is_none() {
+            return crate::object::encode(object);
         }
-        let (mut object, duplicates) = self.value()?;
-        self.check_type(&object)?;
-        self.known_fields(&mut object, &duplicates)?;
-        Ok(object)
-    }
-
-    pub(crate) fn check_type(&self, object: &Value) -> ApiResult<()> {
-        let Some(kind) = object["kind"].as_str() else {
-            return Err(ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing",
-                self.kind.kind
-            )));
-        };
-        let (want, got) = (
-            self.kind.api_version(),
-            object["apiVersion"].as_str().unwrap_or_default(),
-        );
-        if got != want {
-            return Err(ApiError::bad_request(format!(
-                "the API version in the data ({got}) does not match the expected API version ({want})"
-            )));
-        }
-        if kind != self.kind.kind {
-            let cause = Cause::new(
-                "FieldValueInvalid",
-                "kind",
-                format!("Invalid value: \"{kind}\": must be {}", self.kind.kind),
-            );
-            let name = crate::object::text(object, "name");
-            return Err(ApiError::invalid(&self.kind.group, kind, name, &[cause]));
-        }
-        if let Some(node) = self.kind.compiled.root().child("metadata")
-            && let Some(fault) = typed::mistyped(node, &object["metadata"], "metadata").first()
-        {
-            return Err(ApiError::bad_request(format!(
-                "{kind} in version \"{}\" cannot be handled as a {kind}: {fault}",
-                self.kind.version
-            )));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn check_namespace(&self, object: &Value) -> ApiResult<()> {
-        let namespace = crate::object::text(object, "namespace");
-        if !namespace.is_empty() && namespace != self.target.namespace {
-            return Err(ApiError::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
-        Ok(())
+        let mut kept = object.clone();
+        self.kind.keep(&mut kept);
+        crate::object::encode(&kept)
     }
 }
 

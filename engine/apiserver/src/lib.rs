@@ -3,10 +3,14 @@
 //! A request is routed (`request`), its kind looked up (`registry`), and handled (`handlers`). What follows from a
 //! deletion (`gc`) is done inside the server, without polling.
 
+mod access;
 mod auth;
 pub mod connections;
+mod convert;
 mod core_kinds;
+mod core_objects;
 mod core_schemas;
+mod core_types;
 mod crd;
 mod decode;
 mod discovery;
@@ -14,6 +18,8 @@ mod error;
 mod gc;
 mod handlers;
 mod object;
+mod openapi;
+mod proto;
 mod registry;
 mod request;
 mod selector;
@@ -37,6 +43,9 @@ pub use auth::Auth;
 pub use error::{Error, Result};
 use registry::Registry;
 pub use serve::{Tls, write_kubeconfig};
+
+/// The version of Kubernetes whose behaviour is served.
+pub(crate) const VERSION: &str = "v1.36.0+fleetwright";
 
 /// What a server is made with.
 #[derive(Clone)]

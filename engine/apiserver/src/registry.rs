@@ -15,6 +15,8 @@ pub(crate) struct Kind {
     pub(crate) list_kind: String,
     pub(crate) plural: String,
     pub(crate) singular: String,
+    /// The version in which objects are kept, where it is another.
+    pub(crate) storage: Option<String>,
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) namespaced: bool,
@@ -22,13 +24,15 @@ pub(crate) struct Kind {
     pub(crate) scale: Option<Value>,
     /// Whether `metadata.generation` is kept.
     pub(crate) generation: bool,
+    /// Whether its objects are answered and never kept.
+    pub(crate) review: bool,
     /// Whether it comes from a CustomResourceDefinition.
     pub(crate) custom: bool,
     pub(crate) selectable: Vec<String>,
     pub(crate) columns: Vec<Value>,
-    /// The OpenAPI schema, as it is published.
+    /// The OpenAPI schema of a custom kind, as it is published.
     pub(crate) schema: Option<Value>,
-    /// The same, compiled; one that keeps everything when there is none.
+    /// The schema compiled; one that keeps everything when there is none.
     pub(crate) compiled: Schema,
 }
 
@@ -51,7 +55,11 @@ impl Kind {
     }
 
     pub(crate) fn prefix(&self) -> String {
-        crate::object::prefix(&self.group, &self.plural)
+        let group = match &self.storage {
+            Some(kept) if !kept.contains('/') => "",
+            _ => &self.group,
+        };
+        crate::object::prefix(group, &self.plural)
     }
 }
 
@@ -61,9 +69,11 @@ type Kinds = BTreeMap<(String, String, String), Arc<Kind>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Registry {
     pub(crate) custom: Kinds,
+    /// The OpenAPI documents of the custom kinds, once somebody has asked.
+    pub(crate) documents: Arc<OnceLock<crate::openapi::Documents>>,
 }
 
-fn core() -> &'static Kinds {
+pub(crate) fn core() -> &'static Kinds {
     static CORE: OnceLock<Kinds> = OnceLock::new();
     CORE.get_or_init(|| {
         crate::core_kinds::all()

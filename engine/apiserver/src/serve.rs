@@ -10,7 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, authorize};
+use crate::access::Action;
+use crate::auth::Auth;
 use crate::connections::{accept, answer};
 use crate::{ApiServer, Error, Result};
 
@@ -148,8 +149,9 @@ impl ApiServer {
             Err(error) => return error.response(),
         };
         let (parts, body) = request.into_parts();
-        if let Err(error) = authorize(&user, &parts) {
-            return error.response();
+        let action = Action::of(&parts);
+        if !user.may(&action) {
+            return action.forbidden(&user).response();
         }
         self.handle(user, http::Request::from_parts(parts, body))
             .await

@@ -1,208 +1,267 @@
-//! Tables, as kubectl prints them.
+//! The forms in which objects can be asked for: whole, as rows of a table, or their metadata alone.
+
+mod core;
+mod path;
 
 use axum::body::Body;
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::error::{ApiResult, bytes};
+use crate::core_schemas::definitions;
+use crate::error::{ApiError, ApiResult, bytes};
+use crate::handlers::Call;
 use crate::registry::Kind;
+use path::{age, find};
 
-/// Turns an answer with objects into a table when the client asked for one first.
-pub(crate) async fn convert(
-    kind: &Kind,
-    accept: &str,
-    include: &str,
-    now: Timestamp,
-    answer: Response<Body>,
-) -> ApiResult<Response<Body>> {
-    if answer.status() != http::StatusCode::OK
-        || !accept
-            .split(',')
-            .next()
-            .unwrap_or_default()
-            .contains("as=Table")
-    {
+const META: &str = "meta.k8s.io/v1";
+
+/// A form that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As it is stored.
+    Whole,
+    /// As `Table`, whose rows hold of their object what [`Include`] says.
+    Table(Include),
+    /// As `PartialObjectMetadata`.
+    Metadata,
+}
+
+/// What of its object a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Include {
+    Nothing,
+    Metadata,
+    Whole,
+}
+
+impl Form {
+    /// The first form in an `Accept` header that there is; `include` is the parameter `includeObject`.
+    pub(crate) fn asked(headers: &HeaderMap, include: &str) -> ApiResult<Self> {
+        let accept = headers.get(http::header::ACCEPT);
+        let accept = accept.and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+        for part in accept.split(',') {
+            let mut words = part.split(';').map(str::trim);
+            if !matches!(
+                words.next(),
+                Some("application/json" | "application/*" | "*/*")
+            ) {
+                continue;
+            }
+            let word = |name: &str| {
+                part.split(';')
+                    .filter_map(|w| w.trim().split_once('='))
+                    .find_map(|(n, v)| (n == name).then_some(v))
+            };
+            match (word("as"), word("g"), word("v")) {
+                (None, ..) => return Ok(Self::Whole),
+                (Some("Table"), Some("meta.k8s.io"), Some("v1")) => {
+                    return Ok(Self::Table(match include {
+                        "None" => Include::Nothing,
+                        "Object" => Include::Whole,
+                        _ => Include::Metadata,
+                    }));
+                }
+                (
+                    Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+                    Some("meta.k8s.io"),
+                    Some("v1"),
+                ) => return Ok(Self::Metadata),
+                _ => {}
+            }
+        }
+        Err(ApiError::not_acceptable())
+    }
+
+    /// An object, or an event's, in this form; `first` when nothing was sent before it.
+    pub(crate) fn one(self, kind: &Kind, object: &Value, now: Timestamp, first: bool) -> Value {
+        match self {
+            Self::Whole => object.clone(),
+            Self::Metadata => metadata(object),
+            Self::Table(include) => {
+                let mut table = frame(kind, &object["metadata"]);
+                table["rows"] = json!([row(kind, object, include, now)]);
+                if !first {
+                    table["columnDefinitions"] = Value::Null;
+                }
+                table
+            }
+        }
+    }
+
+    fn list(self, kind: &Kind, list: &Value, now: Timestamp) -> Value {
+        let items = list["items"].as_array().into_iter().flatten();
+        match self {
+            Self::Whole => list.clone(),
+            Self::Metadata => {
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": list["metadata"],
+                    "items": items.map(metadata).collect::<Vec<_>>()})
+            }
+            Self::Table(include) => {
+                let mut table = frame(kind, &list["metadata"]);
+                table["rows"] = items
+                    .map(|object| row(kind, object, include, now))
+                    .collect();
+                table
+            }
+        }
+    }
+}
+
+/// Brings an answer into the form that was asked for.
+pub(crate) async fn convert(call: &Call<'_>, answer: Response<Body>) -> ApiResult<Response<Body>> {
+    let (kind, form, now) = (call.kind, call.form, call.server.0.options.clock.now());
+    if form == Form::Whole || !answer.status().is_success() || call.query.flag("watch") {
         return Ok(answer);
     }
+    let code = answer.status().as_u16();
     let whole = answer
         .into_body()
         .collect()
         .await
-        .map_err(|e| crate::error::ApiError::bad_request(e.to_string()))?
+        .map_err(|e| ApiError::bad_request(e.to_string()))?
         .to_bytes();
     let value: Value = serde_json::from_slice(&whole).unwrap_or_default();
-    if value["kind"] == "Status" {
-        return Ok(bytes(200, whole));
-    }
-    let one = vec![value.clone()];
-    let list = value["items"].as_array().unwrap_or(&one);
-    let mut table = frame(kind, &value["metadata"]);
-    table["rows"] = list
-        .iter()
-        .map(|object| row(kind, object, include, now))
-        .collect();
-    Ok(bytes(200, table.to_string().into()))
+    let shown = if value["kind"] == "Status" {
+        return Ok(bytes(code, whole));
+    } else if value["items"].is_array() && value["kind"] == kind.list_kind.as_str() {
+        form.list(kind, &value, now)
+    } else {
+        form.one(kind, &value, now, true)
+    };
+    Ok(bytes(code, shown.to_string().into()))
+}
+
+fn metadata(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
+}
+
+/// What the published types say of a field of the metadata.
+fn meta_words(field: &str) -> &'static Value {
+    let of = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    definitions()
+        .get(of)
+        .map_or(&Value::Null, |d| &d["properties"][field]["description"])
 }
 
 fn frame(kind: &Kind, from: &Value) -> Value {
-    let name = json!({"name": "Name", "type": "string", "format": "name", "priority": 0,
-        "description": "Name must be unique within a namespace."});
-    let mut definitions = vec![name];
-    for column in columns(kind) {
-        definitions.push(json!({"name": column["name"], "type": column["type"], "format": column["format"].as_str().unwrap_or_default(),
-            "description": column["description"].as_str().unwrap_or_default(), "priority": column["priority"].as_i64().unwrap_or(0)}));
-    }
+    let definitions = match core::columns(kind) {
+        Some(columns) => columns.iter().map(core::Column::definition).collect(),
+        None => custom_definitions(kind),
+    };
     let mut metadata = json!({"resourceVersion": from["resourceVersion"]});
     for field in ["continue", "remainingItemCount"] {
         if !from[field].is_null() && from[field] != "" {
             metadata[field] = from[field].clone();
         }
     }
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions, "rows": []})
+    json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": definitions, "rows": []})
 }
 
-fn columns(kind: &Kind) -> Vec<Value> {
-    if !kind.columns.is_empty() {
-        return kind.columns.clone();
+fn custom_definitions(kind: &Kind) -> Vec<Value> {
+    let column = |name: &Value, kind: &Value, format: &str, words: Value, priority: i64| json!({"name": name, "type": kind, "format": format, "description": words, "priority": priority});
+    let (text, date) = (json!("string"), json!("date"));
+    let mut list = vec![column(
+        &json!("Name"),
+        &text,
+        "name",
+        meta_words("name").clone(),
+        0,
+    )];
+    for printed in &kind.columns {
+        let words = match &printed["description"] {
+            Value::String(words) if !words.is_empty() => words.as_str().into(),
+            _ => format!(
+                "Custom resource definition column (in JSONPath format): {}",
+                printed["jsonPath"].as_str().unwrap_or_default()
+            )
+            .into(),
+        };
+        list.push(column(
+            &printed["name"],
+            &printed["type"],
+            printed["format"].as_str().unwrap_or_default(),
+            words,
+            printed["priority"].as_i64().unwrap_or(0),
+        ));
     }
-    let mut list: Vec<Value> = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "configmaps") => vec![json!({"name": "Data", "type": "integer", "jsonPath": "#data"})],
-        ("", "secrets") => vec![
-            json!({"name": "Type", "type": "string", "jsonPath": ".type"}),
-            json!({"name": "Data", "type": "integer", "jsonPath": "#data"}),
-        ],
-        ("", "namespaces") => {
-            vec![json!({"name": "Status", "type": "string", "jsonPath": ".status.phase"})]
-        }
-        ("", "pods") => vec![
-            json!({"name": "Status", "type": "string", "jsonPath": ".status.phase"}),
-            json!({"name": "Node", "type": "string", "jsonPath": ".spec.nodeName", "priority": 1}),
-        ],
-        ("", "nodes") => vec![
-            json!({"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}),
-            json!({"name": "Unschedulable", "type": "boolean", "jsonPath": ".spec.unschedulable"}),
-            json!({"name": "Version", "type": "string", "jsonPath": ".status.nodeInfo.kubeletVersion"}),
-        ],
-        ("", "events") => vec![
-            json!({"name": "Type", "type": "string", "jsonPath": ".type"}),
-            json!({"name": "Reason", "type": "string", "jsonPath": ".reason"}),
-            json!({"name": "Object", "type": "string", "jsonPath": ".involvedObject.name"}),
-            json!({"name": "Message", "type": "string", "jsonPath": ".message"}),
-        ],
-        ("coordination.k8s.io", _) => {
-            vec![json!({"name": "Holder", "type": "string", "jsonPath": ".spec.holderIdentity"})]
-        }
-        _ => Vec::new(),
-    };
-    list.push(json!({"name": "Age", "type": if kind.custom { "date" } else { "string" }, "jsonPath": ".metadata.creationTimestamp", "age": true}));
+    if kind.columns.is_empty() {
+        let words = meta_words("creationTimestamp").clone();
+        list.push(column(&json!("Age"), &date, "", words, 0));
+    }
     list
 }
 
-fn row(kind: &Kind, object: &Value, include: &str, now: Timestamp) -> Value {
+fn row(kind: &Kind, object: &Value, include: Include, now: Timestamp) -> Value {
+    let cells = match core::columns(kind) {
+        Some(columns) => columns.iter().map(|c| (c.cell)(object, now)).collect(),
+        None => custom_cells(kind, object, now),
+    };
+    let shown = match include {
+        Include::Nothing => Value::Null,
+        Include::Metadata => metadata(object),
+        Include::Whole => object.clone(),
+    };
+    json!({"cells": cells, "object": shown})
+}
+
+fn custom_cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
     let mut cells = vec![object["metadata"]["name"].clone()];
-    for column in columns(kind) {
-        let path = column["jsonPath"].as_str().unwrap_or_default();
-        let found = match path.strip_prefix('#') {
-            Some(field) => object[field]
-                .as_object()
-                .map_or(0, serde_json::Map::len)
-                .into(),
-            None => find(object, path),
-        };
-        let date = column["type"] == "date" || column["age"] == true;
+    for column in &kind.columns {
+        let found = find(object, column["jsonPath"].as_str().unwrap_or_default());
         cells.push(match (column["type"].as_str(), found) {
-            (_, Value::String(text)) if date => age(&text, now).into(),
             (_, Value::Null) => Value::Null,
-            (Some("integer" | "number"), value @ Value::Number(_))
-            | (Some("boolean"), value @ Value::Bool(_)) => value,
-            (Some("string") | None, Value::String(text)) => text.into(),
-            (Some("string") | None, value) => value.to_string().into(),
+            (Some("date"), Value::String(text)) => age(&text, now).into(),
+            (Some("integer"), Value::Number(number)) => {
+                // A fraction is cut off.
+                number
+                    .as_i64()
+                    .or_else(|| number.to_string().split('.').next()?.parse().ok())
+                    .into()
+            }
+            (Some("number"), value @ Value::Number(_))
+            | (Some("boolean"), value @ Value::Bool(_))
+            | (Some("string"), value @ Value::String(_)) => value,
+            (Some("string"), value) => value.to_string().into(),
             _ => Value::Null,
         });
     }
-    let mut row = json!({"cells": cells});
-    match include {
-        "None" => row["object"] = Value::Null,
-        "Object" => row["object"] = object.clone(),
-        _ => {
-            row["object"] = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]});
-        }
+    if kind.columns.is_empty() {
+        let made = object["metadata"]["creationTimestamp"].as_str();
+        cells.push(age(made.unwrap_or_default(), now).into());
     }
-    row
+    cells
 }
 
-/// Follows a path such as `.status.conditions[?(@.type=="Ready")].status` or `.spec.list[0]`.
-fn find(object: &Value, path: &str) -> Value {
-    let mut value = object;
-    let mut rest = path;
-    while !rest.is_empty() {
-        if let Some(tail) = rest.strip_prefix("[?(@.") {
-            let Some((test, after)) = tail.split_once(")]") else {
-                return Value::Null;
-            };
-            let Some((field, wanted)) = test.split_once("==") else {
-                return Value::Null;
-            };
-            let wanted = wanted.trim().trim_matches(['"', '\'']);
-            let hit = value
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|v| v[field.trim()].as_str() == Some(wanted));
-            let Some(hit) = hit else { return Value::Null };
-            (value, rest) = (hit, after);
-        } else if let Some(tail) = rest.strip_prefix('[') {
-            let Some((index, after)) = tail.split_once(']') else {
-                return Value::Null;
-            };
-            let plain = index.trim_matches(['"', '\'']);
-            value = match index.parse::<usize>() {
-                Ok(n) => &value[n],
-                Err(_) => &value[plain],
-            };
-            rest = after;
-        } else {
-            let tail = rest.trim_start_matches('.');
-            let mut end = tail.len();
-            let mut escaped = false;
-            for (at, c) in tail.char_indices() {
-                if !escaped && matches!(c, '.' | '[') {
-                    end = at;
-                    break;
-                }
-                escaped = c == '\\';
-            }
-            value = &value[tail[..end].replace('\\', "").as_str()];
-            rest = &tail[end..];
-        }
-    }
-    value.clone()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How long ago a time was, as kubectl says it.
-fn age(text: &str, now: Timestamp) -> String {
-    let Ok(then) = text.parse::<Timestamp>() else {
-        return "<unknown>".to_owned();
-    };
-    let seconds = (now.as_second() - then.as_second()).max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    let pair = |big: i64, unit: &str, small: i64, sub: &str| {
-        if small == 0 {
-            format!("{big}{unit}")
-        } else {
-            format!("{big}{unit}{small}{sub}")
+    #[test]
+    fn the_first_form_that_there_is_counts() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let old = "application/json;as=Table;v=v0;g=meta.k8s.io";
+        let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let told = [
+            ("*/*", Some(Form::Whole)),
+            ("application/json, */*", Some(Form::Whole)),
+            (table, Some(Form::Table(Include::Metadata))),
+            (partial, Some(Form::Metadata)),
+            (old, None),
+            (protobuf, None),
+        ];
+        let asked = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::ACCEPT, text.parse().unwrap());
+            Form::asked(&headers, "").ok()
+        };
+        for (accept, form) in told {
+            assert_eq!(asked(accept), form, "{accept}");
         }
-    };
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..600 => pair(minutes, "m", seconds % 60, "s"),
-        600..10_800 => format!("{minutes}m"),
-        10_800..28_800 => pair(hours, "h", minutes % 60, "m"),
-        28_800..172_800 => format!("{hours}h"),
-        172_800..691_200 => pair(days, "d", hours % 24, "h"),
-        691_200..63_072_000 => format!("{days}d"),
-        _ => format!("{}y", days / 365),
+        let both = format!("{protobuf},{old},{table},application/json");
+        assert_eq!(asked(&both), Some(Form::Table(Include::Metadata)));
+        assert_eq!(asked(&format!("{old},application/json")), Some(Form::Whole));
     }
 }

@@ -181,9 +181,19 @@ impl Clusters {
         let made = nodes.create(&PostParams::default(), &node).await;
         pods::unless(409, made.map(drop))?;
         let status = Patch::Merge(json!({"status": status}));
-        nodes
+        let node = nodes
             .patch_status(&owner.machine, &PatchParams::default(), &status)
             .await?;
+        // The cluster's node controller sees that the node is ready.
+        let mut taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        let before = taints.len();
+        taints.retain(|taint| taint.key != NOT_READY);
+        if taints.len() < before {
+            let patch = Patch::Merge(json!({"spec": {"taints": taints}}));
+            nodes
+                .patch(&owner.machine, &PatchParams::default(), &patch)
+                .await?;
+        }
         Ok(())
     }
 
@@ -233,3 +243,6 @@ fn removed(key: String) -> Op {
         last: None,
     }
 }
+
+/// The taint that the API server gives new nodes.
+const NOT_READY: &str = "node.kubernetes.io/not-ready";

@@ -4,11 +4,11 @@ use axum::body::Body;
 use fleetwright_schema::FieldError;
 use fleetwright_store::{Error as StoreError, Op};
 use http::Response;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, respond};
-use crate::object::{encode, key, meta, text};
+use crate::object::{key, meta, text};
 
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -71,7 +71,7 @@ pub(crate) async fn insert(
         map.remove("status");
     }
     call.defaults(&mut object);
-    prepare(call, &mut object)?;
+    crate::core_objects::prepare(call, None, &mut object)?;
     call.check(&object, None, check_name(call, &name).into_iter().collect())?;
     if !applied {
         meta(&mut object).remove("managedFields");
@@ -83,7 +83,7 @@ pub(crate) async fn insert(
     let at = call.key(&name);
     let put = Op::Put {
         key: at.clone(),
-        value: encode(&object),
+        value: call.encode(&object),
         expect: Some(0),
     };
     match server.0.store.commit(vec![put]).await {
@@ -97,7 +97,7 @@ pub(crate) async fn insert(
         crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
     }
     match server.0.store.get(&at) {
-        Some(entry) => Ok(crate::error::bytes(201, entry.value)),
+        Some(entry) => Ok(crate::error::bytes(201, kind.shown(entry.value))),
         None => Err(ApiError::not_found(kind, &name)),
     }
 }
@@ -159,53 +159,4 @@ fn check_name(call: &Call<'_>, name: &str) -> Option<FieldError> {
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
     };
     Some(FieldError::invalid("metadata.name", &name.into(), text))
-}
-
-/// What is done to every object before it is stored: what single core kinds fill in.
-pub(crate) fn prepare(call: &Call<'_>, object: &mut Value) -> ApiResult<()> {
-    match (call.kind.group.as_str(), call.kind.plural.as_str()) {
-        ("", "namespaces") => {
-            let name = text(object, "name").to_owned();
-            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
-            if !object["spec"]["finalizers"].is_array() {
-                object["spec"] = json!({"finalizers": ["kubernetes"]});
-            }
-            if !object["status"]["phase"].is_string() {
-                object["status"] = json!({"phase": "Active"});
-            }
-        }
-        ("", "pods") if !object["status"]["phase"].is_string() => {
-            object["status"]["phase"] = "Pending".into();
-        }
-        ("", "secrets") => secret(call, object)?,
-        ("apiextensions.k8s.io", _) => crate::crd::complete(object, &call.server.now())?,
-        _ => {}
-    }
-    Ok(())
-}
-
-fn secret(call: &Call<'_>, object: &mut Value) -> ApiResult<()> {
-    use base64::Engine;
-    let engine = base64::engine::general_purpose::STANDARD;
-    if let Some(plain) = object.as_object_mut().and_then(|o| o.remove("stringData")) {
-        for (field, value) in plain.as_object().into_iter().flatten() {
-            object["data"][field] = engine.encode(value.as_str().unwrap_or_default()).into();
-        }
-    }
-    if !object["type"].is_string() {
-        object["type"] = "Opaque".into();
-    }
-    for value in object["data"]
-        .as_object()
-        .into_iter()
-        .flat_map(|d| d.values())
-    {
-        if engine.decode(value.as_str().unwrap_or_default()).is_err() {
-            return Err(ApiError::bad_request(format!(
-                "{} in version \"v1\" cannot be handled as a Secret: illegal base64 data",
-                call.kind.kind
-            )));
-        }
-    }
-    Ok(())
 }

@@ -44,7 +44,10 @@ pub(crate) async fn delete(call: &Call<'_>) -> ApiResult<Response<Body>> {
     .await?;
     let shown = call.kind.plural == "customresourcedefinitions";
     Ok(match left {
-        Some(object) => respond(200, &object),
+        Some(mut object) => {
+            call.kind.show(&mut object);
+            respond(200, &object)
+        }
         None if shown => respond(200, &live),
         None => {
             let mut details =
@@ -167,12 +170,14 @@ pub(crate) async fn collection(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let (entries, revision) = call.server.0.store.range(&call.scope(), None, 0);
     let mut items = Vec::new();
     for entry in entries {
-        let Some(object) = super::read::parsed(&entry.value) else {
+        let Some(object) = super::read::parsed(&call.kind.shown(entry.value)) else {
             continue;
         };
         if selector.matches(&object) {
             let left = remove(call.server, call.kind, &entry.key, policy, call.dry_run()).await?;
-            items.push(left.unwrap_or(object));
+            let mut object = left.unwrap_or(object);
+            call.kind.show(&mut object);
+            items.push(object);
         }
     }
     Ok(respond(

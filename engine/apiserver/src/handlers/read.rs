@@ -14,7 +14,7 @@ const TOKENS: base64::engine::GeneralPurpose = base64::engine::general_purpose::
 
 pub(crate) fn get(call: &Call<'_>) -> ApiResult<Response<Body>> {
     match call.server.0.store.get(&call.key(&call.target.name)) {
-        Some(entry) => Ok(bytes(200, entry.value)),
+        Some(entry) => Ok(bytes(200, call.kind.shown(entry.value))),
         None => Err(ApiError::not_found(call.kind, &call.target.name)),
     }
 }
@@ -85,8 +85,9 @@ pub(crate) fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
         };
         let (entries, now) = store.range(&scope, after.as_deref(), page);
         let whole = page == 0 || entries.len() < page;
-        for entry in entries {
+        for mut entry in entries {
             after = Some(entry.key.to_string());
+            entry.value = call.kind.shown(entry.value);
             if selector.is_empty() || parsed(&entry.value).is_some_and(|o| selector.matches(&o)) {
                 chosen.push(entry);
             }

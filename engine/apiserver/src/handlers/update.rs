@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, bytes, respond};
-use crate::object::{deleting, encode, finalizers, meta, text};
+use crate::object::{deleting, finalizers, meta, text};
 
 /// How often a write without a version of its own is tried against concurrent writers.
 const ATTEMPTS: usize = 32;
@@ -238,7 +238,7 @@ pub(crate) fn finish(
         }
     }
     call.defaults(object);
-    super::create::prepare(call, object)?;
+    crate::core_objects::prepare(call, Some(live), object)?;
     check_immutable(call, live, object)?;
     call.check(object, Some(live), Vec::new())?;
     if !applied {
@@ -320,12 +320,12 @@ async fn store(
         Op::Delete {
             key: key.clone(),
             expect: Some(revision),
-            last: Some(encode(&object)),
+            last: Some(call.encode(&object)),
         }
     } else {
         Op::Put {
             key: key.clone(),
-            value: encode(&object),
+            value: call.encode(&object),
             expect: Some(revision),
         }
     };
@@ -344,7 +344,7 @@ async fn store(
         crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
     }
     match server.0.store.get(&key) {
-        Some(entry) => Ok(Some(bytes(200, entry.value))),
+        Some(entry) => Ok(Some(bytes(200, call.kind.shown(entry.value)))),
         None => Ok(Some(respond(200, &object))),
     }
 }

@@ -1,10 +1,12 @@
 //! Watch: events of encoded bytes, filtered by selector transitions.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use fleetwright_api::time::Clock;
 use fleetwright_store::{Event, Watch};
 use futures::stream;
 use http::Response;
@@ -12,7 +14,9 @@ use serde_json::json;
 
 use super::{Call, read::parsed};
 use crate::error::{ApiError, ApiResult, Cause, respond};
+use crate::registry::Kind;
 use crate::selector::Selector;
+use crate::table::Form;
 
 /// How often a watch that allows bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -23,7 +27,11 @@ struct Watching {
     ready: VecDeque<Bytes>,
     deadline: Option<tokio::time::Instant>,
     bookmarks: bool,
-    type_meta: (String, String),
+    kind: Arc<Kind>,
+    form: Form,
+    clock: Arc<dyn Clock>,
+    /// Whether an event was sent already.
+    sent: bool,
     ended: bool,
 }
 
@@ -53,19 +61,11 @@ pub(crate) fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let scope = call.scope();
     let store = &call.server.0.store;
     let bookmarks = query.flag("allowWatchBookmarks");
-    let type_meta = (call.kind.api_version(), call.kind.kind.clone());
-    let mut ready = VecDeque::new();
+    let mut initial_state = None;
     let mut start = from;
     if initial || (from == 0 && query.get("sendInitialEvents") != "false") {
         let (entries, revision) = store.range(&scope, None, 0);
-        for entry in entries {
-            if selector.is_empty() || parsed(&entry.value).is_some_and(|o| selector.matches(&o)) {
-                ready.push_back(line("ADDED", &entry.value));
-            }
-        }
-        if initial && bookmarks {
-            ready.push_back(bookmark(&type_meta, revision, true));
-        }
+        initial_state = Some((entries, revision));
         start = revision;
     } else if from == 0 {
         start = store.revision();
@@ -76,15 +76,31 @@ pub(crate) fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
         ));
     }
     let seconds: Option<u64> = query.get("timeoutSeconds").parse().ok();
-    let watching = Watching {
+    let mut watching = Watching {
         watch: store.watch(scope, start),
         selector,
-        ready,
+        ready: VecDeque::new(),
         deadline: seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s.min(86_400))),
         bookmarks,
-        type_meta,
+        kind: Arc::clone(call.kind),
+        form: call.form,
+        clock: Arc::clone(&call.server.0.options.clock),
+        sent: false,
         ended: false,
     };
+    if let Some((entries, revision)) = initial_state {
+        for entry in entries {
+            let value = watching.kind.shown(entry.value);
+            if watching.wants(&value) {
+                let line = watching.line("ADDED", &value);
+                watching.ready.push_back(line);
+            }
+        }
+        if initial && bookmarks {
+            let mark = watching.bookmark(revision, true);
+            watching.ready.push_back(mark);
+        }
+    }
     let frames = stream::unfold(watching, |mut watching| async move {
         let frame = watching.next().await?;
         Some((Ok::<_, std::convert::Infallible>(frame), watching))
@@ -122,8 +138,10 @@ impl Watching {
                 biased;
                 events = self.watch.next() => match events {
                     Ok(events) => {
-                        let frames: Vec<Bytes> = events.iter().filter_map(|e| self.frame(e)).collect();
-                        self.ready.extend(frames);
+                        for event in &events {
+                            let frame = self.frame(event);
+                            self.ready.extend(frame);
+                        }
                     }
                     Err(_) => {
                         let status = too_old(self.watch.seen()).status();
@@ -134,24 +152,50 @@ impl Watching {
                 () = end => return None,
                 () = mark => {
                     let seen = self.watch.seen();
-                    self.ready.push_back(bookmark(&self.type_meta, seen, false));
+                    let mark = self.bookmark(seen, false);
+                    self.ready.push_back(mark);
                 }
             }
         }
     }
 
-    fn frame(&self, event: &Event) -> Option<Bytes> {
-        let matches = |value: &Bytes| {
-            self.selector.is_empty() || parsed(value).is_some_and(|o| self.selector.matches(&o))
+    fn wants(&self, value: &[u8]) -> bool {
+        self.selector.is_empty() || parsed(value).is_some_and(|o| self.selector.matches(&o))
+    }
+
+    fn frame(&mut self, event: &Event) -> Option<Bytes> {
+        let value = self.kind.shown(event.value.clone());
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|previous| self.wants(&self.kind.shown(previous.clone())));
+        let now = !event.deleted && self.wants(&value);
+        let kind = match (before, now) {
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+            (false, false) => return None,
         };
-        let before = event.previous.as_ref().is_some_and(matches);
-        let now = !event.deleted && matches(&event.value);
-        match (before, now) {
-            (false, true) => Some(line("ADDED", &event.value)),
-            (true, true) => Some(line("MODIFIED", &event.value)),
-            (true, false) => Some(line("DELETED", &event.value)),
-            (false, false) => None,
+        Some(self.line(kind, &value))
+    }
+
+    /// An event, in the form that was asked for.
+    fn line(&mut self, kind: &str, object: &[u8]) -> Bytes {
+        let shown = match (self.form, parsed(object)) {
+            (Form::Whole, _) | (_, None) => return line(kind, object),
+            (form, Some(object)) => form.one(&self.kind, &object, self.clock.now(), !self.sent),
+        };
+        self.sent = true;
+        line(kind, shown.to_string().as_bytes())
+    }
+
+    fn bookmark(&mut self, revision: u64, end: bool) -> Bytes {
+        let mut object = json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(),
+            "metadata": {"resourceVersion": revision.to_string()}});
+        if end {
+            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
+        self.line("BOOKMARK", object.to_string().as_bytes())
     }
 }
 
@@ -167,13 +211,4 @@ fn line(kind: &str, object: &[u8]) -> Bytes {
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
     out.into()
-}
-
-fn bookmark((version, kind): &(String, String), revision: u64, end: bool) -> Bytes {
-    let mut object = json!({"kind": kind, "apiVersion": version,
-        "metadata": {"resourceVersion": revision.to_string()}});
-    if end {
-        object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-    }
-    format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
 }

@@ -1,0 +1,219 @@
+//! What the server fills in and checks of single core kinds before they are stored.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::error::{ApiError, ApiResult, Cause};
+use crate::handlers::Call;
+use crate::object::text;
+
+/// The taint of a node that has not said yet that it is ready; the cluster takes it away when it is.
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
+/// Completes an object; `live` is what it replaces.
+pub(crate) fn prepare(call: &Call<'_>, live: Option<&Value>, object: &mut Value) -> ApiResult<()> {
+    match (call.kind.group.as_str(), call.kind.plural.as_str()) {
+        ("", "namespaces") => {
+            let name = text(object, "name").to_owned();
+            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+            if !object["spec"]["finalizers"].is_array() {
+                object["spec"] = json!({"finalizers": ["kubernetes"]});
+            }
+            if !object["status"]["phase"].is_string() {
+                object["status"] = json!({"phase": "Active"});
+            }
+        }
+        ("", "pods") => {
+            if !object["status"]["phase"].is_string() {
+                object["status"]["phase"] = "Pending".into();
+            }
+            condition_times(object, &["lastProbeTime", "lastTransitionTime"]);
+        }
+        ("", "nodes") => {
+            if live.is_none() {
+                taint(object);
+            }
+            condition_times(object, &["lastHeartbeatTime", "lastTransitionTime"]);
+        }
+        ("", "secrets") => secret(call, object)?,
+        ("", "services") => service(object),
+        ("" | "events.k8s.io", "events") => event(call, live, object)?,
+        ("apiextensions.k8s.io", _) => crate::crd::complete(object, &call.server.now())?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn map(value: &mut Value) -> Option<&mut Map<String, Value>> {
+    value.as_object_mut()
+}
+
+fn or_insert(object: &mut Value, field: &str, value: Value) {
+    if let Some(map) = map(object) {
+        let slot = map.entry(field).or_insert(Value::Null);
+        if slot.is_null() {
+            *slot = value;
+        }
+    }
+}
+
+/// Conditions of these kinds always say their times, be it that there is none.
+fn condition_times(object: &mut Value, times: &[&str]) {
+    let conditions = object["status"]["conditions"].as_array_mut();
+    for condition in conditions.into_iter().flatten() {
+        for time in times {
+            or_insert(condition, time, Value::Null);
+        }
+    }
+}
+
+fn taint(node: &mut Value) {
+    or_insert(node, "spec", json!({}));
+    or_insert(&mut node["spec"], "taints", json!([]));
+    if let Some(taints) = node["spec"]["taints"].as_array_mut()
+        && !taints
+            .iter()
+            .any(|t| t["key"] == NOT_READY && t["effect"] == "NoSchedule")
+    {
+        taints.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
+    }
+}
+
+fn service(object: &mut Value) {
+    or_insert(object, "spec", json!({}));
+    let spec = &mut object["spec"];
+    or_insert(spec, "type", "ClusterIP".into());
+    or_insert(spec, "sessionAffinity", "None".into());
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        or_insert(port, "protocol", "TCP".into());
+        let same = port["port"].clone();
+        or_insert(port, "targetPort", same);
+    }
+    or_insert(object, "status", json!({"loadBalancer": {}}));
+}
+
+/// Events always say these, in either of their versions. New ones of `events.k8s.io` must say who reports what.
+fn event(call: &Call<'_>, live: Option<&Value>, object: &mut Value) -> ApiResult<()> {
+    let new = call.kind.group == "events.k8s.io";
+    let fields = if new {
+        [
+            ("regarding", json!({})),
+            ("deprecatedSource", json!({})),
+            ("deprecatedFirstTimestamp", Value::Null),
+            ("deprecatedLastTimestamp", Value::Null),
+            ("eventTime", Value::Null),
+        ]
+    } else {
+        or_insert(object, "reportingComponent", "".into());
+        or_insert(object, "reportingInstance", "".into());
+        [
+            ("involvedObject", json!({})),
+            ("source", json!({})),
+            ("firstTimestamp", Value::Null),
+            ("lastTimestamp", Value::Null),
+            ("eventTime", Value::Null),
+        ]
+    };
+    for (field, value) in fields {
+        or_insert(object, field, value);
+    }
+    if live.is_some() {
+        return Ok(());
+    }
+    let mut causes = Vec::new();
+    let about = if new { "regarding" } else { "involvedObject" };
+    let (namespace, of) = (&call.target.namespace, object[about]["namespace"].as_str());
+    let of = of.unwrap_or_default();
+    // What is of cluster scope is told of in the namespace `default`.
+    if of != namespace.as_str() && !(of.is_empty() && namespace == "default") {
+        causes.push(Cause::new(
+            "FieldValueInvalid",
+            "involvedObject.namespace",
+            format!("Invalid value: \"{of}\": does not match event.namespace"),
+        ));
+    }
+    if new {
+        let required = [
+            "eventTime",
+            "reportingController",
+            "reportingInstance",
+            "action",
+            "reason",
+        ];
+        for field in required {
+            if object[field].as_str().unwrap_or_default().is_empty() {
+                causes.push(Cause::new("FieldValueRequired", field, "Required value"));
+            }
+        }
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let (group, name) = (&call.kind.group, text(object, "name"));
+    Err(ApiError::invalid(group, "Event", name, &causes))
+}
+
+fn secret(call: &Call<'_>, object: &mut Value) -> ApiResult<()> {
+    for value in object["data"].as_object().into_iter().flat_map(Map::values) {
+        let data = value.as_str().unwrap_or_default();
+        if STANDARD.decode(data).is_err() {
+            let at = bad_base64(data);
+            return Err(ApiError::bad_request(format!(
+                "{} in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte {at}",
+                call.kind.kind
+            )));
+        }
+    }
+    if let Some(plain) = map(object).and_then(|o| o.remove("stringData")) {
+        for (field, value) in plain.as_object().into_iter().flatten() {
+            object["data"][field] = STANDARD.encode(value.as_str().unwrap_or_default()).into();
+        }
+    }
+    if !object["type"].is_string() {
+        object["type"] = "Opaque".into();
+    }
+    Ok(())
+}
+
+/// Where Go's decoder gives up: at the first character that cannot be there, or at the group that is not whole.
+fn bad_base64(data: &str) -> usize {
+    let bytes: Vec<(usize, u8)> = data
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| !matches!(byte, b'\r' | b'\n'))
+        .collect();
+    for group in bytes.chunks(4) {
+        for (nth, (at, byte)) in group.iter().enumerate() {
+            let fits = byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+            let padding = *byte == b'=' && nth >= 2;
+            if padding && nth == 2 && group.get(3).is_none_or(|(_, last)| *last != b'=') {
+                return group.get(3).map_or(data.len(), |(last, _)| *last);
+            }
+            if !fits && !padding {
+                return *at;
+            }
+        }
+        if group.len() < 4 {
+            return group.first().map_or(0, |(at, _)| *at);
+        }
+    }
+    data.find('=').map_or(data.len(), |at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_place_is_the_one_that_go_names() {
+        for (data, at) in [
+            ("not base64!", 3),
+            ("abc", 0),
+            ("abcdef", 4),
+            ("ab-d", 2),
+            ("a=bc", 1),
+            ("ab=c", 3),
+        ] {
+            assert_eq!(super::bad_base64(data), at, "{data}");
+        }
+    }
+}

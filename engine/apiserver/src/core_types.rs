@@ -1,0 +1,164 @@
+//! Whether a core object is of the types that its definition gives it; faults are worded as Go's parser words them.
+
+use serde_json::Value;
+
+use crate::core_schemas::{REF, definitions};
+
+/// The first field of a value that is not of its type, such as
+/// `json: cannot unmarshal number into Go struct field ConfigMap.data of type string`.
+pub(crate) fn mismatch(name: &str, value: &Value) -> Option<String> {
+    let place = Place {
+        parent: "",
+        path: String::new(),
+    };
+    place.check(definitions().get(name)?, short(name), value)
+}
+
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+fn referred(schema: &Value) -> Option<&str> {
+    let target = schema
+        .get("$ref")
+        .or_else(|| schema.get("allOf")?[0].get("$ref"))?;
+    target.as_str()?.strip_prefix(REF)
+}
+
+/// Where a check has come to: the innermost named type around, and the fields on the way.
+struct Place<'a> {
+    parent: &'a str,
+    path: String,
+}
+
+impl<'a> Place<'a> {
+    /// `named` is the name of the type that the schema stands for, empty when it has none.
+    fn check(&self, schema: &'a Value, named: &'a str, value: &Value) -> Option<String> {
+        if let Some(name) = referred(schema) {
+            return self.check(definitions().get(name)?, short(name), value);
+        }
+        // Some types read themselves from numbers and texts.
+        if matches!(named, "Quantity" | "IntOrString" | "JSON") {
+            return None;
+        }
+        let got = match (schema["type"].as_str()?, value) {
+            (_, Value::Null)
+            | ("string", Value::String(_))
+            | ("boolean", Value::Bool(_))
+            | ("number", Value::Number(_)) => return None,
+            ("integer", Value::Number(number)) if number.is_i64() => return None,
+            ("integer", Value::Number(number)) => format!("number {number}"),
+            ("array", Value::Array(list)) => {
+                let mut items = list.iter();
+                return items.find_map(|item| self.check(&schema["items"], "", item));
+            }
+            ("object", Value::Object(map)) => {
+                let parent = if named.is_empty() { self.parent } else { named };
+                let path = &self.path;
+                return map.iter().find_map(|(field, value)| {
+                    let Some(property) = schema["properties"].get(field) else {
+                        let path = path.clone();
+                        return Place { parent, path }.check(
+                            schema.get("additionalProperties")?,
+                            "",
+                            value,
+                        );
+                    };
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let path = format!("{path}{dot}{field}");
+                    Place { parent, path }.check(property, "", value)
+                });
+            }
+            (_, Value::Bool(_)) => "bool".to_owned(),
+            (_, Value::Number(_)) => "number".to_owned(),
+            (_, Value::String(_)) => "string".to_owned(),
+            (_, Value::Array(_)) => "array".to_owned(),
+            (_, Value::Object(_)) => "object".to_owned(),
+        };
+        let place = if self.path.is_empty() {
+            "value".to_owned()
+        } else {
+            format!("struct field {}.{}", self.parent, self.path)
+        };
+        let wanted = go_name(schema, named);
+        Some(format!(
+            "json: cannot unmarshal {got} into Go {place} of type {wanted}"
+        ))
+    }
+}
+
+/// The Go type of a schema.
+fn go_name(schema: &Value, named: &str) -> String {
+    if !named.is_empty() {
+        return format!("v1.{named}");
+    }
+    if let Some(name) = referred(schema) {
+        return format!("v1.{}", short(name));
+    }
+    match schema["type"].as_str().unwrap_or_default() {
+        "boolean" => "bool".to_owned(),
+        "integer" => schema["format"].as_str().unwrap_or("int64").to_owned(),
+        "number" => "float64".to_owned(),
+        "array" => format!("[]{}", go_name(&schema["items"], "")),
+        "object" => format!(
+            "map[string]{}",
+            go_name(&schema["additionalProperties"], "")
+        ),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn wrong_types_are_named_with_type_and_path() {
+        let map = "io.k8s.api.core.v1.ConfigMap";
+        let pod = "io.k8s.api.core.v1.Pod";
+        let told = [
+            (
+                map,
+                json!({"data": {"a": 1}}),
+                "number into Go struct field ConfigMap.data of type string",
+            ),
+            (
+                map,
+                json!({"data": []}),
+                "array into Go struct field ConfigMap.data of type map[string]string",
+            ),
+            (
+                map,
+                json!({"metadata": {"labels": {"a": true}}}),
+                "bool into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            (
+                pod,
+                json!({"spec": {"containers": [{"image": 5}]}}),
+                "number into Go struct field Container.spec.containers.image of type string",
+            ),
+            (
+                pod,
+                json!({"spec": {"containers": {}}}),
+                "object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                pod,
+                json!({"spec": {"priority": 1.5}}),
+                "number 1.5 into Go struct field PodSpec.spec.priority of type int32",
+            ),
+            (
+                pod,
+                json!({"spec": 1}),
+                "number into Go struct field Pod.spec of type v1.PodSpec",
+            ),
+        ];
+        for (name, value, told) in told {
+            let want = format!("json: cannot unmarshal {told}");
+            assert_eq!(super::mismatch(name, &value), Some(want));
+        }
+        let good = json!({"spec": {"containers": [{"image": "a", "resources": {"limits": {"cpu": 1, "memory": "2Gi"}},
+            "livenessProbe": {"httpGet": {"port": 80}}, "ports": null}]}, "status": {"startTime": null}});
+        assert_eq!(super::mismatch(pod, &good), None);
+    }
+}

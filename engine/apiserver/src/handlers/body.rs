@@ -1,0 +1,192 @@
+//! The bodies of requests: read, and held against the kind that they should be of.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::Call;
+use crate::error::{ApiError, ApiResult};
+use crate::object::text;
+use crate::{core_schemas, core_types, decode, proto};
+
+const YAML: &[&str] = &["application/yaml", "application/apply-patch+yaml"];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// The media types of whole objects.
+const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// Reads a body by its media type, with the fields that stand in it twice; `None` for one that is not understood.
+pub(crate) fn read(
+    content_type: &str,
+    body: &Bytes,
+) -> Option<Result<(Value, Vec<String>), String>> {
+    match content_type {
+        PROTOBUF => proto::object(body).map(|object| Ok((object, Vec::new()))),
+        yaml if YAML.contains(&yaml) => Some(decode::yaml(body).map(|value| (value, Vec::new()))),
+        _ => Some(decode::json(body)),
+    }
+}
+
+/// The beginning of a body, as messages quote it.
+fn summary(body: &[u8]) -> String {
+    const LONGEST: usize = 30;
+    let (shown, more) = match body.get(..LONGEST) {
+        Some(head) if body.len() > LONGEST => (head, " ..."),
+        _ => (body, ""),
+    };
+    match shown.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned() + more,
+        Some(_) => shown.iter().map(|b| format!("{b:02x}")).collect::<String>() + more,
+    }
+}
+
+/// What Go's parser calls a value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+impl Call<'_> {
+    /// The body as a value, and the fields that stand in it twice.
+    pub(crate) fn value(&self) -> ApiResult<(Value, Vec<String>)> {
+        read(self.content_type, &self.body)
+            .ok_or_else(|| ApiError::media_type(OBJECTS))?
+            .map_err(|fault| match self.content_type {
+                "application/apply-patch+yaml" => {
+                    let text =
+                        format!("error decoding YAML: error converting YAML to JSON: {fault}");
+                    ApiError::bad_request(text)
+                }
+                "application/json-patch+json" => ApiError::bad_request(fault),
+                patch if patch.ends_with("-patch+json") => {
+                    ApiError::bad_request(format!("error decoding patch: {fault}"))
+                }
+                "application/json" => self.unrecognized(&format!(
+                    "couldn't get version/kind; json parse error: {fault}"
+                )),
+                _ => self.unrecognized(&fault),
+            })
+    }
+
+    fn unrecognized(&self, fault: &str) -> ApiError {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {fault} ({})",
+            self.kind.kind,
+            summary(&self.body)
+        ))
+    }
+
+    /// The body as an object of the kind, without fields that the kind has not.
+    pub(crate) fn object(&self) -> ApiResult<Value> {
+        if !OBJECTS.split(", ").any(|media| media == self.content_type) {
+            return Err(ApiError::media_type(OBJECTS));
+        }
+        let (mut object, duplicates) = self.value()?;
+        self.typed(&mut object)?;
+        self.check_type(&object)?;
+        self.known_fields(&mut object, &duplicates)?;
+        Ok(object)
+    }
+
+    /// Refuses what says of itself no kind; core kinds may leave it out.
+    fn typed(&self, object: &mut Value) -> ApiResult<()> {
+        let fault = |what: String| {
+            Err(self.unrecognized(&format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {what}"
+            )))
+        };
+        if !object.is_object() {
+            return fault(format!(
+                "{} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+                go_type(object)
+            ));
+        }
+        for (field, name, own) in [
+            ("kind", "Kind", self.kind.kind.clone()),
+            ("apiVersion", "apiVersion", self.kind.api_version()),
+        ] {
+            match &object[field] {
+                Value::String(text) if !text.is_empty() => {}
+                Value::Null | Value::String(_) if !self.kind.custom => object[field] = own.into(),
+                Value::Null | Value::String(_) => {
+                    let raw = match self.content_type {
+                        "application/json" => String::from_utf8_lossy(&self.body),
+                        _ => Cow::Owned(object.to_string()),
+                    };
+                    return Err(
+                        self.unrecognized(&format!("Object '{name}' is missing in '{raw}'"))
+                    );
+                }
+                other => {
+                    return fault(format!(
+                        "{} into Go struct field .{field} of type string",
+                        go_type(other)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an object says that it is of this kind. One of a custom kind that does not is neither defaulted nor pruned,
+    /// and is refused with everything else that is wrong with it.
+    pub(crate) fn is_own(&self, object: &Value) -> bool {
+        object["kind"] == self.kind.kind.as_str()
+    }
+
+    /// Refuses an object of another version, of another core kind, or with fields of wrong types.
+    pub(crate) fn check_type(&self, object: &Value) -> ApiResult<()> {
+        let (own, kind) = (
+            self.kind.kind.as_str(),
+            object["kind"].as_str().unwrap_or_default(),
+        );
+        let (want, got) = (
+            self.kind.api_version(),
+            object["apiVersion"].as_str().unwrap_or_default(),
+        );
+        if got != want {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({got}) does not match the expected API version ({want})"
+            )));
+        }
+        let version = self.kind.version.as_str();
+        let unfit = |fault: String| {
+            Err(ApiError::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {own}: {fault}"
+            )))
+        };
+        let mismatch = if self.kind.custom {
+            let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+            core_types::mismatch(meta, &object["metadata"])
+        } else if kind != own {
+            let group = match self.kind.group.split('.').next() {
+                Some("") | None => "core",
+                Some(group) => group,
+            };
+            return unfit(format!(
+                "converting ({version}.{kind}) to ({group}.{own}): unknown conversion"
+            ));
+        } else {
+            let name = core_schemas::name_of(&self.kind.group, version, own);
+            core_types::mismatch(&name, object)
+        };
+        mismatch.map_or(Ok(()), unfit)
+    }
+
+    pub(crate) fn check_namespace(&self, object: &Value) -> ApiResult<()> {
+        let namespace = text(object, "namespace");
+        if !namespace.is_empty() && namespace != self.target.namespace {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        Ok(())
+    }
+}
