@@ -34,19 +34,21 @@ fn run(files: &[(&str, &str)], allow: Allow) -> Loaded {
         .iter()
         .map(|(path, text)| SourceFile {
             path: (*path).into(),
-            bytes: text.as_bytes().to_vec(),
+            content: Ok(text.as_bytes().to_vec()),
         })
         .collect();
-    load(
+    let mut loaded = load(
         &files,
         &LoadContext {
             provider_schema: &|version, kind| {
                 (version == "sim/v1" && kind == "M").then_some(&schema)
             },
             allow: &allow,
-            live_clusters: &BTreeSet::new(),
         },
-    )
+    );
+    let dangling = dangling(&loaded.outside, &BTreeSet::new());
+    loaded.errors.extend(dangling);
+    loaded
 }
 
 #[test]
