@@ -379,6 +379,21 @@ impl Loader<'_, '_> {
                 );
             }
         }
+        for field in ["labels", "annotations"] {
+            let map = document.get("metadata").and_then(|m| m.get(field));
+            let entries = match map.map(|map| (map.place, &map.content)) {
+                Some((_, Content::Map(entries))) => entries.as_slice(),
+                Some((place, content)) if !matches!(content, Content::Scalar(Value::Null)) => {
+                    self.error(file, place, format!("metadata.{field} must be an object"));
+                    continue;
+                }
+                _ => continue,
+            };
+            for (name, _, value) in entries.iter().filter(|(_, _, v)| v.as_str().is_none()) {
+                let message = format!("metadata.{field}.{name} must be a text: put it in quotes");
+                self.error(file, value.place, message);
+            }
+        }
         if let Some(schema) = self.schemas.get(&key.kind) {
             let mut found = Vec::new();
             check::object(document, schema, &mut found);

@@ -110,6 +110,14 @@ fn every_mistake_names_its_place() {
             "spec.version is missing",
         ),
         (
+            change("name: alpha", "name: alpha\n  labels: {a: b, c: yes}"),
+            "a.yaml:5:21: metadata.labels.c must be a text: put it in quotes",
+        ),
+        (
+            change("name: alpha", "name: alpha\n  annotations: x"),
+            "a.yaml:5:16: metadata.annotations must be an object",
+        ),
+        (
             change("size: 2", "size: 9"),
             "providerConfig.size must be at most 8",
         ),
