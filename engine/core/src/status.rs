@@ -10,9 +10,9 @@ use fleetwright_api::condition::{self, Condition, Status};
 use jiff::Timestamp;
 
 pub use self::{
-    cluster::{ClusterFacts, cluster, has_converged},
+    cluster::{ClusterFacts, cluster, has_converged, pool_unconverged, unconverged},
     machine::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
-    pool::{is_complete, machine_deployment, machine_set, recount},
+    pool::{incomplete, is_complete, machine_deployment, machine_set, recount},
 };
 
 /// Conditions under construction, of one object at one time.

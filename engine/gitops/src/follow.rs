@@ -1,38 +1,30 @@
 //! Follows one Fleet: looks at its source, plans, applies, and tells how far the commit has come.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Fleet,
     commit_status::CommitState,
     condition::{self, Status, kind},
-    fleet::{DEFAULT_PROGRESS_DEADLINE_SECONDS, FleetCounts, FleetStatus, RevisionRef},
-    names::short_hash,
+    fleet::{DEFAULT_PROGRESS_DEADLINE_SECONDS, FleetCounts, RevisionRef},
     random::Random,
-    secret::SecretText,
     time::{Clock, k8s_time},
 };
 use fleetwright_core::{
     catalogue::Catalogue,
-    plan::{Desired, Key, Plan, plan},
+    plan::{Key, plan},
 };
-use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
-};
-use serde_json::{Value, json};
+use kube::{Client, ResourceExt};
 
 use crate::{
-    apply::{ApplyError, Drift, MANAGER_SYNC, Settings, apply},
-    gather::{GatherError, by_key, desired_of, gather, live_clusters, load_files, policy_of},
+    apply::{ApplyError, Settings, apply},
+    gather::{GatherError, gather, live_clusters, policy_of},
+    load::dangling,
+    read::{Declared, ReadError, Reader},
     settle::{Outcome, Pending, Seen},
-    source::{GitSource, Snapshot, SourceError, read_directory},
+    tell::{NOT_CONVERGING, Ready, Telling, chain, mistakes, problems, some, told},
     wishes::Wishes,
 };
-
-/// Mistakes that a condition's message names.
-const SHOWN: usize = 20;
 
 /// What following Fleets needs from outside.
 #[derive(Clone)]
@@ -41,7 +33,7 @@ pub struct Context {
     pub client: Client,
     /// The providers' schemas.
     pub catalogue: Arc<Catalogue>,
-    /// Folder of the bare caches, one per repository.
+    /// Folder of the bare caches, one per repository and Secret.
     pub cache: PathBuf,
     /// Name of this installation: part of commit statuses' contexts.
     pub installation: String,
@@ -56,19 +48,13 @@ pub struct Context {
 pub enum FollowError {
     /// The source cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The Secret that the Fleet names cannot be used.
-    #[error("the Secret {0} has no text in key token: create it or correct spec.source.secretRef")]
-    Secret(String),
+    Read(#[from] ReadError),
     /// The API cannot be read or written.
     #[error("the API cannot be read or written: {0}")]
     Api(#[from] Box<kube::Error>),
     /// What the API holds cannot be read as a whole.
     #[error(transparent)]
     Gather(#[from] GatherError),
-    /// The thread that reads the source ended.
-    #[error("reading the source broke off")]
-    Broken,
 }
 
 impl From<kube::Error> for FollowError {
@@ -82,37 +68,41 @@ pub struct Follower {
     context: Context,
     /// The Fleet as it was last seen.
     pub fleet: Fleet,
-    status: FleetStatus,
+    reader: Reader,
+    telling: Telling,
     /// What the revision applied last declared.
-    previous: Option<BTreeMap<Key, Value>>,
+    previous: Option<Arc<Declared>>,
     pending: Pending,
     /// The plan of the last look was carried out as a whole.
     complete: bool,
     failed: Option<String>,
-    resumed: bool,
+    /// What may be left to wait for from before the start: nothing, when the settled tree had converged.
+    unsettled: Unsettled,
 }
 
-/// How the condition Ready is told.
-struct Ready {
-    status: Status,
-    reason: &'static str,
-    message: String,
+/// What an earlier process may have left unsettled.
+enum Unsettled {
+    /// Everything but this tree.
+    Except(Option<String>),
+    /// Nothing is left over.
+    Nothing,
 }
 
 impl Follower {
     /// Begins to follow a Fleet, where its status left off.
     #[must_use]
     pub fn new(context: Context, fleet: Fleet) -> Self {
-        let status = fleet.status.clone().unwrap_or_default();
+        let (client, catalogue) = (context.client.clone(), Arc::clone(&context.catalogue));
         Self {
+            reader: Reader::new(client, catalogue, context.cache.clone()),
+            telling: Telling::of(&fleet),
+            unsettled: Unsettled::before(&fleet),
             context,
             fleet,
-            status,
             previous: None,
             pending: Pending::default(),
             complete: false,
             failed: None,
-            resumed: false,
         }
     }
 
@@ -122,154 +112,122 @@ impl Follower {
     /// When the source or the API cannot be read: nothing was concluded from it. It is in the Fleet's status.
     pub async fn look(&mut self, seen: &Seen) -> Result<(), FollowError> {
         if self.fleet.spec.suspend == Some(true) {
-            self.tell(
-                Status::Unknown,
-                "Suspended",
-                "suspended: nothing is applied".into(),
-            )
-            .await?;
+            let message = "suspended: nothing is applied".into();
+            return self.tell(Status::Unknown, "Suspended", message).await;
+        }
+        let Err(error) = self.cycle(seen).await else {
             return Ok(());
-        }
-        match self.cycle(seen).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let reason = match &error {
-                    FollowError::Source(_) | FollowError::Secret(_) => "SourceFailed",
-                    _ => "Error",
-                };
-                let message = chain(&error);
-                tracing::warn!(fleet = %self.fleet.name_any(), %message, "the source cannot be followed");
-                self.tell(Status::False, reason, message).await?;
-                Err(error)
-            }
-        }
+        };
+        let reason = match &error {
+            FollowError::Read(_) => "SourceFailed",
+            _ => "Error",
+        };
+        let message = chain(&error);
+        tracing::warn!(fleet = %self.fleet.name_any(), %message, "the source cannot be followed");
+        let now = self.context.clock.now();
+        self.telling.unknown_drift(&self.fleet, now);
+        self.tell(Status::False, reason, message).await?;
+        Err(error)
     }
 
     async fn cycle(&mut self, seen: &Seen) -> Result<(), FollowError> {
         let context = self.context.clone();
-        let read = self.read().await?;
-        let revision = match &read {
-            Ok(snapshot) => snapshot.revision.clone(),
-            Err((revision, _)) => revision.clone(),
-        };
-        let is_new = self
-            .status
-            .observed
-            .as_ref()
-            .is_none_or(|o| o.revision != revision);
-        let wishes = self.wishes();
-        if is_new {
-            tracing::info!(fleet = %self.fleet.name_any(), %revision, "new revision");
-            if let Some(wishes) = &wishes {
-                wishes
-                    .want(&revision, CommitState::Pending, "looking at the commit")
-                    .await?;
-                wishes.supersede(&revision).await?;
-            }
-        }
-        let tree = read.as_ref().ok().map(|s| s.tree.clone());
-        let seen_at = RevisionRef {
+        let found = self.reader.find(&self.fleet).await?;
+        let revision = found.revision;
+        let at = RevisionRef {
             revision: revision.clone(),
-            tree,
+            tree: found.tree.as_ref().ok().map(|tree| tree.id()),
             time: Some(k8s_time(context.clock.now())),
         };
-        if is_new {
-            self.status.observed = Some(seen_at.clone());
-        }
-        let snapshot = match read {
-            Ok(snapshot) => snapshot,
-            Err((_, error)) => {
-                return self
-                    .refuse(&seen_at, "SourceFailed", chain(&error), 0)
-                    .await;
-            }
-        };
-        let policy = policy_of(&self.fleet);
+        self.observe(&at).await?;
         let allow = self.fleet.spec.allow.clone().unwrap_or_default();
-        let clusters = live_clusters(&context.client).await?;
-        let loaded = load_files(&snapshot.files, &context.catalogue, &allow, &clusters);
-        if !loaded.errors.is_empty() {
-            let count = loaded.errors.len();
-            let lines: Vec<String> = loaded
-                .errors
-                .iter()
-                .take(SHOWN)
-                .map(ToString::to_string)
-                .collect();
-            let message = match lines.as_slice() {
-                [one] => one.clone(),
-                many => format!("{count} mistakes: {}", many.join("\n")),
-            };
-            return self.refuse(&seen_at, "LoadFailed", message, count).await;
+        let declared = match found.tree {
+            Ok(tree) => self.reader.declared(tree, &allow).await,
+            Err(error) => Err(error.into()),
+        };
+        let declared = match declared {
+            Err(ReadError::Source(error)) if error.is_lasting() => {
+                return self.refuse(&at, "SourceFailed", chain(&error), 0).await;
+            }
+            declared => declared?,
+        };
+        let mut errors = declared.errors.clone();
+        if !declared.outside.is_empty() {
+            let live = live_clusters(&context.client).await?;
+            errors.extend(dangling(&declared.outside, &live));
         }
-        let desired = desired_of(&loaded);
-        let live = gather(&context.client, &desired, &policy).await?;
-        let plan = plan(&desired, &live, &policy, &context.catalogue);
+        if !errors.is_empty() {
+            let message = mistakes(&errors);
+            return self.refuse(&at, "LoadFailed", message, errors.len()).await;
+        }
+        let desired = &declared.desired;
+        let policy = policy_of(&self.fleet);
+        let live = gather(&context.client, desired, &policy).await?;
+        let plan = plan(desired, &live, &policy, &context.catalogue);
+        let drift = self.fleet.spec.drift.as_ref();
         let settings = Settings {
             revision: &revision,
-            drift: self
-                .fleet
-                .spec
-                .drift
-                .as_ref()
-                .and_then(|d| d.policy)
-                .unwrap_or_default(),
+            drift: drift.and_then(|d| d.policy).unwrap_or_default(),
             allow: &allow,
-            previous: self.previous.as_ref(),
+            previous: self.previous.as_ref().map(|d| &d.documents),
         };
-        let applied = apply(&context.client, &plan, &desired, &live, &policy, settings).await;
-        let written = applied
-            .written
-            .iter()
-            .map(|(key, generation)| (key.clone(), Some(*generation)));
+        let applied = apply(&context.client, &plan, desired, &live, &policy, settings).await;
+        let written = applied.written.iter();
+        let written = written.map(|(key, generation)| (key.clone(), Some(*generation)));
         let deleted = applied.deleted.iter().map(|key| (key.clone(), None));
         let changed: Vec<(Key, Option<i64>)> = written.chain(deleted).collect();
         let now = context.clock.now();
-        self.resume(&desired, &seen_at);
+        self.resume(&declared, &at);
         if !changed.is_empty() {
             tracing::info!(fleet = %self.fleet.name_any(), %revision, changed = changed.len(), "applied");
         }
         self.pending.add(changed, now);
-        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-        self.status.counts = Some(FleetCounts {
+        self.telling.status.counts = Some(FleetCounts {
             objects: count(desired.len()),
             converging: 0,
             errors: 0,
         });
-        self.tell_drift(&applied.drift);
+        self.telling.drift(&self.fleet, &applied.drift, now);
         let problems = problems(&plan, &applied.errors);
         if !problems.is_empty() {
             let refused = !applied.errors.iter().any(ApplyError::is_passing);
             let reason = if refused { "Refused" } else { "ApplyFailed" };
-            return self
-                .refuse(&seen_at, reason, problems.join("\n"), problems.len())
-                .await;
+            let message = some(&problems, "\n");
+            return self.refuse(&at, reason, message, problems.len()).await;
         }
-        self.previous = Some(by_key(&desired));
-        if self
-            .status
-            .applied
-            .as_ref()
-            .is_none_or(|a| a.revision != revision)
-        {
-            self.status.applied = Some(seen_at);
+        self.previous = Some(declared);
+        let before = self.telling.status.applied.as_ref();
+        if before.is_none_or(|a| a.revision != revision) {
+            self.telling.status.applied = Some(at);
         }
         (self.complete, self.failed) = (true, None);
         self.settle(seen).await
     }
 
-    /// After a start, what an unsettled revision changed is not known: all of its objects are waited for.
-    fn resume(&mut self, desired: &[Desired], seen: &RevisionRef) {
-        if std::mem::replace(&mut self.resumed, true) {
-            return;
+    /// A revision is seen: if it is another than before, its status is pending, and what was pending is superseded.
+    async fn observe(&mut self, at: &RevisionRef) -> Result<(), FollowError> {
+        let before = self.telling.status.observed.as_ref();
+        if before.is_some_and(|o| o.revision == at.revision) {
+            return Ok(());
         }
-        let settled = self
-            .status
-            .settled
-            .as_ref()
-            .is_some_and(|s| s.tree == seen.tree);
-        if !settled {
-            let all = desired.iter().map(|d| (Key::of(&d.document), Some(0)));
+        tracing::info!(fleet = %self.fleet.name_any(), revision = at.revision, "new revision");
+        if let Some(wishes) = self.wishes() {
+            let words = "looking at the commit";
+            wishes
+                .want(&at.revision, CommitState::Pending, words)
+                .await?;
+            wishes.supersede(&at.revision).await?;
+        }
+        self.telling.status.observed = Some(at.clone());
+        Ok(())
+    }
+
+    /// After a start, what an unsettled revision changed is not known: all of its objects are waited for.
+    fn resume(&mut self, declared: &Declared, at: &RevisionRef) {
+        if let Unsettled::Except(tree) = std::mem::replace(&mut self.unsettled, Unsettled::Nothing)
+            && (tree.is_none() || tree != at.tree)
+        {
+            let all = declared.documents.keys().map(|key| (key.clone(), Some(0)));
             self.pending.add(all, self.context.clock.now());
         }
     }
@@ -279,52 +237,60 @@ impl Follower {
     /// # Errors
     /// When the API cannot be written.
     pub async fn settle(&mut self, seen: &Seen) -> Result<(), FollowError> {
-        let (true, Some(applied)) = (self.complete, self.status.applied.clone()) else {
+        let (true, Some(applied)) = (self.complete, self.telling.status.applied.clone()) else {
             return Ok(());
         };
         let now = self.context.clock.now();
-        let deadline = self
-            .fleet
-            .spec
-            .progress_deadline_seconds
-            .unwrap_or(DEFAULT_PROGRESS_DEADLINE_SECONDS);
-        let outcome = self.pending.look(seen, now, i64::from(deadline));
+        let outcome = self.pending.look(seen, now, self.deadline());
         let (state, ready) = told(&outcome);
-        if let Some(counts) = &mut self.status.counts {
+        let status = &mut self.telling.status;
+        if let Some(counts) = &mut status.counts {
             counts.converging = match &outcome {
-                Outcome::Pending(count, _) => i32::try_from(*count).unwrap_or(i32::MAX),
+                Outcome::Pending(n, _) => count(*n),
                 _ => 0,
             };
         }
-        let was = self
-            .status
-            .settled
-            .as_ref()
-            .is_some_and(|s| s.revision == applied.revision);
+        let settled = status.settled.as_ref();
+        let was = settled.is_some_and(|s| s.revision == applied.revision);
         if state != CommitState::Pending && !was {
-            self.status.settled = Some(RevisionRef {
+            status.settled = Some(RevisionRef {
                 time: Some(k8s_time(now)),
                 ..applied.clone()
             });
         }
-        if matches!(outcome, Outcome::Success(_)) && !was {
-            tracing::info!(fleet = %self.fleet.name_any(), revision = %applied.revision, outcome = %ready.message, "settled");
-            self.pending = Pending::default();
-        }
         // A commit that has ended well says so for ever; later drift is not its fault.
         let ended_well = was && matches!(outcome, Outcome::Success(0));
         if let Some(wishes) = self.wishes().filter(|_| !ended_well) {
-            let description = if state == CommitState::Pending {
-                "applied, converging"
-            } else {
-                &ready.message
+            let description = match state {
+                CommitState::Pending => "applied, converging",
+                _ => &ready.message,
             };
             wishes.want(&applied.revision, state, description).await?;
         }
-        if ended_well && condition::is_true(&self.status.conditions, kind::READY) {
+        if let Outcome::Success(1..) = outcome {
+            tracing::info!(fleet = %self.fleet.name_any(), revision = applied.revision, outcome = ready.message, "settled");
+            self.pending = Pending::default();
+        }
+        if ended_well && condition::is_true(&self.telling.status.conditions, kind::READY) {
             return self.write().await;
         }
         self.tell(ready.status, ready.reason, ready.message).await
+    }
+
+    /// When the progress deadline is reached, if nothing happens until then.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        let due = self
+            .pending
+            .due(self.deadline())
+            .filter(|_| self.complete)?;
+        let left = due.duration_since(self.context.clock.now());
+        Duration::try_from(left).ok()
+    }
+
+    fn deadline(&self) -> i64 {
+        let seconds = self.fleet.spec.progress_deadline_seconds;
+        i64::from(seconds.unwrap_or(DEFAULT_PROGRESS_DEADLINE_SECONDS))
     }
 
     /// The revision is at fault, or the API: says so, and changes nothing.
@@ -340,21 +306,19 @@ impl Follower {
             tracing::warn!(fleet = %self.fleet.name_any(), revision = %at.revision, reason, "{message}");
             self.failed = Some(message.clone());
         }
+        let ours = reason == "ApplyFailed";
         if let Some(wishes) = self.wishes() {
-            let ours = reason == "ApplyFailed";
-            let state = if ours {
-                CommitState::Error
-            } else {
-                CommitState::Failure
+            let state = match ours {
+                true => CommitState::Error,
+                false => CommitState::Failure,
             };
             wishes.want(&at.revision, state, &message).await?;
         }
-        self.status.settled = Some(at.clone())
-            .filter(|_| reason != "ApplyFailed")
-            .or_else(|| self.status.settled.clone());
-        let mut counts = self.status.counts.clone().unwrap_or_default();
-        counts.errors = i32::try_from(errors).unwrap_or(i32::MAX);
-        self.status.counts = Some(counts);
+        let status = &mut self.telling.status;
+        if !ours {
+            status.settled = Some(at.clone());
+        }
+        status.counts.get_or_insert_default().errors = count(errors);
         self.tell(Status::False, reason, message).await
     }
 
@@ -368,191 +332,43 @@ impl Follower {
         )
     }
 
-    fn tell_drift(&mut self, drift: &[Drift]) {
-        let (status, reason, message) = if drift.is_empty() {
-            (Status::True, "InSync", String::new())
-        } else {
-            let lines: Vec<String> = drift.iter().map(ToString::to_string).collect();
-            (
-                Status::False,
-                "Drifted",
-                format!("kept as others set it: {}", lines.join("; ")),
-            )
-        };
-        let now = self.context.clock.now();
-        let generation = self.fleet.metadata.generation;
-        condition::set(
-            &mut self.status.conditions,
-            kind::IN_SYNC,
-            status,
-            reason,
-            message,
-            generation,
-            now,
-        );
-    }
-
     async fn tell(
         &mut self,
         status: Status,
-        reason: &str,
+        reason: &'static str,
         message: String,
     ) -> Result<(), FollowError> {
-        let now = self.context.clock.now();
-        let generation = self.fleet.metadata.generation;
-        let short: String = message.chars().take(8000).collect();
-        condition::set(
-            &mut self.status.conditions,
-            kind::READY,
+        let ready = Ready {
             status,
             reason,
-            short,
-            generation,
-            now,
-        );
+            message,
+        };
+        let now = self.context.clock.now();
+        self.telling.ready(&self.fleet, ready, now);
         self.write().await
     }
 
     async fn write(&mut self) -> Result<(), FollowError> {
-        self.status.observed_generation = self.fleet.metadata.generation;
-        if self.fleet.status.as_ref() == Some(&self.status) {
-            return Ok(());
-        }
-        let api = Api::<Fleet>::namespaced(
-            self.context.client.clone(),
-            &self.fleet.namespace().unwrap_or_default(),
-        );
-        let patch = Patch::Merge(json!({"status": self.status}));
-        api.patch_status(
-            &self.fleet.name_any(),
-            &PatchParams::apply(MANAGER_SYNC),
-            &patch,
-        )
-        .await?;
-        self.fleet.status = Some(self.status.clone());
-        Ok(())
-    }
-
-    /// Reads the source. The inner error is about a revision that is known.
-    async fn read(&self) -> Result<Result<Snapshot, (String, SourceError)>, FollowError> {
-        let source = self.fleet.spec.source.clone();
-        let path = source.path.clone().unwrap_or_default();
-        let Some(url) = source.url.clone() else {
-            let directory = PathBuf::from(source.directory.clone().unwrap_or_default());
-            let read = move || stable(&directory, &path);
-            return Ok(Ok(tokio::task::spawn_blocking(read)
-                .await
-                .map_err(|_| FollowError::Broken)??));
-        };
-        let token = self.token().await?;
-        let cache = self.context.cache.join(short_hash([url.as_str()], 20));
-        let git = GitSource {
-            cache,
-            url,
-            username: None,
-            token,
-        };
-        let reference = source.reference.clone().unwrap_or_default();
-        let read = move || {
-            let commit = git.resolve(&reference)?;
-            Ok::<_, SourceError>(match git.snapshot(commit, &path) {
-                Ok(snapshot) => Ok(snapshot),
-                // The commit is there; what it lacks is its own fault.
-                Err(error) if error.is_lasting() => Err((commit.to_string(), error)),
-                Err(error) => return Err(error),
-            })
-        };
-        Ok(tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|_| FollowError::Broken)??)
-    }
-
-    async fn token(&self) -> Result<Option<SecretText>, FollowError> {
-        let Some(reference) = &self.fleet.spec.source.secret_ref else {
-            return Ok(None);
-        };
-        let namespace = self.fleet.namespace().unwrap_or_default();
-        let secret = Api::<Secret>::namespaced(self.context.client.clone(), &namespace)
-            .get_opt(&reference.name)
-            .await?;
-        let data = secret.and_then(|s| s.data).unwrap_or_default();
-        let text = data
-            .get("token")
-            .or_else(|| data.get("password"))
-            .and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-        match text.map(str::trim_end).filter(|t| !t.is_empty()) {
-            Some(text) => Ok(Some(SecretText::new(text))),
-            None => Err(FollowError::Secret(format!(
-                "{namespace}/{}",
-                reference.name
-            ))),
-        }
+        let client = &self.context.client;
+        Ok(self.telling.write(client, &mut self.fleet).await?)
     }
 }
 
-/// How an outcome is told, to the forge and in the condition Ready.
-fn told(outcome: &Outcome) -> (CommitState, Ready) {
-    let (state, status, reason, message) = match outcome {
-        Outcome::Pending(count, words) => {
-            let message = format!("{count} converging: {words}");
-            (CommitState::Pending, Status::True, "Converging", message)
-        }
-        Outcome::Success(count) => {
-            let message = match count {
-                0 => "no changes".to_owned(),
-                1 => "1 object converged".to_owned(),
-                n => format!("{n} objects converged"),
-            };
-            (CommitState::Success, Status::True, "Converged", message)
-        }
-        Outcome::Failure(why) => {
-            let why = why.clone();
-            (CommitState::Failure, Status::False, "NotConverging", why)
-        }
-    };
-    let ready = Ready {
-        status,
-        reason,
-        message,
-    };
-    (state, ready)
-}
-
-/// Reads a directory until two reads are the same: an editor may be half way through its writing.
-fn stable(directory: &std::path::Path, path: &str) -> Result<Snapshot, SourceError> {
-    let mut last = read_directory(directory, path)?;
-    for _ in 0..10 {
-        let next = read_directory(directory, path)?;
-        if next.tree == last.tree {
-            break;
-        }
-        last = next;
+impl Unsettled {
+    fn before(fleet: &Fleet) -> Self {
+        let Some(status) = &fleet.status else {
+            return Self::Except(None);
+        };
+        let ready = condition::get(&status.conditions, kind::READY);
+        // What failed may have converged meanwhile: then its status turns.
+        let settled = status
+            .settled
+            .as_ref()
+            .filter(|_| ready.is_none_or(|c| c.reason != NOT_CONVERGING));
+        Self::Except(settled.and_then(|s| s.tree.clone()))
     }
-    Ok(last)
 }
 
-/// What stands in the way of the whole plan, a line each.
-fn problems(plan: &Plan, errors: &[ApplyError]) -> Vec<String> {
-    let refused = plan
-        .refused
-        .iter()
-        .map(|r| format!("{}: {}", r.key, r.reason));
-    refused
-        .chain(errors.iter().map(ApplyError::text))
-        .take(SHOWN)
-        .collect()
-}
-
-/// An error and its causes in one line, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = cause.source();
-    }
-    text
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
 }

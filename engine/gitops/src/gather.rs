@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::{
     apply::{api_of, resource_of},
-    load::{LoadContext, Loaded, SourceFile, load},
+    load::{LoadContext, Loaded, SourceFile, dangling, load},
 };
 
 /// Clusters whose machines are listed in one request: their names must fit into its address.
@@ -79,21 +79,23 @@ pub async fn live_clusters(client: &Client) -> Result<BTreeSet<(String, String)>
         .collect())
 }
 
-/// Loads files, with the schemas of `catalogue`.
+/// Loads files, with the schemas of `catalogue`; pools may belong to `live_clusters`.
 pub fn load_files(
     files: &[SourceFile],
     catalogue: &Catalogue,
     allow: &Allow,
     live_clusters: &BTreeSet<(String, String)>,
 ) -> Loaded {
-    load(
-        files,
-        &LoadContext {
-            provider_schema: &|version, kind| catalogue.schema(version, kind),
-            allow,
-            live_clusters,
-        },
-    )
+    let provider_schema = &|version: &str, kind: &str| catalogue.schema(version, kind);
+    let context = LoadContext {
+        provider_schema,
+        allow,
+    };
+    let mut loaded = load(files, &context);
+    loaded
+        .errors
+        .extend(dangling(&loaded.outside, live_clusters));
+    loaded
 }
 
 /// The planner's view of what was loaded. The replicas of pools with the autoscaler's bounds are the autoscaler's.

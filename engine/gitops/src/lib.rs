@@ -1,15 +1,17 @@
 //! Git source, loading, apply, inventory and prune.
 //!
-//! [`sync`] follows every Fleet; a [`follow::Follower`] reads the [`source`], [`load`]s the files, plans against what
+//! [`sync`] follows every Fleet; a [`follow::Follower`] [`read`]s the [`source`], [`load`]s the files, plans against what
 //! [`gather`] lists, [`apply`]s, and tells through [`wishes`] what [`settle`] finds out.
 
 pub mod apply;
 pub mod follow;
 pub mod gather;
 pub mod load;
+pub mod read;
 pub mod report;
 pub mod settle;
 pub mod source;
 pub mod sync;
+mod tell;
 pub mod wishes;
 pub mod yaml;

@@ -22,10 +22,10 @@ pub const MAX_ERRORS: usize = 200;
 /// A file: path with `/` between its parts, relative to the followed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// Path.
+    /// Path, fit to be shown.
     pub path: String,
-    /// Content.
-    pub bytes: Vec<u8>,
+    /// Content, or why it is not read: a mistake of the repository.
+    pub content: Result<Vec<u8>, String>,
 }
 
 /// What loading must know besides the files.
@@ -34,8 +34,6 @@ pub struct LoadContext<'a> {
     pub provider_schema: &'a dyn Fn(&str, &str) -> Option<&'a Value>,
     /// What the Fleet allows.
     pub allow: &'a Allow,
-    /// Clusters that live outside the files, as (namespace, name).
-    pub live_clusters: &'a BTreeSet<(String, String)>,
 }
 
 /// Identity of an object.
@@ -95,6 +93,23 @@ pub struct Loaded {
     pub objects: Vec<DesiredObject>,
     /// Mistakes, by file and place; at most [`MAX_ERRORS`].
     pub errors: Vec<LoadError>,
+    /// Clusters that pools name but no file declares: they must live outside the files.
+    pub outside: Vec<Outside>,
+}
+
+/// A Cluster that a pool names but no file declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// Namespace and name.
+    pub cluster: (String, String),
+    /// The mistake, if there is no such Cluster.
+    pub otherwise: LoadError,
+}
+
+/// The mistakes when `live` are the Clusters that there are, as (namespace, name).
+pub fn dangling(outside: &[Outside], live: &BTreeSet<(String, String)>) -> Vec<LoadError> {
+    let missing = outside.iter().filter(|o| !live.contains(&o.cluster));
+    missing.map(|o| o.otherwise.clone()).collect()
 }
 
 const REFUSED: &[(&str, &str)] = &[
@@ -141,23 +156,15 @@ pub fn load(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
         pools: Vec::new(),
         errors: Vec::new(),
     };
-    let mut total = 0usize;
     let mut sorted: Vec<&SourceFile> = files.iter().filter(|f| is_manifest(&f.path)).collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     for file in sorted {
-        total = total.saturating_add(file.bytes.len());
-        if file.bytes.len() > MAX_FILE_BYTES || total > MAX_TOTAL_BYTES {
-            let message = format!(
-                "too large: a file may have {} MiB, all together {} MiB",
-                MAX_FILE_BYTES >> 20,
-                MAX_TOTAL_BYTES >> 20
-            );
-            loader.error(&file.path, Place { line: 1, column: 1 }, message);
-            continue;
+        match &file.content {
+            Ok(bytes) => loader.file(&file.path, bytes),
+            Err(why) => loader.error(&file.path, Place { line: 1, column: 1 }, why),
         }
-        loader.file(file);
     }
-    loader.references();
+    let outside = loader.outside();
     let mut errors = loader.errors;
     errors.sort();
     errors.dedup();
@@ -165,6 +172,7 @@ pub fn load(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
     Loaded {
         objects: loader.objects.into_values().collect(),
         errors,
+        outside,
     }
 }
 
@@ -196,23 +204,23 @@ impl Loader<'_, '_> {
         });
     }
 
-    fn file(&mut self, file: &SourceFile) {
-        let text = match std::str::from_utf8(&file.bytes) {
+    fn file(&mut self, path: &str, bytes: &[u8]) {
+        let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
-                let before = &file.bytes[..error.valid_up_to()];
+                let before = &bytes[..error.valid_up_to()];
                 let line = 1 + before.iter().filter(|b| **b == b'\n').count() as u64;
-                self.error(&file.path, Place { line, column: 1 }, "not UTF-8 text");
+                self.error(path, Place { line, column: 1 }, "not UTF-8 text");
                 return;
             }
         };
         match yaml::parse(text) {
             Ok(documents) => {
                 for document in &documents {
-                    self.document(&file.path, document);
+                    self.document(path, document);
                 }
             }
-            Err(error) => self.error(&file.path, error.place, error.message),
+            Err(error) => self.error(path, error.place, error.message),
         }
     }
 
@@ -371,6 +379,21 @@ impl Loader<'_, '_> {
                 );
             }
         }
+        for field in ["labels", "annotations"] {
+            let map = document.get("metadata").and_then(|m| m.get(field));
+            let entries = match map.map(|map| (map.place, &map.content)) {
+                Some((_, Content::Map(entries))) => entries.as_slice(),
+                Some((place, content)) if !matches!(content, Content::Scalar(Value::Null)) => {
+                    self.error(file, place, format!("metadata.{field} must be an object"));
+                    continue;
+                }
+                _ => continue,
+            };
+            for (name, _, value) in entries.iter().filter(|(_, _, v)| v.as_str().is_none()) {
+                let message = format!("metadata.{field}.{name} must be a text: put it in quotes");
+                self.error(file, value.place, message);
+            }
+        }
         if let Some(schema) = self.schemas.get(&key.kind) {
             let mut found = Vec::new();
             check::object(document, schema, &mut found);
@@ -437,24 +460,32 @@ impl Loader<'_, '_> {
         }
     }
 
-    fn references(&mut self) {
+    fn outside(&mut self) -> Vec<Outside> {
+        let mut outside = Vec::new();
         for (file, place, namespace, cluster) in std::mem::take(&mut self.pools) {
-            let declared = self
-                .seen
-                .keys()
-                .any(|k| k.kind == "Cluster" && k.namespace == namespace && k.name == cluster);
-            if !declared
-                && !self
-                    .context
-                    .live_clusters
-                    .contains(&(namespace.clone(), cluster.clone()))
-            {
-                let message = format!(
-                    "there is no Cluster {namespace}/{cluster}: declare it or correct clusterName"
-                );
-                self.error(&file, place, message);
+            let key = ObjectKey {
+                api_version: API_VERSION.to_owned(),
+                kind: "Cluster".to_owned(),
+                namespace: namespace.clone(),
+                name: cluster.clone(),
+            };
+            if self.seen.contains_key(&key) {
+                continue;
             }
+            let message = format!(
+                "there is no Cluster {namespace}/{cluster}: declare it or correct clusterName"
+            );
+            outside.push(Outside {
+                cluster: (namespace, cluster),
+                otherwise: LoadError {
+                    file,
+                    line: place.line,
+                    column: place.column,
+                    message,
+                },
+            });
         }
+        outside
     }
 }
 

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::{
-    Cluster, MachineDeployment,
-    condition::{get, is_false, is_true, kind},
-};
-use fleetwright_core::plan::Key;
-use jiff::Timestamp;
+use fleetwright_api::{Cluster, MachineDeployment, condition::kind};
+use fleetwright_core::{plan::Key, status};
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 /// Where one object stands.
@@ -21,81 +18,28 @@ pub enum Standing {
     Stuck(String),
 }
 
-/// Where a pool stands. `version` is the one that it is to run, when it is known.
-#[must_use]
-pub fn pool(pool: &MachineDeployment, version: Option<&str>) -> Standing {
-    let status = pool.status.clone().unwrap_or_default();
-    let name = pool.name_any();
-    if status.observed_generation < pool.metadata.generation {
-        return Standing::Converging(format!("pool {name} is not looked at yet"));
-    }
-    let wanted = pool.spec.replicas.unwrap_or(1);
-    let own = pool.spec.template.spec.version.as_deref();
-    if let Some(version) = own.or(version)
-        && status.version.as_deref() != Some(version)
-    {
-        return Standing::Converging(format!("pool {name} does not yet use {version}"));
-    }
-    let counts = [
-        (status.up_to_date_replicas, "up to date"),
-        (status.available_replicas, "available"),
-        (status.replicas, "there"),
-    ];
-    match counts.into_iter().find(|(have, _)| *have != wanted) {
-        Some((have, what)) => Standing::Converging(format!(
-            "pool {name}: {have} of {wanted} machines are {what}"
-        )),
+/// Where a pool stands; `cluster` is the one that it belongs to, if it is known.
+fn pool(cluster: Option<&Cluster>, pool: &MachineDeployment) -> Standing {
+    match status::pool_unconverged(cluster, pool) {
+        Some(words) => Standing::Converging(words),
         None => Standing::Converged,
     }
 }
 
 /// Where a cluster stands, its own pools included.
-#[must_use]
-pub fn cluster(cluster: &Cluster, pools: &[&MachineDeployment]) -> Standing {
-    let status = cluster.status.clone().unwrap_or_default();
-    let name = cluster.name_any();
-    if status.observed_generation < cluster.metadata.generation {
-        return Standing::Converging(format!("cluster {name} is not looked at yet"));
+fn cluster<'a>(
+    cluster: &Cluster,
+    pools: impl IntoIterator<Item = &'a MachineDeployment>,
+) -> Standing {
+    if let Some(words) = status::unconverged(cluster, pools) {
+        return Standing::Converging(words);
     }
-    let held = is_true(&status.conditions, kind::VERSION_HELD);
-    if !held
-        && cluster.spec.control_plane.machines.is_some()
-        && status.version.as_deref() != Some(&cluster.spec.version)
-    {
-        let running = status.version.as_deref().unwrap_or("nothing");
-        return Standing::Converging(format!(
-            "cluster {name} runs {running}, not yet {}",
-            cluster.spec.version
-        ));
-    }
-    for (condition, wanted) in [(kind::ROLLING_OUT, false), (kind::AVAILABLE, true)] {
-        let done = if wanted {
-            is_true(&status.conditions, condition)
-        } else {
-            is_false(&status.conditions, condition)
-        };
-        if !done {
-            let text = get(&status.conditions, condition)
-                .map(|c| c.message.clone())
-                .unwrap_or_default();
-            return Standing::Converging(format!(
-                "cluster {name}: {condition} is not {wanted}: {text}"
-            ));
-        }
-    }
-    let version = status.version.as_deref();
-    let slow = pools
-        .iter()
-        .map(|p| pool(p, version))
-        .find(|standing| *standing != Standing::Converged);
-    match slow {
-        Some(slow) => slow,
-        None if held => {
-            let text = get(&status.conditions, kind::VERSION_HELD)
-                .map(|c| c.message.clone())
-                .unwrap_or_default();
-            Standing::Stuck(format!("cluster {name}: {text}"))
-        }
+    let conditions = cluster.status.iter().flat_map(|s| &s.conditions);
+    let held = conditions
+        .into_iter()
+        .find(|c| c.type_ == kind::VERSION_HELD && c.status == "True");
+    match held {
+        Some(held) => Standing::Stuck(format!("cluster {}: {}", cluster.name_any(), held.message)),
         None => Standing::Converged,
     }
 }
@@ -124,32 +68,21 @@ impl Seen {
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
         let name = (key.namespace.clone(), key.name.clone());
-        match key.kind.as_str() {
-            "Cluster" => self
-                .clusters
-                .get(&name)
-                .map_or(Standing::Converged, |found| {
-                    let own = |p: &&MachineDeployment| {
-                        p.spec.cluster_name == key.name
-                            && p.namespace().as_ref() == Some(&key.namespace)
-                    };
-                    cluster(found, &self.pools.values().filter(own).collect::<Vec<_>>())
-                }),
-            "MachineDeployment" => self.pools.get(&name).map_or(Standing::Converged, |found| {
-                let cluster = self
-                    .clusters
-                    .get(&(key.namespace.clone(), found.spec.cluster_name.clone()));
-                let held = cluster
-                    .and_then(|c| c.status.as_ref())
-                    .is_some_and(|s| is_true(&s.conditions, kind::VERSION_HELD));
-                let wanted = cluster.map(|c| match &c.status {
-                    Some(status) if held => status.version.clone().unwrap_or_default(),
-                    _ => c.spec.version.clone(),
-                });
-                pool(found, wanted.as_deref())
+        let standing = match key.kind.as_str() {
+            "Cluster" => self.clusters.get(&name).map(|found| {
+                let own = |p: &&MachineDeployment| {
+                    p.spec.cluster_name == key.name
+                        && p.namespace().as_ref() == Some(&key.namespace)
+                };
+                cluster(found, self.pools.values().filter(own))
             }),
-            _ => Standing::Converged,
-        }
+            "MachineDeployment" => self.pools.get(&name).map(|found| {
+                let of = (key.namespace.clone(), found.spec.cluster_name.clone());
+                pool(self.clusters.get(&of), found)
+            }),
+            _ => None,
+        };
+        standing.unwrap_or(Standing::Converged)
     }
 }
 
@@ -186,10 +119,11 @@ impl Pending {
         self.moved = Some(now);
     }
 
-    /// Whether nothing is waited for.
+    /// When `deadline` seconds will have passed without a move; `None` when nothing is waited for.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.stuck.is_empty()
+    pub fn due(&self, deadline: i64) -> Option<Timestamp> {
+        let moved = self.moved.filter(|_| !self.waiting.is_empty())?;
+        moved.checked_add(SignedDuration::from_secs(deadline)).ok()
     }
 
     /// Looks again: what converged once is done with. Fails when nothing moved for `deadline` seconds.

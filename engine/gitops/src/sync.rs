@@ -147,27 +147,38 @@ async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: Canc
                     && tokio::time::timeout(DEBOUNCE, edits.next()).await.is_ok() {}
                 look_at = Instant::now();
             }
-            Some(()) = progress.next_into(&mut seen) => {
-                settle_at.get_or_insert_with(|| Instant::now() + GATHER);
-            }
-            () = tokio::time::sleep_until(settle), if settle_at.is_some() => {
-                settle_at = None;
-                if let Err(error) = follower.settle(&seen).await {
-                    tracing::warn!(%error, "cannot tell the Fleet's progress");
-                    settle_at = Some(Instant::now() + Duration::from_secs(1));
-                }
-            }
             () = tokio::time::sleep_until(look_at) => {
                 failures = match follower.look(&seen).await {
                     Ok(()) => 0,
                     Err(_) => failures.saturating_add(1),
                 };
                 look_at = Instant::now() + pause(&follower.fleet, failures, context.random.as_ref());
+                settle_at = settle_at.or_else(|| due(&follower));
+            }
+            () = tokio::time::sleep_until(settle), if settle_at.is_some() => {
+                settle_at = match follower.settle(&seen).await {
+                    Ok(()) => due(&follower),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot tell the Fleet's progress");
+                        Some(Instant::now() + Duration::from_secs(1))
+                    }
+                };
+            }
+            // Last, so that a busy fleet does not hold up a look.
+            Some(()) = progress.next_into(&mut seen) => {
+                let soon = Instant::now() + GATHER;
+                settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
             }
         }
         // The watch of a directory lives as long as this does.
         let _ = &guard;
     }
+}
+
+/// When to settle though nothing happens.
+fn due(follower: &Follower) -> Option<Instant> {
+    // A moment later, so that the deadline has been reached then.
+    Some(Instant::now() + follower.due()? + GATHER)
 }
 
 /// Time to the next look that nobody asks for: the interval, give or take a tenth, or a growing pause after failures.

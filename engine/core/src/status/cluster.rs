@@ -8,7 +8,7 @@ use fleetwright_api::{
 };
 use jiff::Timestamp;
 
-use super::{Conditions, all_machines, few, pool::is_complete};
+use super::{Conditions, all_machines, few, pool::incomplete};
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
@@ -339,23 +339,58 @@ fn behind(cluster: &Cluster, pool: &MachineDeployment) -> Option<String> {
     }
 }
 
-/// Whether a cluster is what it says: its latest change was seen, it is Available, neither it nor one of its pools is rolling
-/// out, and its control plane has the machines that it wants. A held version does not count: see condition `VersionHeld`.
+/// What a cluster is not yet, the first thing in words; `None` when it is what it says: its latest change was seen, it runs its
+/// version (a held one does not count: see condition `VersionHeld`), it is Available, neither it nor one of its pools is rolling
+/// out, and its control plane has the machines that it wants.
 /// `pools` are all of the cluster's; a pool read later than the cluster may be behind it, so each is looked at again.
-pub fn has_converged(cluster: &Cluster, pools: &[MachineDeployment]) -> bool {
+pub fn unconverged<'a>(
+    cluster: &Cluster,
+    pools: impl IntoIterator<Item = &'a MachineDeployment>,
+) -> Option<String> {
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let status = match &cluster.status {
+        Some(s) if s.observed_generation == cluster.metadata.generation => s,
+        _ => return Some(format!("cluster {name} is not looked at yet")),
+    };
+    let is = |kind| condition::is_true(&status.conditions, kind);
+    let wanted = &cluster.spec.version;
+    let ours = cluster.spec.control_plane.machines.is_some();
+    if ours && !is(kind::VERSION_HELD) && status.version.as_ref() != Some(wanted) {
+        let running = status.version.as_deref().unwrap_or("nothing");
+        return Some(format!("cluster {name} runs {running}, not yet {wanted}"));
+    }
+    for (kind, want) in [(kind::ROLLING_OUT, false), (kind::AVAILABLE, true)] {
+        if is(kind) != want {
+            let text = condition::get(&status.conditions, kind).map_or("", |c| c.message.as_str());
+            return Some(format!("cluster {name}: {kind} is not {want}: {text}"));
+        }
+    }
+    if let Some(c) = &status.control_plane {
+        let counts = [
+            (c.up_to_date_replicas, "up to date"),
+            (c.available_replicas, "available"),
+            (c.replicas, "there"),
+        ];
+        if let Some((have, what)) = counts.iter().find(|(n, _)| *n != c.desired_replicas) {
+            return Some(format!(
+                "cluster {name}: {have} of {} control-plane machines are {what}",
+                c.desired_replicas
+            ));
+        }
+    }
     let alive = |p: &&MachineDeployment| p.metadata.deletion_timestamp.is_none();
-    cluster.status.as_ref().is_some_and(|s| {
-        let is = |kind| condition::is_true(&s.conditions, kind);
-        s.observed_generation == cluster.metadata.generation
-            && is(kind::AVAILABLE)
-            && !is(kind::ROLLING_OUT)
-            && s.control_plane.as_ref().is_none_or(|c| {
-                [c.replicas, c.available_replicas, c.up_to_date_replicas] == [c.desired_replicas; 3]
-            })
-    }) && pools
-        .iter()
-        .filter(alive)
-        .all(|p| is_complete(p) && behind(cluster, p).is_none())
+    let mut pools = pools.into_iter().filter(alive);
+    pools.find_map(|pool| pool_unconverged(Some(cluster), pool))
+}
+
+/// What a pool is not yet, in words; `None` when it is what it and its cluster say.
+pub fn pool_unconverged(cluster: Option<&Cluster>, pool: &MachineDeployment) -> Option<String> {
+    incomplete(pool).or_else(|| behind(cluster?, pool))
+}
+
+/// Whether a cluster with all of its pools is what it says: nothing is [`unconverged`].
+pub fn has_converged(cluster: &Cluster, pools: &[MachineDeployment]) -> bool {
+    unconverged(cluster, pools).is_none()
 }
 
 fn rolling(

@@ -290,17 +290,30 @@ fn rolling(
     );
 }
 
-/// Whether a pool is what it says: its latest change was seen, and as many machines as wanted are there, up to date and
-/// available, and no others. A pool that follows its cluster's version is judged by [`super::has_converged`] with it.
-pub fn is_complete(pool: &MachineDeployment) -> bool {
+/// What a pool is not yet, in words; `None` when its latest change was seen, and as many machines as wanted are there, up to
+/// date and available, and no others. A pool that follows its cluster's version is judged by [`super::pool_unconverged`] with it.
+pub fn incomplete(pool: &MachineDeployment) -> Option<String> {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
     let want = pool.spec.replicas.unwrap_or(1).max(0);
-    pool.status.as_ref().is_some_and(|s| {
-        s.observed_generation == pool.metadata.generation
-            && s.replicas == want
-            && s.up_to_date_replicas == want
-            && s.available_replicas == want
-            && !condition::is_true(&s.conditions, kind::ROLLING_OUT)
-    })
+    let status = match &pool.status {
+        Some(s) if s.observed_generation == pool.metadata.generation => s,
+        _ => return Some(format!("pool {name} is not looked at yet")),
+    };
+    let counts = [
+        (status.up_to_date_replicas, "up to date"),
+        (status.available_replicas, "available"),
+        (status.replicas, "there"),
+    ];
+    if let Some((have, what)) = counts.iter().find(|(have, _)| *have != want) {
+        return Some(format!("pool {name}: {have} of {want} machines are {what}"));
+    }
+    let rolling = condition::get(&status.conditions, kind::ROLLING_OUT)?;
+    (rolling.status == "True").then(|| format!("pool {name}: {}", rolling.message))
+}
+
+/// Whether a pool is what it says, see [`incomplete`].
+pub fn is_complete(pool: &MachineDeployment) -> bool {
+    incomplete(pool).is_none()
 }
 
 fn waiting(decision: Option<&RolloutDecision>) -> Option<String> {

@@ -34,19 +34,21 @@ fn run(files: &[(&str, &str)], allow: Allow) -> Loaded {
         .iter()
         .map(|(path, text)| SourceFile {
             path: (*path).into(),
-            bytes: text.as_bytes().to_vec(),
+            content: Ok(text.as_bytes().to_vec()),
         })
         .collect();
-    load(
+    let mut loaded = load(
         &files,
         &LoadContext {
             provider_schema: &|version, kind| {
                 (version == "sim/v1" && kind == "M").then_some(&schema)
             },
             allow: &allow,
-            live_clusters: &BTreeSet::new(),
         },
-    )
+    );
+    let dangling = dangling(&loaded.outside, &BTreeSet::new());
+    loaded.errors.extend(dangling);
+    loaded
 }
 
 #[test]
@@ -106,6 +108,14 @@ fn every_mistake_names_its_place() {
         (
             change("  version: v1.33.2\n", ""),
             "spec.version is missing",
+        ),
+        (
+            change("name: alpha", "name: alpha\n  labels: {a: b, c: yes}"),
+            "a.yaml:5:21: metadata.labels.c must be a text: put it in quotes",
+        ),
+        (
+            change("name: alpha", "name: alpha\n  annotations: x"),
+            "a.yaml:5:16: metadata.annotations must be an object",
         ),
         (
             change("size: 2", "size: 9"),

@@ -92,7 +92,7 @@ fn a_cluster_converges_with_its_pools() {
         (
             a_cluster("v1.34.1", Some("v1.34.1"), false, true),
             a_pool("v1.33.2", 3),
-            "does not yet use v1.34.1",
+            "at v1.33.2, follows the cluster to v1.34.1",
         ),
         (
             a_cluster("v1.34.1", Some("v1.34.1"), false, true),
@@ -185,7 +185,7 @@ fn a_held_version_fails_with_its_remedy() {
     let mut pending = Pending::default();
     pending.add([(key("Cluster", "eu"), Some(2))], Timestamp::UNIX_EPOCH);
     let outcome = pending.look(
-        &seen(Some(held), Some(a_pool("v1.34.1", 3))),
+        &seen(Some(held), Some(a_pool("v1.33.2", 3))),
         Timestamp::UNIX_EPOCH,
         10,
     );

@@ -1,0 +1,260 @@
+//! Reads the source of one Fleet. What was loaded of a tree is kept: a look at a tree that was loaded before reads no
+//! file, whatever commit brought it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use fleetwright_api::{
+    Fleet,
+    fleet::{Allow, FleetSource},
+    names::short_hash,
+    secret::SecretText,
+};
+use fleetwright_core::{
+    catalogue::Catalogue,
+    plan::{Desired, Key},
+};
+use git2::Oid;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::{
+    gather::{by_key, desired_of},
+    load::{LoadContext, LoadError, Outside, load},
+    source::{GitSource, Snapshot, SourceError, read_directory},
+};
+
+/// How long a look waits for the source. Reading goes on after that, and the next look waits for it again.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why a Fleet's source could not be read: nothing may be concluded.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The source itself.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The Secret that the Fleet names cannot be used.
+    #[error(
+        "the Secret {0} has no text in key token or password: create it, or correct spec.source.secretRef"
+    )]
+    Secret(String),
+    /// The Secret cannot be read.
+    #[error("cannot read the Secret of spec.source.secretRef")]
+    Api(#[from] Box<kube::Error>),
+    /// It takes long; nothing was lost.
+    #[error("the source has not answered for {} s: still waiting for it", PATIENCE.as_secs())]
+    Slow,
+    /// The thread that reads the source ended.
+    #[error("reading the source broke off")]
+    Broken,
+}
+
+/// The revision that a source is at.
+pub struct Found {
+    /// Commit id, or `dir:<tree id>`.
+    pub revision: String,
+    /// The followed folder there; when there is none, that is the revision's own fault.
+    pub tree: Result<Tree, SourceError>,
+}
+
+/// The followed folder of one revision.
+pub enum Tree {
+    /// In the cache of a repository.
+    Git(GitSource, Oid),
+    /// Of a directory, already read.
+    Directory(Snapshot),
+}
+
+impl Tree {
+    /// Its Git tree id.
+    #[must_use]
+    pub fn id(&self) -> String {
+        match self {
+            Self::Git(_, id) => id.to_string(),
+            Self::Directory(snapshot) => snapshot.tree.clone(),
+        }
+    }
+}
+
+/// What a tree declares.
+pub struct Declared {
+    tree: String,
+    allow: Allow,
+    /// Objects; to be believed only when there are no errors.
+    pub desired: Vec<Desired>,
+    /// Their documents.
+    pub documents: BTreeMap<Key, Value>,
+    /// Mistakes in the files.
+    pub errors: Vec<LoadError>,
+    /// Clusters that must live outside the files.
+    pub outside: Vec<Outside>,
+}
+
+/// Reads the source of one Fleet.
+pub struct Reader {
+    client: Client,
+    catalogue: Arc<Catalogue>,
+    cache: PathBuf,
+    last: Option<Arc<Declared>>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// A reader that has read nothing. `cache` is the folder of the bare caches.
+    #[must_use]
+    pub fn new(client: Client, catalogue: Arc<Catalogue>, cache: PathBuf) -> Self {
+        Self {
+            client,
+            catalogue,
+            cache,
+            last: None,
+            running: None,
+        }
+    }
+
+    /// The revision that the Fleet's source is at now.
+    ///
+    /// # Errors
+    /// [`ReadError`], when it is not known.
+    pub async fn find(&mut self, fleet: &Fleet) -> Result<Found, ReadError> {
+        let source = fleet.spec.source.clone();
+        let path = source.path.clone().unwrap_or_default();
+        let Some(url) = source.url.clone() else {
+            let directory = PathBuf::from(source.directory.unwrap_or_default());
+            let snapshot = self.blocking(move || stable(&directory, &path)).await??;
+            return Ok(Found {
+                revision: snapshot.revision.clone(),
+                tree: Ok(Tree::Directory(snapshot)),
+            });
+        };
+        let git = self.git(fleet, &source, url).await?;
+        let reference = source.reference.unwrap_or_default();
+        let find = move || {
+            let commit = git.resolve(&reference)?;
+            let tree = match git.tree(commit, &path) {
+                Ok(tree) => Ok(Tree::Git(git, tree)),
+                // The commit is there; what it lacks is its own fault.
+                Err(error) if error.is_lasting() => Err(error),
+                Err(error) => return Err(error),
+            };
+            Ok(Found {
+                revision: commit.to_string(),
+                tree,
+            })
+        };
+        Ok(self.blocking(find).await??)
+    }
+
+    /// What a tree declares, as far as `allow` lets it.
+    ///
+    /// # Errors
+    /// [`ReadError`], when it cannot be read as a whole.
+    pub async fn declared(
+        &mut self,
+        tree: Tree,
+        allow: &Allow,
+    ) -> Result<Arc<Declared>, ReadError> {
+        let id = tree.id();
+        let same = |d: &&Arc<Declared>| d.tree == id && d.allow == *allow;
+        if let Some(known) = self.last.as_ref().filter(same) {
+            return Ok(Arc::clone(known));
+        }
+        let (catalogue, allow) = (Arc::clone(&self.catalogue), allow.clone());
+        let read = move || {
+            let files = match tree {
+                Tree::Git(source, id) => source.files(id)?,
+                Tree::Directory(snapshot) => snapshot.files,
+            };
+            let context = LoadContext {
+                provider_schema: &|version, kind| catalogue.schema(version, kind),
+                allow: &allow,
+            };
+            let loaded = load(&files, &context);
+            let desired = desired_of(&loaded);
+            Ok::<_, SourceError>(Declared {
+                tree: id,
+                documents: by_key(&desired),
+                desired,
+                errors: loaded.errors,
+                outside: loaded.outside,
+                allow,
+            })
+        };
+        let declared = Arc::new(self.blocking(read).await??);
+        self.last = Some(Arc::clone(&declared));
+        Ok(declared)
+    }
+
+    /// Runs `work` on a thread of its own. A remote that never answers holds one thread, not one more with each look.
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        if let Some(earlier) = &mut self.running {
+            let ended = tokio::time::timeout(PATIENCE, earlier).await;
+            ended.map_err(|_| ReadError::Slow)?.ok();
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            sender.send(work()).ok();
+        }));
+        let done = tokio::time::timeout(PATIENCE, receiver).await;
+        let done = done.map_err(|_| ReadError::Slow)?;
+        self.running = None;
+        done.map_err(|_| ReadError::Broken)
+    }
+
+    async fn git(
+        &self,
+        fleet: &Fleet,
+        source: &FleetSource,
+        url: String,
+    ) -> Result<GitSource, ReadError> {
+        let namespace = fleet.namespace().unwrap_or_default();
+        let name = source.secret_ref.as_ref().map(|s| s.name.as_str());
+        let data = match name {
+            None => BTreeMap::new(),
+            Some(name) => Api::<Secret>::namespaced(self.client.clone(), &namespace)
+                .get_opt(name)
+                .await
+                .map_err(Box::new)?
+                .and_then(|s| s.data)
+                .unwrap_or_default(),
+        };
+        let text = |key: &str| {
+            let text = std::str::from_utf8(&data.get(key)?.0).ok()?.trim_end();
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        let token = text("token").or_else(|| text("password"));
+        if let (Some(name), None) = (name, &token) {
+            return Err(ReadError::Secret(format!("{namespace}/{name}")));
+        }
+        // Who may not read a repository does not get it out of another's cache either.
+        let key = [url.as_str(), &namespace, name.unwrap_or_default()];
+        Ok(GitSource {
+            cache: self.cache.join(short_hash(key, 20)),
+            url,
+            username: text("username"),
+            token: token.map(SecretText::new),
+        })
+    }
+}
+
+/// Reads a directory until two reads are the same: an editor may be half way through its writing.
+fn stable(directory: &Path, path: &str) -> Result<Snapshot, SourceError> {
+    let mut last = read_directory(directory, path)?;
+    for _ in 0..10 {
+        let next = read_directory(directory, path)?;
+        if next.tree == last.tree {
+            break;
+        }
+        last = next;
+    }
+    Ok(last)
+}

@@ -1,0 +1,119 @@
+//! A local directory, named by the tree id that Git would give it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{DirEntry, File},
+    io::Read as _,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::Path,
+};
+
+use git2::{ObjectType, Oid};
+
+use super::{MAX_FOLDERS, Snapshot, SourceError, clean, collect::Collector};
+use crate::load::MAX_FILE_BYTES;
+
+/// The files below a directory. Symbolic links and names that begin with a dot are not followed.
+///
+/// # Errors
+/// [`SourceError`], when anything below it cannot be read.
+pub fn read_directory(directory: &Path, path: &str) -> Result<Snapshot, SourceError> {
+    let root = directory.join(clean(path)?);
+    let mut found = Collector::default();
+    let tree = match folder(&root, &[], 0, &mut found)? {
+        Some(tree) => tree,
+        None => hash(ObjectType::Tree, &[])?,
+    };
+    Ok(Snapshot {
+        revision: format!("dir:{tree}"),
+        tree: tree.to_string(),
+        files: found.into_files(),
+    })
+}
+
+fn hash(kind: ObjectType, bytes: &[u8]) -> Result<Oid, SourceError> {
+    Oid::hash_object(kind, bytes).map_err(|source| SourceError::Git {
+        doing: "hashing",
+        source,
+    })
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> SourceError {
+    let path = path.to_owned();
+    move |source| SourceError::Io { path, source }
+}
+
+/// Reads a folder into `found`; gives its tree id, none for one without manifests.
+fn folder(
+    at: &Path,
+    prefix: &[u8],
+    depth: usize,
+    found: &mut Collector,
+) -> Result<Option<Oid>, SourceError> {
+    if depth > MAX_FOLDERS {
+        return Err(SourceError::TooDeep);
+    }
+    // Git sorts folders as if their names ended in a slash.
+    let mut entries: BTreeMap<Vec<u8>, (&str, Vec<u8>, Oid)> = BTreeMap::new();
+    for entry in std::fs::read_dir(at).map_err(io(at))? {
+        let entry = entry.map_err(io(at))?;
+        let kind = entry.file_type().map_err(io(&entry.path()))?;
+        let name = OsString::into_vec(entry.file_name());
+        if name.starts_with(b".") {
+            continue;
+        }
+        found.entry()?;
+        let full = [prefix, &name].concat();
+        if kind.is_dir() {
+            let below = [&full, b"/".as_slice()].concat();
+            if let Some(tree) = folder(&entry.path(), &below, depth + 1, found)? {
+                let sorted = [&name, b"/".as_slice()].concat();
+                entries.insert(sorted, ("40000", name, tree));
+            }
+        } else if kind.is_file() {
+            if let Some(blob) = file(&entry, &full, found)? {
+                entries.insert(name.clone(), ("100644", name, blob));
+            }
+        } else if kind.is_symlink() {
+            if found.other(&full, "a symbolic link") {
+                let target = std::fs::read_link(entry.path()).map_err(io(&entry.path()))?;
+                let blob = hash(ObjectType::Blob, target.as_os_str().as_bytes())?;
+                entries.insert(name.clone(), ("120000", name, blob));
+            }
+        } else if found.other(&full, "a device, pipe or socket") {
+            entries.insert(name.clone(), ("100644", name, hash(ObjectType::Blob, &[])?));
+        }
+    }
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    for (mode, name, id) in entries.values() {
+        bytes.extend_from_slice(mode.as_bytes());
+        bytes.push(b' ');
+        bytes.extend_from_slice(name);
+        bytes.push(0);
+        bytes.extend_from_slice(id.as_bytes());
+    }
+    hash(ObjectType::Tree, &bytes).map(Some)
+}
+
+/// Reads a manifest; gives its blob id, none for other files.
+fn file(entry: &DirEntry, full: &[u8], found: &mut Collector) -> Result<Option<Oid>, SourceError> {
+    let path = entry.path();
+    let size = entry.metadata().map_err(io(&path))?.len();
+    // What is too large to be read is told apart by its size.
+    let mut blob = hash(ObjectType::Blob, &size.to_be_bytes())?;
+    let is_manifest = found.file(full, usize::try_from(size).unwrap_or(usize::MAX), || {
+        let mut bytes = Vec::new();
+        // It may grow while it is read.
+        let file = File::open(&path).map_err(io(&path))?;
+        file.take(MAX_FILE_BYTES as u64)
+            .read_to_end(&mut bytes)
+            .map_err(io(&path))?;
+        blob = hash(ObjectType::Blob, &bytes)?;
+        Ok(bytes)
+    })?;
+    Ok(is_manifest.then_some(blob))
+}

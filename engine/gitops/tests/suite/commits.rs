@@ -1,0 +1,356 @@
+//! Real repositories followed commit by commit: what each commit's status says, and when it says so.
+
+use std::{path::Path, process::Command, sync::Arc};
+
+use fleetwright_api::{
+    CommitStatus,
+    commit_status::CommitState,
+    fleet::{Allow, FleetSource, FleetSpec, Forge, GitRef},
+};
+use fleetwright_gitops::read::Reader;
+use kube::{Api, api::ListParams};
+use serde_json::json;
+
+use crate::kit::{Following, World, cluster, config_map, write};
+
+/// Runs Git with `args` in `dir`.
+pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
+    let out = Command::new("git")
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+        .args(["-c", "init.defaultBranch=main"])
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "git {args:?}: {text}");
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+/// A bare repository with a work tree beside it, and a Fleet that follows its folder `fleet`.
+struct Scene {
+    world: World,
+    fleet: Following,
+    work: std::path::PathBuf,
+}
+
+/// The source that [`Scene`] follows.
+pub(crate) fn spec(dir: &Path) -> FleetSpec {
+    FleetSpec {
+        source: FleetSource {
+            url: Some(format!("file://{}/r.git", dir.display())),
+            reference: Some(GitRef {
+                branch: Some("main".into()),
+                ..GitRef::default()
+            }),
+            path: Some("fleet".into()),
+            ..FleetSource::default()
+        },
+        forge: Some(Forge {
+            repository: "acme/fleet".into(),
+            ..Forge::default()
+        }),
+        progress_deadline_seconds: Some(60),
+        ..FleetSpec::default()
+    }
+}
+
+/// A bare repository and a clone of it, whose folder it gives.
+pub(crate) fn repository(dir: &Path) -> std::path::PathBuf {
+    git(dir, &["init", "-q", "--bare", "r.git"]);
+    git(dir, &["clone", "-q", "r.git", "work"]);
+    let work = dir.join("work");
+    git(&work, &["checkout", "-q", "-B", "main"]);
+    work
+}
+
+/// Commits all and pushes; gives the commit.
+pub(crate) fn push(work: &Path) -> String {
+    git(work, &["add", "-A"]);
+    git(work, &["commit", "-q", "--allow-empty", "-m", "change"]);
+    git(work, &["push", "-q", "-f", "origin", "main"]);
+    git(work, &["rev-parse", "HEAD"])
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let work = repository(world.dir.path());
+        let fleet = world
+            .fleet("repo", spec(world.dir.path()), work.clone())
+            .await;
+        Self { world, fleet, work }
+    }
+
+    /// Commits one file of the followed folder and looks; gives the commit.
+    async fn commit(&mut self, file: &str, text: &str) -> String {
+        write(&self.work, file, text);
+        let sha = push(&self.work);
+        self.fleet.look(&self.world).await;
+        sha
+    }
+
+    async fn statuses(&self) -> Vec<CommitStatus> {
+        let api = Api::<CommitStatus>::namespaced(self.world.client(), "default");
+        api.list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// What is wanted for a commit.
+    async fn wanted(&self, sha: &str) -> (CommitState, String) {
+        let all = self.statuses().await;
+        let mut found = all.into_iter().filter(|s| s.spec.sha == sha);
+        let one = found.next().unwrap();
+        assert!(found.next().is_none(), "one status per commit and context");
+        assert_eq!(one.spec.context, "fleetwright/test/default.repo");
+        (one.spec.wanted.state, one.spec.wanted.description)
+    }
+
+    async fn state(&self, sha: &str) -> CommitState {
+        self.wanted(sha).await.0
+    }
+
+    /// Cluster a is where its spec says, as controllers would report it.
+    async fn converge(&self) {
+        let generation = self
+            .world
+            .field("Cluster", "a", "/metadata/generation")
+            .await;
+        let version = self.world.field("Cluster", "a", "/spec/version").await;
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = json!({"observedGeneration": generation, "version": version,
+            "conditions": [condition("Available", "True"), condition("RollingOut", "False")]});
+        self.world.status("Cluster", "a", status).await;
+    }
+}
+
+use CommitState::{Error, Failure, Pending, Success};
+
+const FILE: &str = "fleet/a.yaml";
+
+#[tokio::test]
+async fn pending_until_it_has_converged_then_success_for_good() {
+    let mut scene = Scene::new().await;
+    let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    scene.converge().await;
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(
+        scene.wanted(&sha).await,
+        (Success, "1 object converged".into())
+    );
+    // Later ill health is not the commit's.
+    scene
+        .world
+        .status("Cluster", "a", json!({"observedGeneration": 0}))
+        .await;
+    scene.fleet.settle(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(
+        scene.wanted(&sha).await,
+        (Success, "1 object converged".into())
+    );
+}
+
+#[tokio::test]
+async fn a_newer_commit_supersedes_what_is_pending_and_a_comes_back_after_b() {
+    let mut scene = Scene::new().await;
+    let a = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.converge().await;
+    scene.fleet.settle(&scene.world).await;
+    let b = scene.commit(FILE, &cluster("a", "v1.34.1")).await;
+    assert_eq!(
+        (scene.state(&a).await, scene.state(&b).await),
+        (Success, Pending)
+    );
+    // Back to the very same commit, in the middle of b.
+    git(&scene.work, &["reset", "-q", "--hard", &a]);
+    git(&scene.work, &["push", "-q", "-f", "origin", "main"]);
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&a).await, Pending);
+    assert_eq!(
+        scene.wanted(&b).await,
+        (Success, format!("superseded by {a}"))
+    );
+    scene.converge().await;
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(
+        scene.wanted(&a).await,
+        (Success, "1 object converged".into())
+    );
+    let all = scene.statuses().await;
+    let of_a = all.iter().find(|s| s.spec.sha == a).unwrap();
+    assert_eq!(
+        of_a.spec.observation, 6,
+        "seen, applied and converged, twice"
+    );
+}
+
+#[tokio::test]
+async fn a_commit_that_changes_nothing_ends_as_what_it_finds() {
+    let mut scene = Scene::new().await;
+    let first = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    // Beside the followed folder, in the middle of the rollout.
+    let beside = scene.commit("README.md", "one").await;
+    assert_eq!(
+        scene.wanted(&first).await,
+        (Success, format!("superseded by {beside}"))
+    );
+    assert_eq!(scene.state(&beside).await, Pending);
+    scene.converge().await;
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(scene.state(&beside).await, Success);
+    // And when all is settled.
+    let before = scene.world.versions().await;
+    let idle = scene.commit("README.md", "two").await;
+    assert_eq!(scene.wanted(&idle).await, (Success, "no changes".into()));
+    assert_eq!(scene.world.versions().await, before);
+}
+
+#[tokio::test]
+async fn a_commit_beside_the_followed_folder_reads_no_file() {
+    let mut scene = Scene::new().await;
+    scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    let context = &scene.world.context;
+    let catalogue = Arc::clone(&context.catalogue);
+    let mut reader = Reader::new(context.client.clone(), catalogue, context.cache.clone());
+    let fleet = scene.fleet.follower.fleet.clone();
+    let allow = Allow::default();
+    let first = reader.find(&fleet).await.unwrap();
+    let declared = reader.declared(first.tree.unwrap(), &allow).await.unwrap();
+    write(&scene.work, "README.md", "one");
+    push(&scene.work);
+    let second = reader.find(&fleet).await.unwrap();
+    assert_ne!(second.revision, first.revision);
+    let again = reader.declared(second.tree.unwrap(), &allow).await.unwrap();
+    assert!(Arc::ptr_eq(&declared, &again));
+    // Another permission is another reading.
+    let narrow = Allow {
+        kinds: vec!["ConfigMap".into()],
+        ..Allow::default()
+    };
+    let third = reader.find(&fleet).await.unwrap();
+    let narrowed = reader.declared(third.tree.unwrap(), &narrow).await.unwrap();
+    assert_eq!((declared.errors.len(), narrowed.errors.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_mistake_fails_with_its_place_and_the_failure_stays() {
+    let mut scene = Scene::new().await;
+    let good = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.converge().await;
+    scene.fleet.settle(&scene.world).await;
+    let before = scene.world.versions().await;
+    let bad = scene.commit(FILE, &cluster("a", "1.34")).await;
+    let (state, why) = scene.wanted(&bad).await;
+    assert_eq!(state, Failure);
+    assert!(
+        why.starts_with("a.yaml:5:12: spec.version must be a text"),
+        "{why}"
+    );
+    assert_eq!(scene.world.versions().await, before);
+    // A folder that is gone is an error of the commit, not an empty folder.
+    git(&scene.work, &["rm", "-q", "-r", "fleet"]);
+    let gone = push(&scene.work);
+    scene.fleet.look(&scene.world).await;
+    let (state, why) = scene.wanted(&gone).await;
+    assert_eq!(state, Failure);
+    assert!(why.contains("no folder \"fleet\""), "{why}");
+    assert_eq!(scene.world.versions().await, before);
+    let back = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    assert_eq!(scene.wanted(&back).await, (Success, "no changes".into()));
+    assert_eq!(scene.state(&bad).await, Failure);
+    assert_eq!(scene.state(&good).await, Success);
+}
+
+#[tokio::test]
+async fn nothing_that_moves_until_the_deadline_is_a_failure_which_convergence_turns() {
+    let mut scene = Scene::new().await;
+    let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    let due = scene.fleet.follower.due().unwrap();
+    assert_eq!(due.as_secs(), 60);
+    scene.world.clock.advance_millis(59_000);
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    scene.world.clock.advance_millis(61_000);
+    let (reason, _) = scene.fleet.settle(&scene.world).await;
+    let (state, why) = scene.wanted(&sha).await;
+    assert_eq!((state, reason.as_str()), (Failure, "NotConverging"));
+    assert!(
+        why.contains("nothing moved for") && why.contains("cluster a is not looked at yet"),
+        "{why}"
+    );
+    assert!(scene.fleet.follower.due().is_none(), "it fails once");
+    // Also in another process.
+    scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    scene.converge().await;
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Success);
+}
+
+#[tokio::test]
+async fn a_restart_in_the_middle_of_a_rollout_ends_its_commit() {
+    let mut scene = Scene::new().await;
+    let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    scene.converge().await;
+    scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Success);
+}
+
+#[tokio::test]
+async fn what_is_our_fault_is_an_error_that_another_try_turns() {
+    let mut scene = Scene::new().await;
+    *scene.world.away.lock() = Some("PATCH /api/v1/namespaces/default/configmaps/");
+    let sha = scene.commit("fleet/c.yaml", &config_map("c", "one")).await;
+    let (state, why) = scene.wanted(&sha).await;
+    assert_eq!(state, Error, "{why}");
+    *scene.world.away.lock() = None;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(
+        scene.wanted(&sha).await,
+        (Success, "1 object converged".into())
+    );
+}
+
+#[tokio::test]
+async fn a_remote_that_is_away_changes_nothing_and_says_so() {
+    let mut scene = Scene::new().await;
+    let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    let before = scene.world.versions().await;
+    let (here, away) = (
+        scene.world.dir.path().join("r.git"),
+        scene.world.dir.path().join("x"),
+    );
+    std::fs::rename(&here, &away).unwrap();
+    scene.fleet.try_look(&scene.world).await.unwrap_err();
+    let (reason, message) = scene.fleet.ready();
+    assert_eq!(reason, "SourceFailed");
+    assert!(
+        message.contains("connecting to the repository"),
+        "{message}"
+    );
+    assert_eq!(scene.world.versions().await, before);
+    std::fs::rename(&away, &here).unwrap();
+    scene.converge().await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Success);
+}
+
+#[tokio::test]
+async fn a_suspended_fleet_applies_nothing() {
+    let mut scene = Scene::new().await;
+    scene.fleet.change(|spec| spec.suspend = Some(true)).await;
+    write(&scene.work, FILE, &cluster("a", "v1.33.2"));
+    push(&scene.work);
+    assert_eq!(scene.fleet.look(&scene.world).await.0, "Suspended");
+    assert!(scene.world.get("Cluster", "a").await.is_none());
+    scene.fleet.change(|spec| spec.suspend = None).await;
+    scene.fleet.look(&scene.world).await;
+    assert!(scene.world.get("Cluster", "a").await.is_some());
+}

@@ -1,0 +1,12 @@
+//! Following Fleets against a real API server, real directories and real repositories.
+
+#[cfg(test)]
+mod apply;
+#[cfg(test)]
+mod commits;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod looping;
+#[cfg(test)]
+mod prune;
