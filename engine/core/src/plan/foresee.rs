@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use fleetwright_api::{
-    API_VERSION, crds,
+    crds,
     meta::{
         ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, HANDOVER_PATHS, LABEL_FLEET,
         MANAGER_HANDOVER,
@@ -19,20 +19,36 @@ use serde_json::{Map, Value, json};
 
 use super::{FieldDiff, Kept, Key, fields};
 
-/// The compiled schemas of our kinds.
+/// The compiled schemas of the kinds that Git may hold.
 static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
     let mut all = BTreeMap::new();
+    let mut add = |kind: String, root: &Value| {
+        if let Ok(schema) = Schema::from_openapi(root) {
+            all.insert(kind, schema);
+        }
+    };
     for crd in crds::all() {
         let version = crd.spec.versions.first();
         let root = version.and_then(|v| v.schema.as_ref()?.open_api_v3_schema.as_ref());
-        let root = root.and_then(|root| serde_json::to_value(root).ok());
-        if let Some(Ok(schema)) = root.map(|root| Schema::from_openapi(&root)) {
-            all.insert(crd.spec.names.kind, schema);
+        if let Some(Ok(root)) = root.map(serde_json::to_value) {
+            add(crd.spec.names.kind, &root);
         }
     }
+    let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    add(
+        "ConfigMap".into(),
+        &json!({"type": "object", "properties": {"data": texts, "binaryData": texts, "immutable": {"type": "boolean"}}}),
+    );
+    add(
+        "Namespace".into(),
+        &json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {"finalizers": {"type": "array", "items": {"type": "string"}}}},
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }}),
+    );
     all
 });
-/// The schema of kinds that are not ours: what they hold is merged map by map.
+/// The schema of any other kind: nothing is known, everything is kept.
 static ANY: LazyLock<Schema> = LazyLock::new(Schema::preserve_unknown);
 
 /// What an apply would come to.
@@ -65,11 +81,7 @@ pub(super) fn foresee(
     manager: &str,
     hash: &str,
 ) -> Result<Foreseen, Vec<String>> {
-    let schema = if key.api_version == API_VERSION {
-        SCHEMAS.get(&key.kind).unwrap_or(&ANY)
-    } else {
-        &ANY
-    };
+    let schema = SCHEMAS.get(&key.kind).unwrap_or(&ANY);
     let writer = |manager| Writer {
         manager,
         api_version: &key.api_version,

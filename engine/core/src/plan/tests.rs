@@ -145,6 +145,27 @@ fn replicas_that_git_stops_declaring_are_handed_over_and_taken_back() {
 }
 
 #[test]
+fn every_kind_that_git_may_hold_has_its_schema() {
+    let object = |kind: &str, more: Value| {
+        let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "x"}});
+        object
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        object
+    };
+    for wrong in [
+        object("ConfigMap", json!({"data": {"a": 1}})),
+        object("Namespace", json!({"spec": {"finalizers": "x"}})),
+    ] {
+        assert_eq!(run(&[wrong], vec![], 0).refused.len(), 1);
+    }
+    let map = object("ConfigMap", json!({"data": {"a": "1"}, "immutable": true}));
+    let live = applied(&map, None, "fleetwright/default.default");
+    assert!(run(&[map], vec![live], 0).is_empty());
+}
+
+#[test]
 fn a_field_that_git_stops_declaring_falls_back_to_its_default() {
     let mut before = pool();
     before["spec"]["revisionHistoryLimit"] = json!(3);
