@@ -488,7 +488,7 @@ impl Kit {
 }
 
 /// Puts `from` over `to`, object by object.
-fn merge(to: &mut Value, from: Value) {
+pub(crate) fn merge(to: &mut Value, from: Value) {
     match (to, from) {
         (Value::Object(to), Value::Object(from)) => {
             for (key, value) in from {
