@@ -22,11 +22,16 @@ use crate::{machine::MachineTemplate, provider_config::ProviderConfig};
     derive = "Default",
     printcolumn = r#"{"name":"Available","type":"string","jsonPath":".status.conditions[?(@.type==\"Available\")].status","description":"Control plane and workers are available"}"#,
     printcolumn = r#"{"name":"CP Desired","type":"integer","jsonPath":".status.controlPlane.desiredReplicas","description":"Wanted control-plane machines"}"#,
+    printcolumn = r#"{"name":"CP Current","type":"integer","jsonPath":".status.controlPlane.replicas","description":"Control-plane machines there are","priority":10}"#,
+    printcolumn = r#"{"name":"CP Ready","type":"integer","jsonPath":".status.controlPlane.readyReplicas","description":"Ready control-plane machines","priority":10}"#,
     printcolumn = r#"{"name":"CP Available","type":"integer","jsonPath":".status.controlPlane.availableReplicas","description":"Available control-plane machines"}"#,
     printcolumn = r#"{"name":"CP Up-To-Date","type":"integer","jsonPath":".status.controlPlane.upToDateReplicas","description":"Control-plane machines at the wanted content"}"#,
     printcolumn = r#"{"name":"W Desired","type":"integer","jsonPath":".status.workers.desiredReplicas","description":"Wanted workers"}"#,
+    printcolumn = r#"{"name":"W Current","type":"integer","jsonPath":".status.workers.replicas","description":"Workers there are","priority":10}"#,
+    printcolumn = r#"{"name":"W Ready","type":"integer","jsonPath":".status.workers.readyReplicas","description":"Ready workers","priority":10}"#,
     printcolumn = r#"{"name":"W Available","type":"integer","jsonPath":".status.workers.availableReplicas","description":"Available workers"}"#,
     printcolumn = r#"{"name":"W Up-To-Date","type":"integer","jsonPath":".status.workers.upToDateReplicas","description":"Workers at the wanted content"}"#,
+    printcolumn = r#"{"name":"Paused","type":"string","jsonPath":".status.conditions[?(@.type==\"Paused\")].status","description":"Controllers leave the cluster alone","priority":10}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Pending, Provisioning, Provisioned, Deleting"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.version","description":"Wanted Kubernetes version"}"#,
@@ -63,11 +68,11 @@ pub struct ClusterSpec {
 #[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "[has(self.machines), has(self.managed), has(self.external)].filter(x, x).size() == 1",
-        "message": "exactly one of machines, managed and external must be set",
+        "message": "set exactly one of machines, managed and external",
     },
     {
         "rule": "has(self.machines) == has(oldSelf.machines) && has(self.managed) == has(oldSelf.managed)",
-        "message": "the form of the control plane is immutable",
+        "message": "the form of the control plane is immutable: make another cluster for another form",
     },
 ]))]
 pub struct ControlPlane {
@@ -88,7 +93,7 @@ pub struct ControlPlane {
 pub struct ControlPlaneMachines {
     /// Wanted machines; odd, so that etcd keeps a quorum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 9), extend("default" = 1, "x-kubernetes-validations" = [{"rule": "self % 2 == 1", "message": "replicas must be odd, so that etcd keeps a quorum"}]))]
+    #[schemars(range(min = 1, max = 9), extend("default" = 1, "x-kubernetes-validations" = [{"rule": "self % 2 == 1", "message": "an even number keeps no better quorum in etcd than the odd one below it: set 1, 3, 5, 7 or 9"}]))]
     pub replicas: Option<i32>,
     /// Content of the machines. Their version is the cluster's.
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.spec.version)", "message": "the control plane's version is the cluster's: leave it out here"}]))]
@@ -145,7 +150,7 @@ pub struct ClusterNetwork {
 #[serde(rename_all = "camelCase")]
 pub struct NetworkRanges {
     /// CIDR blocks.
-    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 43)), extend("x-kubernetes-list-type" = "atomic"))]
     pub cidr_blocks: Vec<String>,
 }
 

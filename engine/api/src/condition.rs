@@ -118,6 +118,8 @@ pub mod reason {
         NODE_NOT_READY = "NodeNotReady";
         /// The instance is not there (yet).
         DOES_NOT_EXIST = "ObjectDoesNotExist";
+        /// The instance was there and is gone.
+        DELETED = "ObjectDeleted";
         /// See [`super::kind::CONTROL_PLANE_INITIALIZED`].
         INITIALIZED = "Initialized";
         /// See [`super::kind::CONTROL_PLANE_INITIALIZED`].

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    ValidationRule,
 };
 use kube::CustomResourceExt;
 
@@ -16,6 +17,11 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         crate::MachineSet::crd(),
         crate::ProviderAccount::crd(),
     ];
+    for (kind, longest) in LONGEST_NAMES {
+        for crd in crds.iter_mut().filter(|c| c.spec.names.kind == *kind) {
+            limit_name(crd, *longest);
+        }
+    }
     crds.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(root) = version
@@ -27,6 +33,33 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         }
     }
     crds
+}
+
+/// Kinds whose names end up in label values or in names of others, and how long they may be. Those of MachineSets and Machines
+/// are made by [`crate::names`], which cuts them.
+const LONGEST_NAMES: &[(&str, usize)] = &[
+    ("Cluster", crate::names::MAX_NAME),
+    ("Fleet", 50),
+    ("MachineDeployment", crate::names::MAX_NAME),
+];
+
+fn limit_name(crd: &mut CustomResourceDefinition, longest: usize) {
+    let rule = ValidationRule {
+        rule: format!("size(self.metadata.name) <= {longest}"),
+        message: Some(format!(
+            "a name has at most {longest} characters: choose a shorter one"
+        )),
+        ..ValidationRule::default()
+    };
+    for root in crd
+        .spec
+        .versions
+        .iter_mut()
+        .filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut())
+    {
+        let rules = root.x_kubernetes_validations.get_or_insert_default();
+        rules.push(rule.clone());
+    }
 }
 
 /// Takes `nullable` away everywhere: an explicit null then means "left out" and gets the default, as in

@@ -72,7 +72,7 @@ pub const DEFAULT_PRUNE_MAX_MACHINES: i32 = 10;
 pub struct FleetSource {
     /// Git URL: https://… or file://…
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{"rule": "self.startsWith('https://') || self.startsWith('file://')", "message": "url must begin with https:// or file://"}]))]
     pub url: Option<String>,
     /// A directory of this machine, watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +97,10 @@ pub struct FleetSource {
 /// Which commit of a repository: at most one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "[has(self.branch), has(self.tag), has(self.semver), has(self.commit)].filter(x, x).size() <= 1",
+    "message": "set at most one of branch, tag, semver and commit",
+}]))]
 pub struct GitRef {
     /// Head of a branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -189,18 +189,26 @@ pub enum TaintPropagation {
     printcolumn = r#"{"name":"Cluster","type":"string","jsonPath":".spec.clusterName","description":"Cluster"}"#,
     printcolumn = r#"{"name":"Node Name","type":"string","jsonPath":".status.nodeRef.name","description":"Node of this machine"}"#,
     printcolumn = r#"{"name":"Provider ID","type":"string","jsonPath":".spec.providerID","description":"Provider's id of the instance","priority":10}"#,
+    printcolumn = r#"{"name":"Failure Domain","type":"string","jsonPath":".status.failureDomain","description":"Failure domain that the instance is in"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Machine is ready"}"#,
     printcolumn = r#"{"name":"Available","type":"string","jsonPath":".status.conditions[?(@.type==\"Available\")].status","description":"Machine is available"}"#,
     printcolumn = r#"{"name":"Up-To-Date","type":"string","jsonPath":".status.conditions[?(@.type==\"UpToDate\")].status","description":"Machine is what its owner wants"}"#,
     printcolumn = r#"{"name":"Internal-IP","type":"string","jsonPath":".status.addresses[?(@.type==\"InternalIP\")].address","description":"Internal address","priority":10}"#,
+    printcolumn = r#"{"name":"External-IP","type":"string","jsonPath":".status.addresses[?(@.type==\"ExternalIP\")].address","description":"External address","priority":10}"#,
+    printcolumn = r#"{"name":"OS-Image","type":"string","jsonPath":".status.nodeInfo.osImage","description":"Operating system of the node","priority":10}"#,
+    printcolumn = r#"{"name":"Paused","type":"string","jsonPath":".status.conditions[?(@.type==\"Paused\")].status","description":"Controllers leave the machine alone","priority":10}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Pending, Provisioning, Provisioned, Running, Deleting"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.version","description":"Kubernetes version"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(oldSelf.instanceKey) || has(self.instanceKey)",
+    "message": "instanceKey is immutable: it is what ties the machine to its one instance",
+}]))]
 pub struct MachineSpec {
     /// Name of the Cluster in the same namespace.
-    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable"}]))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable: make another machine for another cluster"}]))]
     pub cluster_name: String,
     /// The machine's content, in the words of its template.
     #[serde(flatten)]
@@ -216,7 +224,7 @@ pub struct MachineSpec {
     /// 128 random bits in hexadecimal, set when the Machine is made: client token and ownership tag of
     /// the one instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^[0-9a-f]{32}$"), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "instanceKey is immutable"}]))]
+    #[schemars(regex(pattern = "^[0-9a-f]{32}$"), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "instanceKey is immutable: it is what ties the machine to its one instance"}]))]
     pub instance_key: Option<String>,
 }
 

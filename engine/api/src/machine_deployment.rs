@@ -35,14 +35,19 @@ use crate::{machine::MachineTemplate, machine_set::SetDeletion};
     printcolumn = r#"{"name":"Ready","type":"integer","jsonPath":".status.readyReplicas","description":"Ready machines"}"#,
     printcolumn = r#"{"name":"Available","type":"integer","jsonPath":".status.availableReplicas","description":"Available machines"}"#,
     printcolumn = r#"{"name":"Up-To-Date","type":"integer","jsonPath":".status.upToDateReplicas","description":"Machines that are what the pool wants"}"#,
+    printcolumn = r#"{"name":"Paused","type":"string","jsonPath":".status.conditions[?(@.type==\"Paused\")].status","description":"Controllers leave the pool alone","priority":10}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"ScalingUp, ScalingDown, Running"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","description":"Effective Kubernetes version"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.selector) == has(oldSelf.selector)",
+    "message": "selector is immutable: leave it as it was, or make another pool",
+}]))]
 pub struct MachineDeploymentSpec {
     /// Name of the Cluster in the same namespace.
-    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable"}]))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable: make another pool for another cluster"}]))]
     pub cluster_name: String,
     /// Wanted machines. When Git stops saying it, the live number stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +55,7 @@ pub struct MachineDeploymentSpec {
     pub replicas: Option<i32>,
     /// Labels by which machines belong to this pool; made from its name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "selector is immutable"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "selector is immutable: leave it as it was, or make another pool"}]))]
     pub selector: Option<LabelSelector>,
     /// Content of the machines.
     pub template: MachineTemplate,
@@ -112,17 +117,25 @@ pub enum StrategyType {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "!(has(self.maxSurge) && has(self.maxUnavailable) && type(self.maxSurge) == int && type(self.maxUnavailable) == int && int(self.maxSurge) == 0 && int(self.maxUnavailable) == 0)",
-    "message": "maxSurge and maxUnavailable cannot both be 0",
+    "message": "maxSurge and maxUnavailable cannot both be 0: set one of them to 1 or more",
 }]))]
 pub struct RollingUpdate {
     /// Machines above `replicas`; a percentage rounds up. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("default" = 1))]
+    #[schemars(extend("default" = 1, "x-kubernetes-validations" = count_or_share()))]
     pub max_surge: Option<IntOrString>,
     /// Machines below `replicas`; a percentage rounds down. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("default" = 0))]
+    #[schemars(extend("default" = 0, "x-kubernetes-validations" = count_or_share()))]
     pub max_unavailable: Option<IntOrString>,
+}
+
+/// The rule of a number or a percentage.
+fn count_or_share() -> serde_json::Value {
+    serde_json::json!([{
+        "rule": "type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+%$')",
+        "message": "write a number of machines, or a percentage such as \"25%\"",
+    }])
 }
 
 /// Limits on replacing broken machines.
@@ -131,6 +144,7 @@ pub struct RollingUpdate {
 pub struct Remediation {
     /// Most machines replaced at the same time; a number or a percentage that rounds up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = count_or_share()))]
     pub max_in_flight: Option<IntOrString>,
 }
 

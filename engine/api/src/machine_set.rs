@@ -31,13 +31,14 @@ use crate::machine::MachineTemplate;
     printcolumn = r#"{"name":"Ready","type":"integer","jsonPath":".status.readyReplicas","description":"Ready machines"}"#,
     printcolumn = r#"{"name":"Available","type":"integer","jsonPath":".status.availableReplicas","description":"Available machines"}"#,
     printcolumn = r#"{"name":"Up-To-Date","type":"integer","jsonPath":".status.upToDateReplicas","description":"Machines that are what the pool wants"}"#,
+    printcolumn = r#"{"name":"Paused","type":"string","jsonPath":".status.conditions[?(@.type==\"Paused\")].status","description":"Controllers leave the set alone","priority":10}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.template.spec.version","description":"Kubernetes version"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MachineSetSpec {
     /// Name of the Cluster in the same namespace.
-    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable"}]))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable: make another set for another cluster"}]))]
     pub cluster_name: String,
     /// Wanted machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -59,6 +59,8 @@ pub const NODE_ANNOTATION_CLUSTER: &str = "fleetwright.dev/cluster-name";
 pub const NODE_ANNOTATION_MACHINE: &str = "fleetwright.dev/machine";
 /// Node annotation: keys of the labels that came from the Machine, comma separated.
 pub const NODE_ANNOTATION_LABELS: &str = "fleetwright.dev/labels-from-machine";
+/// Node annotation: keys of the annotations that came from the Machine, comma separated.
+pub const NODE_ANNOTATION_ANNOTATIONS: &str = "fleetwright.dev/annotations-from-machine";
 /// Node annotation: `key:effect` of the taints that came from the Machine, comma separated.
 pub const NODE_ANNOTATION_TAINTS: &str = "fleetwright.dev/taints-from-machine";
 

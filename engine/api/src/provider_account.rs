@@ -25,13 +25,17 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.region) == has(oldSelf.region)",
+    "message": "region is immutable: make another ProviderAccount for another region",
+}]))]
 pub struct ProviderAccountSpec {
     /// Name of the provider, such as sim.
     #[schemars(length(min = 1, max = 63))]
     pub provider: String,
     /// Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "region is immutable"}]))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "region is immutable: make another ProviderAccount for another region"}]))]
     pub region: Option<String>,
     /// URL of the provider's API where it is not the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

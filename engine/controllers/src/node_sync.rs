@@ -1,7 +1,7 @@
-//! What a Machine hands to its node: labels of certain domains, taints, and who it is.
+//! What a Machine hands to its node: labels and annotations of certain domains, taints, and who it is.
 //!
-//! Domains as in Cluster API: `node-role.kubernetes.io` exactly, `node-restriction.kubernetes.io` and our
-//! `node.fleetwright.dev` with their sub-domains. Annotations on the node remember what we put, so that it
+//! Domains as in Cluster API: of labels `node-role.kubernetes.io` exactly, `node-restriction.kubernetes.io` and our
+//! `node.fleetwright.dev` with their sub-domains; of annotations the last of them. Annotations on the node remember what we put, so that it
 //! can be taken away again and what others put stays.
 
 use std::collections::BTreeMap;
@@ -17,19 +17,22 @@ use serde_json::{Map, Value, json};
 
 use crate::nodes::NodeView;
 
-fn is_synced(key: &str) -> bool {
-    let Some((domain, _)) = key.split_once('/') else {
-        return false;
-    };
-    let within = |base: &str| {
+const OURS: &str = "node.fleetwright.dev";
+
+/// Whether a key's domain is `base` or one below it.
+fn within(key: &str, base: &str) -> bool {
+    key.split_once('/').is_some_and(|(domain, _)| {
         domain == base
             || domain
                 .strip_suffix(base)
                 .is_some_and(|rest| rest.ends_with('.'))
-    };
-    domain == "node-role.kubernetes.io"
-        || within("node-restriction.kubernetes.io")
-        || within("node.fleetwright.dev")
+    })
+}
+
+fn is_synced(key: &str) -> bool {
+    key.starts_with("node-role.kubernetes.io/")
+        || within(key, "node-restriction.kubernetes.io")
+        || within(key, OURS)
 }
 
 /// The labels that a node of `machine` carries.
@@ -39,6 +42,16 @@ pub(crate) fn labels(machine: &Machine) -> BTreeMap<String, String> {
         .iter()
         .filter(|(k, _)| is_synced(k))
         .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
+}
+
+/// The annotations of its machine that a node carries.
+fn annotations(machine: &Machine) -> BTreeMap<&str, &str> {
+    machine
+        .annotations()
+        .iter()
+        .filter(|(k, _)| within(k, OURS))
+        .map(|(k, v)| (k.as_str(), v.as_str()))
         .collect()
 }
 
@@ -107,7 +120,7 @@ pub(crate) fn patch(machine: &Machine, cluster: &str, node: &NodeView) -> Option
         .taints
         .iter()
         .filter(|t| t.propagation != Some(TaintPropagation::OnInitialization));
-    let annotations = [
+    let identity = [
         (meta::NODE_ANNOTATION_CLUSTER, cluster.to_owned()),
         (meta::NODE_ANNOTATION_MACHINE, machine.name_any()),
         (
@@ -122,11 +135,28 @@ pub(crate) fn patch(machine: &Machine, cluster: &str, node: &NodeView) -> Option
                 .join(","),
         ),
     ];
-    let annotation_patch: Map<_, _> = annotations
+    let mut annotation_patch: Map<_, _> = identity
         .into_iter()
         .filter(|(k, v)| node.annotations.get(*k) != Some(v))
         .map(|(k, v)| (k.to_owned(), json!(v)))
         .collect();
+    let handed = annotations(machine);
+    let tracked = node.annotations.get(meta::NODE_ANNOTATION_ANNOTATIONS);
+    for key in split(tracked) {
+        if !handed.contains_key(key) && node.annotations.contains_key(key) {
+            annotation_patch.insert(key.to_owned(), Value::Null);
+        }
+    }
+    for (key, value) in &handed {
+        if node.annotations.get(*key).map(String::as_str) != Some(value) {
+            annotation_patch.insert((*key).to_owned(), json!(value));
+        }
+    }
+    let keys = handed.keys().copied().collect::<Vec<_>>().join(",");
+    if tracked.map_or("", String::as_str) != keys {
+        let keys = (!keys.is_empty()).then_some(keys);
+        annotation_patch.insert(meta::NODE_ANNOTATION_ANNOTATIONS.to_owned(), json!(keys));
+    }
 
     let mut patch = json!({});
     if !label_patch.is_empty() {
@@ -222,11 +252,23 @@ mod tests {
         });
         n.labels
             .insert("node-role.kubernetes.io/theirs".into(), String::new());
-        let first = machine(&[("node-role.kubernetes.io/web", "")], &["ours"]);
+        n.annotations
+            .insert("node.fleetwright.dev/theirs".into(), "x".into());
+        let mut first = machine(&[("node-role.kubernetes.io/web", "")], &["ours"]);
+        first.annotations_mut().extend([
+            ("node.fleetwright.dev/rack".to_owned(), "7".to_owned()),
+            ("note".to_owned(), "y".to_owned()),
+        ]);
         let change = patch(&first, "c", &n).unwrap();
         apply(&mut n, &change);
         assert_eq!(patch(&first, "c", &n), None, "a fixed point");
         assert_eq!((n.labels.len(), n.taints.len()), (2, 2));
+        let annotation = |n: &NodeView, key: &str| n.annotations.get(key).cloned();
+        assert_eq!(
+            annotation(&n, "node.fleetwright.dev/rack").as_deref(),
+            Some("7")
+        );
+        assert_eq!(annotation(&n, "note"), None);
         let second = machine(&[], &[]);
         let change = patch(&second, "c", &n).unwrap();
         apply(&mut n, &change);
@@ -239,5 +281,11 @@ mod tests {
             n.labels.keys().collect::<Vec<_>>(),
             ["node-role.kubernetes.io/theirs"]
         );
+        assert_eq!(annotation(&n, "node.fleetwright.dev/rack"), None);
+        assert_eq!(
+            annotation(&n, "node.fleetwright.dev/theirs").as_deref(),
+            Some("x")
+        );
+        assert_eq!(annotation(&n, meta::NODE_ANNOTATION_ANNOTATIONS), None);
     }
 }

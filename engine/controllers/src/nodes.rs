@@ -30,6 +30,8 @@ struct ClusterNodes {
     /// By providerID.
     nodes: BTreeMap<String, NodeView>,
     synced: bool,
+    /// Whether the API has answered or refused once: before that nothing is said of it.
+    asked: bool,
     task: Option<AbortHandle>,
 }
 
@@ -77,6 +79,7 @@ impl Nodes {
         self.clusters
             .lock()
             .get(&(namespace.to_owned(), cluster.to_owned()))
+            .filter(|c| c.asked)
             .map(|c| c.synced)
     }
 
@@ -142,9 +145,10 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                 tracing::debug!(cluster = %cluster.name, %error, "the cluster cannot be reached");
             }
         }
-        let was = shared
-            .nodes
-            .with(&cluster, |c| std::mem::replace(&mut c.synced, false));
+        let was = shared.nodes.with(&cluster, |c| {
+            c.asked = true;
+            std::mem::replace(&mut c.synced, false)
+        });
         if was {
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
@@ -164,7 +168,9 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             shared.nodes.with(cluster, |c| c.nodes.insert(id, view));
         }
         watcher::Event::InitDone => {
-            shared.nodes.with(cluster, |c| c.synced = true);
+            shared
+                .nodes
+                .with(cluster, |c| (c.synced, c.asked) = (true, true));
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
                 cluster.name.clone(),

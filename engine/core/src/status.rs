@@ -44,29 +44,6 @@ impl Conditions<'_> {
     }
 }
 
-/// The sum of machines' conditions of one type: the first few names of those where it is not True.
-fn aggregate<'a>(
-    machines: impl Iterator<Item = (&'a str, &'a [Condition])>,
-    kind: &str,
-) -> (usize, Vec<String>, bool) {
-    let (mut total, mut bad, mut unknown) = (0, Vec::new(), false);
-    for (name, conditions) in machines {
-        total += 1;
-        match condition::get(conditions, kind) {
-            Some(c) if c.status == "True" => {}
-            Some(c) if c.status == "False" && !c.message.is_empty() => {
-                bad.push(format!("{name}: {}", c.message));
-            }
-            Some(c) if c.status == "False" => bad.push(format!("{name}: {}", c.reason)),
-            _ => {
-                unknown = true;
-                bad.push(format!("{name}: not known yet"));
-            }
-        }
-    }
-    (total, bad, unknown)
-}
-
 /// At most three of `items` in one message.
 fn few(items: &[String]) -> String {
     let mut text = items.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
@@ -76,21 +53,59 @@ fn few(items: &[String]) -> String {
     text
 }
 
-/// `<name>` for the positive kind: all machines have condition `of`.
+/// Sums up condition `of` of all `items` as condition `to`: with `good` as reason when all have it, `Not<good>` when one is known
+/// not to, `<good>Unknown` when only unknown ones are left, and `none` when there are no items.
+fn all_have<'a>(
+    out: &mut Conditions<'_>,
+    to: &str,
+    of: &str,
+    (good, none): (&str, &str),
+    items: impl Iterator<Item = (&'a str, &'a [Condition])>,
+) {
+    let (mut total, mut bad, mut unknown) = (0, Vec::new(), Vec::new());
+    for (name, conditions) in items {
+        total += 1;
+        match condition::get(conditions, of) {
+            Some(c) if c.status == "True" => {}
+            Some(c) => {
+                let text = if c.message.is_empty() {
+                    &c.reason
+                } else {
+                    &c.message
+                };
+                let list = if c.status == "False" {
+                    &mut bad
+                } else {
+                    &mut unknown
+                };
+                list.push(format!("{name}: {text}"));
+            }
+            None => unknown.push(format!("{name}: not known yet")),
+        }
+    }
+    if total == 0 {
+        out.set(to, Status::True, none, "");
+    } else if !bad.is_empty() {
+        bad.append(&mut unknown);
+        out.set(to, Status::False, &format!("Not{good}"), few(&bad));
+    } else if !unknown.is_empty() {
+        out.set(
+            to,
+            Status::Unknown,
+            &format!("{good}Unknown"),
+            few(&unknown),
+        );
+    } else {
+        out.set(to, Status::True, good, "");
+    }
+}
+
+/// [`all_have`] of machines, for a condition whose good reason is its own name.
 fn all_machines<'a>(
     out: &mut Conditions<'_>,
-    kind: &str,
+    to: &str,
     of: &str,
     machines: impl Iterator<Item = (&'a str, &'a [Condition])>,
 ) {
-    let (total, bad, unknown) = aggregate(machines, of);
-    if total == 0 {
-        out.set(kind, Status::True, condition::reason::NO_REPLICAS, "");
-    } else if bad.is_empty() {
-        out.set(kind, Status::True, of, "");
-    } else if unknown && bad.iter().all(|b| b.ends_with("not known yet")) {
-        out.set(kind, Status::Unknown, &format!("{of}Unknown"), few(&bad));
-    } else {
-        out.set(kind, Status::False, &format!("Not{of}"), few(&bad));
-    }
+    all_have(out, to, of, (of, condition::reason::NO_REPLICAS), machines);
 }

@@ -1,4 +1,9 @@
-//! The controllers against a real API server and the simulated cloud.
+//! Integration tests of the controllers.
 
-#[cfg(test)]
+mod changes;
+mod deletion;
+mod faults;
+mod kinds;
+mod kit;
 mod lifecycle;
+mod upgrades;

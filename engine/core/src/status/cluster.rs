@@ -8,7 +8,7 @@ use fleetwright_api::{
 };
 use jiff::Timestamp;
 
-use super::{Conditions, all_machines, few, pool::incomplete};
+use super::{Conditions, all_have, all_machines, few, pool::incomplete};
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
@@ -171,6 +171,7 @@ pub fn cluster(
         );
     }
     pools_conditions(&mut out, pools);
+    scaling(&mut out, cp.as_ref(), pools);
     rolling(&mut out, cluster, cp.as_ref(), pools, decision);
     available(&mut out, deleting);
     status.conditions = list;
@@ -272,49 +273,61 @@ fn pools_conditions(out: &mut Conditions<'_>, pools: &[MachineDeployment]) {
             )
         })
     };
-    let (total, bad, unknown) = super::aggregate(all(), kind::AVAILABLE);
-    if total == 0 {
-        out.set(
+    for (to, of, good, none) in [
+        (
             kind::WORKERS_AVAILABLE,
-            Status::True,
+            kind::AVAILABLE,
+            reason::AVAILABLE,
             reason::NO_WORKERS,
-            "",
-        );
-    } else if bad.is_empty() {
-        out.set(kind::WORKERS_AVAILABLE, Status::True, reason::AVAILABLE, "");
-    } else if unknown && bad.iter().all(|b| b.ends_with("not known yet")) {
-        out.set(
-            kind::WORKERS_AVAILABLE,
-            Status::Unknown,
-            "AvailableUnknown",
-            few(&bad),
-        );
-    } else {
-        out.set(
-            kind::WORKERS_AVAILABLE,
-            Status::False,
-            reason::NOT_AVAILABLE,
-            few(&bad),
-        );
-    }
-    for (to, of, good) in [
+        ),
         (
             kind::WORKER_MACHINES_READY,
             kind::MACHINES_READY,
             reason::READY,
+            reason::NO_REPLICAS,
         ),
         (
             kind::WORKER_MACHINES_UP_TO_DATE,
             kind::MACHINES_UP_TO_DATE,
             reason::UP_TO_DATE,
+            reason::NO_REPLICAS,
         ),
     ] {
-        let (total, bad, _) = super::aggregate(all(), of);
-        match (total, bad.is_empty()) {
-            (0, _) => out.set(to, Status::True, reason::NO_REPLICAS, ""),
-            (_, true) => out.set(to, Status::True, good, ""),
-            (_, false) => out.set(to, Status::False, &format!("Not{good}"), few(&bad)),
-        }
+        all_have(out, to, of, (good, none), all());
+    }
+}
+
+/// ScalingUp and ScalingDown: the control plane or a pool has fewer or more machines than wanted.
+fn scaling(out: &mut Conditions<'_>, counts: Option<&MachineCounts>, pools: &[MachineDeployment]) {
+    let control_plane = |wrong: fn(&i32, &i32) -> bool| {
+        counts
+            .filter(|c| wrong(&c.replicas, &c.desired_replicas))
+            .map(|c| {
+                format!(
+                    "the control plane from {} to {} machines",
+                    c.replicas, c.desired_replicas
+                )
+            })
+    };
+    for (kind, word, wrong) in [
+        (kind::SCALING_UP, "up", i32::lt as fn(&i32, &i32) -> bool),
+        (kind::SCALING_DOWN, "down", i32::gt),
+    ] {
+        let is = |p: &&MachineDeployment| {
+            p.status
+                .as_ref()
+                .is_some_and(|s| condition::is_true(&s.conditions, kind))
+        };
+        let named = |p: &MachineDeployment| {
+            format!("pool {}", p.metadata.name.as_deref().unwrap_or_default())
+        };
+        let mut what: Vec<String> = control_plane(wrong).into_iter().collect();
+        what.extend(pools.iter().filter(is).map(named));
+        out.flag(
+            kind,
+            !what.is_empty(),
+            format!("scaling {word} {}", few(&what)),
+        );
     }
 }
 

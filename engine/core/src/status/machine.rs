@@ -130,7 +130,11 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
         Instance::Missing => out.set(
             kind::INFRASTRUCTURE_READY,
             Status::False,
-            reason::DOES_NOT_EXIST,
+            if machine.spec.provider_id.is_some() {
+                reason::DELETED
+            } else {
+                reason::DOES_NOT_EXIST
+            },
             detail.clone(),
         ),
         Instance::Pending | Instance::Stopping => {

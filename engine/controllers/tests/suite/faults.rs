@@ -1,0 +1,89 @@
+//! Clouds that refuse, and answers that are lost.
+
+use std::collections::BTreeMap;
+
+use fleetwright_api::{MachineDeployment, condition::kind};
+use kube::ResourceExt;
+use serde_json::json;
+
+use crate::kit::{Kit, of_machine, of_pool};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_makes_no_second_instance() {
+    let mut kit = Kit::start().await;
+    let lost = [
+        kit.fault(json!({"effect": "answerLost", "verb": "create", "count": 3})),
+        kit.fault(json!({"effect": "answerLost", "verb": "delete", "count": 1})),
+    ];
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 3, json!({})).await;
+    kit.until_settled("eu").await;
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 1}}))
+        .await;
+    kit.until_settled("eu").await;
+    assert_eq!(
+        lost.map(|id| kit.fired(id)),
+        [3, 1],
+        "the faults have fired"
+    );
+    assert_eq!(kit.made().len(), 4, "one instance for each machine");
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_show_in_conditions_and_pass() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    for (effect, text) in [
+        ("noCapacity", "no capacity: no machine of this type is free"),
+        ("throttled", "the provider throttles; next try in 500 ms"),
+        ("requestLost", "no answer: the connection was cut"),
+    ] {
+        let fault = kit.fault(json!({"effect": effect, "verb": "create", "count": 2}));
+        let pool = format!("eu-{}", effect.to_lowercase());
+        kit.pool(&pool, "eu", 1, json!({})).await;
+        let of = pool.clone();
+        let line = kit
+            .until("the refusal is in the machine's condition", move |w| {
+                let line = of_machine(w.workers(&of).first()?, kind::INFRASTRUCTURE_READY);
+                line.contains("provider").then_some(line)
+            })
+            .await;
+        assert!(
+            line.starts_with("False ") && line.contains(text),
+            "{effect}: {line}"
+        );
+        kit.until_settled("eu").await;
+        assert_eq!(kit.fired(fault), 2);
+        let machine = of_machine(kit.world.workers(&pool)[0], kind::INFRASTRUCTURE_READY);
+        assert_eq!(machine, "True Ready: ");
+    }
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_holds_a_pool_back_until_there_is_room() {
+    let mut kit = Kit::with_quotas(BTreeMap::from([("instances".to_owned(), 3)])).await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 2, json!({})).await;
+    kit.until_settled("eu").await;
+    kit.pool("eu-db", "eu", 1, json!({})).await;
+    let line = kit
+        .until("the pool says why its machine is not ready", |w| {
+            let line = of_pool(w.pools.get("eu-db")?, kind::MACHINES_READY);
+            line.contains("quota").then_some(line)
+        })
+        .await;
+    let machine = kit.world.workers("eu-db")[0].name_any();
+    assert!(
+        line.contains(&machine) && line.contains("may use 3 instances, uses 3"),
+        "{line}"
+    );
+    // Room, and the same machine gets its instance.
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 1}}))
+        .await;
+    kit.until_settled("eu").await;
+    assert!(kit.world.machines.contains_key(&machine));
+    kit.stop().await;
+}

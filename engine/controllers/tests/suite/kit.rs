@@ -1,0 +1,520 @@
+//! A real API server, the simulated cloud and the controllers in this process, and what a test sees of them: every change of every
+//! object, in order.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, condition, crds, meta, names,
+    provider_account::ProviderAccountSpec, random::SeededRandom, time::SystemClock,
+};
+use fleetwright_apiserver::{ApiServer, Options};
+use fleetwright_controllers::{Context, Controllers, Metrics};
+use fleetwright_core::{cluster::is_control_plane, status};
+use fleetwright_provider_sim::{Cloud, CloudOptions, Fault};
+use fleetwright_providers::{ClusterConnections, ClusterRef, Provider, Registry};
+use fleetwright_store::Store;
+use futures::{
+    StreamExt,
+    stream::{BoxStream, SelectAll},
+};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+    runtime::watcher::{self, Event},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what must come: far more than it takes, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// All objects of our kinds, by name.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) clusters: BTreeMap<String, Cluster>,
+    pub(crate) pools: BTreeMap<String, MachineDeployment>,
+    pub(crate) sets: BTreeMap<String, MachineSet>,
+    pub(crate) machines: BTreeMap<String, Machine>,
+}
+
+impl World {
+    pub(crate) fn workers(&self, pool: &str) -> Vec<&Machine> {
+        let of = |m: &&Machine| {
+            m.labels()
+                .get(meta::LABEL_DEPLOYMENT_NAME)
+                .is_some_and(|p| p == pool)
+        };
+        self.machines.values().filter(of).collect()
+    }
+
+    pub(crate) fn control_plane(&self, cluster: &str) -> Vec<&Machine> {
+        let of = |m: &&Machine| is_control_plane(m) && m.spec.cluster_name == cluster;
+        self.machines.values().filter(of).collect()
+    }
+
+    /// Whether a cluster is what it says, and nothing of before is left.
+    pub(crate) fn settled(&self, name: &str) -> bool {
+        let pools: Vec<MachineDeployment> = self
+            .pools
+            .values()
+            .filter(|p| p.spec.cluster_name == name)
+            .cloned()
+            .collect();
+        let wanted: i32 = pools.iter().filter_map(|p| p.spec.replicas).sum();
+        let Some(cluster) = self.clusters.get(name) else {
+            return false;
+        };
+        let control_plane = cluster
+            .spec
+            .control_plane
+            .machines
+            .as_ref()
+            .and_then(|m| m.replicas);
+        let count = self
+            .machines
+            .values()
+            .filter(|m| m.spec.cluster_name == name)
+            .count();
+        status::has_converged(cluster, &pools)
+            && i32::try_from(count).ok() == control_plane.map(|c| c + wanted)
+    }
+}
+
+/// A kind that tests change.
+pub(crate) trait Kind:
+    kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+    + Clone
+    + DeserializeOwned
+    + std::fmt::Debug
+{
+    fn of(world: &World) -> &BTreeMap<String, Self>;
+}
+
+impl Kind for Cluster {
+    fn of(world: &World) -> &BTreeMap<String, Self> {
+        &world.clusters
+    }
+}
+
+impl Kind for MachineDeployment {
+    fn of(world: &World) -> &BTreeMap<String, Self> {
+        &world.pools
+    }
+}
+
+impl Kind for Machine {
+    fn of(world: &World) -> &BTreeMap<String, Self> {
+        &world.machines
+    }
+}
+
+/// Status, reason and message of a condition, as one line.
+pub(crate) fn condition_line(conditions: &[condition::Condition], kind: &str) -> String {
+    condition::get(conditions, kind).map_or_else(
+        || "none".to_owned(),
+        |c| format!("{} {}: {}", c.status, c.reason, c.message),
+    )
+}
+
+pub(crate) fn of_machine(machine: &Machine, kind: &str) -> String {
+    let status = machine.status.as_ref();
+    condition_line(status.map_or(&[], |s| &s.conditions), kind)
+}
+
+pub(crate) fn of_pool(pool: &MachineDeployment, kind: &str) -> String {
+    let status = pool.status.as_ref();
+    condition_line(status.map_or(&[], |s| &s.conditions), kind)
+}
+
+pub(crate) fn of_cluster(cluster: &Cluster, kind: &str) -> String {
+    let status = cluster.status.as_ref();
+    condition_line(status.map_or(&[], |s| &s.conditions), kind)
+}
+
+enum Change {
+    Cluster(Event<Cluster>),
+    Pool(Event<MachineDeployment>),
+    Set(Event<MachineSet>),
+    Machine(Event<Machine>),
+}
+
+fn fold<K: ResourceExt>(map: &mut BTreeMap<String, K>, event: Event<K>) {
+    match event {
+        Event::Init => map.clear(),
+        Event::InitApply(object) | Event::Apply(object) => {
+            map.insert(object.name_any(), object);
+        }
+        Event::InitDone => {}
+        Event::Delete(object) => {
+            map.remove(&object.name_any());
+        }
+    }
+}
+
+fn follow<K>(client: &Client, wrap: fn(Event<K>) -> Change) -> BoxStream<'static, Change>
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
+{
+    let api = Api::<K>::all(client.clone());
+    watcher::watcher(api, watcher::Config::default())
+        .filter_map(move |event| async move { event.ok().map(wrap) })
+        .boxed()
+}
+
+/// What must hold at every moment; an error says what does not.
+type Invariant = Box<dyn FnMut(&World) -> Result<(), String> + Send>;
+
+pub(crate) struct Kit {
+    pub(crate) client: Client,
+    pub(crate) cloud: Cloud,
+    pub(crate) world: World,
+    changes: SelectAll<BoxStream<'static, Change>>,
+    invariants: Vec<Invariant>,
+    context: Context,
+    dir: tempfile::TempDir,
+    tasks: JoinSet<()>,
+    controllers: JoinSet<()>,
+    token: CancellationToken,
+    controllers_token: CancellationToken,
+}
+
+impl Kit {
+    pub(crate) async fn start() -> Self {
+        Self::with_quotas(BTreeMap::new()).await
+    }
+
+    /// With these quotas of account `sim-eu`.
+    pub(crate) async fn with_quotas(quotas: BTreeMap<String, i64>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SystemClock);
+        let random = Arc::new(SeededRandom::new(1));
+        let server =
+            ApiServer::new(Store::memory(), Options::new(clock.clone(), random.clone())).unwrap();
+        let ours: Vec<Value> = crds::all()
+            .iter()
+            .map(|c| serde_json::to_value(c).unwrap())
+            .collect();
+        server.install_crds(&ours).await.unwrap();
+        let client = server.client("default");
+        let account = ProviderAccount::new(
+            "sim-eu",
+            ProviderAccountSpec {
+                provider: "sim".into(),
+                region: Some("eu".into()),
+                quotas,
+                ..Default::default()
+            },
+        );
+        Api::<ProviderAccount>::all(client.clone())
+            .create(&PostParams::default(), &account)
+            .await
+            .unwrap();
+        let cloud = Cloud::open(CloudOptions {
+            dir: dir.path().to_owned(),
+            clock: clock.clone(),
+            random: random.clone(),
+        })
+        .unwrap();
+        let context = Context {
+            client: client.clone(),
+            providers: Registry::new([Arc::new(cloud.clone()) as Arc<dyn Provider>]),
+            connections: Arc::new(cloud.clone()),
+            clock,
+            random,
+            installation: "test".into(),
+            metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+        };
+        let mut changes = SelectAll::new();
+        changes.push(follow(&client, Change::Cluster));
+        changes.push(follow(&client, Change::Pool));
+        changes.push(follow(&client, Change::Set));
+        changes.push(follow(&client, Change::Machine));
+        let mut kit = Self {
+            client,
+            cloud,
+            world: World::default(),
+            changes,
+            invariants: Vec::new(),
+            context,
+            dir,
+            tasks: JoinSet::new(),
+            controllers: JoinSet::new(),
+            token: CancellationToken::new(),
+            controllers_token: CancellationToken::new(),
+        };
+        let (cloud, token) = (kit.cloud.clone(), kit.token.clone());
+        kit.tasks.spawn(async move { cloud.run(token).await });
+        kit.start_controllers();
+        kit
+    }
+
+    pub(crate) fn start_controllers(&mut self) {
+        self.controllers_token = CancellationToken::new();
+        self.controllers
+            .spawn(Controllers::new(self.context.clone()).run(self.controllers_token.clone()));
+    }
+
+    pub(crate) async fn stop_controllers(&mut self) {
+        self.controllers_token.cancel();
+        while let Some(ended) = self.controllers.join_next().await {
+            ended.unwrap();
+        }
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    /// A cluster of `replicas` control-plane machines.
+    pub(crate) async fn cluster(&self, name: &str, version: &str, replicas: i32, more: Value) {
+        let mut spec = json!({
+            "version": version,
+            "controlPlane": {"machines": {"replicas": replicas, "template": {"spec": {"providerConfig": config("sim.small")}}}},
+        });
+        merge(&mut spec, more);
+        let cluster = serde_json::from_value(json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": name}, "spec": spec,
+        }))
+        .unwrap();
+        let api = self.api::<Cluster>();
+        api.create(&PostParams::default(), &cluster).await.unwrap();
+    }
+
+    pub(crate) async fn pool(&self, name: &str, cluster: &str, replicas: i32, more: Value) {
+        let mut spec = json!({
+            "clusterName": cluster, "replicas": replicas,
+            "template": {"spec": {"providerConfig": config("sim.small")}},
+        });
+        merge(&mut spec, more);
+        let pool = serde_json::from_value(json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineDeployment", "metadata": {"name": name}, "spec": spec,
+        }))
+        .unwrap();
+        let api = self.api::<MachineDeployment>();
+        api.create(&PostParams::default(), &pool).await.unwrap();
+    }
+
+    /// What a person does with `kubectl patch --type merge`; seen when this returns.
+    pub(crate) async fn patch<K: Kind>(&mut self, name: &str, change: Value) {
+        let (params, api) = (PatchParams::default(), self.api::<K>());
+        let written = api
+            .patch(name, &params, &Patch::Merge(change))
+            .await
+            .unwrap();
+        let number = |k: &K| -> u64 { k.resource_version().unwrap().parse().unwrap() };
+        self.until("a write is seen", |w| {
+            (number(K::of(w).get(name)?) >= number(&written)).then_some(())
+        })
+        .await;
+    }
+
+    /// What holds at every change from now on.
+    pub(crate) fn always(
+        &mut self,
+        invariant: impl FnMut(&World) -> Result<(), String> + Send + 'static,
+    ) {
+        self.invariants.push(Box::new(invariant));
+    }
+
+    /// Follows every change until `done` gives something.
+    pub(crate) async fn until<T>(&mut self, what: &str, done: impl Fn(&World) -> Option<T>) -> T {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            for invariant in &mut self.invariants {
+                if let Err(broken) = invariant(&self.world) {
+                    panic!("{broken}, while waiting for: {what}");
+                }
+            }
+            if let Some(found) = done(&self.world) {
+                return found;
+            }
+            match tokio::time::timeout_at(end, self.changes.next()).await {
+                Ok(Some(change)) => self.take(change),
+                Ok(None) => panic!("the watches ended"),
+                Err(_) => self.give_up(what),
+            }
+        }
+    }
+
+    pub(crate) async fn until_settled(&mut self, cluster: &str) {
+        let what = format!("{cluster} is settled");
+        self.until(&what, |w| w.settled(cluster).then_some(()))
+            .await;
+    }
+
+    fn take(&mut self, change: Change) {
+        let world = &mut self.world;
+        match change {
+            Change::Cluster(event) => fold(&mut world.clusters, event),
+            Change::Pool(event) => fold(&mut world.pools, event),
+            Change::Set(event) => fold(&mut world.sets, event),
+            Change::Machine(event) => fold(&mut world.machines, event),
+        }
+    }
+
+    fn give_up(&self, what: &str) -> ! {
+        let show = |name: &str, status: String| println!("{name}: {status}");
+        for (name, m) in &self.world.machines {
+            show(name, serde_json::to_string(&m.status).unwrap());
+        }
+        for (name, s) in &self.world.sets {
+            show(name, serde_json::to_string(&s.status).unwrap());
+        }
+        for (name, p) in &self.world.pools {
+            show(name, serde_json::to_string(&p.status).unwrap());
+        }
+        for (name, c) in &self.world.clusters {
+            show(name, serde_json::to_string(&c.status).unwrap());
+        }
+        panic!("it does not come: {what}");
+    }
+
+    /// The API of a workload cluster.
+    pub(crate) async fn workload(&self, cluster: &str) -> Client {
+        let reference = ClusterRef {
+            namespace: "default".into(),
+            name: cluster.into(),
+            key: names::cluster_key("test", "default", cluster),
+        };
+        self.cloud.client(&reference).await.unwrap()
+    }
+
+    pub(crate) async fn nodes(&self, cluster: &str) -> Vec<Node> {
+        let api = Api::<Node>::all(self.workload(cluster).await);
+        api.list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Follows the nodes of a cluster until `done` says so of them.
+    pub(crate) async fn until_nodes(
+        &self,
+        cluster: &str,
+        what: &str,
+        done: impl Fn(&[Node]) -> bool,
+    ) {
+        let api = Api::<Node>::all(self.workload(cluster).await);
+        let mut events = watcher::watcher(api, watcher::Config::default()).boxed();
+        let mut nodes = BTreeMap::new();
+        let follow = async {
+            while let Some(event) = events.next().await {
+                let whole = !matches!(event, Ok(Event::Init | Event::InitApply(_)));
+                fold(&mut nodes, event.unwrap());
+                let list: Vec<Node> = nodes.values().cloned().collect();
+                if whole && done(&list) {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, follow).await.is_err() {
+            panic!("it does not come: {what}: {nodes:#?}");
+        }
+    }
+
+    /// Waits until a pod runs on this node.
+    pub(crate) async fn until_pod_on(&self, cluster: &str, node: &str) {
+        let pods = Api::<Pod>::all(self.workload(cluster).await);
+        let on_node = format!("spec.nodeName={node}");
+        let mut events =
+            watcher::watcher(pods, watcher::Config::default().fields(&on_node)).boxed();
+        let running = async {
+            while let Some(event) = events.next().await {
+                if let Event::Apply(pod) | Event::InitApply(pod) = event.unwrap()
+                    && pod.status.and_then(|s| s.phase).as_deref() == Some("Running")
+                {
+                    return;
+                }
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, running).await;
+        assert!(ended.is_ok(), "no pod runs on {node}");
+    }
+
+    pub(crate) fn fault(&self, fault: Value) -> u64 {
+        let fault: Fault = serde_json::from_value(fault).unwrap();
+        self.cloud.add_fault(fault).id
+    }
+
+    /// How often a fault has fired.
+    pub(crate) fn fired(&self, id: u64) -> u64 {
+        let all = self.cloud.faults();
+        all.iter().find(|f| f.id == id).map_or(0, |f| f.fired)
+    }
+
+    /// The journal's lines, in order.
+    pub(crate) fn journal(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.dir.path().join("journal.jsonl")).unwrap();
+        text.lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
+    }
+
+    /// Machines for which an instance was asked for and made, in order; each once for each instance.
+    pub(crate) fn made(&self) -> Vec<String> {
+        let mut seen = Vec::new();
+        for line in self.journal().iter().filter(|e| e["verb"] == "create") {
+            let made = (line["machine"].clone(), line["instance"].clone());
+            if line["instance"].is_string() && !seen.contains(&made) {
+                seen.push(made);
+            }
+        }
+        seen.into_iter()
+            .map(|(machine, _)| machine.as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    pub(crate) async fn stop(mut self) {
+        // Every Machine has had at most one instance, whatever happened.
+        let mut made = self.made();
+        made.sort();
+        let all = made.len();
+        made.dedup();
+        assert_eq!(made.len(), all, "a Machine had two instances: {made:?}");
+        self.stop_controllers().await;
+        self.token.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+/// Puts `from` over `to`, object by object.
+pub(crate) fn merge(to: &mut Value, from: Value) {
+    match (to, from) {
+        (Value::Object(to), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(to.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (to, from) => *to = from,
+    }
+}
+
+/// Settings of a machine that boots fast.
+pub(crate) fn config(kind: &str) -> Value {
+    json!({
+        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimMachineConfig",
+        "account": "sim-eu", "instanceType": kind, "bootSeconds": 0.2,
+    })
+}
+
+/// A cluster's settings with one workload.
+pub(crate) fn workload(name: &str, replicas: usize, min_available: Option<usize>) -> Value {
+    let mut workload = json!({"name": name, "replicas": replicas, "terminationSeconds": 0});
+    if let Some(min) = min_available {
+        workload["minAvailable"] = json!(min);
+    }
+    json!({"providerConfig": {
+        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimClusterConfig",
+        "account": "sim-eu", "workloads": [workload],
+    }})
+}
