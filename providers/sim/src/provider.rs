@@ -131,6 +131,14 @@ impl Cloud {
             }
             return Err(error);
         }
+        if !self.0.state.lock().instances.contains_key(&instance.id) {
+            return Err(ProviderError::Unavailable {
+                message: format!(
+                    "instance {} went before it was stored: ask again",
+                    instance.id
+                ),
+            });
+        }
         if new {
             self.schedule(instance.due, Due::Instance(instance.id.clone()));
         }
