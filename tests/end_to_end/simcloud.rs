@@ -206,6 +206,14 @@ async fn a_full_disk_is_named_and_loses_nothing() {
         "{message}"
     );
     assert!(answered.len() > 3, "{}", answered.len());
+    // A delete that is refused has not begun: it is asked for again after all.
+    for _ in 0..2 {
+        let refused = cloud.delete(&account(), &answered[0], "key-0").await;
+        assert!(
+            matches!(refused, Err(ProviderError::Unavailable { .. })),
+            "{refused:?}"
+        );
+    }
     process.kill().await;
 
     let address = url.strip_prefix("http://").unwrap();
