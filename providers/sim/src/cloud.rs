@@ -280,30 +280,17 @@ impl Cloud {
     /// Makes durable what the state says of an instance, or that there is none. Of two that do so at once the
     /// one that ends later has stored what was said last.
     pub(crate) async fn persist(&self, id: &str) -> Result<(), ProviderError> {
-        let key = format!("i/{id}");
         loop {
             let (instance, next) = {
                 let state = self.0.state.lock();
                 (state.instances.get(id).cloned(), state.next)
             };
-            let put = |key: &str, value: Vec<u8>| Op::Put {
-                key: key.to_owned(),
-                value: Bytes::plain(value),
-                expect: None,
-            };
             let ops = match &instance {
                 Some(instance) => {
                     let bytes = serde_json::to_vec(instance).map_err(|e| cannot_store(&e))?;
-                    vec![put(&key, bytes)]
+                    vec![put(place(id), bytes)]
                 }
-                None => {
-                    let delete = Op::Delete {
-                        key: key.clone(),
-                        expect: None,
-                        last: None,
-                    };
-                    vec![put(NEXT, next.to_string().into_bytes()), delete]
-                }
+                None => removal(id, next),
             };
             self.0
                 .store
@@ -435,14 +422,31 @@ impl Cloud {
                     self.postpone(id, InstanceState::Deleting);
                     return;
                 }
-                self.0.state.lock().remove(id);
+                self.remove(&instance).await;
+                return;
             }
             _ => return,
         }
         self.store(id).await;
-        let key = instance.order.owner.cluster_key;
-        if !self.has_instances(&key) {
-            self.schedule(self.now(), Due::TearDown(key));
+    }
+
+    /// An instance is gone: from the file first, so that none that was seen to be gone comes back.
+    async fn remove(&self, instance: &SimInstance) {
+        let id = &instance.id;
+        let next = self.0.state.lock().next;
+        if let Err(error) = self.0.store.commit(removal(id, next)).await {
+            let error = chain(&error);
+            tracing::error!(instance = %id, %error, "the simulated instance cannot end");
+            self.postpone(id, InstanceState::Deleting);
+            return;
+        }
+        self.0.state.lock().remove(id);
+        if self.0.store.get(&place(id)).is_some() {
+            self.store(id).await; // a change in place came in between
+        }
+        let key = &instance.order.owner.cluster_key;
+        if !self.has_instances(key) {
+            self.schedule(self.now(), Due::TearDown(key.clone()));
         }
     }
 
@@ -463,6 +467,29 @@ impl Cloud {
             self.schedule(self.after(AGAIN), Due::Stored(id.to_owned()));
         }
     }
+}
+
+/// Where the store has an instance.
+fn place(id: &str) -> String {
+    format!("i/{id}")
+}
+
+fn put(key: String, value: Vec<u8>) -> Op {
+    Op::Put {
+        key,
+        value: Bytes::plain(value),
+        expect: None,
+    }
+}
+
+/// What removes an instance from the store, and remembers that its number was given.
+fn removal(id: &str, next: u64) -> Vec<Op> {
+    let delete = Op::Delete {
+        key: place(id),
+        expect: None,
+        last: None,
+    };
+    vec![put(NEXT.to_owned(), next.to_string().into_bytes()), delete]
 }
 
 /// The error of a call whose effect cannot be written down.
