@@ -250,7 +250,7 @@ fn admin_token(data: &Path, random: &dyn Random) -> Result<String, Failure> {
 }
 
 /// Listens. With port 0 the address in `remembered` is tried first, so that a restart keeps what clients know.
-async fn bind(wanted: SocketAddr, remembered: &Path) -> Result<TcpListener, Failure> {
+pub(crate) async fn bind(wanted: SocketAddr, remembered: &Path) -> Result<TcpListener, Failure> {
     let before = std::fs::read_to_string(remembered)
         .ok()
         .and_then(|text| text.trim().parse::<SocketAddr>().ok());

@@ -92,7 +92,6 @@ async fn killed_at_any_moment_the_cloud_keeps_what_it_answered() {
     let data = dir.path().to_str().unwrap();
     let mut process = Process::start(&["simcloud", "--data", data], "journal").await;
     let url = process.told("simcloud");
-    let address = url.strip_prefix("http://").unwrap();
     let cloud = RemoteCloud::connect(&url, PATIENCE).await.unwrap();
     let mut answered: BTreeMap<String, String> = BTreeMap::new();
     let mut next = 0;
@@ -121,11 +120,9 @@ async fn killed_at_any_moment_the_cloud_keeps_what_it_answered() {
             ),
             "{error:?}"
         );
-        process = Process::start(
-            &["simcloud", "--data", data, "--listen", address],
-            "journal",
-        )
-        .await;
+        // On the port that it had.
+        process = Process::start(&["simcloud", "--data", data], "journal").await;
+        assert_eq!(process.told("simcloud"), url);
     }
     let listed = list(&cloud).await;
     let by_key: BTreeMap<_, _> = listed
@@ -209,6 +206,14 @@ async fn a_full_disk_is_named_and_loses_nothing() {
         "{message}"
     );
     assert!(answered.len() > 3, "{}", answered.len());
+    // A delete that is refused has not begun: it is asked for again after all.
+    for _ in 0..2 {
+        let refused = cloud.delete(&account(), &answered[0], "key-0").await;
+        assert!(
+            matches!(refused, Err(ProviderError::Unavailable { .. })),
+            "{refused:?}"
+        );
+    }
     process.kill().await;
 
     let address = url.strip_prefix("http://").unwrap();
@@ -312,6 +317,67 @@ async fn an_engine_brings_quotas_and_workloads_to_the_cloud() {
     .await;
     let updates = lines(&sim).into_iter().filter(|e| e["verb"] == "update");
     assert_eq!(updates.count(), 1, "the control plane alone is told, once");
+    engine.process.interrupt().await;
+    process.interrupt().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollout_goes_on_when_the_cloud_is_killed_in_the_middle() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repo, data, sim) = (
+        dir.path().join("repo"),
+        dir.path().join("data"),
+        dir.path().join("sim"),
+    );
+    std::fs::create_dir(&repo).unwrap();
+    let file = repo.join("a.yaml");
+    std::fs::write(&file, fleet("v1.33.2", Some(4))).unwrap();
+    let start = async || {
+        let args = ["simcloud", "--data", sim.to_str().unwrap()];
+        Process::start(&args, "journal").await
+    };
+    let mut process = start().await;
+    let url = process.told("simcloud");
+    let engine = Engine::up(repo.to_str().unwrap(), &data, &["--simcloud", &url]).await;
+    engine.until_at("v1.33.2").await;
+    std::fs::write(&file, fleet("v1.34.1", Some(4))).unwrap();
+    let made = || lines(&sim).iter().filter(|e| e["verb"] == "create").count();
+    for count in [6, 8] {
+        until("the rollout is under way", async || {
+            (made() >= count).then_some(())
+        })
+        .await;
+        let moment = rand::rng().random_range(0..300);
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        process.kill().await;
+        process = start().await;
+        assert_eq!(process.told("simcloud"), url);
+    }
+    engine.until_at("v1.34.1").await;
+    let cloud = RemoteCloud::connect(&url, PATIENCE).await.unwrap();
+    let live = until("what was replaced is gone", async || {
+        let live = list(&cloud).await;
+        (live.len() == 5).then_some(live)
+    })
+    .await;
+    assert!(
+        live.iter().all(|i| i.state == InstanceState::Running),
+        "{live:?}"
+    );
+    let mut instances: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in lines(&sim).iter().filter(|e| e["verb"] == "create") {
+        if let Some(instance) = line["instance"].as_str() {
+            let machine = line["machine"].to_string();
+            instances
+                .entry(machine)
+                .or_default()
+                .insert(instance.to_owned());
+        }
+    }
+    assert!(
+        instances.values().all(|ids| ids.len() == 1),
+        "{instances:?}"
+    );
     engine.process.interrupt().await;
     process.interrupt().await;
 }

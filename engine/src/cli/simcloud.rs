@@ -4,13 +4,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use fleetwright_api::{random::OsRandom, time::SystemClock};
 use fleetwright_provider_sim::{Cloud, CloudOptions, serve};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::stop_signal;
 use crate::{
     data_dir::DataDir,
     error::{Failure, step},
+    wiring::bind,
 };
 
 /// What `--help` says after the options.
@@ -29,7 +29,7 @@ Effects: requestLost, answerLost, throttled, noCapacity. All of it: docs/simulat
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(crate) struct Args {
-    /// Address to listen on, of this machine alone; port 0 takes a free one.
+    /// Address to listen on, of this machine alone; port 0 takes the last one used, else a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Folder of its state (`cloud.db`) and of its journal (`journal.jsonl`, a line for each call).
@@ -46,10 +46,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
     });
     let cloud = step(opened, "cannot start the simulated cloud")?;
-    let listener = TcpListener::bind(args.listen).await.map_err(|e| {
-        Failure::usage(format!("cannot listen on {}: {e}", args.listen))
-            .hint("choose another address with --listen")
-    })?;
+    let listener = bind(args.listen, &data.path().join("simcloud.addr")).await?;
     let address = step(listener.local_addr(), "the listener has no address")?;
     announce(address, &data);
     let stop = CancellationToken::new();

@@ -1,7 +1,7 @@
 //! The cloud itself: what exists, what is due, what went wrong on purpose.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     convert::Infallible,
     io,
     path::{Path, PathBuf},
@@ -27,6 +27,7 @@ use crate::{
     instance::SimInstance,
     journal::{Entry, Journal},
     latency::{self, Latency},
+    state::{Due, State},
 };
 
 /// Time that an instance takes to go.
@@ -91,90 +92,6 @@ pub struct ClusterView {
     pub instances: usize,
 }
 
-/// What becomes due.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Due {
-    /// An instance is booted or gone.
-    Instance(String),
-    /// What the store says of an instance is made right.
-    Stored(String),
-    /// The pods of a cluster are looked at.
-    Pods(String),
-    /// A cluster without instances is torn down.
-    TearDown(String),
-}
-
-#[derive(Default)]
-pub(crate) struct State {
-    pub(crate) instances: BTreeMap<String, SimInstance>,
-    /// Instance key to id.
-    pub(crate) by_key: BTreeMap<String, String>,
-    pub(crate) next: u64,
-    /// Instances of each cluster, by its key.
-    of_cluster: BTreeMap<String, usize>,
-    due: BTreeSet<(Timestamp, Due)>,
-    /// When the pods of a cluster are looked at next: at most one entry of `due` for each.
-    pods: BTreeMap<String, Timestamp>,
-    /// Clusters whose pods are being looked at, and whether they are to be looked at again.
-    keeping: BTreeMap<String, bool>,
-}
-
-impl State {
-    pub(crate) fn insert(&mut self, instance: SimInstance) {
-        let cluster = instance.order.owner.cluster_key.clone();
-        *self.of_cluster.entry(cluster).or_default() += 1;
-        let key = instance.order.owner.instance_key.clone();
-        self.by_key.insert(key, instance.id.clone());
-        self.instances.insert(instance.id.clone(), instance);
-    }
-
-    pub(crate) fn remove(&mut self, id: &str) {
-        if let Some(instance) = self.instances.remove(id) {
-            self.by_key.remove(&instance.order.owner.instance_key);
-            let cluster = instance.order.owner.cluster_key;
-            if let Some(count) = self.of_cluster.get_mut(&cluster) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    self.of_cluster.remove(&cluster);
-                }
-            }
-        }
-    }
-
-    fn plan(&mut self, at: Timestamp, due: Due) {
-        if let Due::Pods(key) = &due {
-            match self.pods.get(key).copied() {
-                Some(before) if before <= at => return,
-                Some(before) => {
-                    self.due.remove(&(before, due.clone()));
-                }
-                None => {}
-            }
-            self.pods.insert(key.clone(), at);
-        }
-        self.due.insert((at, due));
-    }
-
-    /// What is due, one thing; of a cluster's pods only while nobody looks at them.
-    fn take(&mut self, now: Timestamp) -> Option<Due> {
-        while self.due.first().is_some_and(|(at, _)| *at <= now) {
-            let (_, due) = self.due.pop_first()?;
-            let Due::Pods(key) = &due else {
-                return Some(due);
-            };
-            self.pods.remove(key);
-            match self.keeping.get_mut(key) {
-                Some(again) => *again = true,
-                None => {
-                    self.keeping.insert(key.clone(), false);
-                    return Some(due);
-                }
-            }
-        }
-        None
-    }
-}
-
 pub(crate) struct Inner {
     pub(crate) options: CloudOptions,
     pub(crate) state: Mutex<State>,
@@ -206,10 +123,7 @@ impl Cloud {
         let store = Store::open_bounded(options.dir.join("cloud.db"), 0)?;
         let journal_file = options.dir.join("journal.jsonl");
         let journal = Journal::open(&journal_file).map_err(|e| at(&journal_file, e))?;
-        let mut state = State {
-            next: 1,
-            ..State::default()
-        };
+        let mut state = State::new();
         if let Some(entry) = store.get(NEXT) {
             state.next =
                 serde_json::from_slice(&entry.value).map_err(|source| CloudError::Stored {
@@ -314,7 +228,7 @@ impl Cloud {
 
     /// Whether a cluster has an instance, whatever its state.
     pub(crate) fn has_instances(&self, cluster_key: &str) -> bool {
-        self.0.state.lock().of_cluster.contains_key(cluster_key)
+        self.0.state.lock().has_instances(cluster_key)
     }
 
     /// A request to the API of a simulated cluster.
@@ -366,30 +280,17 @@ impl Cloud {
     /// Makes durable what the state says of an instance, or that there is none. Of two that do so at once the
     /// one that ends later has stored what was said last.
     pub(crate) async fn persist(&self, id: &str) -> Result<(), ProviderError> {
-        let key = format!("i/{id}");
         loop {
             let (instance, next) = {
                 let state = self.0.state.lock();
                 (state.instances.get(id).cloned(), state.next)
             };
-            let put = |key: &str, value: Vec<u8>| Op::Put {
-                key: key.to_owned(),
-                value: Bytes::plain(value),
-                expect: None,
-            };
             let ops = match &instance {
                 Some(instance) => {
                     let bytes = serde_json::to_vec(instance).map_err(|e| cannot_store(&e))?;
-                    vec![put(&key, bytes)]
+                    vec![put(place(id), bytes)]
                 }
-                None => {
-                    let delete = Op::Delete {
-                        key: key.clone(),
-                        expect: None,
-                        last: None,
-                    };
-                    vec![put(NEXT, next.to_string().into_bytes()), delete]
-                }
+                None => removal(id, next),
             };
             self.0
                 .store
@@ -437,7 +338,7 @@ impl Cloud {
                 {
                     running.push(self.happen(due));
                 }
-                state.due.first().map(|(at, _)| *at)
+                state.next_due()
             };
             let wait = next.map_or(SignedDuration::from_secs(3600), |at| {
                 at.duration_since(self.now())
@@ -466,8 +367,8 @@ impl Cloud {
                         Some(self.after(AGAIN))
                     }
                 };
-                let changed = self.0.state.lock().keeping.remove(&key);
-                if changed == Some(true) {
+                let changed = self.0.state.lock().looked(&key);
+                if changed {
                     self.look_at_pods(&key, PODS);
                 }
                 if let Some(at) = again {
@@ -521,14 +422,31 @@ impl Cloud {
                     self.postpone(id, InstanceState::Deleting);
                     return;
                 }
-                self.0.state.lock().remove(id);
+                self.remove(&instance).await;
+                return;
             }
             _ => return,
         }
         self.store(id).await;
-        let key = instance.order.owner.cluster_key;
-        if !self.has_instances(&key) {
-            self.schedule(self.now(), Due::TearDown(key));
+    }
+
+    /// An instance is gone: from the file first, so that none that was seen to be gone comes back.
+    async fn remove(&self, instance: &SimInstance) {
+        let id = &instance.id;
+        let next = self.0.state.lock().next;
+        if let Err(error) = self.0.store.commit(removal(id, next)).await {
+            let error = chain(&error);
+            tracing::error!(instance = %id, %error, "the simulated instance cannot end");
+            self.postpone(id, InstanceState::Deleting);
+            return;
+        }
+        self.0.state.lock().remove(id);
+        if self.0.store.get(&place(id)).is_some() {
+            self.store(id).await; // a change in place came in between
+        }
+        let key = &instance.order.owner.cluster_key;
+        if !self.has_instances(key) {
+            self.schedule(self.now(), Due::TearDown(key.clone()));
         }
     }
 
@@ -549,6 +467,29 @@ impl Cloud {
             self.schedule(self.after(AGAIN), Due::Stored(id.to_owned()));
         }
     }
+}
+
+/// Where the store has an instance.
+fn place(id: &str) -> String {
+    format!("i/{id}")
+}
+
+fn put(key: String, value: Vec<u8>) -> Op {
+    Op::Put {
+        key,
+        value: Bytes::plain(value),
+        expect: None,
+    }
+}
+
+/// What removes an instance from the store, and remembers that its number was given.
+fn removal(id: &str, next: u64) -> Vec<Op> {
+    let delete = Op::Delete {
+        key: place(id),
+        expect: None,
+        last: None,
+    };
+    vec![put(NEXT.to_owned(), next.to_string().into_bytes()), delete]
 }
 
 /// The error of a call whose effect cannot be written down.

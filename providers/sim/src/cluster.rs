@@ -159,7 +159,10 @@ impl SimCluster {
             Ok(()) => {}
             Err(Error::Gone) => return not_serving(&self.key),
             Err(error) => {
-                let message = format!("it is not certain whether this was done: {}", chain(&error));
+                let message = format!(
+                    "{}: make room for it, then look whether this was done",
+                    chain(&error)
+                );
                 return status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message);
             }
         }

@@ -50,10 +50,12 @@ impl Clusters {
             let config: Value = serde_json::from_slice(&entry.value).map_err(stored)?;
             let key = entry.key.trim_start_matches(DECLARED).to_owned();
             match config::workloads(Some(&config)) {
-                Ok(workloads) => drop(declared.insert(key, Arc::new(workloads))),
+                Ok(workloads) => {
+                    declared.insert(key, Arc::new(workloads));
+                }
                 // An earlier release allowed it; what is there stays until somebody declares it anew.
                 Err(error) => {
-                    tracing::warn!(cluster = %key, %error, "declared workloads cannot be kept")
+                    tracing::warn!(cluster = %key, %error, "declared workloads cannot be kept");
                 }
             }
         }

@@ -16,6 +16,7 @@ mod provider;
 pub mod quota;
 pub mod remote;
 pub mod serve;
+mod state;
 mod wire;
 mod workloads;
 

@@ -9,12 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::{
-    cloud::{Cloud, Due, State},
+    cloud::Cloud,
     config,
     faults::FaultEffect,
     instance::SimInstance,
     journal::Entry,
     quota,
+    state::{Due, State},
     workloads::Workload,
 };
 
@@ -131,6 +132,14 @@ impl Cloud {
             }
             return Err(error);
         }
+        if !self.0.state.lock().instances.contains_key(&instance.id) {
+            return Err(ProviderError::Unavailable {
+                message: format!(
+                    "instance {} went before it was stored: ask again",
+                    instance.id
+                ),
+            });
+        }
         if new {
             self.schedule(instance.due, Due::Instance(instance.id.clone()));
         }
@@ -214,10 +223,12 @@ impl Cloud {
         };
         if let Err(error) = self.persist(id).await {
             // Not on its way after all: the next call must not take it for that.
-            if let Some(instance) = self.0.state.lock().instances.get_mut(id) {
+            let mut state = self.0.state.lock();
+            if let Some(instance) = state.instances.get_mut(id) {
                 (instance.state, instance.due) = before;
-                self.schedule(before.1, Due::Instance(id.to_owned()));
             }
+            drop(state);
+            self.schedule(before.1, Due::Instance(id.to_owned()));
             return Err(error);
         }
         self.schedule(due, Due::Instance(id.to_owned()));

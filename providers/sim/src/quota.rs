@@ -6,8 +6,11 @@ use fleetwright_providers::{Account, ProviderError};
 
 use crate::config::InstanceType;
 
-/// What can be limited, and how much of it an instance of a type uses.
-pub const QUOTAS: &[(&str, fn(InstanceType) -> i64)] = &[
+/// How much of a thing an instance of a type uses.
+pub type Amount = fn(InstanceType) -> i64;
+
+/// What can be limited.
+pub const QUOTAS: &[(&str, Amount)] = &[
     ("instances", |_| 1),
     ("cpus", |t| t.cpus),
     ("memoryGiB", |t| t.memory_gib),

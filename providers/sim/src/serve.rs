@@ -329,6 +329,9 @@ fn listed<T: DeserializeOwned>(
     }
     let read = asked.into_iter().enumerate().map(|(n, value)| {
         let wrong = |e: String| bad(format!("{one} {n}: {e}"));
+        if !value.is_object() {
+            return Err(wrong(format!("it is an object, not {value}")));
+        }
         let value = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
         check(&value).map_err(wrong)?;
         Ok(value)

@@ -301,6 +301,17 @@ mod tests {
         (steps.join(", "), again.map(|a| a.as_second()))
     }
 
+    /// Name, replicas, nodes, pods, second; steps, second of the next look.
+    type Row<'a> = (
+        &'a str,
+        usize,
+        &'a [Node],
+        Vec<Value>,
+        i64,
+        &'a str,
+        Option<i64>,
+    );
+
     #[test]
     fn what_is_done_about_pods() {
         let (a, b) = (node("a", true, json!({})), node("b", true, json!({})));
@@ -311,7 +322,7 @@ mod tests {
         };
         let deleting = |pod: Value| with(pod, "deletionTimestamp", json!("1970-01-01T00:00:20Z"));
         let two = [pod("p1", "a", true), pod("p2", "b", true)];
-        let rows: &[(&str, usize, &[Node], Vec<Value>, i64, &str, Option<i64>)] = &[
+        let rows: &[Row<'_>] = &[
             (
                 "missing ones are spread",
                 3,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fleetwright_provider_sim::{Entry, Fault, FaultEffect, Latency, config, faults, quota};
 use serde_json::{Value, json};
 
-const PAGE: &str = include_str!("../../../../docs/simulated-cloud.md");
+pub(crate) const PAGE: &str = include_str!("../../../../docs/simulated-cloud.md");
 
 /// All field names of a schema, at any depth.
 fn fields(schema: &Value, names: &mut BTreeSet<String>) {

@@ -146,6 +146,13 @@ async fn mistakes_are_named() {
         (
             "POST",
             "/faults",
+            "true".to_owned(),
+            400,
+            "fault 0: it is an object, not true",
+        ),
+        (
+            "POST",
+            "/faults",
             json!({"effect": "odd"}).to_string(),
             400,
             "fault 0: unknown variant `odd`, expected one of `requestLost`, `answerLost`, `throttled`, `noCapacity`",
@@ -252,6 +259,26 @@ async fn throttling_keeps_its_time() {
         .await
         .unwrap_err();
     assert_eq!(error, ProviderError::Throttled { after_ms: 500 });
+}
+
+/// What the page tells people to type works.
+#[tokio::test]
+async fn the_examples_of_the_page_are_answered() {
+    let kit = Kit::start().await;
+    let mut asked = Vec::new();
+    for line in crate::docs::PAGE.lines().filter(|l| l.starts_with("curl ")) {
+        let body = line.split('\'').nth(1).unwrap_or_default();
+        let method = match line.strip_prefix("curl -X ") {
+            Some(rest) => rest.split(' ').next().unwrap(),
+            None if body.is_empty() => "GET",
+            None => "POST",
+        };
+        let path = line.rsplit_once(":7070").unwrap().1;
+        let (code, answer) = send(&kit, method, path, body).await;
+        assert!((200..300).contains(&code), "{line}: {code} {answer}");
+        asked.push(format!("{method} {path}"));
+    }
+    assert_eq!(asked.len(), 7, "{asked:?}");
 }
 
 #[tokio::test]
