@@ -3,7 +3,12 @@
 use std::{path::Path, process::Command, sync::Arc};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use fleetwright_api::{Cluster, MachineDeployment};
 use hmac::{Hmac, Mac as _};
+use kube::{
+    Api,
+    api::{ListParams, ObjectMeta},
+};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -68,7 +73,8 @@ impl Forge {
     }
 }
 
-fn git(dir: &Path, args: &[&str]) -> String {
+/// Runs Git in `dir`; gives what it says.
+pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     let out = Command::new("git")
         .args([
             "-c",
@@ -174,7 +180,8 @@ impl Scene {
     }
 }
 
-fn commit(work: &Path, text: &str) -> String {
+/// Commits the file and pushes it; gives the commit.
+pub(crate) fn commit(work: &Path, text: &str) -> String {
     std::fs::write(work.join("fleet.yaml"), text).unwrap();
     git(work, &["add", "-A"]);
     git(work, &["commit", "-q", "-m", "change"]);
@@ -211,6 +218,44 @@ async fn a_signed_webhook_rolls_and_the_commit_is_told() {
         "control plane first: {made:#?}"
     );
     assert_eq!(made.len(), 3, "each machine is made once: {made:#?}");
+    nobody_else_writes_spec(&scene.engine).await;
+}
+
+/// Controllers write no `spec` of what Git owns.
+async fn nobody_else_writes_spec(engine: &Engine) {
+    let clusters = Api::<Cluster>::all(engine.client.clone());
+    let pools = Api::<MachineDeployment>::all(engine.client.clone());
+    let params = ListParams::default();
+    let mut all: Vec<ObjectMeta> = Vec::new();
+    all.extend(
+        clusters
+            .list(&params)
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .map(|o| o.metadata),
+    );
+    all.extend(
+        pools
+            .list(&params)
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .map(|o| o.metadata),
+    );
+    assert_eq!(all.len(), 2);
+    for entry in all.into_iter().flat_map(|m| m.managed_fields.unwrap()) {
+        let fields = serde_json::to_value(&entry.fields_v1).unwrap();
+        let writes_spec = fields.get("f:spec").is_some();
+        let manager = entry.manager.unwrap();
+        assert_eq!(
+            writes_spec,
+            manager == "fleetwright/default.default",
+            "{manager}: {fields}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -99,9 +99,21 @@ pub(crate) struct Engine {
 impl Engine {
     /// `fleetwright up SOURCE --data DATA …`.
     pub(crate) async fn up(source: &str, data: &Path, more: &[&str]) -> Self {
+        Self::up_with(source, data, more, &[]).await
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) async fn up_with(
+        source: &str,
+        data: &Path,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut args = vec!["up", source, "--data", data.to_str().unwrap()];
         args.extend(more);
-        let process = Process::start(&args, "try").await;
+        let mut command = fleetwright(&args);
+        command.envs(environment.iter().copied());
+        let process = Process::spawn(command, "try").await;
         let kubeconfig = Kubeconfig::read_from(process.told("kubeconfig")).unwrap();
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(kubeconfig, &options)

@@ -5,6 +5,8 @@ mod cloud;
 #[cfg(test)]
 mod forge;
 #[cfg(test)]
+mod https;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod plan;
