@@ -100,7 +100,12 @@ pub async fn play(target: &Target, scenario: &Scenario) -> Verdict {
             request["method"].as_str().unwrap_or_default(),
             request["path"].as_str().unwrap_or_default()
         );
-        let answer = match ask(target, &request, step.get("until")).await {
+        // One recording waited for what its own answer never came to have.
+        let until = step.get("until").filter(|until| {
+            let path = until[0].as_str().unwrap_or_default();
+            step["answer"]["body"][path] != "<absent>"
+        });
+        let answer = match ask(target, &request, until).await {
             Ok(answer) => answer,
             Err(error) => {
                 let what = format!("{place}: {error}");
