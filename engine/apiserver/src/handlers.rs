@@ -106,7 +106,7 @@ pub(crate) async fn dispatch(
             .and_then(|v| v.to_str().ok())
             .map_or("unknown", |v| v.split('/').next().unwrap_or(v)),
         body,
-        warnings: parking_lot::Mutex::default(),
+        warnings: parking_lot::Mutex::new(kind.deprecated.iter().cloned().collect()),
     };
     check_options(&call, &parts.method)?;
     if kind.review {

@@ -11,10 +11,17 @@ use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::object::{deleting, encode, finalizers, meta, set_finalizers, text};
 use crate::registry::Kind;
 
+/// Namespaces that are never deleted.
+const LASTING: [&str; 3] = ["default", "kube-system", "kube-public"];
+
 pub(crate) async fn delete(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let options = options(call)?;
     let (live, revision) = call.live()?;
     let name = call.target.name.as_str();
+    if call.kind.group.is_empty() && call.kind.plural == "namespaces" && LASTING.contains(&name) {
+        let why = "this namespace may not be deleted";
+        return Err(ApiError::forbidden("", "namespaces", name, why));
+    }
     let wanted = &options["preconditions"];
     if let Some(uid) = wanted["uid"].as_str()
         && uid != text(&live, "uid")
