@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
 use serde_json::{Map, Value, json};
 
 pub use compare::{first_difference, without_texts};
-pub use symbols::Symbols;
+pub use symbols::{Symbols, without_hashes};
 pub use transport::{Target, TransportError};
 
 /// A recorded scenario.
@@ -100,7 +100,12 @@ pub async fn play(target: &Target, scenario: &Scenario) -> Verdict {
             request["method"].as_str().unwrap_or_default(),
             request["path"].as_str().unwrap_or_default()
         );
-        let answer = match ask(target, &request, step.get("until")).await {
+        // One recording waited for what its own answer never came to have.
+        let until = step.get("until").filter(|until| {
+            let path = until[0].as_str().unwrap_or_default();
+            step["answer"]["body"][path] != "<absent>"
+        });
+        let answer = match ask(target, &request, until).await {
             Ok(answer) => answer,
             Err(error) => {
                 let what = format!("{place}: {error}");
@@ -109,9 +114,9 @@ pub async fn play(target: &Target, scenario: &Scenario) -> Verdict {
                 return verdict;
             }
         };
-        let shown = symbols.walk(&kept(&answer, step.get("keep")));
+        let shown = without_hashes(&symbols.walk(&kept(&answer, step.get("keep"))));
         answers.push(answer.clone());
-        let want = &step["answer"];
+        let want = &without_hashes(&step["answer"]);
         let got_status = answer["status"].as_u64().unwrap_or_default();
         if want["status"] == 500 && (400..500).contains(&got_status) {
             continue; // a plain refusal is better than the 500 that was recorded

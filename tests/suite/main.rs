@@ -7,4 +7,6 @@ mod architecture;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod kubectl;
+#[cfg(test)]
 mod recorded;

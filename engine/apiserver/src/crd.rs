@@ -149,7 +149,21 @@ fn kind(spec: &Value, version: &Value) -> Kind {
         .flatten()
         .find(|v| v["storage"] == true && v["name"] != version["name"]);
     let storage = stored.map(|v| format!("{}/{}", name(&spec["group"]), name(&v["name"])));
+    let deprecated = (version["deprecated"] == true).then(|| {
+        version["deprecationWarning"].as_str().map_or_else(
+            || {
+                let (group, version, kind) = (
+                    name(&spec["group"]),
+                    name(&version["name"]),
+                    name(&names["kind"]),
+                );
+                format!("{group}/{version} {kind} is deprecated")
+            },
+            str::to_owned,
+        )
+    });
     Kind {
+        deprecated,
         storage,
         group: name(&spec["group"]),
         version: name(&version["name"]),

@@ -71,6 +71,7 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
         ["apis", name, version] => {
             resources(name, version, versions(name)?.get(&Version::of(version))?)
         }
+        ["openapi", "v2"] => return Some(crate::openapi::second(parts)),
         ["openapi", "v3", rest @ ..] => {
             return crate::openapi::answer(&registry, rest, parts);
         }

@@ -167,6 +167,12 @@ impl ApiError {
         Self::new(405, "MethodNotAllowed", message).about(&kind.group, &kind.plural, "")
     }
 
+    /// 422 for a patch that does not fit; Kubernetes says no more.
+    pub(crate) fn unprocessable() -> Self {
+        let text = "the server rejected our request due to an error in our request";
+        Self::new(422, "Invalid", text).empty_details()
+    }
+
     fn empty_details(mut self) -> Self {
         self.details = Some(json!({}));
         self

@@ -106,7 +106,7 @@ pub(crate) async fn dispatch(
             .and_then(|v| v.to_str().ok())
             .map_or("unknown", |v| v.split('/').next().unwrap_or(v)),
         body,
-        warnings: parking_lot::Mutex::default(),
+        warnings: parking_lot::Mutex::new(kind.deprecated.iter().cloned().collect()),
     };
     check_options(&call, &parts.method)?;
     if kind.review {
@@ -181,8 +181,8 @@ async fn route(call: &Call<'_>, parts: &Parts) -> ApiResult<Response<Body>> {
     let (kind, target, query) = (call.kind, call.target, call.query);
     let named = !target.name.is_empty();
     match (target.subresource.as_str(), &parts.method) {
-        ("", &Method::GET) if query.flag("watch") => watch::watch(call),
         ("", &Method::GET) if named => read::get(call),
+        ("", &Method::GET) if query.flag("watch") => watch::watch(call),
         ("", &Method::GET) => read::list(call),
         ("", &Method::POST) if !named => create::create(call).await,
         ("", &Method::DELETE) if named => delete::delete(call).await,

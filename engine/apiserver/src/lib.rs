@@ -142,7 +142,7 @@ impl ApiServer {
             gc::resume(&server, &entry.key, &object);
         }
         crd::reload(&server)?;
-        for name in ["default", "kube-system"] {
+        for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             if server
                 .0
                 .store

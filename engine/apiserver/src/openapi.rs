@@ -85,6 +85,32 @@ pub(crate) fn answer(registry: &Registry, rest: &[&str], parts: &Parts) -> Optio
     Some(document.answer(parts))
 }
 
+/// Answers `/openapi/v2`, which current clients ask only where the third version names no such kind: the document
+/// names none, and they go on. In protobuf it is what such clients read: version, title and version of the API.
+pub(crate) fn second(parts: &Parts) -> Response<Body> {
+    let accept = parts.headers.get(header::ACCEPT);
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    if accept.is_none_or(|a| a.as_bytes() != protobuf.as_bytes()) {
+        let about = json!({"title": "Kubernetes", "version": crate::VERSION});
+        return crate::error::respond(
+            200,
+            &json!({"swagger": "2.0", "info": about, "paths": {}, "definitions": {}}),
+        );
+    }
+    let field = |number: u8, value: &[u8]| {
+        // All of them are shorter than a length of one byte allows.
+        let length = u8::try_from(value.len()).unwrap_or_default();
+        [&[number << 3 | 2, length], value].concat()
+    };
+    let about = [field(1, b"Kubernetes"), field(2, crate::VERSION.as_bytes())].concat();
+    let mut response =
+        crate::error::bytes(200, [field(1, b"2.0"), field(2, &about)].concat().into());
+    let kind =
+        HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
 impl Document {
     fn answer(&self, parts: &Parts) -> Response<Body> {
         let tag = format!("\"{}\"", self.hash);

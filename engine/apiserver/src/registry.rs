@@ -28,6 +28,8 @@ pub(crate) struct Kind {
     pub(crate) review: bool,
     /// Whether it comes from a CustomResourceDefinition.
     pub(crate) custom: bool,
+    /// What every answer warns of, when the version is deprecated.
+    pub(crate) deprecated: Option<String>,
     pub(crate) selectable: Vec<String>,
     pub(crate) columns: Vec<Value>,
     /// The OpenAPI schema of a custom kind, as it is published.

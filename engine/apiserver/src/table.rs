@@ -112,7 +112,8 @@ impl Form {
 /// Brings an answer into the form that was asked for.
 pub(crate) async fn convert(call: &Call<'_>, answer: Response<Body>) -> ApiResult<Response<Body>> {
     let (kind, form, now) = (call.kind, call.form, call.server.0.options.clock.now());
-    if form == Form::Whole || !answer.status().is_success() || call.query.flag("watch") {
+    let watches = call.target.name.is_empty() && call.query.flag("watch");
+    if form == Form::Whole || !answer.status().is_success() || watches {
         return Ok(answer);
     }
     let code = answer.status().as_u16();

@@ -15,6 +15,7 @@ static TIME: LazyLock<Regex> =
 static UID: LazyLock<Regex> =
     LazyLock::new(|| pattern("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"));
 static AGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d+[smhd]"));
+static HASH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\?hash=[0-9A-F]{128}$"));
 static RECORD: LazyLock<Regex> = LazyLock::new(|| pattern(r"record \(\d+\)"));
 
 /// Gives each distinct volatile value of a scenario a stable name.
@@ -110,6 +111,20 @@ impl Symbols {
                 text
             }
         }
+    }
+}
+
+/// The value without hashes of OpenAPI documents: they are of the whole document, and each server describes other kinds.
+pub fn without_hashes(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(k, v)| (k.clone(), without_hashes(v)))
+            .collect::<Map<_, _>>()
+            .into(),
+        Value::Array(list) => list.iter().map(without_hashes).collect(),
+        Value::String(text) => HASH.replace(text, "?hash=<hash>").into(),
+        other => other.clone(),
     }
 }
 

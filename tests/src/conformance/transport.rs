@@ -1,7 +1,8 @@
-//! Requests over real HTTPS (or plain HTTP) to a server on loopback.
+//! Requests over real HTTPS to a server on loopback, or to a server in this process.
 
 use std::{sync::Arc, time::Duration};
 
+use fleetwright_apiserver::{ApiServer, Auth};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -33,9 +34,14 @@ impl std::error::Error for TransportError {}
 /// The server under test.
 #[derive(Clone)]
 pub struct Target {
-    address: String,
+    way: Way,
     token: Option<String>,
-    tls: Option<Arc<ClientConfig>>,
+}
+
+#[derive(Clone)]
+enum Way {
+    Https(String, Arc<ClientConfig>),
+    InProcess(ApiServer, Auth),
 }
 
 impl Target {
@@ -58,10 +64,17 @@ impl Target {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self {
-            address: address.into(),
+            way: Way::Https(address.into(), Arc::new(config)),
             token: token.map(Into::into),
-            tls: Some(Arc::new(config)),
         })
+    }
+
+    /// A server in this process, behind the same check of who may do what.
+    pub fn in_process(server: ApiServer, auth: Auth, token: Option<&str>) -> Self {
+        Self {
+            way: Way::InProcess(server, auth),
+            token: token.map(Into::into),
+        }
     }
 
     /// Sends one request in the recordings' form and gives the answer in the recordings' form.
@@ -77,18 +90,17 @@ impl Target {
     async fn exchange(&self, request: &Value) -> Result<Value, TransportError> {
         let failed =
             |what: &str, e: &dyn std::fmt::Display| TransportError::new(format!("{what}: {e}"));
-        let stream = TcpStream::connect(&self.address)
-            .await
-            .map_err(|e| failed("connect", &e))?;
         let message = self.message(request)?;
-        let response = match &self.tls {
-            Some(config) => {
-                let host = self
-                    .address
+        let response = match &self.way {
+            Way::Https(address, config) => {
+                let stream = TcpStream::connect(address)
+                    .await
+                    .map_err(|e| failed("connect", &e))?;
+                let host = address
                     .rsplit_once(':')
-                    .map_or(self.address.as_str(), |(h, _)| h)
-                    .to_owned();
-                let name = ServerName::try_from(host).map_err(|e| failed("server name", &e))?;
+                    .map_or(address.as_str(), |(h, _)| h);
+                let name =
+                    ServerName::try_from(host.to_owned()).map_err(|e| failed("server name", &e))?;
                 let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
                 let stream = connector
                     .connect(name, stream)
@@ -96,7 +108,11 @@ impl Target {
                     .map_err(|e| failed("TLS", &e))?;
                 send(TokioIo::new(stream), message).await?
             }
-            None => send(TokioIo::new(stream), message).await?,
+            Way::InProcess(server, auth) => {
+                let (head, body) = server.guarded(auth, message).await.into_parts();
+                let body = body.collect().await.map_err(|e| failed("body", &e))?;
+                (head, body.to_bytes())
+            }
         };
         let (head, raw) = response;
         let text = String::from_utf8_lossy(&raw);
@@ -137,6 +153,13 @@ impl Target {
         Ok(answer)
     }
 
+    fn host(&self) -> &str {
+        match &self.way {
+            Way::Https(address, _) => address,
+            Way::InProcess(..) => "localhost",
+        }
+    }
+
     fn message(&self, request: &Value) -> Result<http::Request<Full<Bytes>>, TransportError> {
         let mut path = request["path"].as_str().unwrap_or("/").to_owned();
         if let Some(query) = request["query"].as_object().filter(|q| !q.is_empty()) {
@@ -150,7 +173,7 @@ impl Target {
         let mut builder = http::Request::builder()
             .method(request["method"].as_str().unwrap_or("GET"))
             .uri(path)
-            .header("host", &self.address)
+            .header("host", self.host())
             .header("accept-encoding", "identity");
         let extra = request["headers"].as_object();
         let has =
@@ -175,7 +198,7 @@ impl Target {
                     );
                 }
                 body.as_str()
-                    .map_or_else(|| body.to_string(), Into::into)
+                    .map_or_else(|| spaced(body), Into::into)
                     .into()
             }
         };
@@ -214,6 +237,24 @@ where
             result = &mut exchange => return result.map_err(failed),
             _ = &mut connection, if open => open = false,
         }
+    }
+}
+
+/// JSON with spaces after colons and commas, as the recorded requests were sent: some answers quote them.
+fn spaced(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let fields: Vec<_> = map
+                .iter()
+                .map(|(k, v)| format!("{}: {}", json!(k), spaced(v)))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        Value::Array(list) => {
+            let items: Vec<_> = list.iter().map(spaced).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -11,10 +11,17 @@ use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::object::{deleting, encode, finalizers, meta, set_finalizers, text};
 use crate::registry::Kind;
 
+/// Namespaces that are never deleted.
+const LASTING: [&str; 3] = ["default", "kube-system", "kube-public"];
+
 pub(crate) async fn delete(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let options = options(call)?;
     let (live, revision) = call.live()?;
     let name = call.target.name.as_str();
+    if call.kind.group.is_empty() && call.kind.plural == "namespaces" && LASTING.contains(&name) {
+        let why = "this namespace may not be deleted";
+        return Err(ApiError::forbidden("", "namespaces", name, why));
+    }
     let wanted = &options["preconditions"];
     if let Some(uid) = wanted["uid"].as_str()
         && uid != text(&live, "uid")
@@ -39,7 +46,7 @@ pub(crate) async fn delete(call: &Call<'_>) -> ApiResult<Response<Body>> {
         call.kind,
         &call.key(name),
         policy,
-        call.dry_run(),
+        !options["dryRun"].is_null(),
     )
     .await?;
     let shown = call.kind.plural == "customresourcedefinitions";
@@ -63,15 +70,41 @@ pub(crate) async fn delete(call: &Call<'_>) -> ApiResult<Response<Body>> {
     })
 }
 
-fn options(call: &Call<'_>) -> ApiResult<Value> {
+/// The options of a deletion, from body and query. `dryRun` is there only when nothing is to be deleted.
+pub(crate) fn options(call: &Call<'_>) -> ApiResult<Value> {
     let mut options = if call.body.is_empty() {
         json!({})
     } else {
         call.value()?.0
     };
-    let policy = call.query.get("propagationPolicy");
-    if !policy.is_empty() {
-        options["propagationPolicy"] = policy.into();
+    if !options.is_object() {
+        return Err(ApiError::bad_request(
+            "the body is no DeleteOptions: an object is expected",
+        ));
+    }
+    for field in ["propagationPolicy", "dryRun"] {
+        let asked = call.query.get(field);
+        if !asked.is_empty() {
+            options[field] = asked.into();
+        }
+    }
+    let refuse = |field: &str, text: String| {
+        let cause = Cause::new("FieldValueNotSupported", field, text);
+        let (group, kind) = ("meta.k8s.io", "DeleteOptions");
+        Err(ApiError::invalid(group, kind, "", &[cause]))
+    };
+    let dry = match options["dryRun"].take() {
+        Value::String(one) => vec![one.into()],
+        Value::Array(list) => list,
+        _ => Vec::new(),
+    };
+    if dry.iter().any(|value| value != "All") {
+        let shown = Value::from(dry);
+        let text = format!("Unsupported value: {shown}: supported values: \"All\"");
+        return refuse("dryRun", text);
+    }
+    if !dry.is_empty() {
+        options["dryRun"] = dry.into();
     }
     let policy = &options["propagationPolicy"];
     if !policy.is_null()
@@ -82,13 +115,7 @@ fn options(call: &Call<'_>) -> ApiResult<Value> {
         let text = format!(
             "Unsupported value: {policy}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
         );
-        let cause = Cause::new("FieldValueNotSupported", "propagationPolicy", text);
-        return Err(ApiError::invalid(
-            "meta.k8s.io",
-            "DeleteOptions",
-            "",
-            &[cause],
-        ));
+        return refuse("propagationPolicy", text);
     }
     Ok(options)
 }
@@ -167,6 +194,7 @@ pub(crate) async fn collection(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let selector = call.selector()?;
     let options = options(call)?;
     let policy = options["propagationPolicy"].as_str().unwrap_or_default();
+    let dry = !options["dryRun"].is_null();
     let (entries, revision) = call.server.0.store.range(&call.scope(), None, 0);
     let mut items = Vec::new();
     for entry in entries {
@@ -174,7 +202,7 @@ pub(crate) async fn collection(call: &Call<'_>) -> ApiResult<Response<Body>> {
             continue;
         };
         if selector.matches(&object) {
-            let left = remove(call.server, call.kind, &entry.key, policy, call.dry_run()).await?;
+            let left = remove(call.server, call.kind, &entry.key, policy, dry).await?;
             let mut object = left.unwrap_or(object);
             call.kind.show(&mut object);
             items.push(object);

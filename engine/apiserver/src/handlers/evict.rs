@@ -10,6 +10,18 @@ use crate::object::{deleting, text};
 use crate::selector::Selector;
 
 pub(crate) async fn evict(call: &Call<'_>) -> ApiResult<Response<Body>> {
+    let eviction = if call.body.is_empty() {
+        Value::Null
+    } else {
+        call.value()?.0
+    };
+    let name = text(&eviction, "name");
+    if !name.is_empty() && name != call.target.name {
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
+    }
+    let dry = call.dry_run() || !eviction["deleteOptions"]["dryRun"].is_null();
     let (pod, _) = call.live()?;
     let counted = !deleting(&pod)
         && !matches!(
@@ -24,7 +36,7 @@ pub(crate) async fn evict(call: &Call<'_>) -> ApiResult<Response<Body>> {
         call.kind,
         &call.key(&call.target.name),
         "",
-        call.dry_run(),
+        dry,
     )
     .await?;
     Ok(respond(

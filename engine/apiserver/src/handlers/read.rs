@@ -102,7 +102,11 @@ pub(crate) fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
         }
     };
     let revision = revision.unwrap_or(now);
-    let mut meta = json!({"resourceVersion": revision.to_string(), "continue": ""});
+    let mut meta = json!({"resourceVersion": revision.to_string()});
+    if call.kind.custom {
+        // Lists of custom kinds say also that nothing is left.
+        meta["continue"] = "".into();
+    }
     if more && let Some(last) = chosen.last() {
         let token = json!({"rv": revision, "after": &*last.key}).to_string();
         meta["continue"] = TOKENS.encode(token).into();

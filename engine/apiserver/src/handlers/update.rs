@@ -77,11 +77,7 @@ impl Change {
 fn refused(error: PatchError) -> ApiError {
     match error {
         PatchError::Malformed(text) => ApiError::bad_request(text),
-        PatchError::Unfit(text) => ApiError::new(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {text}"),
-        ),
+        PatchError::Unfit(_) => ApiError::unprocessable(),
     }
 }
 
