@@ -144,7 +144,10 @@ async fn mistakes_are_told_with_their_places_and_end_with_code_1() {
     assert_eq!(code, Some(1));
     let out: Value = serde_json::from_str(&out).unwrap();
     let message = out["mistakes"][0]["message"].as_str().unwrap();
-    assert!(message.contains("must be odd"), "{out}");
+    assert!(
+        message.contains("an even number keeps no better quorum"),
+        "{out}"
+    );
     assert_eq!(out["mistakes"][0]["line"], 1);
 
     let (code, _, err) = run(&["plan", &good, "--data", dir.path().to_str().unwrap()]).await;

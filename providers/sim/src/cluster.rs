@@ -292,7 +292,10 @@ mod tests {
             .method(method)
             .uri(path)
             .header("content-type", "application/json")
-            .body(Body::from(body.to_string()))
+            .body(match body {
+                Value::Null => Body::empty(),
+                body => Body::from(body.to_string()),
+            })
             .unwrap();
         let answer = cluster.handle(request).await;
         let code = answer.status().as_u16();

@@ -154,15 +154,18 @@ impl Clusters {
         if cloud.has_instances(key) {
             return Ok(());
         }
-        let cluster = self.open.lock().remove(key);
-        if let Some(cluster) = cluster {
+        if let Some(cluster) = self.get(key) {
             cluster.end().await;
         }
-        self.declared.lock().remove(key);
         let mut ops = removal(key, &self.store);
         ops.push(removed(format!("{DECLARED}{key}")));
         let done = self.store.commit(ops).await;
-        done.map(drop).map_err(|e| cannot_store(&e))
+        // Forgotten last: whoever no longer finds it here finds nothing of it in the file either. One that could not be
+        // removed is opened again when an instance comes.
+        self.open.lock().remove(key);
+        done.map_err(|e| cannot_store(&e))?;
+        self.declared.lock().remove(key);
+        Ok(())
     }
 
     /// A booted instance's kubelet registers its node.

@@ -216,12 +216,12 @@ fn what_the_api_would_refuse_is_refused_with_its_place_and_nothing_is_deleted() 
     assert_eq!(out.deletes, []);
     assert_eq!(
         out.refused[0].reason,
-        "a.yaml:1: spec.clusterName: Invalid value: \"string\": clusterName is immutable"
+        "a.yaml:1: spec.clusterName: Invalid value: \"string\": clusterName is immutable: make another pool for another cluster"
     );
     let mut even = cluster();
     even["spec"]["controlPlane"]["machines"]["replicas"] = json!(2);
     let out = run(&[even], vec![], 0);
-    assert!(out.refused[0].reason.contains("must be odd"), "{out:?}");
+    assert!(out.refused[0].reason.contains("an even number"), "{out:?}");
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn labels_reach_machines_in_place_and_scaling_names_who_goes() {
 }
 
 #[test]
-fn a_paused_pool_waits_and_a_bad_bound_is_named() {
+fn a_paused_pool_waits_and_a_bad_bound_is_refused() {
     let mut fleet = Fleet::default();
     fleet.settle(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
     let mut paused = pool(1, 2, (1, 0));
@@ -250,10 +250,7 @@ fn a_paused_pool_waits_and_a_bad_bound_is_named() {
     let mut bad = pool(1, 2, (1, 0));
     bad["spec"]["rollout"]["strategy"]["rollingUpdate"]["maxSurge"] = json!("half");
     let plan = fleet.plan(&[cluster("v1.33.2", 1), bad]);
-    assert!(
-        plan.rollouts[0].note.as_ref().unwrap().contains("maxSurge"),
-        "{plan:?}"
-    );
+    assert!(plan.refused[0].reason.contains("maxSurge"), "{plan:?}");
 }
 
 #[test]
