@@ -2,10 +2,13 @@
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use futures::FutureExt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -14,10 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Action;
 use crate::auth::Auth;
+use crate::error::ApiError;
+use crate::limits::{LONGEST_REQUEST, LongestWatch, WATCH_SECONDS};
 use crate::{ApiServer, Error, Result};
 
 /// How long a client may take for the TLS handshake.
-const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client may take for the head of a request, and to answer whether it is still there.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The server's certificate and the authority that clients trust.
 #[derive(Clone)]
@@ -146,7 +153,17 @@ impl ApiServer {
                         }
                     },
                 );
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let mut builder =
+                    hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                builder
+                    .http1()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(PATIENCE);
+                builder
+                    .http2()
+                    .timer(TokioTimer::new())
+                    .keep_alive_interval(PATIENCE)
+                    .keep_alive_timeout(PATIENCE);
                 if let Err(error) = builder
                     .serve_connection(TokioIo::new(stream), service)
                     .await
@@ -178,8 +195,32 @@ impl ApiServer {
         if !user.may(&action) {
             return action.forbidden(&user).response();
         }
-        self.handle(user, http::Request::from_parts(parts, body))
-            .await
+        let watch = action.watches();
+        let Some(permit) = self.0.limits.take(&user.name, watch) else {
+            return ApiError::too_many_requests().response();
+        };
+        let mut request = http::Request::from_parts(parts, body);
+        if watch {
+            let longest = LongestWatch(self.longest_watch());
+            request.extensions_mut().insert(longest);
+        }
+        let answer = tokio::time::timeout(LONGEST_REQUEST, self.handle(user, request));
+        match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(Ok(answer)) if watch => permit.held_by(answer),
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => ApiError::timeout().response(),
+            Err(_) => {
+                tracing::error!("a request caused a panic");
+                ApiError::panicked().response()
+            }
+        }
+    }
+
+    fn longest_watch(&self) -> Duration {
+        let mut bytes = [0; 8];
+        self.0.options.random.fill(&mut bytes);
+        let more = u64::from_le_bytes(bytes) % WATCH_SECONDS;
+        Duration::from_secs(WATCH_SECONDS + more)
     }
 }
 

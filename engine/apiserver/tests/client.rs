@@ -9,7 +9,7 @@ use fleetwright_api::time::ManualClock;
 use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_store::Store;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
@@ -17,11 +17,15 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 fn server() -> ApiServer {
+    server_with(Store::memory()).0
+}
+
+fn server_with(store: Store) -> (ApiServer, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(
         jiff::Timestamp::from_second(1_790_000_000).unwrap(),
     ));
-    let options = Options::new(clock, Arc::new(SeededRandom::new(1)));
-    ApiServer::new(Store::memory(), options).unwrap()
+    let options = Options::new(clock.clone(), Arc::new(SeededRandom::new(1)));
+    (ApiServer::new(store, options).unwrap(), clock)
 }
 
 fn map(name: &str, more: Value) -> ConfigMap {
@@ -188,4 +192,87 @@ async fn our_definitions_are_served_at_once() {
             .items
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn pages_of_a_list_are_of_one_moment_until_it_is_forgotten() {
+    let (server, _) = server_with(Store::memory_bounded(4_096));
+    let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");
+    for name in ["a", "b", "c"] {
+        let made = map(name, json!({"data": {"k": "old"}}));
+        api.create(&PostParams::default(), &made).await.unwrap();
+    }
+    let first = api.list(&ListParams::default().limit(1)).await.unwrap();
+    let token = first.metadata.continue_.clone().unwrap();
+    assert_eq!(first.metadata.remaining_item_count, Some(2));
+    let patch = Patch::Merge(json!({"data": {"k": "new"}}));
+    api.patch("b", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    api.delete("c", &DeleteParams::default()).await.unwrap();
+    let rest = ListParams::default().limit(5).continue_token(&token);
+    let second = api.list(&rest).await.unwrap();
+    let shown: Vec<_> = second
+        .items
+        .iter()
+        .map(|m| (m.metadata.name.clone().unwrap(), m.data.clone().unwrap()))
+        .map(|(name, data)| (name, data["k"].clone()))
+        .collect();
+    let old = "old".to_owned();
+    assert_eq!(
+        shown,
+        [("b".to_owned(), old.clone()), ("c".to_owned(), old)]
+    );
+    assert_eq!(
+        second.metadata.resource_version,
+        first.metadata.resource_version
+    );
+    for n in 0..40 {
+        let patch = Patch::Merge(json!({"data": {"k": format!("{n}")}}));
+        api.patch("b", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+    let gone = api.list(&rest).await.unwrap_err();
+    let kube::Error::Api(status) = gone else {
+        panic!("{gone}");
+    };
+    assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+    let version = first.metadata.resource_version.unwrap();
+    let mut events = api
+        .watch(&WatchParams::default(), &version)
+        .await
+        .unwrap()
+        .boxed();
+    let told = events.try_next().await.unwrap();
+    assert!(matches!(told, Some(WatchEvent::Error(e)) if e.code == 410));
+}
+
+#[tokio::test]
+async fn events_go_an_hour_after_they_were_last_written() {
+    let (server, clock) = server_with(Store::memory());
+    let api: Api<Event> = Api::namespaced(server.client("default"), "default");
+    let event = |name: &str| -> Event {
+        serde_json::from_value(json!({"metadata": {"name": name}, "reason": "Made",
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}}))
+        .unwrap()
+    };
+    for name in ["once", "again"] {
+        let params = PostParams::default();
+        api.create(&params, &event(name)).await.unwrap();
+    }
+    let names = || async {
+        let list = api.list(&ListParams::default()).await.unwrap();
+        let names = list.items.into_iter().map(|e| e.metadata.name.unwrap());
+        names.collect::<Vec<_>>()
+    };
+    clock.advance_millis(3_000_000);
+    let patch = Patch::Merge(json!({"count": 2}));
+    let params = PatchParams::default();
+    api.patch("again", &params, &patch).await.unwrap();
+    assert_eq!(names().await, ["again", "once"]);
+    clock.advance_millis(600_000);
+    assert_eq!(names().await, ["again"]);
+    clock.advance_millis(3_000_000);
+    assert_eq!(names().await, Vec::<String>::new());
 }
