@@ -7,4 +7,6 @@ mod architecture;
 #[cfg(test)]
 mod kubectl;
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod recorded;

@@ -95,7 +95,13 @@ impl ApiError {
     pub(crate) fn with_causes(mut self, causes: &[Cause]) -> Self {
         let list: Vec<Value> = causes
             .iter()
-            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+            .map(|c| {
+                let mut cause = json!({"reason": c.reason, "message": c.message});
+                if !c.field.is_empty() {
+                    cause["field"] = c.field.as_str().into();
+                }
+                cause
+            })
             .collect();
         self.details.get_or_insert_with(|| json!({}))["causes"] = list.into();
         self
@@ -117,8 +123,7 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", text)
     }
 
-    pub(crate) fn not_acceptable() -> Self {
-        let text = "only the following media types are accepted: application/json";
+    pub(crate) fn not_acceptable(text: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", text)
     }
 
