@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use fleetwright_api::random::SeededRandom;
 use fleetwright_api::time::ManualClock;
-use fleetwright_apiserver::{ApiServer, Options};
+use fleetwright_apiserver::{ApiServer, Auth, Options, Tls, write_kubeconfig};
 use fleetwright_store::Store;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
+use kube::ResourceExt;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
 use kube::core::DynamicObject;
+use kube::runtime::WatchStreamExt;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 fn server() -> ApiServer {
     server_with(Store::memory()).0
@@ -275,4 +279,59 @@ async fn events_go_an_hour_after_they_were_last_written() {
     assert_eq!(names().await, ["again"]);
     clock.advance_millis(3_000_000);
     assert_eq!(names().await, Vec::<String>::new());
+}
+
+/// A server of `dir` at `address`, until it is stopped.
+async fn serve(dir: &std::path::Path, address: &str) -> (CancellationToken, JoinSet<()>, String) {
+    let tokens = dir.join("tokens");
+    std::fs::write(&tokens, "t,admin,1,\"system:masters\"\n").unwrap();
+    let store = Store::open(dir.join("state.db")).unwrap();
+    let (server, _) = server_with(store);
+    let tls = Tls::open(&dir.join("pki")).unwrap();
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let url = format!("https://{address}");
+    write_kubeconfig(&dir.join("kubeconfig"), &url, tls.authority(), "t").unwrap();
+    let stop = CancellationToken::new();
+    let (token, auth) = (stop.clone(), Auth::from_file(&tokens).unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { server.serve(listener, tls, auth, token).await.unwrap() });
+    (stop, tasks, address)
+}
+
+#[tokio::test]
+async fn an_informer_goes_on_through_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut stop, mut tasks, address) = serve(dir.path(), "127.0.0.1:0").await;
+    let file = kube::config::Kubeconfig::read_from(dir.path().join("kubeconfig")).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(file, &Default::default())
+        .await
+        .unwrap();
+    let client = kube::Client::try_from(config).unwrap();
+    let api: Api<ConfigMap> = Api::namespaced(client, "default");
+    let (reader, writer) = kube::runtime::reflector::store();
+    let events = kube::runtime::watcher(api.clone(), Default::default());
+    let mut informer = kube::runtime::reflector(writer, events.default_backoff()).boxed();
+    for round in 0..4 {
+        let name = format!("m{round}");
+        // A client may meet the moment in which nobody listens; it asks again.
+        let made = map(&name, json!({}));
+        while api.create(&PostParams::default(), &made).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        if round > 0 {
+            let gone = format!("m{}", round - 1);
+            api.delete(&gone, &DeleteParams::default()).await.unwrap();
+        }
+        let current = || {
+            let names: Vec<_> = reader.state().iter().map(|m| m.name_any()).collect();
+            names == [name.clone()]
+        };
+        while !current() {
+            informer.next().await;
+        }
+        stop.cancel();
+        tasks.join_next().await.unwrap().unwrap();
+        (stop, tasks, _) = serve(dir.path(), &address).await;
+    }
 }
