@@ -255,7 +255,7 @@ fn plain(code: u16, text: &'static str) -> Response<Body> {
 impl Call<'_> {
     /// Fills in what the schema defaults.
     pub(crate) fn defaults(&self, object: &mut Value) {
-        if self.kind.custom && self.is_own(object) {
+        if self.is_own(object) {
             fleetwright_schema::default::apply(&self.kind.compiled, object);
         }
     }
@@ -288,6 +288,7 @@ impl Call<'_> {
 
     /// Drops what the schema does not know, and warns of it or refuses it as the request wishes.
     pub(crate) fn known_fields(&self, object: &mut Value, duplicates: &[String]) -> ApiResult<()> {
+        self.quantities(object);
         let unknown = if self.is_own(object) {
             fleetwright_schema::prune::prune(&self.kind.compiled, object)
         } else {

@@ -95,6 +95,7 @@ fn configuration(call: &Call<'_>) -> ApiResult<Value> {
     }
     check_name(call, &body)?;
     call.check_namespace(&body)?;
+    call.quantities(&mut body);
     if !body["metadata"]["managedFields"].is_null() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
@@ -130,7 +131,14 @@ fn applied(call: &Call<'_>, live: &Value, body: &Value) -> ApiResult<Value> {
     let writer = call.writer(&version, &now);
     let force = call.query.flag("force");
     managed::apply(&call.kind.compiled, live, body, &writer, force).map_err(|error| match error {
-        ApplyError::Untyped(_) => ApiError::bad_request(error.to_string()),
+        ApplyError::Untyped(ref faults) => {
+            let (namespace, name) = (text(body, "namespace"), text(body, "name"));
+            ApiError::bad_request(format!(
+                "failed to create typed patch object ({namespace}/{name}; {version}, Kind={}): {}",
+                call.kind.kind,
+                faults.join("\n")
+            ))
+        }
         ApplyError::Conflicts(ref conflicts) => {
             let causes: Vec<Cause> = conflicts
                 .iter()
