@@ -49,7 +49,7 @@ async fn play_all(target: &Target) {
                 failed.push(format!("{}: {why}", scenario.name));
             }
             (None, None, true) => {
-                failed.push(format!("{} passes exactly: strike it", scenario.name))
+                failed.push(format!("{} passes exactly: strike it", scenario.name));
             }
             _ => {}
         }
@@ -57,14 +57,16 @@ async fn play_all(target: &Target) {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
+/// A new server in this process, as its administrator, and the folder of its tokens.
+pub(crate) fn in_process() -> (Target, tempfile::TempDir) {
+    let Server { api, auth, dir } = server();
+    (Target::in_process(api, auth, Some("admintoken")), dir)
+}
+
 #[tokio::test]
 async fn recorded_exchanges_go_as_they_went_in_process() {
-    let Server {
-        api,
-        auth,
-        dir: _dir,
-    } = server();
-    play_all(&Target::in_process(api, auth, Some("admintoken"))).await;
+    let (target, _dir) = in_process();
+    play_all(&target).await;
 }
 
 #[tokio::test]

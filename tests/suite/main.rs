@@ -9,4 +9,6 @@ mod docs;
 #[cfg(test)]
 mod kubectl;
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod recorded;

@@ -100,6 +100,11 @@ impl Action {
         }
     }
 
+    /// Whether it goes on until it is ended.
+    pub(crate) fn watches(&self) -> bool {
+        matches!(self, Self::Resource { verb, name, .. } if verb == "watch" && name.is_empty())
+    }
+
     /// What a `SelfSubjectAccessReview` asks about.
     fn asked(spec: &Value) -> Option<Self> {
         let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause after a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a client may take for the head of a request, and to answer whether it is still there.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Accepts connections until `stop` is cancelled and gives each to `serve`; then ends all that are open.
 pub async fn accept<S, F>(listener: TcpListener, stop: CancellationToken, serve: S)
@@ -53,7 +55,17 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let service = hyper::service::service_fn(answer);
-    let served = Builder::new(TokioExecutor::new())
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PATIENCE);
+    let served = builder
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {

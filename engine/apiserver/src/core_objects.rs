@@ -36,7 +36,11 @@ pub(crate) fn prepare(call: &Call<'_>, live: Option<&Value>, object: &mut Value)
             }
             condition_times(object, &["lastHeartbeatTime", "lastTransitionTime"]);
         }
-        ("", "secrets") => secret(call, object)?,
+        ("", "configmaps") => keys(call, object, &["data", "binaryData"])?,
+        ("", "secrets") => {
+            secret(call, object)?;
+            keys(call, object, &["data"])?;
+        }
         ("", "services") => service(object),
         ("" | "events.k8s.io", "events") => event(call, live, object)?,
         ("apiextensions.k8s.io", _) => crate::crd::complete(object, &call.server.now())?,
@@ -174,6 +178,70 @@ fn secret(call: &Call<'_>, object: &mut Value) -> ApiResult<()> {
         object["type"] = "Opaque".into();
     }
     Ok(())
+}
+
+/// The largest sum of the values of a ConfigMap or Secret, in bytes.
+const LARGEST: usize = 1 << 20;
+
+/// What some types of Secret must hold.
+const SECRET_KEYS: &[(&str, &[&str])] = &[
+    ("kubernetes.io/dockercfg", &[".dockercfg"]),
+    ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
+    ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
+    ("kubernetes.io/tls", &["tls.crt", "tls.key"]),
+];
+
+/// Refuses keys that are no file names, keys in two fields, and too much of everything.
+fn keys(call: &Call<'_>, object: &Value, fields: &[&str]) -> ApiResult<()> {
+    let mut causes = Vec::new();
+    let mut size = 0;
+    for field in fields {
+        for (key, value) in object[*field].as_object().into_iter().flatten() {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            let at = format!("{field}[{key}]");
+            if key.is_empty() || !key.chars().all(plain) {
+                let text = format!(
+                    "Invalid value: {}: a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+                    Value::from(key.as_str())
+                );
+                causes.push(Cause::new("FieldValueInvalid", at, text));
+            } else if *field == "binaryData" && !object["data"][key].is_null() {
+                let text = format!(
+                    "Invalid value: {}: duplicate of key present in data",
+                    Value::from(key.as_str())
+                );
+                causes.push(Cause::new("FieldValueInvalid", at, text));
+            }
+            let length = value.as_str().map_or(0, str::len);
+            let encoded = *field == "binaryData" || call.kind.plural == "secrets";
+            size += if encoded { length / 4 * 3 } else { length };
+        }
+    }
+    let wanted = SECRET_KEYS.iter().find(|(kind, _)| object["type"] == *kind);
+    for key in wanted.into_iter().flat_map(|(_, keys)| *keys) {
+        if object["data"][*key].is_null() {
+            let at = format!("data[{key}]");
+            causes.push(Cause::new("FieldValueRequired", at, "Required value"));
+        }
+    }
+    if size > LARGEST {
+        let field = if call.kind.plural == "secrets" {
+            "data"
+        } else {
+            ""
+        };
+        let text = format!("Too long: may not be more than {LARGEST} bytes");
+        causes.push(Cause::new("FieldValueTooLong", field, text));
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        "",
+        &call.kind.kind,
+        text(object, "name"),
+        &causes,
+    ))
 }
 
 /// Where Go's decoder gives up: at the first character that cannot be there, or at the group that is not whole.

@@ -81,6 +81,47 @@ const LISTS: &[Merging] = &[
     ),
 ];
 
+/// What is filled in where a field is not given: type, field, value as JSON.
+const DEFAULTS: &[(&str, &str, &str)] = &[
+    ("core.v1.PodSpec", "dnsPolicy", "\"ClusterFirst\""),
+    ("core.v1.PodSpec", "enableServiceLinks", "true"),
+    ("core.v1.PodSpec", "restartPolicy", "\"Always\""),
+    ("core.v1.PodSpec", "schedulerName", "\"default-scheduler\""),
+    ("core.v1.PodSpec", "securityContext", "{}"),
+    ("core.v1.PodSpec", "terminationGracePeriodSeconds", "30"),
+    ("core.v1.Container", "resources", "{}"),
+    (
+        "core.v1.Container",
+        "terminationMessagePath",
+        "\"/dev/termination-log\"",
+    ),
+    ("core.v1.Container", "terminationMessagePolicy", "\"File\""),
+    ("core.v1.ContainerPort", "protocol", "\"TCP\""),
+    ("core.v1.ServicePort", "protocol", "\"TCP\""),
+    (
+        "core.v1.PersistentVolumeClaimSpec",
+        "volumeMode",
+        "\"Filesystem\"",
+    ),
+    (
+        "core.v1.PersistentVolumeSpec",
+        "volumeMode",
+        "\"Filesystem\"",
+    ),
+    (
+        "core.v1.PersistentVolumeSpec",
+        "persistentVolumeReclaimPolicy",
+        "\"Retain\"",
+    ),
+    ("apps.v1.DaemonSetSpec", "revisionHistoryLimit", "10"),
+    ("apps.v1.DaemonSetSpec", "updateStrategy", "{}"),
+    (
+        "apps.v1.DaemonSetUpdateStrategy",
+        "type",
+        "\"RollingUpdate\"",
+    ),
+];
+
 /// Types that are owned and replaced as a whole.
 const ATOMIC: &[&str] = &[
     "core.v1.ConfigMapKeySelector",
@@ -162,9 +203,9 @@ fn merging(all: &mut Map<String, Value>) {
     for list in ["env", "ports", "volumeMounts", "volumeDevices"] {
         lists[list] = container["properties"][list].clone();
     }
-    for ports in ["ContainerPort", "ServicePort"] {
-        let port = &mut all[&format!("io.k8s.api.core.v1.{ports}")];
-        port["properties"]["protocol"]["default"] = "TCP".into();
+    for (of, field, value) in DEFAULTS {
+        let field = &mut all[&format!("io.k8s.api.{of}")]["properties"][*field];
+        field["default"] = serde_json::from_str(value).unwrap_or_default();
     }
     for atomic in ATOMIC {
         all[&format!("io.k8s.api.{atomic}")]["x-kubernetes-map-type"] = "atomic".into();

@@ -14,6 +14,39 @@ pub(crate) fn mismatch(name: &str, value: &Value) -> Option<String> {
     place.check(definitions().get(name)?, short(name), value)
 }
 
+/// Writes the quantities that are numbers as the texts that they are kept as.
+pub(crate) fn quantities(name: &str, value: &mut Value) {
+    if let Some(definition) = definitions().get(name) {
+        to_texts(definition, short(name), value);
+    }
+}
+
+fn to_texts(schema: &Value, named: &str, value: &mut Value) {
+    if let Some(name) = referred(schema) {
+        if let Some(definition) = definitions().get(name) {
+            to_texts(definition, short(name), value);
+        }
+        return;
+    }
+    match value {
+        Value::Number(number) if named == "Quantity" => *value = number.to_string().into(),
+        Value::Object(map) => {
+            for (field, value) in map {
+                let property = schema["properties"].get(field);
+                if let Some(schema) = property.or_else(|| schema.get("additionalProperties")) {
+                    to_texts(schema, "", value);
+                }
+            }
+        }
+        Value::Array(list) => {
+            for item in list {
+                to_texts(&schema["items"], "", item);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn short(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
@@ -160,5 +193,9 @@ mod tests {
         let good = json!({"spec": {"containers": [{"image": "a", "resources": {"limits": {"cpu": 1, "memory": "2Gi"}},
             "livenessProbe": {"httpGet": {"port": 80}}, "ports": null}]}, "status": {"startTime": null}});
         assert_eq!(super::mismatch(pod, &good), None);
+        let mut kept = good;
+        super::quantities(pod, &mut kept);
+        let limits = &kept["spec"]["containers"][0]["resources"]["limits"];
+        assert_eq!(limits, &json!({"cpu": "1", "memory": "2Gi"}));
     }
 }

@@ -12,13 +12,19 @@ use crate::registry::Kind;
 
 /// Answers the paths of discovery.
 pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Response<Body>> {
-    let registry = server.kinds();
     let accept = parts
         .headers
         .get("accept")
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    if !matches!(
+        segments.as_slice(),
+        ["api" | "apis"] | ["api" | "apis", _] | ["apis", _, _] | ["openapi", ..]
+    ) {
+        return None;
+    }
+    let registry = server.kinds();
     let mut groups: BTreeMap<&str, Versions<'_>> = BTreeMap::new();
     for kind in registry.all() {
         groups
@@ -29,7 +35,11 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
             .push(kind);
     }
     let versions = |group: &str| groups.get(group);
-    let aggregated = accept.contains("as=APIGroupDiscoveryList");
+    // The first version of this form is what older clients know, and they go on without it.
+    let aggregated = accept.split(',').any(|part| {
+        let has = |word| part.split(';').any(|w| w.trim() == word);
+        has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
+    });
     let value = match segments.as_slice() {
         ["api"] | ["apis"] if aggregated => {
             let core = segments == ["api"];

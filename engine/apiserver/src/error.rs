@@ -41,6 +41,8 @@ pub(crate) struct ApiError {
     reason: &'static str,
     message: String,
     details: Option<Value>,
+    /// With what token a list can go on, as things are now.
+    rest: Option<String>,
 }
 
 pub(crate) type ApiResult<T> = std::result::Result<T, ApiError>;
@@ -74,6 +76,7 @@ impl ApiError {
             reason,
             message: message.into(),
             details: None,
+            rest: None,
         }
     }
 
@@ -92,7 +95,13 @@ impl ApiError {
     pub(crate) fn with_causes(mut self, causes: &[Cause]) -> Self {
         let list: Vec<Value> = causes
             .iter()
-            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+            .map(|c| {
+                let mut cause = json!({"reason": c.reason, "message": c.message});
+                if !c.field.is_empty() {
+                    cause["field"] = c.field.as_str().into();
+                }
+                cause
+            })
             .collect();
         self.details.get_or_insert_with(|| json!({}))["causes"] = list.into();
         self
@@ -114,8 +123,7 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", text)
     }
 
-    pub(crate) fn not_acceptable() -> Self {
-        let text = "only the following media types are accepted: application/json";
+    pub(crate) fn not_acceptable(text: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", text)
     }
 
@@ -165,6 +173,24 @@ impl ApiError {
             kind.resource()
         );
         Self::new(405, "MethodNotAllowed", message).about(&kind.group, &kind.plural, "")
+    }
+
+    /// 429 for a user who has too much under way.
+    pub(crate) fn too_many_requests() -> Self {
+        let text = "Too many requests, please try again later.";
+        let mut error = Self::new(429, "TooManyRequests", text);
+        error.details = Some(json!({"retryAfterSeconds": 1}));
+        error
+    }
+
+    pub(crate) fn timeout() -> Self {
+        let text = "request did not complete within the allotted timeout";
+        Self::new(504, "Timeout", text).empty_details()
+    }
+
+    pub(crate) fn panicked() -> Self {
+        let text = "This request caused apiserver to panic. Look in the logs for details.";
+        Self::new(500, "InternalError", text)
     }
 
     /// 422 for a patch that does not fit; Kubernetes says no more.
@@ -250,11 +276,36 @@ impl ApiError {
         Self::new(410, "Expired", message)
     }
 
+    /// 410 for a list of a moment that is no longer known; `rest` is a token for the rest of it as it is now.
+    pub(crate) fn expired_list(rest: Option<String>) -> Self {
+        let text = if rest.is_some() {
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+        } else {
+            "The resourceVersion for the provided list is too old."
+        };
+        let mut error = Self::expired(text);
+        error.rest = rest;
+        error
+    }
+
+    /// 504 for a revision that is still to come.
+    pub(crate) fn too_new(asked: u64, now: u64) -> Self {
+        let text = format!("Too large resource version: {asked}, current: {now}");
+        let mut error = Self::new(504, "Timeout", text);
+        let text = "Too large resource version";
+        error.details = Some(json!({"retryAfterSeconds": 1,
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": text}]}));
+        error
+    }
+
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code});
         if !self.reason.is_empty() {
             status["reason"] = self.reason.into();
+        }
+        if let Some(rest) = &self.rest {
+            status["metadata"]["continue"] = rest.as_str().into();
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
@@ -263,7 +314,13 @@ impl ApiError {
     }
 
     pub(crate) fn response(&self) -> Response<Body> {
-        respond(self.code, &self.status())
+        let mut response = respond(self.code, &self.status());
+        let after = self.details.as_ref().map(|d| &d["retryAfterSeconds"]);
+        if let Some(seconds) = after.and_then(Value::as_u64) {
+            let headers = response.headers_mut();
+            headers.insert(http::header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

@@ -9,6 +9,7 @@ mod update;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use fleetwright_schema::managed::{self, Writer};
 use fleetwright_schema::{FieldError, validate};
 
 use crate::error::{ApiError, ApiResult, Cause, respond};
+use crate::limits::LongestWatch;
 use crate::registry::Kind;
 use crate::request::{Query, Target};
 use crate::table::Form;
@@ -35,6 +37,8 @@ pub(crate) struct Call<'a> {
     /// The form in which objects are asked for.
     pub(crate) form: Form,
     pub(crate) body: Bytes,
+    /// How long a watch goes on when the request does not say.
+    pub(crate) longest_watch: Option<Duration>,
     /// What the answer warns of.
     pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
 }
@@ -47,7 +51,10 @@ pub(crate) async fn dispatch(
 ) -> ApiResult<Response<Body>> {
     let query = Query::parse(parts.uri.query());
     let target = match parts.uri.path().trim_end_matches('/') {
-        "/healthz" | "/livez" | "/readyz" => return Ok(plain(200, "ok")),
+        check @ ("/healthz" | "/livez" | "/readyz") => {
+            let verbose = query.has("verbose");
+            return Ok(plain(200, if verbose { checks(check) } else { "ok" }));
+        }
         "/version" => {
             let version = json!({"major": "1", "minor": "36", "gitVersion": crate::VERSION, "platform": "linux/amd64",
                 "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc"});
@@ -106,6 +113,7 @@ pub(crate) async fn dispatch(
             .and_then(|v| v.to_str().ok())
             .map_or("unknown", |v| v.split('/').next().unwrap_or(v)),
         body,
+        longest_watch: parts.extensions.get::<LongestWatch>().map(|l| l.0),
         warnings: parking_lot::Mutex::new(kind.deprecated.iter().cloned().collect()),
     };
     check_options(&call, &parts.method)?;
@@ -219,6 +227,15 @@ fn unsupported(kind: &Kind, method: &Method) -> ApiError {
     ApiError::unsupported(kind, &verb)
 }
 
+/// The checks of one kind in words; a server that answers has passed them.
+fn checks(path: &str) -> &'static str {
+    match path {
+        "/healthz" => "[+]ping ok\n[+]store ok\nhealthz check passed\n",
+        "/livez" => "[+]ping ok\n[+]store ok\nlivez check passed\n",
+        _ => "[+]ping ok\n[+]store ok\nreadyz check passed\n",
+    }
+}
+
 /// What Kubernetes answers where nothing is served.
 fn page_not_found() -> Response<Body> {
     plain(404, "404 page not found\n")
@@ -238,7 +255,7 @@ fn plain(code: u16, text: &'static str) -> Response<Body> {
 impl Call<'_> {
     /// Fills in what the schema defaults.
     pub(crate) fn defaults(&self, object: &mut Value) {
-        if self.kind.custom && self.is_own(object) {
+        if self.is_own(object) {
             fleetwright_schema::default::apply(&self.kind.compiled, object);
         }
     }
@@ -271,6 +288,7 @@ impl Call<'_> {
 
     /// Drops what the schema does not know, and warns of it or refuses it as the request wishes.
     pub(crate) fn known_fields(&self, object: &mut Value, duplicates: &[String]) -> ApiResult<()> {
+        self.quantities(object);
         let unknown = if self.is_own(object) {
             fleetwright_schema::prune::prune(&self.kind.compiled, object)
         } else {

@@ -15,8 +15,10 @@ mod crd;
 mod decode;
 mod discovery;
 mod error;
+mod expiry;
 mod gc;
 mod handlers;
+mod limits;
 mod object;
 mod openapi;
 mod proto;
@@ -101,6 +103,7 @@ pub(crate) struct Inner {
     pub(crate) index: Mutex<Index>,
     pub(crate) pending: Mutex<std::collections::VecDeque<gc::Task>>,
     pub(crate) collecting: tokio::sync::Mutex<()>,
+    pub(crate) limits: limits::Limits,
 }
 
 /// Who belongs to whom, by uid. Entries may be stale: they are checked when used.
@@ -108,6 +111,8 @@ pub(crate) struct Inner {
 pub(crate) struct Index {
     pub(crate) dependents: BTreeMap<String, BTreeSet<String>>,
     pub(crate) keys: BTreeMap<String, String>,
+    /// What is removed at a time, in seconds since 1970.
+    pub(crate) expiring: BTreeSet<(i64, String)>,
 }
 
 /// A Kubernetes API server over a store. Clones share everything; there is no task and no timer per server.
@@ -133,6 +138,7 @@ impl ApiServer {
             index: Mutex::default(),
             pending: Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
+            limits: limits::Limits::default(),
         }));
         let (entries, _) = server.0.store.range("/", None, 0);
         for entry in entries {
@@ -226,6 +232,7 @@ impl ApiServer {
         B: http_body::Body,
         B::Error: std::fmt::Display,
     {
+        self.expire().await;
         self.collect_garbage().await;
         let (parts, body) = request.into_parts();
         let answer = match read_body(body, self.0.options.body_limit).await {

@@ -119,6 +119,9 @@ impl ApiServer {
         if !uid.is_empty() && !index.keys.contains_key(uid) {
             index.keys.insert(uid.to_owned(), key.to_owned());
         }
+        if let Some(at) = crate::expiry::due(key, object) {
+            index.expiring.insert((at, key.to_owned()));
+        }
         for owner in owners(object) {
             index
                 .dependents

@@ -414,7 +414,7 @@ fn int_or_string(body: &[u8]) -> Option<Value> {
 mod tests {
     use serde_json::json;
 
-    const CONFIG_MAP: &[u8] = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x1b\x0a\x11\x0a\x01x\x12\0\x1a\0\"\0*\02\08\0B\0\x12\x06\x0a\x01a\x12\x01b\x1a\0\"\0";
+    const CONFIG_MAP: &[u8] = b"k8s\x00\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x1b\x0a\x11\x0a\x01x\x12\x00\x1a\x00\"\x00*\x002\x008\x00B\x00\x12\x06\x0a\x01a\x12\x01b\x1a\x00\"\x00";
 
     #[test]
     fn a_config_map_as_kubectl_sends_it_is_what_it_would_be_in_json() {

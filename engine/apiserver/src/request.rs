@@ -84,6 +84,10 @@ impl Query {
         self.0.get(name).map_or("", String::as_str)
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub(crate) fn flag(&self, name: &str) -> bool {
         matches!(self.get(name), "1" | "true" | "True" | "TRUE")
     }

@@ -2,9 +2,12 @@
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -13,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Action;
 use crate::auth::Auth;
 use crate::connections::{accept, answer};
+use crate::error::ApiError;
+use crate::limits::{LONGEST_REQUEST, LongestWatch, WATCH_SECONDS};
 use crate::{ApiServer, Error, Result};
 
 /// How long a client may take for the TLS handshake.
-const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The server's certificate and the authority that clients trust.
 #[derive(Clone)]
@@ -153,8 +158,32 @@ impl ApiServer {
         if !user.may(&action) {
             return action.forbidden(&user).response();
         }
-        self.handle(user, http::Request::from_parts(parts, body))
-            .await
+        let watch = action.watches();
+        let Some(permit) = self.0.limits.take(&user.name, watch) else {
+            return ApiError::too_many_requests().response();
+        };
+        let mut request = http::Request::from_parts(parts, body);
+        if watch {
+            let longest = LongestWatch(self.longest_watch());
+            request.extensions_mut().insert(longest);
+        }
+        let answer = tokio::time::timeout(LONGEST_REQUEST, self.handle(user, request));
+        match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(Ok(answer)) if watch => permit.held_by(answer),
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => ApiError::timeout().response(),
+            Err(_) => {
+                tracing::error!("a request caused a panic");
+                ApiError::panicked().response()
+            }
+        }
+    }
+
+    fn longest_watch(&self) -> Duration {
+        let mut bytes = [0; 8];
+        self.0.options.random.fill(&mut bytes);
+        let more = u64::from_le_bytes(bytes) % WATCH_SECONDS;
+        Duration::from_secs(WATCH_SECONDS + more)
     }
 }
 

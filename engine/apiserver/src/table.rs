@@ -26,6 +26,8 @@ pub(crate) enum Form {
     Table(Include),
     /// As `PartialObjectMetadata`.
     Metadata,
+    /// As `PartialObjectMetadataList`.
+    MetadataList,
 }
 
 /// What of its object a row holds.
@@ -63,22 +65,24 @@ impl Form {
                         _ => Include::Metadata,
                     }));
                 }
-                (
-                    Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
-                    Some("meta.k8s.io"),
-                    Some("v1"),
-                ) => return Ok(Self::Metadata),
+                (Some("PartialObjectMetadata"), Some("meta.k8s.io"), Some("v1")) => {
+                    return Ok(Self::Metadata);
+                }
+                (Some("PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")) => {
+                    return Ok(Self::MetadataList);
+                }
                 _ => {}
             }
         }
-        Err(ApiError::not_acceptable())
+        let text = "only the following media types are accepted: application/json";
+        Err(ApiError::not_acceptable(text))
     }
 
     /// An object, or an event's, in this form; `first` when nothing was sent before it.
     pub(crate) fn one(self, kind: &Kind, object: &Value, now: Timestamp, first: bool) -> Value {
         match self {
             Self::Whole => object.clone(),
-            Self::Metadata => metadata(object),
+            Self::Metadata | Self::MetadataList => metadata(object),
             Self::Table(include) => {
                 let mut table = frame(kind, &object["metadata"]);
                 table["rows"] = json!([row(kind, object, include, now)]);
@@ -94,7 +98,7 @@ impl Form {
         let items = list["items"].as_array().into_iter().flatten();
         match self {
             Self::Whole => list.clone(),
-            Self::Metadata => {
+            Self::Metadata | Self::MetadataList => {
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": list["metadata"],
                     "items": items.map(metadata).collect::<Vec<_>>()})
             }
@@ -127,7 +131,15 @@ pub(crate) async fn convert(call: &Call<'_>, answer: Response<Body>) -> ApiResul
     let shown = if value["kind"] == "Status" {
         return Ok(bytes(code, whole));
     } else if value["items"].is_array() && value["kind"] == kind.list_kind.as_str() {
+        if form == Form::Metadata {
+            let text = "you requested PartialObjectMetadata, but the requested object is a list";
+            return Err(ApiError::not_acceptable(text));
+        }
         form.list(kind, &value, now)
+    } else if form == Form::MetadataList {
+        let text =
+            "you requested PartialObjectMetadataList, but the requested object is not a list";
+        return Err(ApiError::not_acceptable(text));
     } else {
         form.one(kind, &value, now, true)
     };

@@ -6,22 +6,30 @@ use std::sync::Arc;
 
 use fleetwright_api::random::SeededRandom;
 use fleetwright_api::time::ManualClock;
-use fleetwright_apiserver::{ApiServer, Options};
+use fleetwright_apiserver::{ApiServer, Auth, Options, Tls, write_kubeconfig};
 use fleetwright_store::Store;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
+use kube::ResourceExt;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
 use kube::core::DynamicObject;
+use kube::runtime::WatchStreamExt;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 fn server() -> ApiServer {
+    server_with(Store::memory()).0
+}
+
+fn server_with(store: Store) -> (ApiServer, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(
         jiff::Timestamp::from_second(1_790_000_000).unwrap(),
     ));
-    let options = Options::new(clock, Arc::new(SeededRandom::new(1)));
-    ApiServer::new(Store::memory(), options).unwrap()
+    let options = Options::new(clock.clone(), Arc::new(SeededRandom::new(1)));
+    (ApiServer::new(store, options).unwrap(), clock)
 }
 
 fn map(name: &str, more: Value) -> ConfigMap {
@@ -188,4 +196,142 @@ async fn our_definitions_are_served_at_once() {
             .items
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn pages_of_a_list_are_of_one_moment_until_it_is_forgotten() {
+    let (server, _) = server_with(Store::memory_bounded(4_096));
+    let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");
+    for name in ["a", "b", "c"] {
+        let made = map(name, json!({"data": {"k": "old"}}));
+        api.create(&PostParams::default(), &made).await.unwrap();
+    }
+    let first = api.list(&ListParams::default().limit(1)).await.unwrap();
+    let token = first.metadata.continue_.clone().unwrap();
+    assert_eq!(first.metadata.remaining_item_count, Some(2));
+    let patch = Patch::Merge(json!({"data": {"k": "new"}}));
+    api.patch("b", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    api.delete("c", &DeleteParams::default()).await.unwrap();
+    let rest = ListParams::default().limit(5).continue_token(&token);
+    let second = api.list(&rest).await.unwrap();
+    let shown: Vec<_> = second
+        .items
+        .iter()
+        .map(|m| (m.metadata.name.clone().unwrap(), m.data.clone().unwrap()))
+        .map(|(name, data)| (name, data["k"].clone()))
+        .collect();
+    let old = "old".to_owned();
+    assert_eq!(
+        shown,
+        [("b".to_owned(), old.clone()), ("c".to_owned(), old)]
+    );
+    assert_eq!(
+        second.metadata.resource_version,
+        first.metadata.resource_version
+    );
+    for n in 0..40 {
+        let patch = Patch::Merge(json!({"data": {"k": format!("{n}")}}));
+        api.patch("b", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+    let gone = api.list(&rest).await.unwrap_err();
+    let kube::Error::Api(status) = gone else {
+        panic!("{gone}");
+    };
+    assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+    let version = first.metadata.resource_version.unwrap();
+    let mut events = api
+        .watch(&WatchParams::default(), &version)
+        .await
+        .unwrap()
+        .boxed();
+    let told = events.try_next().await.unwrap();
+    assert!(matches!(told, Some(WatchEvent::Error(e)) if e.code == 410));
+}
+
+#[tokio::test]
+async fn events_go_an_hour_after_they_were_last_written() {
+    let (server, clock) = server_with(Store::memory());
+    let api: Api<Event> = Api::namespaced(server.client("default"), "default");
+    let event = |name: &str| -> Event {
+        serde_json::from_value(json!({"metadata": {"name": name}, "reason": "Made",
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}}))
+        .unwrap()
+    };
+    for name in ["once", "again"] {
+        let params = PostParams::default();
+        api.create(&params, &event(name)).await.unwrap();
+    }
+    let names = || async {
+        let list = api.list(&ListParams::default()).await.unwrap();
+        let names = list.items.into_iter().map(|e| e.metadata.name.unwrap());
+        names.collect::<Vec<_>>()
+    };
+    clock.advance_millis(3_000_000);
+    let patch = Patch::Merge(json!({"count": 2}));
+    let params = PatchParams::default();
+    api.patch("again", &params, &patch).await.unwrap();
+    assert_eq!(names().await, ["again", "once"]);
+    clock.advance_millis(600_000);
+    assert_eq!(names().await, ["again"]);
+    clock.advance_millis(3_000_000);
+    assert_eq!(names().await, Vec::<String>::new());
+}
+
+/// A server of `dir` at `address`, until it is stopped.
+async fn serve(dir: &std::path::Path, address: &str) -> (CancellationToken, JoinSet<()>, String) {
+    let tokens = dir.join("tokens");
+    std::fs::write(&tokens, "t,admin,1,\"system:masters\"\n").unwrap();
+    let store = Store::open(dir.join("state.db")).unwrap();
+    let (server, _) = server_with(store);
+    let tls = Tls::open(&dir.join("pki")).unwrap();
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let url = format!("https://{address}");
+    write_kubeconfig(&dir.join("kubeconfig"), &url, tls.authority(), "t").unwrap();
+    let stop = CancellationToken::new();
+    let (token, auth) = (stop.clone(), Auth::from_file(&tokens).unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { server.serve(listener, tls, auth, token).await.unwrap() });
+    (stop, tasks, address)
+}
+
+#[tokio::test]
+async fn an_informer_goes_on_through_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut stop, mut tasks, address) = serve(dir.path(), "127.0.0.1:0").await;
+    let file = kube::config::Kubeconfig::read_from(dir.path().join("kubeconfig")).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(file, &Default::default())
+        .await
+        .unwrap();
+    let client = kube::Client::try_from(config).unwrap();
+    let api: Api<ConfigMap> = Api::namespaced(client, "default");
+    let (reader, writer) = kube::runtime::reflector::store();
+    let events = kube::runtime::watcher(api.clone(), Default::default());
+    let mut informer = kube::runtime::reflector(writer, events.default_backoff()).boxed();
+    for round in 0..4 {
+        let name = format!("m{round}");
+        // A client may meet the moment in which nobody listens; it asks again.
+        let made = map(&name, json!({}));
+        while api.create(&PostParams::default(), &made).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        if round > 0 {
+            let gone = format!("m{}", round - 1);
+            api.delete(&gone, &DeleteParams::default()).await.unwrap();
+        }
+        let current = || {
+            let names: Vec<_> = reader.state().iter().map(|m| m.name_any()).collect();
+            names == [name.clone()]
+        };
+        while !current() {
+            informer.next().await;
+        }
+        stop.cancel();
+        tasks.join_next().await.unwrap().unwrap();
+        (stop, tasks, _) = serve(dir.path(), &address).await;
+    }
 }

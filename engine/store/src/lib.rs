@@ -227,6 +227,19 @@ impl Store {
         (state.range(prefix, start_after, limit), state.revision)
     }
 
+    /// What [`Store::range`] gave at an earlier revision: keys and values as they were then, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when the changes since are no longer kept.
+    pub fn range_at(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        revision: Revision,
+    ) -> Result<Vec<(Arc<str>, Bytes)>> {
+        self.0.state.lock().range_at(prefix, start_after, revision)
+    }
+
     /// How many keys begin with `prefix` and come after `start_after`.
     pub fn count(&self, prefix: &str, start_after: Option<&str>) -> usize {
         self.0.state.lock().count(prefix, start_after)

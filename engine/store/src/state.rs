@@ -103,6 +103,32 @@ impl State {
         self.iter(prefix, start_after).count()
     }
 
+    /// Undoes what was done since `revision`, newest first.
+    pub(crate) fn range_at(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        revision: Revision,
+    ) -> Result<Vec<(Arc<str>, Bytes)>> {
+        if revision < self.compacted {
+            let compacted = self.compacted;
+            return Err(Error::Compacted { compacted });
+        }
+        let mut past: BTreeMap<Arc<str>, Bytes> = self
+            .iter(prefix, start_after)
+            .map(|(key, slot)| (key.clone(), slot.value.clone()))
+            .collect();
+        let since = self.history.partition_point(|e| e.revision <= revision);
+        let counts = |key: &str| key.starts_with(prefix) && start_after.is_none_or(|a| key > a);
+        for event in self.history.range(since..).rev().filter(|e| counts(&e.key)) {
+            match &event.previous {
+                Some(value) => past.insert(event.key.clone(), value.clone()),
+                None => past.remove(&event.key),
+            };
+        }
+        Ok(past.into_iter().collect())
+    }
+
     /// Checks the preconditions of `ops` and gives what is to be changed at `revision`.
     pub(crate) fn prepare(
         &self,

@@ -287,3 +287,39 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn the_past_is_what_was_listed_then() {
+    rt().block_on(async {
+        let store = Store::memory();
+        let mut seen = Vec::new();
+        let steps = [
+            put("/a", "1", None),
+            put("/b", "1", None),
+            put("/a", "2", None),
+            delete("/b"),
+            put("/c", "1", None),
+            put("/b", "2", None),
+        ];
+        for step in steps {
+            let revision = store.commit(vec![step]).await.unwrap();
+            let (entries, _) = store.range("/", None, 0);
+            let listed: Vec<_> = entries.into_iter().map(|e| (e.key, e.value)).collect();
+            seen.push((revision, listed));
+        }
+        for (revision, listed) in &seen {
+            assert_eq!(&store.range_at("/", None, *revision).unwrap(), listed);
+            let after: Vec<_> = listed
+                .iter()
+                .filter(|(key, _)| &**key > "/a")
+                .cloned()
+                .collect();
+            assert_eq!(store.range_at("/", Some("/a"), *revision).unwrap(), after);
+        }
+        let short = Store::memory_bounded(1);
+        let first = short.commit(vec![put("/a", "1", None)]).await.unwrap();
+        short.commit(vec![put("/a", "2", None)]).await.unwrap();
+        let gone = short.range_at("/", None, first);
+        assert!(matches!(gone, Err(Error::Compacted { .. })));
+    });
+}

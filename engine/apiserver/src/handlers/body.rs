@@ -180,6 +180,22 @@ impl Call<'_> {
         mismatch.map_or(Ok(()), unfit)
     }
 
+    /// Writes the quantities of the core kinds that have some as texts.
+    pub(crate) fn quantities(&self, object: &mut Value) {
+        const WITH: [&str; 5] = [
+            "daemonsets",
+            "nodes",
+            "persistentvolumeclaims",
+            "persistentvolumes",
+            "pods",
+        ];
+        if !self.kind.custom && WITH.contains(&self.kind.plural.as_str()) {
+            let (group, version) = (&self.kind.group, &self.kind.version);
+            let name = core_schemas::name_of(group, version, &self.kind.kind);
+            core_types::quantities(&name, object);
+        }
+    }
+
     pub(crate) fn check_namespace(&self, object: &Value) -> ApiResult<()> {
         let namespace = text(object, "namespace");
         if !namespace.is_empty() && namespace != self.target.namespace {

@@ -106,6 +106,14 @@ pub(crate) fn options(call: &Call<'_>) -> ApiResult<Value> {
     if !dry.is_empty() {
         options["dryRun"] = dry.into();
     }
+    // What older clients say instead.
+    if let Some(orphan) = options["orphanDependents"].as_bool() {
+        if !options["propagationPolicy"].is_null() {
+            let text = "Invalid value: orphanDependents and deletionPropagation cannot be both set";
+            return refuse("propagationPolicy", text.to_owned());
+        }
+        options["propagationPolicy"] = if orphan { "Orphan" } else { "Background" }.into();
+    }
     let policy = &options["propagationPolicy"];
     if !policy.is_null()
         && !["", "Foreground", "Background", "Orphan"]

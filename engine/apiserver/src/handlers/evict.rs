@@ -54,6 +54,7 @@ fn check_budgets(call: &Call<'_>, pod: &Value) -> ApiResult<()> {
         0,
     );
     let (pods, _) = store.range(&call.scope(), None, 0);
+    let mut others = 0;
     for entry in budgets {
         let Some(budget) = parsed(&entry.value) else {
             continue;
@@ -61,6 +62,11 @@ fn check_budgets(call: &Call<'_>, pod: &Value) -> ApiResult<()> {
         let selector = Selector::of_labels(&budget["spec"]["selector"]);
         if !budget["spec"]["selector"].is_object() || !selector.matches(pod) {
             continue;
+        }
+        others += 1;
+        if others > 1 {
+            let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(ApiError::new(500, "InternalError", text));
         }
         let all: Vec<Value> = pods
             .iter()

@@ -65,25 +65,59 @@ pub(crate) fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
     }
     let limit: usize = call.query.get("limit").parse().unwrap_or(0);
     let token = call.query.get("continue");
-    let (mut revision, mut after) = (None, None);
+    let store = &call.server.0.store;
+    let (mut exact, mut after) = (None, None);
     if !token.is_empty() {
         let bad = || ApiError::bad_request("continue key is not valid");
         let raw = TOKENS.decode(token).map_err(|_| bad())?;
         let token: Value = serde_json::from_slice(&raw).map_err(|_| bad())?;
-        revision = token["rv"].as_u64();
+        exact = token["rv"].as_u64();
         after = token["after"].as_str().map(str::to_owned);
     }
+    match version.parse::<u64>() {
+        Ok(asked) if asked > store.revision() => {
+            return Err(ApiError::too_new(asked, store.revision()));
+        }
+        // A page of what is not the newest is one of exactly that revision.
+        Ok(asked) if asked > 0 => {
+            if !token.is_empty() {
+                let text = "specifying resource version is not allowed when using continue";
+                return Err(ApiError::bad_request(text));
+            }
+            if matching == "Exact" || (matching.is_empty() && limit > 0) {
+                exact = Some(asked);
+            }
+        }
+        _ => {}
+    }
     let scope = call.scope();
-    let store = &call.server.0.store;
+    let read = |after: Option<&str>, page: usize| -> ApiResult<(Vec<Entry>, u64)> {
+        let (entries, now) = store.range(&scope, after, page);
+        let Some(then) = exact.filter(|then| *then < now) else {
+            return Ok((entries, now));
+        };
+        let past = store.range_at(&scope, after, then).map_err(|_| {
+            let rest = json!({"after": after}).to_string();
+            ApiError::expired_list((!token.is_empty()).then(|| TOKENS.encode(rest)))
+        })?;
+        let page = if page == 0 { usize::MAX } else { page };
+        let entry = |(key, value)| Entry {
+            key,
+            value,
+            created: 0,
+            modified: 0,
+        };
+        Ok((past.into_iter().take(page).map(entry).collect(), then))
+    };
     let mut chosen: Vec<Entry> = Vec::new();
     let mut more = false;
-    let now = loop {
+    let revision = loop {
         let page = if limit == 0 {
             0
         } else {
             limit + 1 - chosen.len()
         };
-        let (entries, now) = store.range(&scope, after.as_deref(), page);
+        let (entries, now) = read(after.as_deref(), page)?;
         let whole = page == 0 || entries.len() < page;
         for mut entry in entries {
             after = Some(entry.key.to_string());
@@ -101,7 +135,6 @@ pub(crate) fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
             break now;
         }
     };
-    let revision = revision.unwrap_or(now);
     let mut meta = json!({"resourceVersion": revision.to_string()});
     if call.kind.custom {
         // Lists of custom kinds say also that nothing is left.
@@ -111,7 +144,12 @@ pub(crate) fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
         let token = json!({"rv": revision, "after": &*last.key}).to_string();
         meta["continue"] = TOKENS.encode(token).into();
         if selector.is_empty() {
-            meta["remainingItemCount"] = store.count(&scope, Some(&last.key)).into();
+            let left = if exact.is_some_and(|then| then < store.revision()) {
+                read(Some(&last.key), 0)?.0.len()
+            } else {
+                store.count(&scope, Some(&last.key))
+            };
+            meta["remainingItemCount"] = left.into();
         }
     }
     let mut out = format!(

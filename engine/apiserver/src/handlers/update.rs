@@ -95,6 +95,7 @@ fn configuration(call: &Call<'_>) -> ApiResult<Value> {
     }
     check_name(call, &body)?;
     call.check_namespace(&body)?;
+    call.quantities(&mut body);
     if !body["metadata"]["managedFields"].is_null() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
@@ -130,7 +131,14 @@ fn applied(call: &Call<'_>, live: &Value, body: &Value) -> ApiResult<Value> {
     let writer = call.writer(&version, &now);
     let force = call.query.flag("force");
     managed::apply(&call.kind.compiled, live, body, &writer, force).map_err(|error| match error {
-        ApplyError::Untyped(_) => ApiError::bad_request(error.to_string()),
+        ApplyError::Untyped(ref faults) => {
+            let (namespace, name) = (text(body, "namespace"), text(body, "name"));
+            ApiError::bad_request(format!(
+                "failed to create typed patch object ({namespace}/{name}; {version}, Kind={}): {}",
+                call.kind.kind,
+                faults.join("\n")
+            ))
+        }
         ApplyError::Conflicts(ref conflicts) => {
             let causes: Vec<Cause> = conflicts
                 .iter()
@@ -268,34 +276,42 @@ pub(crate) fn finish(
 
 /// Refuses changes of what single core kinds keep for ever.
 fn check_immutable(call: &Call<'_>, live: &Value, object: &Value) -> ApiResult<()> {
-    let forbidden = match (call.kind.group.as_str(), call.kind.plural.as_str()) {
-        ("", "secrets" | "configmaps") if live["immutable"] == true => {
-            ["data", "binaryData", "immutable"]
-                .into_iter()
-                .find(|field| object[*field] != live[*field])
-                .map(|field| (field, "field is immutable when `immutable` is set"))
+    let (group, kind, name) = (&call.kind.group, &call.kind.kind, &call.target.name);
+    let refuse = |causes: &[Cause]| Err(ApiError::invalid(group, kind, name, causes));
+    match (group.as_str(), call.kind.plural.as_str()) {
+        ("", plural @ ("secrets" | "configmaps")) => {
+            let mut causes = Vec::new();
+            if plural == "secrets" && object["type"] != live["type"] {
+                let text = format!("Invalid value: {}: field is immutable", object["type"]);
+                causes.push(Cause::new("FieldValueInvalid", "type", text));
+            }
+            if live["immutable"] == true {
+                let text = "Forbidden: field is immutable when `immutable` is set";
+                let kept = |field: &&str| object[*field] != live[*field];
+                let changed = ["immutable", "data", "binaryData"];
+                causes.extend(
+                    changed
+                        .into_iter()
+                        .filter(kept)
+                        .map(|field| Cause::new("FieldValueForbidden", field, text)),
+                );
+            }
+            if causes.is_empty() {
+                return Ok(());
+            }
+            refuse(&causes)
         }
-        ("", "nodes")
-            if live["spec"]["providerID"]
-                .as_str()
-                .is_some_and(|id| !id.is_empty()) =>
-        {
-            let changed = object["spec"]["providerID"] != live["spec"]["providerID"];
-            let text = "node updates may not change providerID except from \"\" to valid";
-            changed.then_some(("spec.providerID", text))
+        ("", "nodes") => {
+            let had = live["spec"]["providerID"].as_str().unwrap_or_default();
+            if had.is_empty() || object["spec"]["providerID"] == had {
+                return Ok(());
+            }
+            let text =
+                "Forbidden: node updates may not change providerID except from \"\" to valid";
+            refuse(&[Cause::new("FieldValueForbidden", "spec.providerID", text)])
         }
-        _ => None,
-    };
-    let Some((field, text)) = forbidden else {
-        return Ok(());
-    };
-    let cause = Cause::new("FieldValueForbidden", field, format!("Forbidden: {text}"));
-    Err(ApiError::invalid(
-        &call.kind.group,
-        &call.kind.kind,
-        &call.target.name,
-        &[cause],
-    ))
+        _ => Ok(()),
+    }
 }
 
 /// Stores what changed; `None` when somebody else was faster.

@@ -75,12 +75,16 @@ pub(crate) fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
             &json!({"type": "ERROR", "object": too_old(from).status()}),
         ));
     }
-    let seconds: Option<u64> = query.get("timeoutSeconds").parse().ok();
+    let asked = query.get("timeoutSeconds").parse::<u64>().ok();
+    let lasts = asked
+        .filter(|seconds| *seconds > 0)
+        .map(|seconds| Duration::from_secs(seconds.min(86_400)))
+        .or(call.longest_watch);
     let mut watching = Watching {
         watch: store.watch(scope, start),
         selector,
         ready: VecDeque::new(),
-        deadline: seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s.min(86_400))),
+        deadline: lasts.map(|lasts| tokio::time::Instant::now() + lasts),
         bookmarks,
         kind: Arc::clone(call.kind),
         form: call.form,

@@ -155,7 +155,7 @@ const NODES: &[Column] = &[
     })),
 ];
 const EVENTS: &[Column] = &[
-    text("Last Seen", |o, now| last_seen(o, now)),
+    text("Last Seen", last_seen),
     text("Type", |o, _| o["type"].as_str().unwrap_or_default().into()),
     text("Reason", |o, _| {
         o["reason"].as_str().unwrap_or_default().into()
