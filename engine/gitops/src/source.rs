@@ -41,6 +41,11 @@ pub enum SourceError {
         #[source]
         source: git2::Error,
     },
+    /// Nobody who is trusted vouches for the remote.
+    #[error(
+        "the repository's certificate is not trusted: for an authority of your own, start with SSL_CERT_FILE naming a file with its certificate and those of the others"
+    )]
+    Untrusted(#[source] git2::Error),
     /// The cache of the repository is not usable: it is thrown away and fetched again.
     #[error("the cache of the repository failed while {doing}: it is fetched again")]
     Cache {
@@ -94,7 +99,7 @@ impl SourceError {
     pub fn is_lasting(&self) -> bool {
         !matches!(
             self,
-            Self::Git { .. } | Self::Cache { .. } | Self::Io { .. }
+            Self::Git { .. } | Self::Untrusted(_) | Self::Cache { .. } | Self::Io { .. }
         )
     }
 }

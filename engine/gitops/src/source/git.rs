@@ -316,7 +316,10 @@ impl GitSource {
         });
         let mut connection = source
             .connect_auth(Direction::Fetch, Some(self.callbacks()), None)
-            .map_err(remote("connecting to the repository"))?;
+            .map_err(|error| match error.code() {
+                ErrorCode::Certificate => SourceError::Untrusted(error),
+                _ => remote("connecting to the repository")(error),
+            })?;
         let mut options = FetchOptions::new();
         options
             .remote_callbacks(callbacks)

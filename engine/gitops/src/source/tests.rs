@@ -366,6 +366,27 @@ fn trees_that_grow_without_end_are_refused() {
 }
 
 #[test]
+fn ten_thousand_files_are_read_and_more_than_the_bound_are_refused() {
+    let remote = Remote::new();
+    let blob = remote.repository.blob(b"a: 1").unwrap();
+    let many = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("{n:05}.yaml")).collect();
+        let entries: Vec<_> = names
+            .iter()
+            .map(|n| ("100644", n.as_bytes(), blob))
+            .collect();
+        remote.tree(&entries)
+    };
+    remote.commit_tree(many(10_000));
+    assert_eq!(remote.files().len(), 10_000);
+    let commit = remote.commit_tree(many(MAX_FILES + 2));
+    assert_eq!(remote.branch("main").unwrap(), commit);
+    let tree = remote.source.tree(commit, "").unwrap();
+    let files = remote.source.files(tree);
+    assert!(matches!(files, Err(SourceError::TooMany)));
+}
+
+#[test]
 fn a_broken_cache_is_fetched_again() {
     let remote = Remote::new();
     remote.commit(&[("a.yaml", "a: 1")]);
