@@ -78,6 +78,11 @@ pub enum SourceError {
     /// The URL is of a form that is not fetched.
     #[error("only https:// and file:// are fetched: correct spec.source.url")]
     Scheme,
+    /// The URL holds a password, which everybody may read there.
+    #[error(
+        "spec.source.url holds a password: change it, put the new one into a Secret, and name that in spec.source.secretRef"
+    )]
+    Password,
     /// The path leaves the repository.
     #[error("spec.source.path must stay inside the repository")]
     Outside,

@@ -471,4 +471,11 @@ fn a_remote_that_is_away_leaves_the_cache() {
     };
     let refused = ssh.resolve(&GitRef::default());
     assert!(matches!(refused, Err(SourceError::Scheme)));
+    let open = GitSource {
+        url: "https://a:s3cret@example.org/x".into(),
+        ..remote.source.clone()
+    };
+    let refused = open.resolve(&GitRef::default()).unwrap_err();
+    assert!(matches!(refused, SourceError::Password));
+    assert!(!refused.to_string().contains("s3cret"));
 }

@@ -100,6 +100,45 @@ async fn a_request_wakes_it_and_an_interval_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn fleets_that_share_a_repository_share_its_cache() {
+    let world = World::new().await;
+    let work = repository(world.dir.path());
+    let folders = ["one", "two", "three", "four"];
+    for folder in folders {
+        write(
+            &work,
+            &format!("{folder}/c.yaml"),
+            &config_map(folder, "one"),
+        );
+    }
+    push(&work);
+    for folder in folders {
+        let mut spec = spec(world.dir.path());
+        spec.source.path = Some(folder.into());
+        spec.source.interval_seconds = Some(1);
+        world.fleet(folder, spec, work.clone()).await;
+    }
+    let running = Running::start(&world);
+    for value in ["two", "three"] {
+        for folder in folders {
+            write(
+                &work,
+                &format!("{folder}/c.yaml"),
+                &config_map(folder, value),
+            );
+        }
+        push(&work);
+        for folder in folders {
+            until(&world, "ConfigMap", folder, data(value)).await;
+        }
+    }
+    let caches = std::fs::read_dir(&world.context.cache).unwrap();
+    let folders = caches.filter(|c| c.as_ref().unwrap().path().is_dir());
+    assert_eq!(folders.count(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_interval_finds_a_commit_that_nobody_told_of() {
     let world = World::new().await;
     let work = repository(world.dir.path());
