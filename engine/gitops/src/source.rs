@@ -15,8 +15,8 @@ pub const MAX_ENTRIES: usize = 200_000;
 pub const MAX_FILES: usize = 20_000;
 /// Deepest nesting of folders.
 pub const MAX_FOLDERS: usize = 50;
-/// Most bytes of one fetch.
-pub const MAX_FETCH_BYTES: usize = 2 << 30;
+/// Most bytes of one fetch; less in tests, which make them.
+pub const MAX_FETCH_BYTES: usize = if cfg!(test) { 8 << 20 } else { 2 << 30 };
 
 /// The files of one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub enum SourceError {
     #[error("folders are nested deeper than {MAX_FOLDERS}: set spec.source.path to a folder below")]
     TooDeep,
     /// The repository is too large.
-    #[error("a fetch exceeds {} GiB: follow a smaller repository", MAX_FETCH_BYTES >> 30)]
+    #[error("a fetch exceeds {} MiB: follow a smaller repository", MAX_FETCH_BYTES >> 20)]
     TooLarge,
 }
 

@@ -387,6 +387,26 @@ fn ten_thousand_files_are_read_and_more_than_the_bound_are_refused() {
 }
 
 #[test]
+fn a_fetch_that_is_too_large_is_cut_off() {
+    let remote = Remote::new();
+    // Text that does not compress: each line is a hash of the one before.
+    let mut line = Oid::hash_object(git2::ObjectType::Blob, b"x").unwrap();
+    let mut noise = Vec::new();
+    while noise.len() < MAX_FETCH_BYTES + (1 << 20) {
+        noise.extend_from_slice(line.as_bytes());
+        line = Oid::hash_object(git2::ObjectType::Blob, line.as_bytes()).unwrap();
+    }
+    let blob = remote.repository.blob(&noise).unwrap();
+    let first = remote.commit(&[("a.yaml", "a: 1")]);
+    let large = remote.tree(&[("100644", b"noise", blob)]);
+    remote.commit_tree(large);
+    let refused = remote.branch("main");
+    assert!(matches!(refused, Err(SourceError::TooLarge)), "{refused:?}");
+    remote.git(&["branch", "-f", "main", &first.to_string()]);
+    assert_eq!(remote.branch("main").unwrap(), first);
+}
+
+#[test]
 fn a_broken_cache_is_fetched_again() {
     let remote = Remote::new();
     remote.commit(&[("a.yaml", "a: 1")]);
