@@ -131,7 +131,7 @@ async fn a_repository_is_followed_with_its_token_over_trusted_connections_alone(
     let authority = dir.path().join("pki/ca.crt");
     let trusted = [("SSL_CERT_FILE", authority.to_str().unwrap())];
     let rows: [(&str, &[(&str, &str)], Option<&str>); 4] = [
-        ("stranger", &[], Some("certificate")),
+        ("stranger", &[], Some("certificate is not trusted")),
         ("wr0ng", &trusted, Some("refuses the credentials")),
         ("", &trusted, Some("asks for credentials")),
         ("t0ken", &trusted, None),

@@ -63,6 +63,8 @@ struct Entry {
     not_before: Option<Timestamp>,
     /// What the forge took last, also while our record of it is on its way back.
     posted: Option<StatusContent>,
+    /// Not yet in the list that is being read.
+    unlisted: bool,
 }
 
 struct Posted {
@@ -320,6 +322,7 @@ fn observe(entries: &mut BTreeMap<Key, Entry>, event: watcher::Event<CommitStatu
                 entry.posted = recorded;
             }
             entry.object = Some(object);
+            entry.unlisted = false;
         }
         watcher::Event::Delete(object) => {
             if let Some(entry) = entries.get_mut(&key(&object)) {
@@ -329,6 +332,13 @@ fn observe(entries: &mut BTreeMap<Key, Entry>, event: watcher::Event<CommitStatu
                 }
             }
         }
-        watcher::Event::Init | watcher::Event::InitDone => {}
+        // Of a deletion between two watches only the list tells.
+        watcher::Event::Init => entries.values_mut().for_each(|e| e.unlisted = true),
+        watcher::Event::InitDone => {
+            for entry in entries.values_mut().filter(|e| e.unlisted) {
+                entry.object = None;
+            }
+            entries.retain(|_, e| e.object.is_some() || e.in_flight);
+        }
     }
 }

@@ -189,7 +189,9 @@ async fn deliver(
         Err(error) => {
             return answer(
                 StatusCode::BAD_REQUEST,
-                format!("the body is no JSON: {error}"),
+                format!(
+                    "the body is no JSON: {error}: choose content type application/json in the forge's webhook"
+                ),
             );
         }
     };

@@ -106,17 +106,19 @@ impl Follower {
         }
     }
 
-    /// Looks at the source and applies what it says.
+    /// Looks at the source and applies what it says. Gives whether that is done with, until something changes.
     ///
     /// # Errors
     /// When the source or the API cannot be read: nothing was concluded from it. It is in the Fleet's status.
-    pub async fn look(&mut self, seen: &Seen) -> Result<(), FollowError> {
+    pub async fn look(&mut self, seen: &Seen) -> Result<bool, FollowError> {
         if self.fleet.spec.suspend == Some(true) {
             let message = "suspended: nothing is applied".into();
-            return self.tell(Status::Unknown, "Suspended", message).await;
+            self.tell(Status::Unknown, "Suspended", message).await?;
+            return Ok(true);
         }
-        let Err(error) = self.cycle(seen).await else {
-            return Ok(());
+        let error = match self.cycle(seen).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
         };
         let reason = match &error {
             FollowError::Read(_) => "SourceFailed",
@@ -130,7 +132,7 @@ impl Follower {
         Err(error)
     }
 
-    async fn cycle(&mut self, seen: &Seen) -> Result<(), FollowError> {
+    async fn cycle(&mut self, seen: &Seen) -> Result<bool, FollowError> {
         let context = self.context.clone();
         let found = self.reader.find(&self.fleet).await?;
         let revision = found.revision;
@@ -147,7 +149,8 @@ impl Follower {
         };
         let declared = match declared {
             Err(ReadError::Source(error)) if error.is_lasting() => {
-                return self.refuse(&at, "SourceFailed", chain(&error), 0).await;
+                self.refuse(&at, "SourceFailed", chain(&error), 0).await?;
+                return Ok(true);
             }
             declared => declared?,
         };
@@ -158,7 +161,9 @@ impl Follower {
         }
         if !errors.is_empty() {
             let message = mistakes(&errors);
-            return self.refuse(&at, "LoadFailed", message, errors.len()).await;
+            self.refuse(&at, "LoadFailed", message, errors.len())
+                .await?;
+            return Ok(true);
         }
         let desired = &declared.desired;
         let policy = policy_of(&self.fleet);
@@ -193,7 +198,8 @@ impl Follower {
             let refused = !applied.errors.iter().any(ApplyError::is_passing);
             let reason = if refused { "Refused" } else { "ApplyFailed" };
             let message = some(&problems, "\n");
-            return self.refuse(&at, reason, message, problems.len()).await;
+            self.refuse(&at, reason, message, problems.len()).await?;
+            return Ok(false);
         }
         self.previous = Some(declared);
         let before = self.telling.status.applied.as_ref();
@@ -201,7 +207,8 @@ impl Follower {
             self.telling.status.applied = Some(at);
         }
         (self.complete, self.failed) = (true, None);
-        self.settle(seen).await
+        self.settle(seen).await?;
+        Ok(true)
     }
 
     /// A revision is seen: if it is another than before, its status is pending, and what was pending is superseded.

@@ -19,6 +19,11 @@ pub const MAX_TOTAL_BYTES: usize = 64 << 20;
 /// Most mistakes that are reported.
 pub const MAX_ERRORS: usize = 200;
 
+/// Longest message of a mistake, in characters: it may quote what it is about.
+const MAX_MESSAGE: usize = 500;
+/// Stack of the thread that loads: what is nested as deep as is allowed needs more than threads have.
+const STACK: usize = 16 << 20;
+
 /// A file: path with `/` between its parts, relative to the followed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
@@ -31,7 +36,7 @@ pub struct SourceFile {
 /// What loading must know besides the files.
 pub struct LoadContext<'a> {
     /// Schema of a `providerConfig` kind, by `apiVersion` and `kind`.
-    pub provider_schema: &'a dyn Fn(&str, &str) -> Option<&'a Value>,
+    pub provider_schema: &'a (dyn Fn(&str, &str) -> Option<&'a Value> + Sync),
     /// What the Fleet allows.
     pub allow: &'a Allow,
 }
@@ -148,6 +153,27 @@ const KNOWN: &[(&str, &str)] = &[
 
 /// Reads all documents of `files`. Files that are not YAML or JSON, and those below a name that begins with a dot, are ignored.
 pub fn load(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
+    let broken = |why: String| Loaded {
+        errors: vec![LoadError {
+            file: String::new(),
+            line: 1,
+            column: 1,
+            message: format!("loading broke off, nothing is concluded from the files: {why}"),
+        }],
+        ..Loaded::default()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        match thread.spawn_scoped(scope, || load_here(files, context)) {
+            Ok(loading) => loading
+                .join()
+                .unwrap_or_else(|_| broken("a bug of ours, please report it".into())),
+            Err(error) => broken(error.to_string()),
+        }
+    })
+}
+
+fn load_here(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
     let mut loader = Loader {
         context,
         schemas: check::kind_schemas(),
@@ -196,11 +222,16 @@ struct Loader<'l, 'a> {
 
 impl Loader<'_, '_> {
     fn error(&mut self, file: &str, place: Place, message: impl Into<String>) {
+        let mut message: String = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+            message.push('…');
+        }
         self.errors.push(LoadError {
             file: file.to_owned(),
             line: place.line,
             column: place.column,
-            message: message.into(),
+            message,
         });
     }
 

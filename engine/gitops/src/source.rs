@@ -15,8 +15,8 @@ pub const MAX_ENTRIES: usize = 200_000;
 pub const MAX_FILES: usize = 20_000;
 /// Deepest nesting of folders.
 pub const MAX_FOLDERS: usize = 50;
-/// Most bytes of one fetch.
-pub const MAX_FETCH_BYTES: usize = 2 << 30;
+/// Most bytes of one fetch; less in tests, which make them.
+pub const MAX_FETCH_BYTES: usize = if cfg!(test) { 8 << 20 } else { 2 << 30 };
 
 /// The files of one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub enum SourceError {
         #[source]
         source: git2::Error,
     },
+    /// Nobody who is trusted vouches for the remote.
+    #[error(
+        "the repository's certificate is not trusted: for an authority of your own, start with SSL_CERT_FILE naming a file with its certificate and those of the others"
+    )]
+    Untrusted(#[source] git2::Error),
     /// The cache of the repository is not usable: it is thrown away and fetched again.
     #[error("the cache of the repository failed while {doing}: it is fetched again")]
     Cache {
@@ -73,6 +78,11 @@ pub enum SourceError {
     /// The URL is of a form that is not fetched.
     #[error("only https:// and file:// are fetched: correct spec.source.url")]
     Scheme,
+    /// The URL holds a password, which everybody may read there.
+    #[error(
+        "spec.source.url holds a password: change it, put the new one into a Secret, and name that in spec.source.secretRef"
+    )]
+    Password,
     /// The path leaves the repository.
     #[error("spec.source.path must stay inside the repository")]
     Outside,
@@ -85,7 +95,7 @@ pub enum SourceError {
     #[error("folders are nested deeper than {MAX_FOLDERS}: set spec.source.path to a folder below")]
     TooDeep,
     /// The repository is too large.
-    #[error("a fetch exceeds {} GiB: follow a smaller repository", MAX_FETCH_BYTES >> 30)]
+    #[error("a fetch exceeds {} MiB: follow a smaller repository", MAX_FETCH_BYTES >> 20)]
     TooLarge,
 }
 
@@ -94,7 +104,7 @@ impl SourceError {
     pub fn is_lasting(&self) -> bool {
         !matches!(
             self,
-            Self::Git { .. } | Self::Cache { .. } | Self::Io { .. }
+            Self::Git { .. } | Self::Untrusted(_) | Self::Cache { .. } | Self::Io { .. }
         )
     }
 }

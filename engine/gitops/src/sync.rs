@@ -149,8 +149,8 @@ async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: Canc
             }
             () = tokio::time::sleep_until(look_at) => {
                 failures = match follower.look(&seen).await {
-                    Ok(()) => 0,
-                    Err(_) => failures.saturating_add(1),
+                    Ok(true) => 0,
+                    Ok(false) | Err(_) => failures.saturating_add(1),
                 };
                 look_at = Instant::now() + pause(&follower.fleet, failures, context.random.as_ref());
                 settle_at = settle_at.or_else(|| due(&follower));

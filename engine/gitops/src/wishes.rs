@@ -8,11 +8,13 @@ use fleetwright_api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
 const FIELD_MANAGER: &str = "fleetwright-sync";
+/// Statuses that the forge has and that are kept to look at.
+const KEPT: usize = 100;
 
 /// The commit statuses of one Fleet.
 pub struct Wishes {
@@ -106,7 +108,8 @@ impl Wishes {
         Ok(())
     }
 
-    /// Ends what is pending for other commits: a newer one took their place.
+    /// Ends what is pending for other commits: a newer one took their place. Of the statuses that are done with, the
+    /// newest [`KEPT`] stay.
     ///
     /// # Errors
     /// When the API cannot be read or written.
@@ -119,16 +122,25 @@ impl Wishes {
             .api
             .list(&ListParams::default().labels(&format!("{LABEL_FLEET}={hash}")))
             .await?;
-        for old in all.items {
-            let pending =
-                old.spec.wanted.state == CommitState::Pending && old.spec.context == self.context;
-            if pending && old.spec.sha != sha {
-                self.want(
-                    &old.spec.sha,
-                    CommitState::Success,
-                    &format!("superseded by {sha}"),
-                )
-                .await?;
+        let mut done = Vec::new();
+        for old in all.items.into_iter().filter(|old| old.spec.sha != sha) {
+            let pending = old.spec.wanted.state == CommitState::Pending;
+            if pending && old.spec.context == self.context {
+                let words = format!("superseded by {sha}");
+                self.want(&old.spec.sha, CommitState::Success, &words)
+                    .await?;
+            } else if old.status.as_ref().and_then(|s| s.posted.as_ref()) == Some(&old.spec.wanted)
+            {
+                let time = old.status.as_ref().and_then(|s| s.posted_at.clone());
+                done.push((time, old.name_any()));
+            }
+        }
+        done.sort();
+        let many = done.len().saturating_sub(KEPT);
+        for (_, name) in done.into_iter().take(many) {
+            match self.api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                result => drop(result?),
             }
         }
         Ok(())

@@ -218,7 +218,7 @@ async fn a_wish_is_posted_as_the_forge_wants_it_and_once() {
 
 #[tokio::test]
 async fn what_may_pass_is_tried_again_until_it_does() {
-    let rows: [(&str, Answer, &'static str, Duration); 5] = [
+    let rows: [(&str, Answer, &'static str, Duration); 6] = [
         ("a", (500, &[]), "Unreachable", Duration::from_secs(1)),
         ("b", (503, &[]), "Unreachable", Duration::from_secs(1)),
         (
@@ -234,6 +234,7 @@ async fn what_may_pass_is_tried_again_until_it_does() {
             Duration::from_secs(2),
         ),
         ("e", (404, &[]), "UnknownToForge", Duration::from_secs(1)),
+        ("f", (422, &[]), "UnknownToForge", Duration::from_secs(1)),
     ];
     let mut all = JoinSet::new();
     for (name, answer, reason, least) in rows {

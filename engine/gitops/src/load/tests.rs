@@ -183,3 +183,45 @@ fn an_alias_bomb_is_refused() {
     }
     assert_eq!(run(&[("a.yaml", &text)], Allow::default()).errors.len(), 1);
 }
+
+#[test]
+fn hostile_text_is_a_mistake_with_its_place_and_nothing_worse() {
+    let deep = |open: &str, close: &str, n: usize| {
+        format!("a: 1\nb: {}{}", open.repeat(n), close.repeat(n))
+    };
+    let indented = (0..2_000).fold(String::new(), |text, n| {
+        format!("{text}{}a:\n", " ".repeat(n.min(1_000)))
+    });
+    let rows: Vec<(&str, String)> = vec![
+        ("lists in lists", deep("[", "]", 100_000)),
+        ("maps in maps", deep("{a: ", "}", 100_000)),
+        ("lists that never end", deep("[", "", 100_000)),
+        ("maps by indentation", indented),
+        ("dashes in dashes", "- ".repeat(100_000)),
+        ("many documents", "---\na: 1\n".repeat(3_000)),
+        ("an anchor in itself", "a: &a [*a]".into()),
+        ("an unknown alias", "a: 1\nb: *nothing".into()),
+        ("a key that is a map", "? {a: 1}\n: 2".into()),
+        ("a tag", "a: !!python/object/apply:os.system [ls]".into()),
+        ("merge keys", "a: &a {x: 1}\nb: {<<: *a, <<: *a}".into()),
+        ("control characters", "a: \u{0}\u{7}".into()),
+        ("a byte order mark inside", "a: 1\n\u{feff}b: 2".into()),
+        ("numbers without end", format!("a: {}", "9".repeat(100_000))),
+        ("no number", "a: .nan".into()),
+        ("a directive", "%YAML 9.9\n---\na: 1".into()),
+        ("JSON cut off", "{\"apiVersion\": \"v1\", \"kind\": ".into()),
+        (
+            "many keys",
+            (0..200_000).map(|n| format!("k{n}: 1\n")).collect(),
+        ),
+    ];
+    for (what, text) in rows {
+        let loaded = run(&[("a.yaml", &text)], Allow::default());
+        assert!(loaded.objects.is_empty(), "{what}");
+        assert!(!loaded.errors.is_empty(), "{what}");
+        for error in &loaded.errors {
+            assert!(error.line >= 1 && error.column >= 1, "{what}: {error}");
+            assert!(error.to_string().len() < 2_000, "{what}");
+        }
+    }
+}

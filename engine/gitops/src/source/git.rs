@@ -170,6 +170,9 @@ impl GitSource {
         if !self.url.starts_with("https://") && !self.url.starts_with("file://") {
             return Err(SourceError::Scheme);
         }
+        if authority(&self.url).0.contains(':') {
+            return Err(SourceError::Password);
+        }
         let wanted = Wanted::of(reference)?;
         let _lock = self.lock()?;
         match self.fetch(&wanted) {
@@ -316,7 +319,10 @@ impl GitSource {
         });
         let mut connection = source
             .connect_auth(Direction::Fetch, Some(self.callbacks()), None)
-            .map_err(remote("connecting to the repository"))?;
+            .map_err(|error| match error.code() {
+                ErrorCode::Certificate => SourceError::Untrusted(error),
+                _ => remote("connecting to the repository")(error),
+            })?;
         let mut options = FetchOptions::new();
         options
             .remote_callbacks(callbacks)
@@ -341,7 +347,7 @@ impl GitSource {
         let mut tried = false;
         callbacks.credentials(move |url, user, _| match &self.token {
             // A redirect to another host does not get the token.
-            Some(_) if host(url) != host(&self.url) => Err(git2::Error::from_str(
+            Some(_) if !same_host(url, &self.url) => Err(git2::Error::from_str(
                 "the repository redirects to another host: correct spec.source.url",
             )),
             Some(token) if !tried => {
@@ -372,11 +378,40 @@ fn is_remote(error: &git2::Error) -> bool {
     )
 }
 
-/// Host and port of a URL.
-fn host(url: &str) -> &str {
+/// User (with a password, if there is one) and host (with its port, if it is another than https') of a URL.
+fn authority(url: &str) -> (&str, &str) {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host)
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    (user, host.strip_suffix(":443").unwrap_or(host))
+}
+
+fn same_host(one: &str, other: &str) -> bool {
+    authority(one).1.eq_ignore_ascii_case(authority(other).1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_goes_to_the_same_host_alone() {
+        let ours = "https://Example.org/acme/fleet.git";
+        for same in [
+            "https://example.org/other",
+            "https://example.org:443/acme/fleet",
+            "https://user@example.org",
+        ] {
+            assert!(same_host(ours, same), "{same}");
+        }
+        for other in [
+            "https://example.org:8443/acme/fleet.git",
+            "https://example.org.evil.net/acme/fleet.git",
+            "https://evil.net/@example.org",
+            "https://evil.net?@example.org",
+            "https://example.org@evil.net/",
+        ] {
+            assert!(!same_host(ours, other), "{other}");
+        }
+    }
 }

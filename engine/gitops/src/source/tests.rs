@@ -366,6 +366,47 @@ fn trees_that_grow_without_end_are_refused() {
 }
 
 #[test]
+fn ten_thousand_files_are_read_and_more_than_the_bound_are_refused() {
+    let remote = Remote::new();
+    let blob = remote.repository.blob(b"a: 1").unwrap();
+    let many = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("{n:05}.yaml")).collect();
+        let entries: Vec<_> = names
+            .iter()
+            .map(|n| ("100644", n.as_bytes(), blob))
+            .collect();
+        remote.tree(&entries)
+    };
+    remote.commit_tree(many(10_000));
+    assert_eq!(remote.files().len(), 10_000);
+    let commit = remote.commit_tree(many(MAX_FILES + 2));
+    assert_eq!(remote.branch("main").unwrap(), commit);
+    let tree = remote.source.tree(commit, "").unwrap();
+    let files = remote.source.files(tree);
+    assert!(matches!(files, Err(SourceError::TooMany)));
+}
+
+#[test]
+fn a_fetch_that_is_too_large_is_cut_off() {
+    let remote = Remote::new();
+    // Text that does not compress: each line is a hash of the one before.
+    let mut line = Oid::hash_object(git2::ObjectType::Blob, b"x").unwrap();
+    let mut noise = Vec::new();
+    while noise.len() < MAX_FETCH_BYTES + (1 << 20) {
+        noise.extend_from_slice(line.as_bytes());
+        line = Oid::hash_object(git2::ObjectType::Blob, line.as_bytes()).unwrap();
+    }
+    let blob = remote.repository.blob(&noise).unwrap();
+    let first = remote.commit(&[("a.yaml", "a: 1")]);
+    let large = remote.tree(&[("100644", b"noise", blob)]);
+    remote.commit_tree(large);
+    let refused = remote.branch("main");
+    assert!(matches!(refused, Err(SourceError::TooLarge)), "{refused:?}");
+    remote.git(&["branch", "-f", "main", &first.to_string()]);
+    assert_eq!(remote.branch("main").unwrap(), first);
+}
+
+#[test]
 fn a_broken_cache_is_fetched_again() {
     let remote = Remote::new();
     remote.commit(&[("a.yaml", "a: 1")]);
@@ -450,4 +491,11 @@ fn a_remote_that_is_away_leaves_the_cache() {
     };
     let refused = ssh.resolve(&GitRef::default());
     assert!(matches!(refused, Err(SourceError::Scheme)));
+    let open = GitSource {
+        url: "https://a:s3cret@example.org/x".into(),
+        ..remote.source.clone()
+    };
+    let refused = open.resolve(&GitRef::default()).unwrap_err();
+    assert!(matches!(refused, SourceError::Password));
+    assert!(!refused.to_string().contains("s3cret"));
 }

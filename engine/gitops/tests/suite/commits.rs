@@ -8,7 +8,10 @@ use fleetwright_api::{
     fleet::{Allow, FleetSource, FleetSpec, Forge, GitRef},
 };
 use fleetwright_gitops::read::Reader;
-use kube::{Api, api::ListParams};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
 use serde_json::json;
 
 use crate::kit::{Following, World, cluster, config_map, write};
@@ -353,4 +356,36 @@ async fn a_suspended_fleet_applies_nothing() {
     scene.fleet.change(|spec| spec.suspend = None).await;
     scene.fleet.look(&scene.world).await;
     assert!(scene.world.get("Cluster", "a").await.is_some());
+}
+
+#[tokio::test]
+async fn statuses_that_the_forge_has_are_kept_in_bounded_number() {
+    let mut scene = Scene::new().await;
+    let first = scene.commit("fleet/c.yaml", &config_map("c", "one")).await;
+    let one = scene.statuses().await.remove(0);
+    for n in 0..130 {
+        let mut old = CommitStatus::new(&format!("old-{n:03}"), one.spec.clone());
+        old.metadata.labels.clone_from(&one.metadata.labels);
+        old.spec.sha = format!("{n:040x}");
+        let api = Api::<CommitStatus>::namespaced(scene.world.client(), "default");
+        api.create(&PostParams::default(), &old).await.unwrap();
+        // The last ten never reached the forge.
+        if n < 120 {
+            let at = format!("2026-01-01T{:02}:{:02}:00Z", n / 60, n % 60);
+            let status = json!({"posted": old.spec.wanted, "postedAt": at});
+            scene
+                .world
+                .status("CommitStatus", &format!("old-{n:03}"), status)
+                .await;
+        }
+    }
+    scene.commit("README.md", "one").await;
+    let left = scene.world.names("CommitStatus").await;
+    assert!(!left.contains(&"old-019".to_owned()) && left.contains(&"old-020".to_owned()));
+    assert!(
+        left.contains(&"old-129".to_owned()),
+        "what is not posted stays"
+    );
+    assert_eq!(left.len(), 100 + 10 + 2);
+    assert_eq!(scene.state(&first).await, Success);
 }

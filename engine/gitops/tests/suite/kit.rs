@@ -234,7 +234,7 @@ impl Following {
         self.ready()
     }
 
-    pub(crate) async fn try_look(&mut self, world: &World) -> Result<(), FollowError> {
+    pub(crate) async fn try_look(&mut self, world: &World) -> Result<bool, FollowError> {
         let name = self.follower.fleet.name_any();
         self.follower.fleet = self.fleets.get(&name).await.unwrap();
         // Lists for the test itself never fail.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    CommitStatus, Fleet, commit_status::CommitState, meta::ANNOTATION_REQUESTED_AT,
+    CommitStatus, Fleet, commit_status::CommitState, condition, meta::ANNOTATION_REQUESTED_AT,
     time::SystemClock,
 };
 use fleetwright_gitops::sync::Sync;
@@ -100,6 +100,45 @@ async fn a_request_wakes_it_and_an_interval_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn fleets_that_share_a_repository_share_its_cache() {
+    let world = World::new().await;
+    let work = repository(world.dir.path());
+    let folders = ["one", "two", "three", "four"];
+    for folder in folders {
+        write(
+            &work,
+            &format!("{folder}/c.yaml"),
+            &config_map(folder, "one"),
+        );
+    }
+    push(&work);
+    for folder in folders {
+        let mut spec = spec(world.dir.path());
+        spec.source.path = Some(folder.into());
+        spec.source.interval_seconds = Some(1);
+        world.fleet(folder, spec, work.clone()).await;
+    }
+    let running = Running::start(&world);
+    for value in ["two", "three"] {
+        for folder in folders {
+            write(
+                &work,
+                &format!("{folder}/c.yaml"),
+                &config_map(folder, value),
+            );
+        }
+        push(&work);
+        for folder in folders {
+            until(&world, "ConfigMap", folder, data(value)).await;
+        }
+    }
+    let caches = std::fs::read_dir(&world.context.cache).unwrap();
+    let folders = caches.filter(|c| c.as_ref().unwrap().path().is_dir());
+    assert_eq!(folders.count(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_interval_finds_a_commit_that_nobody_told_of() {
     let world = World::new().await;
     let work = repository(world.dir.path());
@@ -161,5 +200,28 @@ async fn the_progress_deadline_needs_no_event() {
     };
     let why = tokio::time::timeout(PATIENCE, wait).await.unwrap();
     assert!(why.starts_with("nothing moved for"), "{why}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_api_did_not_take_is_tried_again_before_the_interval() {
+    let world = World::new().await;
+    let fleet = world.directory("repo").await;
+    let slow = 86_400;
+    fleet
+        .change(|spec| spec.source.interval_seconds = Some(slow))
+        .await;
+    fleet.write("c.yaml", &config_map("c", "one"));
+    *world.away.lock() = Some("PATCH /api/v1/namespaces/default/configmaps/");
+    let running = Running::start(&world);
+    let failed = |f: Option<&Fleet>| {
+        let conditions = f.and_then(|f| Some(f.status.as_ref()?.conditions.as_slice()));
+        let ready = conditions.and_then(|c| condition::get(c, condition::kind::READY));
+        ready.is_some_and(|r| r.reason == "ApplyFailed")
+    };
+    let wait = await_condition(fleet.fleets.clone(), "repo", failed);
+    tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
+    *world.away.lock() = None;
+    until(&world, "ConfigMap", "c", data("one")).await;
     running.stop().await;
 }
