@@ -1,4 +1,4 @@
-.PHONY: run test lint docs
+.PHONY: run test bench lint docs
 
 # State, certificates and the token stay in .fleetwright; Ctrl-C stops it, the next run resumes.
 run:
@@ -6,6 +6,10 @@ run:
 
 test:
 	cargo test --workspace --locked
+
+# In release mode; a few minutes. ARGS="--machines 200 --objects 2000" makes it small; see docs/benchmarks.md.
+bench:
+	cargo bench --locked --package fleetwright --bench bench -- $(ARGS)
 
 lint:
 	cargo fmt --all --check

@@ -1,0 +1,93 @@
+//! What the engine and its API server cost, measured from outside on real processes: `make bench`.
+//!
+//! Every figure is of the process under test alone; the load comes from this process, on the same machine. State is on
+//! disk in Cargo's folder for temporary files. Loads go to loopback addresses only.
+
+mod api;
+mod disk;
+mod fleet;
+mod load;
+mod process;
+mod table;
+mod wire;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::Parser;
+
+use crate::table::say;
+
+/// What is measured, and how much of it.
+#[derive(Clone, Debug, Parser)]
+struct Args {
+    /// Machines of the smaller fleet; the larger one has twice as many.
+    #[arg(long, default_value_t = 1000)]
+    machines: usize,
+    /// Objects that the API server is filled with.
+    #[arg(long, default_value_t = 10_000)]
+    objects: usize,
+    /// Connections that load the API server.
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Watchers of one write.
+    #[arg(long, default_value_t = 1000)]
+    watchers: usize,
+    /// Only the parts named.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Vec<Part>,
+    /// What Cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Fleets of many clusters, from nothing to running, in two sizes.
+    Fleet,
+    /// A fleet of one cluster with one pool.
+    Large,
+    /// One cluster of a fleet upgraded.
+    Upgrade,
+    /// The API server alone.
+    Api,
+}
+
+impl Args {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(&args)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("the benchmark failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    disk::report(folder)?;
+    if [Part::Fleet, Part::Large, Part::Upgrade]
+        .into_iter()
+        .any(|part| args.has(part))
+    {
+        fleet::report(args, folder).await?;
+    }
+    if args.has(Part::Api) {
+        api::report(args, folder).await?;
+    }
+    Ok(())
+}
