@@ -123,8 +123,13 @@ pub fn forecast(plan: &mut Plan, live: &Live, catalogue: &Catalogue, now: Timest
             s.metadata.namespace.as_deref() == Some(&key.namespace)
                 && pool.is_some_and(|pool| names.contains(pool.as_str()))
         });
+        let sets: Vec<_> = sets.cloned().collect();
         let model = Model {
-            sets: sets.cloned().collect(),
+            fresh: sets
+                .iter()
+                .filter_map(|s| s.metadata.name.clone())
+                .collect(),
+            sets,
             machines: machines.remove(key).unwrap_or_default(),
             cluster,
             pools,

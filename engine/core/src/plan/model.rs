@@ -50,6 +50,8 @@ pub(super) struct Model<'a> {
     pub(super) machines: BTreeMap<String, Vec<Machine>>,
     pub(super) catalogue: &'a Catalogue,
     pub(super) now: Timestamp,
+    /// Sets whose machines may still have to be changed in place.
+    pub(super) fresh: BTreeSet<String>,
     /// What waits at the end, by owner.
     pub(super) notes: BTreeMap<Owner, String>,
 }
@@ -58,15 +60,14 @@ impl Model<'_> {
     /// Everything that the controllers decide until they rest; empty when they have nothing to do.
     pub(super) fn decide(&mut self) -> BTreeMap<Owner, Moves> {
         let mut moves = BTreeMap::new();
-        let mut fresh: BTreeSet<String> = self.names();
         for _ in 0..MOST_PASSES {
             self.observe();
             let mut changed = self.control_plane(&mut moves);
             for at in 0..self.pools.len() {
-                changed |= self.pool(at, &mut fresh, &mut moves);
+                changed |= self.pool(at, &mut moves);
             }
             for at in 0..self.sets.len() {
-                changed |= self.set(at, &mut fresh, &mut moves);
+                changed |= self.set(at, &mut moves);
             }
             if !changed {
                 break;
@@ -92,13 +93,6 @@ impl Model<'_> {
             }
         }
         moved
-    }
-
-    fn names(&self) -> BTreeSet<String> {
-        self.sets
-            .iter()
-            .filter_map(|s| s.metadata.name.clone())
-            .collect()
     }
 
     /// What the controllers' statuses say, as far as decisions look at it.
@@ -133,9 +127,16 @@ impl Model<'_> {
     fn control_plane(&mut self, moves: &mut BTreeMap<Owner, Moves>) -> bool {
         let none = Vec::new();
         let machines = self.machines.get("").unwrap_or(&none);
-        let version = |m: &Machine| m.spec.content.version.as_deref()?.parse::<Version>().ok();
+        // Many machines, few versions: each is read once.
         let workers = self.machines.iter().filter(|(set, _)| !set.is_empty());
-        let lowest = workers.flat_map(|(_, m)| m).filter_map(version).min();
+        let versions: BTreeSet<&str> = workers
+            .flat_map(|(_, m)| m)
+            .filter_map(|m| m.spec.content.version.as_deref())
+            .collect();
+        let lowest = versions
+            .iter()
+            .filter_map(|v| v.parse::<Version>().ok())
+            .min();
         let view = ControlPlaneView {
             cluster: &self.cluster,
             machines,
@@ -178,12 +179,7 @@ impl Model<'_> {
         changed
     }
 
-    fn pool(
-        &mut self,
-        at: usize,
-        fresh: &mut BTreeSet<String>,
-        moves: &mut BTreeMap<Owner, Moves>,
-    ) -> bool {
+    fn pool(&mut self, at: usize, moves: &mut BTreeMap<Owner, Moves>) -> bool {
         let pool = &self.pools[at];
         let name = pool.metadata.name.clone().unwrap_or_default();
         let version = effective_version(&self.cluster, pool);
@@ -210,7 +206,7 @@ impl Model<'_> {
                 },
             );
             set.metadata.creation_timestamp = Some(k8s_time(self.now));
-            fresh.insert(new.name.clone());
+            self.fresh.insert(new.name.clone());
             self.sets.push(set);
         }
         if !decision.scale.is_empty() {
@@ -223,7 +219,7 @@ impl Model<'_> {
                 set.spec.replicas = Some(scale.to);
             }
             if let Some(update) = decision.updates.iter().find(|u| u.name == name) {
-                fresh.insert(name.to_owned());
+                self.fresh.insert(name.to_owned());
                 set.spec.template = update.template.clone();
                 set.spec.deletion.clone_from(&update.deletion);
                 let annotations = set.metadata.annotations.get_or_insert_default();
@@ -244,17 +240,12 @@ impl Model<'_> {
         !settled
     }
 
-    fn set(
-        &mut self,
-        at: usize,
-        fresh: &mut BTreeSet<String>,
-        moves: &mut BTreeMap<Owner, Moves>,
-    ) -> bool {
+    fn set(&mut self, at: usize, moves: &mut BTreeMap<Owner, Moves>) -> bool {
         let set = &self.sets[at];
         let name = set.metadata.name.clone().unwrap_or_default();
         let machines = self.machines.entry(name.clone()).or_default();
         let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-        let is_fresh = fresh.remove(&name);
+        let is_fresh = self.fresh.remove(&name);
         // A set of the right size whose template did not change has nothing to do.
         if !is_fresh && machines.len() == wanted {
             return false;

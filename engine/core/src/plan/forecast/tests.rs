@@ -82,6 +82,12 @@ impl Fleet {
             cluster,
             pools: pool.into_iter().collect(),
             sets: self.live.sets.clone(),
+            fresh: self
+                .live
+                .sets
+                .iter()
+                .filter_map(|s| s.metadata.name.clone())
+                .collect(),
             machines: by_cluster(&self.live, &BTreeSet::from([key.clone()]))
                 .remove(&key)
                 .unwrap_or_default(),
