@@ -16,7 +16,7 @@ use fleetwright_core::{
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
 };
 use fleetwright_providers::{
-    Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError,
+    Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -38,6 +38,8 @@ use crate::{
 const BY: &str = "fleetwright-machine";
 /// Time between two passes of a drain that has to wait.
 const DRAIN_PAUSE_SECONDS: u64 = 2;
+/// In `status.instance`: hash of the settings that the provider was last told, so that a change in place reaches it once.
+const TOLD: &str = "settings";
 
 struct View {
     cluster: Option<Arc<Cluster>>,
@@ -45,6 +47,8 @@ struct View {
     seen: Seen,
     node: SeenNode,
     facts: MachineFacts,
+    /// Hash of the settings that the provider was last told.
+    told: Option<String>,
 }
 
 pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result<Outcome, Error> {
@@ -207,7 +211,18 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         seen,
         node,
         facts,
+        told: machine
+            .status
+            .as_ref()
+            .and_then(|s| s.instance.as_ref()?.get(TOLD)?.as_str())
+            .map(ToOwned::to_owned),
     }
+}
+
+/// Hash of the settings that a machine wants of its provider.
+fn settings(machine: &Machine) -> String {
+    let config = machine.spec.content.provider_config.to_value();
+    names::short_hash([config.to_string().as_str()], 8)
 }
 
 /// The provider and the account of a machine.
@@ -273,15 +288,22 @@ async fn act(
                 .await
                 .map(|_| ())
         }
+        // Why nobody can be asked: there is no such account, or it is not for this machine.
+        MachineStep::WaitProvider | MachineStep::Delete(DeletionStep::WaitProvider) => {
+            provider(shared, machine, &view.account).map(|_| ())
+        }
         MachineStep::CreateInstance => create_instance(shared, machine, view).await,
         MachineStep::SetProviderId(id) => shared
             .patch(machine, json!({"spec": {"providerID": id}}), BY)
             .await
             .map(|_| ()),
-        MachineStep::Running { .. } => match &view.node {
-            SeenNode::There(node) => sync_node(shared, machine, node).await,
-            _ => Ok(()),
-        },
+        MachineStep::Running { .. } => {
+            update_instance(shared, machine, view).await?;
+            match &view.node {
+                SeenNode::There(node) => sync_node(shared, machine, node).await,
+                _ => Ok(()),
+            }
+        }
         MachineStep::Delete(DeletionStep::DeleteInstance) => {
             let Seen::There(instance) = &view.seen else {
                 return Ok(());
@@ -354,6 +376,27 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
         .wrote(&view.account, &key, Some(instance.clone()));
     view.seen = Seen::There(Box::new(instance));
     view.facts.instance = Instance::Pending;
+    view.told = Some(settings(machine));
+    Ok(())
+}
+
+/// Tells the provider what of its settings changed while the instance runs, once for each change.
+async fn update_instance(shared: &Shared, machine: &Machine, view: &mut View) -> Result<(), Error> {
+    let wanted = settings(machine);
+    let Seen::There(instance) = &view.seen else {
+        return Ok(());
+    };
+    if view.told.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    let (provider, account) = provider(shared, machine, &view.account)?;
+    let change = UpdateInstance {
+        config: machine.spec.content.provider_config.to_value(),
+    };
+    let result = provider.update(&account, &instance.id, &change).await;
+    shared.context.metrics.called("update", word(&result));
+    view.seen = Seen::There(Box::new(result?));
+    view.told = Some(wanted);
     Ok(())
 }
 
@@ -421,7 +464,11 @@ fn observe(
     MachineObservation {
         instance: view.facts.instance.clone(),
         instance_view: instance.map(|i| {
-            json!({"id": i.id, "state": i.state, "instanceType": i.instance_type, "image": i.image})
+            let mut shown = json!({"id": i.id, "state": i.state, "instanceType": i.instance_type, "image": i.image});
+            if let Some(told) = &view.told {
+                shown[TOLD] = json!(told);
+            }
+            shown
         }),
         addresses: instance.map(|i| i.addresses.clone()),
         failure_domain: instance.and_then(|i| i.failure_domain.clone()),

@@ -3,7 +3,12 @@
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, machine_set::MachineSetSpec, meta,
 };
-use fleetwright_core::{outcome::Outcome, pool_version::effective_version, rollout, status};
+use fleetwright_core::{
+    outcome::Outcome,
+    pool_version::effective_version,
+    rollout::{self, RolloutDecision, RolloutWait},
+    status,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
@@ -28,14 +33,16 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         .caches
         .get::<Cluster>(&namespace, &pool.spec.cluster_name)
     else {
-        let new = status::machine_deployment(pool, &sets, &machines, None, now);
+        let wait = RolloutWait::NoCluster(pool.spec.cluster_name.clone());
+        let decision = RolloutDecision {
+            waiting: Some(wait.clone()),
+            ..RolloutDecision::default()
+        };
+        let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
         shared
             .write_status(pool, pool.status.as_ref(), &new, BY)
             .await?;
-        return Ok(Outcome::wait(format!(
-            "there is no Cluster {} in namespace {namespace}",
-            pool.spec.cluster_name
-        )));
+        return Ok(Outcome::wait(wait.to_string()));
     };
     let version = effective_version(&cluster, pool);
     let decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {

@@ -204,18 +204,6 @@ impl Kit {
             .collect();
         server.install_crds(&ours).await.unwrap();
         let client = server.client("default");
-        let account = ProviderAccount::new(
-            "sim-eu",
-            ProviderAccountSpec {
-                provider: "sim".into(),
-                region: Some("eu".into()),
-                ..Default::default()
-            },
-        );
-        Api::<ProviderAccount>::all(client.clone())
-            .create(&PostParams::default(), &account)
-            .await
-            .unwrap();
         let cloud = Cloud::open(CloudOptions {
             dir: dir.path().to_owned(),
             clock: clock.clone(),
@@ -252,8 +240,22 @@ impl Kit {
         };
         let (cloud, token) = (kit.cloud.clone(), kit.token.clone());
         kit.tasks.spawn(async move { cloud.run(token).await });
+        kit.account("sim-eu", "eu").await;
         kit.start_controllers();
         kit
+    }
+
+    /// An account of the simulated cloud in this region.
+    pub(crate) async fn account(&self, name: &str, region: &str) {
+        let spec = ProviderAccountSpec {
+            provider: "sim".into(),
+            region: Some(region.into()),
+            ..Default::default()
+        };
+        Api::<ProviderAccount>::all(self.client.clone())
+            .create(&PostParams::default(), &ProviderAccount::new(name, spec))
+            .await
+            .unwrap();
     }
 
     pub(crate) fn start_controllers(&mut self) {
