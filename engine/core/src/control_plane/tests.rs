@@ -302,10 +302,22 @@ fn the_machine_that_goes_next() {
     for (name, change, want) in cases {
         let mut w = World::new(3, "v1.33.0");
         settle(&mut w);
-        w.cluster.spec.control_plane.machines.as_mut().unwrap().replicas = Some(5);
+        w.cluster
+            .spec
+            .control_plane
+            .machines
+            .as_mut()
+            .unwrap()
+            .replicas = Some(5);
         w.act();
         w.serve();
-        w.cluster.spec.control_plane.machines.as_mut().unwrap().replicas = Some(3);
+        w.cluster
+            .spec
+            .control_plane
+            .machines
+            .as_mut()
+            .unwrap()
+            .replicas = Some(3);
         change(&mut w.machines);
         match w.decide().action {
             ControlPlaneAction::Delete { machine, .. } => {
@@ -339,6 +351,9 @@ fn a_machine_that_may_carry_etcd_unseen_stays() {
     w.machines[0].spec.provider_id = None;
     assert!(matches!(
         w.decide().action,
-        ControlPlaneAction::Delete { reason: DeleteReason::NeverServed, .. }
+        ControlPlaneAction::Delete {
+            reason: DeleteReason::NeverServed,
+            ..
+        }
     ));
 }

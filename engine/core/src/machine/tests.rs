@@ -163,8 +163,16 @@ fn a_node_is_drained_unless() {
             },
             false,
         ),
-        ("there is no instance any more", |_, f| f.instance = Instance::Missing, false),
-        ("the instance is being deleted", |_, f| f.instance = Instance::Stopping, false),
+        (
+            "there is no instance any more",
+            |_, f| f.instance = Instance::Missing,
+            false,
+        ),
+        (
+            "the instance is being deleted",
+            |_, f| f.instance = Instance::Stopping,
+            false,
+        ),
         (
             "the wait before the end has begun",
             |m, _| {
@@ -173,7 +181,11 @@ fn a_node_is_drained_unless() {
             },
             false,
         ),
-        ("there is no node", |_, f| f.node = NodeState::Missing, false),
+        (
+            "there is no node",
+            |_, f| f.node = NodeState::Missing,
+            false,
+        ),
         ("the cluster goes", |_, f| f.cluster_deleting = true, false),
         (
             "the cluster cannot be asked: the time-out runs",
