@@ -366,20 +366,32 @@ impl Kit {
     }
 
     fn give_up(&self, what: &str) -> ! {
-        let show = |name: &str, status: String| println!("{name}: {status}");
+        let mut lines = Vec::new();
         for (name, m) in &self.world.machines {
-            show(name, serde_json::to_string(&m.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&m.status).unwrap()
+            ));
         }
         for (name, s) in &self.world.sets {
-            show(name, serde_json::to_string(&s.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&s.status).unwrap()
+            ));
         }
         for (name, p) in &self.world.pools {
-            show(name, serde_json::to_string(&p.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&p.status).unwrap()
+            ));
         }
         for (name, c) in &self.world.clusters {
-            show(name, serde_json::to_string(&c.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&c.status).unwrap()
+            ));
         }
-        panic!("it does not come: {what}");
+        panic!("it does not come: {what}\n{}", lines.join("\n"));
     }
 
     /// The API of a workload cluster.
