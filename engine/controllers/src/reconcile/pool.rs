@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{Error, Shared};
-use crate::{cache::name_of, write::merge_diff};
+use crate::{cache::name_of, queue::Key, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
 
@@ -55,6 +55,15 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             return Err(Error::Invalid(error.to_string()));
         }
     };
+    // Pools and Clusters come by two watches, and what is applied to both is applied to the Cluster first: a new set is made only of
+    // what the API says now, so that a version and a config changed together roll the pool once.
+    if decision.create.is_some() {
+        let latest: Option<Cluster> = shared.read(&namespace, &pool.spec.cluster_name).await?;
+        if latest.and_then(|c| c.metadata.generation) != cluster.metadata.generation {
+            shared.queue.add(Key::Pool(namespace, name));
+            return Ok(Outcome::Changed);
+        }
+    }
 
     let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
     shared
