@@ -256,7 +256,8 @@ impl Sim {
                 if let Some(i) = self.pick(n, |m| m.counts() != m.says_available()) {
                     self.machines[i].see();
                     // While a set is still to delete one it may be this very machine: it was chosen among broken ones.
-                    if std::mem::take(&mut self.machines[i].back) && !self.deletes() {
+                    let back = std::mem::take(&mut self.machines[i].back);
+                    if back && self.machines[i].counts() && !self.deletes() {
                         self.lost = (self.lost - 1).max(0);
                     }
                 }
@@ -284,8 +285,8 @@ impl Sim {
             }
             Event::Kill(n) => {
                 if let Some(i) = self.pick(n, |m| !m.deleting()) {
-                    let live = &self.machines[i];
-                    self.lost += i32::from(live.counts() && !live.back);
+                    let live = &mut self.machines[i];
+                    self.lost += i32::from(live.counts() && !std::mem::take(&mut live.back));
                     self.machines[i].machine.metadata.deletion_timestamp =
                         Some(k8s_time(at(self.world.clock)));
                 }
