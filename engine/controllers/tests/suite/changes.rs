@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, config, of_cluster, of_pool};
+use crate::kit::{Kit, config, is_available, of_cluster, of_pool};
 
 fn template(metadata: Value, taints: Value) -> Value {
     json!({"spec": {"template": {"metadata": metadata, "spec": {"taints": taints}}}})
@@ -115,13 +115,8 @@ async fn a_changed_provider_config_rolls_within_the_bounds() {
         .collect();
     kit.always(|w| {
         let workers = w.workers("eu-web");
-        let available = |m: &&&Machine| {
-            let status = m.status.as_ref();
-            status.is_some_and(|s| {
-                fleetwright_api::condition::is_true(&s.conditions, kind::AVAILABLE)
-            })
-        };
-        let (all, available) = (workers.len(), workers.iter().filter(available).count());
+        let available = workers.iter().filter(|m| is_available(m)).count();
+        let all = workers.len();
         if all > 4 || available < 3 {
             return Err(format!("{all} machines, {available} available"));
         }

@@ -92,8 +92,24 @@ async fn what_is_missing_is_named_and_when_it_comes_all_goes_on() {
         ),
         "{line}"
     );
+    // It comes, but does not answer at first.
+    let fault = kit
+        .fault(json!({"effect": "requestLost", "verb": "list", "account": "sim-us", "count": 2}));
     kit.account("sim-us", "us").await;
+    let line = kit
+        .until("the machine says that its account does not answer", |w| {
+            let line = of_machine(w.control_plane("eu").first()?, kind::INFRASTRUCTURE_READY);
+            line.contains("listed").then_some(line)
+        })
+        .await;
+    assert!(
+        line.ends_with(
+            "the instances of account sim-us cannot be listed: no answer: the connection was cut"
+        ),
+        "{line}"
+    );
     kit.until_settled("eu").await;
+    assert_eq!(kit.fired(fault), 2);
     kit.stop().await;
 }
 

@@ -73,14 +73,21 @@ impl World {
             .machines
             .as_ref()
             .and_then(|m| m.replicas);
-        let count = self
-            .machines
-            .values()
-            .filter(|m| m.spec.cluster_name == name)
-            .count();
+        let machines = || {
+            self.machines
+                .values()
+                .filter(|m| m.spec.cluster_name == name)
+        };
+        // Kinds are seen by watches of their own: the machines as they are seen must say so too.
         status::has_converged(cluster, &pools)
-            && i32::try_from(count).ok() == control_plane.map(|c| c + wanted)
+            && i32::try_from(machines().count()).ok() == control_plane.map(|c| c + wanted)
+            && machines().all(is_available)
     }
+}
+
+pub(crate) fn is_available(machine: &Machine) -> bool {
+    let status = machine.status.as_ref();
+    status.is_some_and(|s| condition::is_true(&s.conditions, condition::kind::AVAILABLE))
 }
 
 /// A kind that tests change.
