@@ -28,6 +28,8 @@ struct AccountState {
     /// Whether a complete list was read in this process.
     complete: bool,
     moving: bool,
+    /// Why the last list failed; `None` after a good one.
+    trouble: Option<String>,
 }
 
 /// What is known of a machine's instance.
@@ -70,6 +72,7 @@ impl Inventory {
         let mut accounts = self.accounts.lock();
         let state = accounts.entry(account.to_owned()).or_default();
         let first = !std::mem::replace(&mut state.complete, true);
+        state.trouble = None;
         let mut fresh: BTreeMap<String, Instance> = BTreeMap::new();
         for instance in list {
             if let Some(owner) = &instance.owner {
@@ -108,6 +111,19 @@ impl Inventory {
             .filter_map(|k| k.instance.as_ref())
             .any(is_moving);
         changed
+    }
+
+    /// The account could not be listed; `true` when that is news.
+    pub(crate) fn failed(&self, account: &str, why: String) -> bool {
+        let mut accounts = self.accounts.lock();
+        let state = accounts.entry(account.to_owned()).or_default();
+        let before = state.trouble.replace(why);
+        before != state.trouble
+    }
+
+    /// Why the account could not be listed the last time.
+    pub(crate) fn trouble(&self, account: &str) -> Option<String> {
+        self.accounts.lock().get(account)?.trouble.clone()
     }
 
     /// Whether something in the account moves, so that the next list is due soon.

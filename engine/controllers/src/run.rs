@@ -268,6 +268,18 @@ async fn list(
         "list",
         result.as_ref().err().map_or("Ok", ProviderError::word),
     );
+    if let Err(error) = &result
+        && shared.inventory.failed(&name, error.to_string())
+        && !shared.inventory.is_complete(&name)
+    {
+        // Machines that wait for the first list say why it does not come.
+        for machine in shared.caches.all::<Machine>() {
+            if machine.spec.content.provider_config.account() == name {
+                let (namespace, machine) = name_of(machine.as_ref());
+                shared.queue.add(Key::Machine(namespace, machine));
+            }
+        }
+    }
     let outcome = result.map(|list| {
         let complete_before = shared.inventory.is_complete(&name);
         let changed = shared.inventory.listed(&name, begun, list);

@@ -54,6 +54,19 @@ impl Shared {
         Api::namespaced(self.context.client.clone(), namespace)
     }
 
+    /// Reads an object from the API itself and takes it into the cache; `None` when it is not there.
+    pub(crate) async fn read<K: Written>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<K>, Error> {
+        let read = self.api::<K>(namespace).get_opt(name).await?;
+        if let Some(object) = &read {
+            self.caches.wrote(object.clone());
+        }
+        Ok(read)
+    }
+
     /// Writes the status where it differs; `true` when it did.
     pub(crate) async fn write_status<K, S>(
         &self,

@@ -4,6 +4,9 @@ use std::fmt;
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition, meta};
 
+#[cfg(test)]
+mod tests;
+
 /// What is done next for a Cluster on its way out. Pools and stand-alone sets first, then the control plane, then the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]

@@ -7,6 +7,9 @@ use fleetwright_api::{
     version::{Skew, Version, kubelet_skew},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// A pool's effective version and why it is that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]

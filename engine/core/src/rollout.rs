@@ -117,6 +117,8 @@ pub struct SetUpdate {
 pub enum RolloutWait {
     /// The pool is paused: it scales, but does not roll.
     Paused,
+    /// Its Cluster, of this name, is not there.
+    NoCluster(String),
     /// Its version is not settled; a changed `providerConfig` waits too, so that the pool rolls once.
     Version(VersionReason),
 }
@@ -125,6 +127,10 @@ impl fmt::Display for RolloutWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Paused => f.write_str("paused"),
+            Self::NoCluster(name) => write!(
+                f,
+                "there is no Cluster {name} in this namespace: make it, or a pool for another one"
+            ),
             Self::Version(reason) => reason.fmt(f),
         }
     }

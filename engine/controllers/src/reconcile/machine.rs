@@ -274,6 +274,19 @@ async fn act(
                 .await
                 .map(|_| ())
         }
+        // Why nobody can be asked: there is no such account, it is not for this machine, or it cannot be listed.
+        MachineStep::WaitProvider | MachineStep::Delete(DeletionStep::WaitProvider) => {
+            provider(shared, machine, &view.account)?;
+            shared
+                .inventory
+                .trouble(&view.account)
+                .map_or(Ok(()), |why| {
+                    Err(Error::Invalid(format!(
+                        "the instances of account {} cannot be listed: {why}",
+                        view.account
+                    )))
+                })
+        }
         MachineStep::CreateInstance => create_instance(shared, machine, view).await,
         MachineStep::SetProviderId(id) => shared
             .patch(machine, json!({"spec": {"providerID": id}}), BY)

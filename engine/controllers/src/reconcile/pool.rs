@@ -3,12 +3,17 @@
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, machine_set::MachineSetSpec, meta,
 };
-use fleetwright_core::{outcome::Outcome, pool_version::effective_version, rollout, status};
+use fleetwright_core::{
+    outcome::Outcome,
+    pool_version::effective_version,
+    rollout::{self, RolloutDecision, RolloutWait},
+    status,
+};
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{Error, Shared};
-use crate::{cache::name_of, write::merge_diff};
+use crate::{cache::name_of, queue::Key, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
 
@@ -27,14 +32,16 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         .caches
         .get::<Cluster>(&namespace, &pool.spec.cluster_name)
     else {
-        let new = status::machine_deployment(pool, &sets, &machines, None, now);
+        let wait = RolloutWait::NoCluster(pool.spec.cluster_name.clone());
+        let decision = RolloutDecision {
+            waiting: Some(wait.clone()),
+            ..RolloutDecision::default()
+        };
+        let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
         shared
             .write_status(pool, pool.status.as_ref(), &new, BY)
             .await?;
-        return Ok(Outcome::wait(format!(
-            "there is no Cluster {} in namespace {namespace}",
-            pool.spec.cluster_name
-        )));
+        return Ok(Outcome::wait(wait.to_string()));
     };
     let version = effective_version(&cluster, pool);
     let decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {
@@ -47,6 +54,15 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             return Err(Error::Invalid(error.to_string()));
         }
     };
+    // Pools and Clusters come by two watches, and what is applied to both is applied to the Cluster first: a new set is made only of
+    // what the API says now, so that a version and a config changed together roll the pool once.
+    if decision.create.is_some() {
+        let latest: Option<Cluster> = shared.read(&namespace, &pool.spec.cluster_name).await?;
+        if latest.and_then(|c| c.metadata.generation) != cluster.metadata.generation {
+            shared.queue.add(Key::Pool(namespace, name));
+            return Ok(Outcome::Changed);
+        }
+    }
 
     let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
     shared

@@ -2,10 +2,13 @@
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, condition::kind, meta};
 use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, config, of_cluster, of_pool};
+use crate::kit::{Kit, config, is_available, of_cluster, of_pool};
 
 fn template(metadata: Value, taints: Value) -> Value {
     json!({"spec": {"template": {"metadata": metadata, "spec": {"taints": taints}}}})
@@ -112,13 +115,8 @@ async fn a_changed_provider_config_rolls_within_the_bounds() {
         .collect();
     kit.always(|w| {
         let workers = w.workers("eu-web");
-        let available = |m: &&&Machine| {
-            let status = m.status.as_ref();
-            status.is_some_and(|s| {
-                fleetwright_api::condition::is_true(&s.conditions, kind::AVAILABLE)
-            })
-        };
-        let (all, available) = (workers.len(), workers.iter().filter(available).count());
+        let available = workers.iter().filter(|m| is_available(m)).count();
+        let all = workers.len();
         if all > 4 || available < 3 {
             return Err(format!("{all} machines, {available} available"));
         }
@@ -237,5 +235,124 @@ async fn a_paused_cluster_keeps_its_control_plane_and_goes_on_when_it_is_resumed
     kit.patch::<Cluster>("eu", pause(Value::Null)).await;
     kit.until_settled("eu").await;
     assert_eq!(kit.made().len(), 2);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_providers_own_in_place_settings_reach_the_instances_once() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 2, json!({})).await;
+    kit.until_settled("eu").await;
+    let made = kit.made();
+    let told = |m: &Machine| -> Option<Value> {
+        Some(m.status.as_ref()?.instance.as_ref()?["settings"].clone())
+    };
+    let before = told(kit.world.workers("eu-web")[0]);
+    assert!(before.is_some());
+    let change =
+        json!({"spec": {"template": {"spec": {"providerConfig": {"tags": {"team": "web"}}}}}});
+    kit.patch::<MachineDeployment>("eu-web", change).await;
+    kit.until("both instances were told", |w| {
+        let workers = w.workers("eu-web");
+        let new = |m: &&&Machine| told(m).is_some() && told(m) != before;
+        (workers.iter().filter(new).count() == 2).then_some(())
+    })
+    .await;
+    for machine in kit.world.workers("eu-web") {
+        let shown = machine
+            .status
+            .as_ref()
+            .and_then(|s| s.instance.clone())
+            .unwrap();
+        let tags = kit.cloud.tags(shown["id"].as_str().unwrap());
+        assert_eq!(tags, Some(json!({"team": "web"})));
+    }
+    kit.until_settled("eu").await;
+    let updates = kit
+        .journal()
+        .iter()
+        .filter(|e| e["verb"] == "update")
+        .count();
+    assert_eq!((kit.made(), updates), (made, 2));
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revert_in_the_middle_keeps_the_machines_that_are_there() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 3, json!({})).await;
+    kit.until_settled("eu").await;
+    let before: Vec<String> = kit
+        .world
+        .workers("eu-web")
+        .iter()
+        .map(|m| m.name_any())
+        .collect();
+    let roll = |kind: &str, boot: f64| {
+        let mut config = config(kind);
+        config["bootSeconds"] = json!(boot);
+        json!({"spec": {"template": {"spec": {"providerConfig": config}}}})
+    };
+    // The new machine does not come up: the rollout stands in its middle.
+    kit.patch::<MachineDeployment>("eu-web", roll("sim.large", 900.0))
+        .await;
+    kit.until("the first new machine is asked for", |w| {
+        let asked = |m: &&&Machine| m.status.as_ref().is_some_and(|s| s.instance.is_some());
+        (w.workers("eu-web").iter().filter(asked).count() == 4).then_some(())
+    })
+    .await;
+    kit.patch::<MachineDeployment>("eu-web", roll("sim.small", 0.2))
+        .await;
+    kit.until_settled("eu").await;
+    let after: Vec<String> = kit
+        .world
+        .workers("eu-web")
+        .iter()
+        .map(|m| m.name_any())
+        .collect();
+    assert_eq!(after, before);
+    assert_eq!(
+        kit.made().len(),
+        1 + 3 + 1,
+        "only the one that did not come up was made for nothing"
+    );
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaling_in_the_middle_of_a_rollout_goes_to_the_new_machines() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 2, json!({})).await;
+    kit.until_settled("eu").await;
+    let change = json!({"spec": {"template": {"spec": {"providerConfig": config("sim.large")}}}});
+    kit.patch::<MachineDeployment>("eu-web", change).await;
+    kit.until("the rollout has begun", |w| {
+        (w.workers("eu-web").len() == 3).then_some(())
+    })
+    .await;
+    // As `kubectl scale` does it.
+    let api = kit.api::<MachineDeployment>();
+    let scale = Patch::Merge(json!({"spec": {"replicas": 5}}));
+    let scaled = api
+        .patch_scale("eu-web", &PatchParams::default(), &scale)
+        .await
+        .unwrap();
+    assert_eq!(scaled.spec.and_then(|s| s.replicas), Some(5));
+    kit.until("five new ones and nothing else", |w| {
+        let workers = w.workers("eu-web");
+        let new = |m: &&&Machine| m.spec.content.provider_config.0["instanceType"] == "sim.large";
+        (workers.len() == 5 && workers.iter().filter(new).count() == 5 && w.settled("eu"))
+            .then_some(())
+    })
+    .await;
+    let scale = api.get_scale("eu-web").await.unwrap();
+    let status = scale.status.unwrap();
+    assert_eq!(
+        (status.replicas, status.selector.as_deref()),
+        (5, Some("fleetwright.dev/deployment-name=eu-web"))
+    );
     kit.stop().await;
 }

@@ -63,6 +63,57 @@ async fn refusals_show_in_conditions_and_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_is_named_and_when_it_comes_all_goes_on() {
+    let mut kit = Kit::start().await;
+    kit.pool("eu-web", "eu", 1, json!({})).await;
+    let line = kit
+        .until("the pool says that its cluster is missing", |w| {
+            let line = of_pool(w.pools.get("eu-web")?, kind::AVAILABLE);
+            line.contains("Cluster").then_some(line)
+        })
+        .await;
+    assert!(
+        line.ends_with(
+            "there is no Cluster eu in this namespace: make it, or a pool for another one"
+        ),
+        "{line}"
+    );
+    let elsewhere = json!({"controlPlane": {"machines": {"template": {"spec": {"providerConfig": {"account": "sim-us"}}}}}});
+    kit.cluster("eu", "v1.33.2", 1, elsewhere).await;
+    let line = kit
+        .until("the machine says that its account is missing", |w| {
+            let line = of_machine(w.control_plane("eu").first()?, kind::INFRASTRUCTURE_READY);
+            line.contains("ProviderAccount").then_some(line)
+        })
+        .await;
+    assert!(
+        line.ends_with(
+            "there is no ProviderAccount sim-us: make it, or name another in providerConfig.account"
+        ),
+        "{line}"
+    );
+    // It comes, but does not answer at first.
+    let fault = kit
+        .fault(json!({"effect": "requestLost", "verb": "list", "account": "sim-us", "count": 2}));
+    kit.account("sim-us", "us", BTreeMap::new()).await;
+    let line = kit
+        .until("the machine says that its account does not answer", |w| {
+            let line = of_machine(w.control_plane("eu").first()?, kind::INFRASTRUCTURE_READY);
+            line.contains("listed").then_some(line)
+        })
+        .await;
+    assert!(
+        line.ends_with(
+            "the instances of account sim-us cannot be listed: no answer: the connection was cut"
+        ),
+        "{line}"
+    );
+    kit.until_settled("eu").await;
+    assert_eq!(kit.fired(fault), 2);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_holds_a_pool_back_until_there_is_room() {
     let mut kit = Kit::with_quotas(BTreeMap::from([("instances".to_owned(), 3)])).await;
     kit.cluster("eu", "v1.33.2", 1, json!({})).await;

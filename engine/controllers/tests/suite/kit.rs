@@ -73,14 +73,21 @@ impl World {
             .machines
             .as_ref()
             .and_then(|m| m.replicas);
-        let count = self
-            .machines
-            .values()
-            .filter(|m| m.spec.cluster_name == name)
-            .count();
+        let machines = || {
+            self.machines
+                .values()
+                .filter(|m| m.spec.cluster_name == name)
+        };
+        // Kinds are seen by watches of their own: the machines as they are seen must say so too.
         status::has_converged(cluster, &pools)
-            && i32::try_from(count).ok() == control_plane.map(|c| c + wanted)
+            && i32::try_from(machines().count()).ok() == control_plane.map(|c| c + wanted)
+            && machines().all(is_available)
     }
+}
+
+pub(crate) fn is_available(machine: &Machine) -> bool {
+    let status = machine.status.as_ref();
+    status.is_some_and(|s| condition::is_true(&s.conditions, condition::kind::AVAILABLE))
 }
 
 /// A kind that tests change.
@@ -204,19 +211,6 @@ impl Kit {
             .collect();
         server.install_crds(&ours).await.unwrap();
         let client = server.client("default");
-        let account = ProviderAccount::new(
-            "sim-eu",
-            ProviderAccountSpec {
-                provider: "sim".into(),
-                region: Some("eu".into()),
-                quotas,
-                ..Default::default()
-            },
-        );
-        Api::<ProviderAccount>::all(client.clone())
-            .create(&PostParams::default(), &account)
-            .await
-            .unwrap();
         let cloud = Cloud::open(CloudOptions {
             dir: dir.path().to_owned(),
             clock: clock.clone(),
@@ -252,8 +246,23 @@ impl Kit {
         };
         let (cloud, token) = (kit.cloud.clone(), kit.token.clone());
         kit.tasks.spawn(async move { cloud.run(token).await });
+        kit.account("sim-eu", "eu", quotas).await;
         kit.start_controllers();
         kit
+    }
+
+    /// An account of the simulated cloud in this region.
+    pub(crate) async fn account(&self, name: &str, region: &str, quotas: BTreeMap<String, i64>) {
+        let spec = ProviderAccountSpec {
+            provider: "sim".into(),
+            region: Some(region.into()),
+            quotas,
+            ..Default::default()
+        };
+        Api::<ProviderAccount>::all(self.client.clone())
+            .create(&PostParams::default(), &ProviderAccount::new(name, spec))
+            .await
+            .unwrap();
     }
 
     pub(crate) fn start_controllers(&mut self) {
@@ -364,20 +373,32 @@ impl Kit {
     }
 
     fn give_up(&self, what: &str) -> ! {
-        let show = |name: &str, status: String| println!("{name}: {status}");
+        let mut lines = Vec::new();
         for (name, m) in &self.world.machines {
-            show(name, serde_json::to_string(&m.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&m.status).unwrap()
+            ));
         }
         for (name, s) in &self.world.sets {
-            show(name, serde_json::to_string(&s.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&s.status).unwrap()
+            ));
         }
         for (name, p) in &self.world.pools {
-            show(name, serde_json::to_string(&p.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&p.status).unwrap()
+            ));
         }
         for (name, c) in &self.world.clusters {
-            show(name, serde_json::to_string(&c.status).unwrap());
+            lines.push(format!(
+                "{name}: {}",
+                serde_json::to_string(&c.status).unwrap()
+            ));
         }
-        panic!("it does not come: {what}");
+        panic!("it does not come: {what}\n{}", lines.join("\n"));
     }
 
     /// The API of a workload cluster.

@@ -243,3 +243,117 @@ fn a_machine_that_is_not_ready_stops_everything() {
         ControlPlaneAction::Wait(ControlPlaneWait::MachineDeleting(_))
     ));
 }
+
+/// Cluster API's TestSelectMachineForInPlaceUpdateOrScaleDown, for what we choose among: every machine is ready when one is chosen.
+#[test]
+fn the_machine_that_goes_next() {
+    let mark = |m: &mut Machine| {
+        let key = meta::ANNOTATION_DELETE_MACHINE.to_owned();
+        let all = m.metadata.annotations.get_or_insert_default();
+        all.insert(key, String::new());
+    };
+    let old = |m: &mut Machine| m.spec.content.version = Some("v1.32.0".into());
+    let zone = |m: &mut Machine, zone: &str| {
+        m.status.as_mut().unwrap().failure_domain = Some(zone.into());
+    };
+    type Change<'a> = &'a dyn Fn(&mut [Machine]);
+    // One machine more than wanted, so that one goes; named by its ordinal, older first.
+    let cases: [(&str, Change<'_>, u64); 7] = [
+        ("the oldest", &|_| {}, 0),
+        ("an outdated one", &|m| old(&mut m[2]), 2),
+        ("a marked one", &|m| mark(&mut m[1]), 1),
+        (
+            "a marked one before an outdated one",
+            &|m| {
+                old(&mut m[0]);
+                mark(&mut m[3]);
+            },
+            3,
+        ),
+        (
+            "an outdated and marked one before a marked one",
+            &|m| {
+                mark(&mut m[0]);
+                mark(&mut m[2]);
+                old(&mut m[2]);
+            },
+            2,
+        ),
+        (
+            "the oldest of the failure domain that has most",
+            &|m| {
+                for (at, name) in ["a", "b", "b", "c"].into_iter().enumerate() {
+                    zone(&mut m[at], name);
+                }
+            },
+            1,
+        ),
+        (
+            "an outdated one of a small domain before others",
+            &|m| {
+                for (at, name) in ["a", "b", "b", "b"].into_iter().enumerate() {
+                    zone(&mut m[at], name);
+                }
+                old(&mut m[0]);
+            },
+            0,
+        ),
+    ];
+    for (name, change, want) in cases {
+        let mut w = World::new(3, "v1.33.0");
+        settle(&mut w);
+        w.cluster
+            .spec
+            .control_plane
+            .machines
+            .as_mut()
+            .unwrap()
+            .replicas = Some(5);
+        w.act();
+        w.serve();
+        w.cluster
+            .spec
+            .control_plane
+            .machines
+            .as_mut()
+            .unwrap()
+            .replicas = Some(3);
+        change(&mut w.machines);
+        match w.decide().action {
+            ControlPlaneAction::Delete { machine, .. } => {
+                assert_eq!(machine, format!("c-cp-{want}"), "{name}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// What never seen to serve may have joined etcd all the same: it goes only where the others carry the quorum without it.
+#[test]
+fn a_machine_that_may_carry_etcd_unseen_stays() {
+    let mut w = World::new(1, "v1.33.0");
+    settle(&mut w);
+    w.cluster.spec.version = "v1.34.0".into();
+    assert!(w.act());
+    // The only member is gone; the new machine's instance runs.
+    w.machines.remove(0);
+    w.machines[0].spec.provider_id = Some("sim:///1".into());
+    let status = w.cluster.status.as_mut().unwrap();
+    status.initialization = Some(fleetwright_api::cluster::ClusterInitialization {
+        control_plane_initialized: true,
+    });
+    w.cluster.spec.version = "v1.33.0".into();
+    assert!(matches!(
+        w.decide().action,
+        ControlPlaneAction::Wait(ControlPlaneWait::MachineNotReady(_))
+    ));
+    // Without an instance there is nothing in it.
+    w.machines[0].spec.provider_id = None;
+    assert!(matches!(
+        w.decide().action,
+        ControlPlaneAction::Delete {
+            reason: DeleteReason::NeverServed,
+            ..
+        }
+    ));
+}

@@ -139,3 +139,123 @@ fn with_its_cluster_or_as_the_last_of_the_control_plane_nothing_is_drained() {
         assert_eq!(deletion_step(&m, &f, at(0)), DeletionStep::RemoveFinalizer);
     }
 }
+
+/// Cluster API's TestIsNodeDrainedAllowed; a time-out of 0 or none is 30 minutes or a second here, never for ever.
+#[test]
+fn a_node_is_drained_unless() {
+    use DeletionStep::Drain;
+    type Change = fn(&mut Machine, &mut MachineFacts);
+    let begun = |m: &mut Machine, seconds: i64| {
+        let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+        status.node_drain_start_time = Some(k8s_time(at(-seconds)));
+    };
+    let timeout = |m: &mut Machine, seconds: i32| {
+        let deletion = m.spec.content.deletion.get_or_insert_default();
+        deletion.node_drain_timeout_seconds = Some(seconds);
+    };
+    let cases: [(&str, Change, bool); 8] = [
+        ("nothing speaks against it", |_, _| {}, true),
+        (
+            "it is excluded",
+            |m, _| {
+                let key = meta::ANNOTATION_EXCLUDE_NODE_DRAINING.to_owned();
+                m.metadata.annotations = Some(BTreeMap::from([(key, String::new())]));
+            },
+            false,
+        ),
+        (
+            "there is no instance any more",
+            |_, f| f.instance = Instance::Missing,
+            false,
+        ),
+        (
+            "the instance is being deleted",
+            |_, f| f.instance = Instance::Stopping,
+            false,
+        ),
+        (
+            "the wait before the end has begun",
+            |m, _| {
+                let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+                status.wait_for_pre_terminate_hook_start_time = Some(k8s_time(at(0)));
+            },
+            false,
+        ),
+        (
+            "there is no node",
+            |_, f| f.node = NodeState::Missing,
+            false,
+        ),
+        ("the cluster goes", |_, f| f.cluster_deleting = true, false),
+        (
+            "the cluster cannot be asked: the time-out runs",
+            |_, f| f.node = NodeState::Unknown,
+            true,
+        ),
+    ];
+    for (name, change, want) in cases {
+        let (mut m, mut f) = leaving();
+        change(&mut m, &mut f);
+        let step = deletion_step(&m, &f, at(0));
+        assert_eq!(matches!(step, Drain { .. }), want, "{name}: {step:?}");
+    }
+    for (name, limit, since, want) in [
+        ("60 s, begun 70 s ago", Some(60), 70, false),
+        ("60 s, begun 30 s ago", Some(60), 30, true),
+        ("no time-out, begun 1,000 s ago", None, 1_000, true),
+        ("no time-out, begun 1,800 s ago", None, 1_800, false),
+        ("0 s, begun 1,000 s ago", Some(0), 1_000, false),
+    ] {
+        let (mut m, f) = leaving();
+        begun(&mut m, since);
+        if let Some(limit) = limit {
+            timeout(&mut m, limit);
+        }
+        let step = deletion_step(&m, &f, at(0));
+        assert_eq!(matches!(step, Drain { .. }), want, "{name}: {step:?}");
+    }
+}
+
+/// Cluster API's TestIsDeleteNodeAllowed.
+#[test]
+fn a_node_is_deleted_unless() {
+    type Change = fn(&mut Machine, &mut MachineFacts);
+    let cases: [(&str, Change, bool); 6] = [
+        ("another control-plane machine stays", |_, _| {}, true),
+        (
+            "no node is known",
+            |m, f| {
+                m.status = None;
+                f.node = NodeState::Missing;
+            },
+            false,
+        ),
+        (
+            "no node is known, but one has the instance's id",
+            |m, _| m.status = None,
+            true,
+        ),
+        (
+            "no other control-plane machine stays, or its control plane goes",
+            |_, f| f.control_plane_stays = false,
+            false,
+        ),
+        ("the cluster goes", |_, f| f.cluster_deleting = true, false),
+        (
+            "the cluster goes, and its control plane is somebody else's",
+            |_, f| (f.cluster_deleting, f.control_plane_stays) = (true, true),
+            false,
+        ),
+    ];
+    for (name, change, want) in cases {
+        let (mut m, mut f) = leaving();
+        f.instance = Instance::Missing;
+        change(&mut m, &mut f);
+        let step = deletion_step(&m, &f, at(0));
+        assert_eq!(
+            matches!(step, DeletionStep::DeleteNode { .. }),
+            want,
+            "{name}: {step:?}"
+        );
+    }
+}

@@ -152,8 +152,10 @@ pub fn scale_down_old(bounds: &Bounds, new: &Row, old: &mut [Row]) {
     let available = sum(&|r| r.available);
     let new_unavailable = (new.spec - new.available).max(0);
     let mut budget = (total - pending - minimum - new_unavailable).max(0);
-    // Available machines that each old set may lose by what this pass decided so far.
-    let mut lost = vec![0; old.len()];
+    // Available machines that each set may lose by what was decided before, and by this pass so far.
+    let doomed = |r: &Row, to: i32| r.available.min((r.status - to).max(0));
+    let available = available - doomed(new, new.target());
+    let mut lost: Vec<i32> = old.iter().map(|r| doomed(r, r.target())).collect();
     for pass in [Pass::Unavailable, Pass::Available] {
         for at in 0..old.len() {
             if budget <= 0 {
@@ -177,7 +179,7 @@ pub fn scale_down_old(bounds: &Bounds, new: &Row, old: &mut [Row]) {
                 continue;
             }
             budget -= have - to;
-            lost[at] = row.available.min((row.status - to).max(0));
+            lost[at] = doomed(row, to);
             let reason = match pass {
                 Pass::Unavailable => ScaleReason::Unavailable,
                 Pass::Available => ScaleReason::AboveMinimum {

@@ -15,7 +15,8 @@ pub enum Exception {
     /// `replicas` was lowered: until the machines that are too many have gone there are more than the new bound allows, and what an
     /// earlier decision asked for is still made.
     ScaledDown,
-    /// The new set has more machines than the pool wants: it shrinks at once, whichever of all machines are available.
+    /// The new set (or the only one of a paused pool) has more machines than the pool wants: it shrinks at once, whichever of all
+    /// machines are available.
     NewSetAbove,
     /// Nothing moved any more because a machine of an old set is not available: one goes all the same.
     Unblocked,
@@ -84,7 +85,9 @@ pub(super) fn met(bounds: &Bounds, new: &Row, old: &[Row]) -> BTreeSet<Exception
     {
         met.insert(Exception::Unblocked);
     }
-    if new.target() < new.spec {
+    let shrinks =
+        |r: &&Row| matches!(r.intent, Some((to, ScaleReason::AlignToPool { .. })) if to < r.spec);
+    if there.iter().any(shrinks) {
         met.insert(Exception::NewSetAbove);
     }
     met

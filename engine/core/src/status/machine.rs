@@ -120,7 +120,7 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
         Instance::Running { .. } => {
             out.set(kind::INFRASTRUCTURE_READY, Status::True, reason::READY, "");
         }
-        Instance::Unknown if condition::get(out.list, kind::INFRASTRUCTURE_READY).is_some() => {}
+        Instance::Unknown if is_known(&out, kind::INFRASTRUCTURE_READY) => {}
         Instance::Unknown => out.set(
             kind::INFRASTRUCTURE_READY,
             Status::Unknown,
@@ -162,6 +162,11 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
     status.conditions = list;
     status.phase = Some(phase(machine, seen, known_node));
     status
+}
+
+/// Whether a condition says something that stays while nobody answers.
+fn is_known(out: &Conditions<'_>, kind: &str) -> bool {
+    condition::get(out.list, kind).is_some_and(|c| c.status != "Unknown")
 }
 
 fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &str) {
@@ -213,7 +218,7 @@ fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &
                 detail,
             );
         }
-        NodeObservation::NotAsked if condition::get(out.list, kind::NODE_HEALTHY).is_some() => {}
+        NodeObservation::NotAsked if is_known(out, kind::NODE_HEALTHY) => {}
         NodeObservation::NotAsked => both(
             out,
             Status::Unknown,

@@ -132,8 +132,8 @@ fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]
 
 /// The status of a pool from its machines (those on their way out included) and from what was decided for it.
 /// Counts come from the machines themselves, not from statuses of sets, which may lag behind. Up to date are the machines of the
-/// decision's current set: none of them while that is still to be made. `None` as decision, when its bounds cannot be read or its
-/// Cluster is not there, keeps the version and goes by what the machines say.
+/// decision's current set: none of them while that is still to be made. Without a decision, as when its bounds cannot be read, or
+/// without a current set, the version stays and the machines say it themselves.
 pub fn machine_deployment(
     pool: &MachineDeployment,
     sets: &[MachineSet],
@@ -245,7 +245,7 @@ pub fn machine_deployment(
 /// Whether a machine counts as up to date.
 fn is_up_to_date(machine: &Machine, decision: Option<&RolloutDecision>) -> bool {
     let says = || condition::is_true(conditions(machine), kind::UP_TO_DATE);
-    let Some(decision) = decision else {
+    let Some(decision) = decision.filter(|d| d.current.is_some()) else {
         return says();
     };
     let of_current = meta::controller_of(machine)

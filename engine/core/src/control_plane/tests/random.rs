@@ -315,7 +315,7 @@ impl Sim {
                 }
             }
             Event::Version(minor, patch) => {
-                self.cluster.spec.version = format!("v1.{minor}.{patch}")
+                self.cluster.spec.version = format!("v1.{minor}.{patch}");
             }
             Event::Replicas(n) => {
                 let machines = self.cluster.spec.control_plane.machines.as_mut().unwrap();

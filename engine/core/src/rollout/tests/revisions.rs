@@ -149,7 +149,7 @@ fn what_makes_another_set() {
                         .metadata
                         .labels
                         .insert("x".into(), "y".into()),
-                )
+                );
             },
             false,
         ),
@@ -163,7 +163,7 @@ fn what_makes_another_set() {
                         .metadata
                         .annotations
                         .insert("x".into(), "y".into()),
-                )
+                );
             },
             false,
         ),

@@ -302,6 +302,40 @@ fn old_sets_shrink_as_the_table_says() {
     }
 }
 
+/// What an earlier pass took from a set may be available machines, though their statuses do not say yet that they go.
+#[test]
+fn an_earlier_scale_down_counts_as_available_machines_lost() {
+    // bounds, new, old (oldest first) -> old
+    for (name, bounds, new, old, want) in [
+        (
+            "one is still to go of the first set",
+            b(5, 2, 1),
+            (0, 0, 0),
+            vec![(4, 5, 3), (2, 2, 2)],
+            vec![4, 2],
+        ),
+        (
+            "it has gone",
+            b(5, 2, 1),
+            (0, 0, 0),
+            vec![(4, 4, 3), (2, 2, 2)],
+            vec![3, 2],
+        ),
+        (
+            "the new set shrinks",
+            b(3, 1, 0),
+            (2, 3, 3),
+            vec![(2, 2, 1)],
+            vec![2],
+        ),
+    ] {
+        let mut old: Vec<Row> = old.into_iter().map(row).collect();
+        scale_down_old(&bounds, &row(new), &mut old);
+        let got: Vec<i32> = old.iter().map(Row::target).collect();
+        assert_eq!(got, want, "{name}");
+    }
+}
+
 /// Cluster API's Test_reconcileDeadlockBreaker.
 #[test]
 fn the_deadlock_breaker_acts_in_one_case_only() {

@@ -638,7 +638,8 @@ fn a_cluster_has_converged_when_all_of_it_is_what_it_says() {
         (
             "rolling out",
             |c, _| {
-                c.status.as_mut().unwrap().conditions = conditions("Available=True,RollingOut=True")
+                c.status.as_mut().unwrap().conditions =
+                    conditions("Available=True,RollingOut=True");
             },
             false,
         ),
@@ -651,7 +652,7 @@ fn a_cluster_has_converged_when_all_of_it_is_what_it_says() {
                     .control_plane
                     .as_mut()
                     .unwrap()
-                    .replicas = 2
+                    .replicas = 2;
             },
             false,
         ),

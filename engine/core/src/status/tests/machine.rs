@@ -74,6 +74,13 @@ fn the_instance_shows_in_infrastructure_ready() {
             "InfrastructureReady=True:Ready",
             "True Ready",
         ),
+        // Why nobody knows may change.
+        (
+            Instance::Unknown,
+            None,
+            "InfrastructureReady=Unknown:ReadyUnknown:before",
+            "Unknown ReadyUnknown: why",
+        ),
     ] {
         let mut m = fresh();
         m.spec.provider_id = provider_id.map(Into::into);
