@@ -18,6 +18,7 @@ mod expiry;
 mod gc;
 mod handlers;
 mod limits;
+mod metadata;
 mod object;
 mod openapi;
 mod proto;
