@@ -43,7 +43,7 @@ pub(crate) fn prepare(call: &Call<'_>, live: Option<&Value>, object: &mut Value)
         }
         ("", "services") => service(object),
         ("" | "events.k8s.io", "events") => event(call, live, object)?,
-        ("apiextensions.k8s.io", _) => crate::crd::complete(object, &call.server.now())?,
+        ("apiextensions.k8s.io", _) => crate::crd::complete(object, live, &call.server.now())?,
         _ => {}
     }
     Ok(())

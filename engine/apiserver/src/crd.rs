@@ -1,102 +1,53 @@
 //! CustomResourceDefinitions: what the server fills in, and the kinds that they make.
 
+mod check;
+
 use std::sync::Arc;
 
 use fleetwright_schema::Schema;
 use serde_json::{Value, json};
 
-use crate::error::{ApiError, ApiResult, Cause};
+use crate::error::{ApiError, ApiResult};
 use crate::object::{meta, strings, text};
 use crate::registry::{Kind, Registry, slot};
 use crate::{ApiServer, Error, Result};
 
-/// Checks a definition, and fills in its defaults and status.
-pub(crate) fn complete(crd: &mut Value, now: &str) -> ApiResult<()> {
-    let name = text(crd, "name").to_owned();
-    let at = |path: &str| {
-        crd.pointer(path)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let (group, plural, kind) = (
-        at("/spec/group"),
-        at("/spec/names/plural"),
-        at("/spec/names/kind"),
-    );
-    let refuse = |field: &str, text: String| {
-        let cause = Cause::new("FieldValueInvalid", field, text);
-        Err(ApiError::invalid(
-            "apiextensions.k8s.io",
-            "CustomResourceDefinition",
-            &name,
-            &[cause],
-        ))
-    };
-    if group.is_empty() || plural.is_empty() || kind.is_empty() {
-        return refuse(
-            "spec",
-            "Required value: group, names.plural and names.kind".to_owned(),
-        );
-    }
-    if name != format!("{plural}.{group}") {
-        return refuse(
-            "metadata.name",
-            format!("Invalid value: \"{name}\": must be spec.names.plural+\".\"+spec.group"),
-        );
-    }
-    let Some(storage) = crd["spec"]["versions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|v| v["storage"] == true)
-    else {
-        return refuse(
-            "spec.versions",
-            "Invalid value: must have exactly one version marked as storage version".to_owned(),
-        );
-    };
-    let stored = storage["name"].clone();
-    for (i, version) in crd["spec"]["versions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
-        if let Some(schema) = version["schema"].get("openAPIV3Schema")
-            && let Err(errors) = Schema::from_openapi(schema)
-        {
-            let field = format!("spec.versions[{i}].schema");
-            let causes: Vec<Cause> = errors
-                .into_iter()
-                .map(|e| {
-                    Cause::new(
-                        "FieldValueInvalid",
-                        format!("{field}.{}", e.path),
-                        e.message,
-                    )
-                })
-                .collect();
-            let kind = "CustomResourceDefinition";
-            return Err(ApiError::invalid(
-                "apiextensions.k8s.io",
-                kind,
-                &name,
-                &causes,
-            ));
-        }
+/// Fills in a definition's defaults and status, and checks it; `live` is what it replaces.
+pub(crate) fn complete(crd: &mut Value, live: Option<&Value>, now: &str) -> ApiResult<()> {
+    meta(crd).remove("namespace");
+    if !crd["spec"]["names"].is_object() {
+        crd["spec"] = match crd["spec"].take() {
+            Value::Object(mut spec) => {
+                spec.insert("names".to_owned(), json!({}));
+                spec.into()
+            }
+            _ => json!({"names": {}}),
+        };
     }
     let names = &mut crd["spec"]["names"];
-    if !names["singular"].is_string() {
-        names["singular"] = kind.to_lowercase().into();
-    }
-    if !names["listKind"].is_string() {
-        names["listKind"] = format!("{kind}List").into();
+    if let Some(kind) = names["kind"].as_str().map(str::to_owned) {
+        if !names["singular"].is_string() {
+            names["singular"] = kind.to_lowercase().into();
+        }
+        if !names["listKind"].is_string() {
+            names["listKind"] = format!("{kind}List").into();
+        }
     }
     let names = names.clone();
     if !crd["spec"]["conversion"].is_object() {
         crd["spec"]["conversion"] = json!({"strategy": "None"});
     }
+    let causes = check::faults(crd, live);
+    if !causes.is_empty() {
+        let (group, kind) = ("apiextensions.k8s.io", "CustomResourceDefinition");
+        return Err(ApiError::invalid(group, kind, text(crd, "name"), &causes));
+    }
+    let versions = crd["spec"]["versions"].as_array().into_iter().flatten();
+    let stored = versions
+        .filter(|v| v["storage"] == true)
+        .map(|v| v["name"].clone())
+        .next()
+        .unwrap_or_default();
     let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now});
     let mut versions = strings(&crd["status"]["storedVersions"]);
     if let Some(stored) = stored.as_str()
@@ -117,7 +68,6 @@ pub(crate) fn complete(crd: &mut Value, now: &str) -> ApiResult<()> {
     };
     crd["status"] =
         json!({"conditions": conditions, "acceptedNames": names, "storedVersions": versions});
-    meta(crd).remove("namespace");
     Ok(())
 }
 

@@ -176,11 +176,17 @@ fn check_options(call: &Call<'_>, method: &Method) -> ApiResult<()> {
 
 /// Adds the call's warnings to an answer.
 fn warn(call: &Call<'_>, mut answer: Response<Body>) -> Response<Body> {
-    for text in call.warnings.lock().iter() {
+    let mut said = Vec::new();
+    for text in std::mem::take(&mut *call.warnings.lock()) {
+        // A write that was tried again warned again.
+        if said.contains(&text) {
+            continue;
+        }
         let quoted = format!("299 - {}", Value::from(text.as_str()));
         if let Ok(value) = http::HeaderValue::from_str(&quoted) {
             answer.headers_mut().append(http::header::WARNING, value);
         }
+        said.push(text);
     }
     answer
 }
@@ -319,14 +325,14 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Refuses `errors` found before, and what the schema of a custom kind does not allow; `live` is what the object
-    /// replaces.
-    pub(crate) fn check(
-        &self,
-        object: &Value,
-        live: Option<&Value>,
-        mut errors: Vec<FieldError>,
-    ) -> ApiResult<()> {
+    /// Refuses what metadata may not hold, and what the schema of a custom kind does not allow; `live` is what the
+    /// object replaces.
+    pub(crate) fn check(&self, object: &Value, live: Option<&Value>) -> ApiResult<()> {
+        let mut errors = crate::metadata::faults(self.kind, object);
+        if self.kind.custom {
+            let warnings = crate::metadata::warnings(object, live);
+            self.warnings.lock().extend(warnings);
+        }
         let schema = &self.kind.compiled;
         let kind = object["kind"].as_str().unwrap_or_default();
         if self.kind.custom {

@@ -19,6 +19,7 @@ mod expiry;
 mod gc;
 mod handlers;
 mod limits;
+mod metadata;
 mod object;
 mod openapi;
 mod proto;

@@ -1,5 +1,6 @@
 //! The forms in which objects can be asked for: whole, as rows of a table, or their metadata alone.
 
+mod cells;
 mod core;
 mod path;
 

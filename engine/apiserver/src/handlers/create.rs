@@ -1,7 +1,6 @@
 //! Create.
 
 use axum::body::Body;
-use fleetwright_schema::FieldError;
 use fleetwright_store::{Error as StoreError, Op};
 use http::Response;
 use serde_json::Value;
@@ -72,7 +71,7 @@ pub(crate) async fn insert(
     }
     call.defaults(&mut object);
     crate::core_objects::prepare(call, None, &mut object)?;
-    call.check(&object, None, check_name(call, &name).into_iter().collect())?;
+    call.check(&object, None)?;
     if !applied {
         meta(&mut object).remove("managedFields");
         call.manage(&Value::Null, &mut object);
@@ -131,32 +130,4 @@ fn check_namespace_exists(call: &Call<'_>, name: &str) -> ApiResult<()> {
         format!("namespace {wanted} is being terminated"),
     );
     Err(ApiError::forbidden(&kind.group, &kind.plural, name, &why).with_causes(&[cause]))
-}
-
-fn check_name(call: &Call<'_>, name: &str) -> Option<FieldError> {
-    let kind = call.kind;
-    if name.is_empty() {
-        return Some(FieldError::required(
-            "metadata.name",
-            "name or generateName is required",
-        ));
-    }
-    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = kind.plural == "namespaces";
-    let inner = |c: char| edge(c) || c == '-' || (c == '.' && !label);
-    let longest = if label { 63 } else { 253 };
-    let good = name.len() <= longest
-        && name.chars().all(inner)
-        && name
-            .split('.')
-            .all(|part| part.starts_with(edge) && part.ends_with(edge));
-    if good {
-        return None;
-    }
-    let text = if label {
-        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-    } else {
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-    };
-    Some(FieldError::invalid("metadata.name", &name.into(), text))
 }

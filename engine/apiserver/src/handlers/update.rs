@@ -244,7 +244,7 @@ pub(crate) fn finish(
     call.defaults(object);
     crate::core_objects::prepare(call, Some(live), object)?;
     check_immutable(call, live, object)?;
-    call.check(object, Some(live), Vec::new())?;
+    call.check(object, Some(live))?;
     if !applied {
         call.manage(live, object);
     }
