@@ -1,6 +1,7 @@
 //! Programs that tests run and that a machine may lack.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The only programs for whose absence a test may be skipped.
 const SKIPPABLE: &[&str] = &["kubectl"];
@@ -10,18 +11,47 @@ const SKIPPABLE: &[&str] = &["kubectl"];
 /// # Panics
 /// When it is missing where nothing may be skipped (`FLEETWRIGHT_NO_SKIPS` is set, as in continuous integration), or
 /// when no test may be skipped for it.
-#[expect(clippy::panic, clippy::print_stderr, reason = "tests alone call it")]
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     if found.is_none() {
-        assert!(SKIPPABLE.contains(&name), "{name} is not installed");
-        if std::env::var_os("FLEETWRIGHT_NO_SKIPS").is_some() {
-            panic!("{name} is not installed, and nothing may be skipped here");
-        }
-        eprintln!("skipped: {name} is not installed");
+        skip(name, "is not installed");
     }
     found
+}
+
+/// kubectl, at least of minor version `minor`: older ones word some of what they print otherwise.
+///
+/// # Panics
+/// As [`tool`] does.
+pub fn kubectl(minor: u32) -> Option<PathBuf> {
+    let found = tool("kubectl")?;
+    let said = Command::new(&found)
+        .args(["version", "--client", "--output=json"])
+        .output();
+    let told = said
+        .ok()
+        .and_then(|said| serde_json::from_slice::<serde_json::Value>(&said.stdout).ok())
+        .unwrap_or_default();
+    let got = &told["clientVersion"]["minor"];
+    let number = got.as_str().unwrap_or_default().trim_end_matches('+');
+    if number.parse::<u32>().is_ok_and(|got| got >= minor) {
+        return Some(found);
+    }
+    skip(
+        "kubectl",
+        &format!("is 1.{number}, and 1.{minor} is needed"),
+    );
+    None
+}
+
+#[expect(clippy::panic, clippy::print_stderr, reason = "tests alone call it")]
+fn skip(name: &str, why: &str) {
+    assert!(SKIPPABLE.contains(&name), "{name} {why}");
+    if std::env::var_os("FLEETWRIGHT_NO_SKIPS").is_some() {
+        panic!("{name} {why}, and nothing may be skipped here");
+    }
+    eprintln!("skipped: {name} {why}");
 }

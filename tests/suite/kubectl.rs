@@ -10,9 +10,12 @@ use std::sync::Arc;
 use fleetwright_api::{crds, random::OsRandom, time::SystemClock};
 use fleetwright_apiserver::{ApiServer, Auth, Options, Tls, write_kubeconfig};
 use fleetwright_store::Store;
-use fleetwright_tests::tools::tool;
+use fleetwright_tests::tools::kubectl;
 use regex::Regex;
 use tokio_util::sync::CancellationToken;
+
+/// The oldest minor version whose words are those of the transcripts.
+const OLDEST: u32 = 32;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kubectl")
@@ -92,7 +95,7 @@ fn run(transcript: &str, home: &Path, kubeconfig: &Path) -> String {
 
 /// Serves a new, empty API with our kinds while a transcript is played against it.
 async fn play(name: &str) {
-    if tool("kubectl").is_none() {
+    if kubectl(OLDEST).is_none() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

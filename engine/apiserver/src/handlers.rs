@@ -349,13 +349,16 @@ impl Call<'_> {
             errors.extend(validate::structure(schema, object, live));
             validate::rules(schema, object, live, &mut errors);
         }
-        if errors.is_empty() {
-            return Ok(());
-        }
-        let causes: Vec<Cause> = errors
+        let mut causes: Vec<Cause> = errors
             .into_iter()
             .map(|e| Cause::new(e.reason.as_str(), e.field, e.message))
             .collect();
+        if !self.kind.custom && self.target.subresource.is_empty() {
+            causes.extend(crate::core_specs::faults(self.kind, object));
+        }
+        if causes.is_empty() {
+            return Ok(());
+        }
         let name = crate::object::text(object, "name");
         Err(ApiError::invalid(&self.kind.group, kind, name, &causes))
     }

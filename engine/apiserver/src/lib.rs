@@ -10,6 +10,7 @@ mod convert;
 mod core_kinds;
 mod core_objects;
 mod core_schemas;
+mod core_specs;
 mod core_types;
 mod crd;
 mod decode;
