@@ -422,7 +422,7 @@ fn a_broken_cache_is_fetched_again() {
             std::fs::write(lock, "").unwrap();
         }),
         ("no HEAD", &|| {
-            std::fs::remove_file(cache.join("HEAD")).unwrap()
+            std::fs::remove_file(cache.join("HEAD")).unwrap();
         }),
         ("an empty folder", &|| {
             std::fs::remove_dir_all(cache).unwrap();
@@ -512,23 +512,23 @@ fn a_fingerprint_shows_every_edit_of_a_manifest_and_nothing_else() {
     assert_eq!(print(), last);
     let edits: [(&str, &dyn Fn()); 6] = [
         ("another size", &|| {
-            std::fs::write(at("a.yaml"), "a: 12").unwrap()
+            std::fs::write(at("a.yaml"), "a: 12").unwrap();
         }),
         ("below", &|| {
-            std::fs::write(at("below/b.yaml"), "b: 12").unwrap()
+            std::fs::write(at("below/b.yaml"), "b: 12").unwrap();
         }),
         ("a new file", &|| {
-            std::fs::write(at("below/c.json"), "{}").unwrap()
+            std::fs::write(at("below/c.json"), "{}").unwrap();
         }),
         ("a rename", &|| {
-            std::fs::rename(at("a.yaml"), at("z.yaml")).unwrap()
+            std::fs::rename(at("a.yaml"), at("z.yaml")).unwrap();
         }),
         ("one in its place", &|| {
             std::fs::write(at("new"), "a: 13").unwrap();
             std::fs::rename(at("new"), at("z.yaml")).unwrap();
         }),
         ("a file that goes", &|| {
-            std::fs::remove_file(at("below/b.yaml")).unwrap()
+            std::fs::remove_file(at("below/b.yaml")).unwrap();
         }),
     ];
     for (what, edit) in edits {
