@@ -134,7 +134,8 @@ impl Follower {
 
     async fn cycle(&mut self, seen: &Seen) -> Result<bool, FollowError> {
         let context = self.context.clone();
-        let found = self.reader.find(&self.fleet).await?;
+        let now = context.clock.now();
+        let found = self.reader.find(&self.fleet, now).await?;
         let revision = found.revision;
         let at = RevisionRef {
             revision: revision.clone(),

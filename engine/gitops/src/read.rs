@@ -1,12 +1,7 @@
 //! Reads the source of one Fleet. What was loaded of a tree is kept: a look at a tree that was loaded before reads no
 //! file, whatever commit brought it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Fleet,
@@ -19,6 +14,7 @@ use fleetwright_core::{
     plan::{Desired, Key},
 };
 use git2::Oid;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
@@ -27,7 +23,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use crate::{
     gather::{by_key, desired_of},
     load::{LoadContext, LoadError, Outside, load},
-    source::{GitSource, Snapshot, SourceError, read_directory},
+    source::{Fingerprint, GitSource, Snapshot, SourceError, read_directory},
 };
 
 /// How long a look waits for the source. Reading goes on after that, and the next look waits for it again.
@@ -69,6 +65,8 @@ pub enum Tree {
     Git(GitSource, Oid),
     /// Of a directory, already read.
     Directory(Snapshot),
+    /// Of a directory that has not changed since it was read.
+    Unchanged(Directory, String),
 }
 
 impl Tree {
@@ -78,8 +76,16 @@ impl Tree {
         match self {
             Self::Git(_, id) => id.to_string(),
             Self::Directory(snapshot) => snapshot.tree.clone(),
+            Self::Unchanged(_, tree) => tree.clone(),
         }
     }
+}
+
+/// A folder of a local directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    directory: PathBuf,
+    path: String,
 }
 
 /// What a tree declares.
@@ -102,6 +108,8 @@ pub struct Reader {
     catalogue: Arc<Catalogue>,
     cache: PathBuf,
     last: Option<Arc<Declared>>,
+    /// The directory as it was last read, if an edit since then would show.
+    stands: Option<(Directory, Fingerprint, String)>,
     running: Option<JoinHandle<()>>,
 }
 
@@ -114,6 +122,7 @@ impl Reader {
             catalogue,
             cache,
             last: None,
+            stands: None,
             running: None,
         }
     }
@@ -122,16 +131,15 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReadError`], when it is not known.
-    pub async fn find(&mut self, fleet: &Fleet) -> Result<Found, ReadError> {
+    pub async fn find(&mut self, fleet: &Fleet, now: Timestamp) -> Result<Found, ReadError> {
         let source = fleet.spec.source.clone();
         let path = source.path.clone().unwrap_or_default();
         let Some(url) = source.url.clone() else {
-            let directory = PathBuf::from(source.directory.unwrap_or_default());
-            let snapshot = self.blocking(move || stable(&directory, &path)).await??;
-            return Ok(Found {
-                revision: snapshot.revision.clone(),
-                tree: Ok(Tree::Directory(snapshot)),
-            });
+            let directory = Directory {
+                directory: PathBuf::from(source.directory.unwrap_or_default()),
+                path,
+            };
+            return self.directory(directory, now).await;
         };
         let git = self.git(fleet, &source, url).await?;
         let reference = source.reference.unwrap_or_default();
@@ -149,6 +157,32 @@ impl Reader {
             })
         };
         Ok(self.blocking(find).await??)
+    }
+
+    async fn directory(&mut self, at: Directory, now: Timestamp) -> Result<Found, ReadError> {
+        let before = self.stands.take().filter(|(same, _, _)| *same == at);
+        let read = move || {
+            let print = Fingerprint::of(&at.directory, &at.path)?;
+            if let Some((_, old, tree)) = before
+                && old == print
+            {
+                return Ok((
+                    Tree::Unchanged(at.clone(), tree.clone()),
+                    Some((at, print, tree)),
+                ));
+            }
+            let snapshot = stable(&at)?;
+            let sure =
+                print.is_old(now.as_second()) && Fingerprint::of(&at.directory, &at.path)? == print;
+            let tree = snapshot.tree.clone();
+            Ok::<_, SourceError>((Tree::Directory(snapshot), sure.then_some((at, print, tree))))
+        };
+        let (tree, stands) = self.blocking(read).await??;
+        self.stands = stands;
+        Ok(Found {
+            revision: format!("dir:{}", tree.id()),
+            tree: Ok(tree),
+        })
     }
 
     /// What a tree declares, as far as `allow` lets it.
@@ -170,6 +204,7 @@ impl Reader {
             let files = match tree {
                 Tree::Git(source, id) => source.files(id)?,
                 Tree::Directory(snapshot) => snapshot.files,
+                Tree::Unchanged(at, _) => stable(&at)?.files,
             };
             let context = LoadContext {
                 provider_schema: &|version, kind| catalogue.schema(version, kind),
@@ -247,10 +282,10 @@ impl Reader {
 }
 
 /// Reads a directory until two reads are the same: an editor may be half way through its writing.
-fn stable(directory: &Path, path: &str) -> Result<Snapshot, SourceError> {
-    let mut last = read_directory(directory, path)?;
+fn stable(at: &Directory) -> Result<Snapshot, SourceError> {
+    let mut last = read_directory(&at.directory, &at.path)?;
     for _ in 0..10 {
-        let next = read_directory(directory, path)?;
+        let next = read_directory(&at.directory, &at.path)?;
         if next.tree == last.tree {
             break;
         }

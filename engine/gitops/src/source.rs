@@ -6,7 +6,10 @@ mod git;
 
 use std::path::PathBuf;
 
-pub use self::{directory::read_directory, git::GitSource};
+pub use self::{
+    directory::{Fingerprint, read_directory},
+    git::GitSource,
+};
 use crate::load::SourceFile;
 
 /// Most files and folders that are looked at, whatever they are.

@@ -5,14 +5,21 @@ use std::{
     ffi::OsString,
     fs::{DirEntry, File},
     io::Read as _,
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::MetadataExt as _,
+    },
     path::Path,
 };
 
 use git2::{ObjectType, Oid};
+use sha2::{Digest as _, Sha256};
 
-use super::{MAX_FOLDERS, Snapshot, SourceError, clean, collect::Collector};
-use crate::load::MAX_FILE_BYTES;
+use super::{
+    MAX_FOLDERS, Snapshot, SourceError, clean,
+    collect::{Collector, shown},
+};
+use crate::load::{MAX_FILE_BYTES, is_manifest};
 
 /// The files below a directory. Symbolic links and names that begin with a dot are not followed.
 ///
@@ -30,6 +37,73 @@ pub fn read_directory(directory: &Path, path: &str) -> Result<Snapshot, SourceEr
         tree: tree.to_string(),
         files: found.into_files(),
     })
+}
+
+/// What the file system says of the files below a directory. None of them is opened: the watch of a directory shows each
+/// file that is opened, and would lose edits among thousands of those.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    digest: [u8; 32],
+    /// Second of the latest change.
+    newest: i64,
+}
+
+impl Fingerprint {
+    /// Of the manifests and folders below a directory.
+    ///
+    /// # Errors
+    /// [`SourceError`], when anything below it cannot be read.
+    pub fn of(directory: &Path, path: &str) -> Result<Self, SourceError> {
+        let mut digest = Sha256::new();
+        let newest = stamp(&directory.join(clean(path)?), 0, &mut digest)?;
+        Ok(Self {
+            digest: digest.finalize().into(),
+            newest,
+        })
+    }
+
+    /// Whether an edit after this one would show at `now`, in seconds: file systems' clocks are coarse.
+    #[must_use]
+    pub fn is_old(&self, now: i64) -> bool {
+        self.newest + 2 < now
+    }
+}
+
+fn stamp(at: &Path, depth: usize, digest: &mut Sha256) -> Result<i64, SourceError> {
+    if depth > MAX_FOLDERS {
+        return Err(SourceError::TooDeep);
+    }
+    let mut newest = std::fs::metadata(at).map_err(io(at))?.ctime();
+    let entries: Result<Vec<_>, _> = std::fs::read_dir(at).map_err(io(at))?.collect();
+    let mut entries = entries.map_err(io(at))?;
+    entries.sort_by_key(DirEntry::file_name);
+    for entry in entries {
+        let name = OsString::into_vec(entry.file_name());
+        let data = entry.metadata().map_err(io(&entry.path()))?;
+        if name.starts_with(b".") || !(data.is_dir() || is_manifest(&shown(&name))) {
+            continue;
+        }
+        digest.update((name.len() as u64).to_be_bytes());
+        digest.update(&name);
+        digest.update(data.mode().to_be_bytes());
+        if data.is_dir() {
+            newest = newest.max(stamp(&entry.path(), depth + 1, digest)?);
+            digest.update([0]);
+        } else {
+            newest = newest.max(data.ctime());
+            digest.update(data.ino().to_be_bytes());
+            digest.update(data.size().to_be_bytes());
+            for time in [
+                data.mtime(),
+                data.mtime_nsec(),
+                data.ctime(),
+                data.ctime_nsec(),
+            ] {
+                digest.update(time.to_be_bytes());
+            }
+        }
+    }
+    Ok(newest)
 }
 
 fn hash(kind: ObjectType, bytes: &[u8]) -> Result<Oid, SourceError> {

@@ -422,7 +422,7 @@ fn a_broken_cache_is_fetched_again() {
             std::fs::write(lock, "").unwrap();
         }),
         ("no HEAD", &|| {
-            std::fs::remove_file(cache.join("HEAD")).unwrap()
+            std::fs::remove_file(cache.join("HEAD")).unwrap();
         }),
         ("an empty folder", &|| {
             std::fs::remove_dir_all(cache).unwrap();
@@ -498,4 +498,47 @@ fn a_remote_that_is_away_leaves_the_cache() {
     let refused = open.resolve(&GitRef::default()).unwrap_err();
     assert!(matches!(refused, SourceError::Password));
     assert!(!refused.to_string().contains("s3cret"));
+}
+
+#[test]
+fn a_fingerprint_shows_every_edit_of_a_manifest_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("below")).unwrap();
+    std::fs::write(at("a.yaml"), "a: 1").unwrap();
+    std::fs::write(at("below/b.yaml"), "b: 1").unwrap();
+    let print = || Fingerprint::of(dir.path(), "").unwrap();
+    let mut last = print();
+    assert_eq!(print(), last);
+    let edits: [(&str, &dyn Fn()); 6] = [
+        ("another size", &|| {
+            std::fs::write(at("a.yaml"), "a: 12").unwrap();
+        }),
+        ("below", &|| {
+            std::fs::write(at("below/b.yaml"), "b: 12").unwrap();
+        }),
+        ("a new file", &|| {
+            std::fs::write(at("below/c.json"), "{}").unwrap();
+        }),
+        ("a rename", &|| {
+            std::fs::rename(at("a.yaml"), at("z.yaml")).unwrap();
+        }),
+        ("one in its place", &|| {
+            std::fs::write(at("new"), "a: 13").unwrap();
+            std::fs::rename(at("new"), at("z.yaml")).unwrap();
+        }),
+        ("a file that goes", &|| {
+            std::fs::remove_file(at("below/b.yaml")).unwrap();
+        }),
+    ];
+    for (what, edit) in edits {
+        edit();
+        let next = print();
+        assert_ne!(next.clone(), last, "{what}");
+        last = next;
+    }
+    // What was changed just now may be changed again without a trace.
+    let now = std::fs::metadata(dir.path()).unwrap();
+    let now = std::os::unix::fs::MetadataExt::ctime(&now);
+    assert!(!last.is_old(now) && last.is_old(now + 10));
 }

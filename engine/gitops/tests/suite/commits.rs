@@ -7,7 +7,8 @@ use fleetwright_api::{
     commit_status::CommitState,
     fleet::{Allow, FleetSource, FleetSpec, Forge, GitRef},
 };
-use fleetwright_gitops::read::Reader;
+use fleetwright_gitops::read::{Reader, Tree};
+use jiff::Timestamp;
 use kube::{
     Api,
     api::{ListParams, PostParams},
@@ -220,11 +221,11 @@ async fn a_commit_beside_the_followed_folder_reads_no_file() {
     let mut reader = Reader::new(context.client.clone(), catalogue, context.cache.clone());
     let fleet = scene.fleet.follower.fleet.clone();
     let allow = Allow::default();
-    let first = reader.find(&fleet).await.unwrap();
+    let first = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
     let declared = reader.declared(first.tree.unwrap(), &allow).await.unwrap();
     write(&scene.work, "README.md", "one");
     push(&scene.work);
-    let second = reader.find(&fleet).await.unwrap();
+    let second = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
     assert_ne!(second.revision, first.revision);
     let again = reader.declared(second.tree.unwrap(), &allow).await.unwrap();
     assert!(Arc::ptr_eq(&declared, &again));
@@ -233,7 +234,7 @@ async fn a_commit_beside_the_followed_folder_reads_no_file() {
         kinds: vec!["ConfigMap".into()],
         ..Allow::default()
     };
-    let third = reader.find(&fleet).await.unwrap();
+    let third = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
     let narrowed = reader.declared(third.tree.unwrap(), &narrow).await.unwrap();
     assert_eq!((declared.errors.len(), narrowed.errors.len()), (0, 1));
 }
@@ -388,4 +389,28 @@ async fn statuses_that_the_forge_has_are_kept_in_bounded_number() {
     );
     assert_eq!(left.len(), 100 + 10 + 2);
     assert_eq!(scene.state(&first).await, Success);
+}
+
+#[tokio::test]
+async fn a_directory_is_read_when_an_edit_may_have_changed_it_and_not_else() {
+    let world = World::new().await;
+    let fleet = world.directory("repo").await;
+    fleet.write("c.yaml", &config_map("c", "one"));
+    let context = &world.context;
+    let catalogue = Arc::clone(&context.catalogue);
+    let mut reader = Reader::new(context.client.clone(), catalogue, context.cache.clone());
+    let (now, later) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+    let mut look = async |now| {
+        let found = reader.find(&fleet.follower.fleet, now).await.unwrap();
+        let tree = found.tree.unwrap();
+        (found.revision, matches!(tree, Tree::Unchanged(..)))
+    };
+    let (first, _) = look(now).await;
+    // So soon after the edit, another one might not show.
+    assert_eq!(look(later).await, (first.clone(), false));
+    assert_eq!(look(later).await, (first.clone(), true));
+    fleet.write("c.yaml", &config_map("c", "twelve"));
+    let (second, unchanged) = look(later).await;
+    assert!(second != first && !unchanged);
+    assert_eq!(look(later).await, (second, true));
 }

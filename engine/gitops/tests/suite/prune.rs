@@ -106,7 +106,7 @@ async fn an_incomplete_load_deletes_and_changes_nothing() {
     let path = fleet.folder.join("db.yaml");
     let breakages: [(&str, &dyn Fn()); 4] = [
         ("db.yaml:2:", &|| {
-            std::fs::write(&path, "a: 1\nb: c: d").unwrap()
+            std::fs::write(&path, "a: 1\nb: c: d").unwrap();
         }),
         ("db.yaml:1:1: a symbolic link", &|| {
             std::fs::remove_file(&path).unwrap();
@@ -117,7 +117,7 @@ async fn an_incomplete_load_deletes_and_changes_nothing() {
             std::fs::write(&path, "#".repeat(MAX_FILE_BYTES + 1)).unwrap();
         }),
         ("db.yaml:1:1: not UTF-8", &|| {
-            std::fs::write(&path, b"a: \xff").unwrap()
+            std::fs::write(&path, b"a: \xff").unwrap();
         }),
     ];
     for (wanted, break_it) in breakages {
