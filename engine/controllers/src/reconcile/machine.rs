@@ -307,11 +307,10 @@ async fn act(
             .await
             .map(|_| ()),
         MachineStep::Running { .. } => {
-            update_instance(shared, machine, view).await?;
-            match &view.node {
-                SeenNode::There(node) => sync_node(shared, machine, node).await,
-                _ => Ok(()),
+            if let SeenNode::There(node) = &view.node {
+                sync_node(shared, machine, node).await?;
             }
+            update_instance(shared, machine, view).await
         }
         MachineStep::Delete(DeletionStep::DeleteInstance) => {
             let Seen::There(instance) = &view.seen else {
