@@ -30,6 +30,9 @@ pub fn all() -> Vec<CustomResourceDefinition> {
             .and_then(|s| s.open_api_v3_schema.as_mut())
         {
             refuse_null(root);
+            // What a kind is, as `kubectl explain` begins with, is said on its spec.
+            let spec = root.properties.as_ref().and_then(|p| p.get("spec"));
+            root.description = spec.and_then(|s| s.description.clone());
         }
     }
     crds

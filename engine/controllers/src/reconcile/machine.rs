@@ -467,7 +467,10 @@ fn observe(
     MachineObservation {
         instance: view.facts.instance.clone(),
         instance_view: instance.map(|i| {
-            json!({"id": i.id, "state": i.state, "instanceType": i.instance_type, "image": i.image})
+            json!({
+                "id": i.id, "state": i.state, "instanceType": i.instance_type, "image": i.image,
+                "configDigest": i.config_digest,
+            })
         }),
         addresses: instance.map(|i| i.addresses.clone()),
         failure_domain: instance.and_then(|i| i.failure_domain.clone()),

@@ -246,7 +246,7 @@ async fn a_providers_own_in_place_settings_reach_the_instances_once() {
     kit.until_settled("eu").await;
     let made = kit.made();
     let told = |m: &Machine| -> Option<Value> {
-        Some(m.status.as_ref()?.instance.as_ref()?["settings"].clone())
+        Some(m.status.as_ref()?.instance.as_ref()?["configDigest"].clone())
     };
     let before = told(kit.world.workers("eu-web")[0]);
     assert!(before.is_some());
