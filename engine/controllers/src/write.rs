@@ -64,8 +64,11 @@ impl Shared {
     ) -> Result<bool, Error>
     where
         K: Written,
-        S: Serialize,
+        S: Serialize + PartialEq,
     {
+        if old == Some(new) {
+            return Ok(false);
+        }
         let from = old
             .map_or(Ok(json!({})), serde_json::to_value)
             .map_err(Error::Encode)?;
@@ -83,7 +86,7 @@ impl Shared {
             .api::<K>(&namespace)
             .patch_status(&name, &params, &body)
             .await?;
-        self.caches.wrote(written);
+        self.learn(written);
         Ok(true)
     }
 
@@ -105,7 +108,7 @@ impl Shared {
             .api::<K>(&namespace)
             .patch(&name, &params, &Patch::Merge(patch))
             .await?;
-        self.caches.wrote(written.clone());
+        self.learn(written.clone());
         Ok(written)
     }
 
@@ -121,7 +124,7 @@ impl Shared {
             .await
         {
             Ok(written) => {
-                self.caches.wrote(written);
+                self.learn(written);
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
@@ -145,7 +148,7 @@ impl Shared {
         match self.api::<K>(&namespace).delete(&name, &params).await {
             Ok(either) => {
                 if let Some(still) = either.left() {
-                    self.caches.wrote(still);
+                    self.learn(still);
                 }
                 Ok(())
             }
