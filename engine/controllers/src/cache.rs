@@ -1,4 +1,4 @@
-//! Caches of our kinds: ordered, indexed by owner and cluster, without managedFields.
+//! Caches of our kinds: ordered, indexed by what others know an object by, without managedFields.
 //!
 //! What we write ourselves goes in at once, so that a reconcile reads its own writes; an older observation
 //! never replaces a newer one.
@@ -11,6 +11,11 @@ use std::{
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta};
 use kube::{Resource, ResourceExt};
 use parking_lot::RwLock;
+
+use crate::{
+    reconcile::{Shared, node_name},
+    wake,
+};
 
 /// Uids of deleted objects that are remembered, so that a late answer does not bring one back.
 const TOMBSTONES: usize = 4096;
@@ -29,12 +34,23 @@ fn version_of<K: ResourceExt>(object: &K) -> u64 {
         .unwrap_or(0)
 }
 
+/// What objects are found by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mark {
+    /// Uid of the controlling owner.
+    Owner(String),
+    /// Namespace and name of the Cluster.
+    Cluster(String, String),
+    /// Namespace and name of the Cluster, and the providerID.
+    ProviderId(String, String, String),
+    /// Namespace and name of the Cluster, and the name of the node.
+    Node(String, String, String),
+}
+
 /// One kind's objects.
 pub(crate) struct Kind<K> {
     objects: BTreeMap<NamespacedName, Arc<K>>,
-    /// Index key to names: owner uid, or `namespace/cluster`.
-    by_owner: BTreeMap<String, BTreeSet<NamespacedName>>,
-    by_cluster: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
+    index: BTreeMap<Mark, BTreeSet<NamespacedName>>,
     gone: VecDeque<String>,
     synced: bool,
 }
@@ -43,8 +59,7 @@ impl<K> Default for Kind<K> {
     fn default() -> Self {
         Self {
             objects: BTreeMap::new(),
-            by_owner: BTreeMap::new(),
-            by_cluster: BTreeMap::new(),
+            index: BTreeMap::new(),
             gone: VecDeque::new(),
             synced: false,
         }
@@ -55,6 +70,12 @@ impl<K> Default for Kind<K> {
 pub(crate) trait Cached: Resource<DynamicType = ()> + Clone + Send + Sync + 'static {
     /// Name of the Cluster.
     fn cluster(&self) -> String;
+    /// What it is found by beside its owner and its cluster.
+    fn marks(&self) -> Vec<Mark> {
+        Vec::new()
+    }
+    /// Wakes who looks at what is news: what was known before, and what is now, if anything.
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>);
     /// The kind's place in the caches.
     fn of(caches: &Caches) -> &RwLock<Kind<Self>>;
 }
@@ -62,38 +83,40 @@ pub(crate) trait Cached: Resource<DynamicType = ()> + Clone + Send + Sync + 'sta
 impl<K: Cached> Kind<K> {
     fn index(&mut self, object: &K, add: bool) {
         let name = name_of(object);
-        let owner = meta::controller_of(object)
-            .map(|o| o.uid.clone())
-            .unwrap_or_default();
-        let cluster = (name.0.clone(), object.cluster());
-        let change = |set: &mut BTreeSet<NamespacedName>| {
+        let owner = meta::controller_of(object).map(|o| Mark::Owner(o.uid.clone()));
+        let cluster = Mark::Cluster(name.0.clone(), object.cluster());
+        for mark in object.marks().into_iter().chain(owner).chain([cluster]) {
             if add {
-                set.insert(name.clone());
-            } else {
+                self.index.entry(mark).or_default().insert(name.clone());
+            } else if let Some(set) = self.index.get_mut(&mark) {
                 set.remove(&name);
+                if set.is_empty() {
+                    self.index.remove(&mark);
+                }
             }
-        };
-        change(self.by_owner.entry(owner).or_default());
-        change(self.by_cluster.entry(cluster).or_default());
+        }
     }
 
-    /// Takes an observation in; `false` when something newer is known already.
-    pub(crate) fn apply(&mut self, mut object: K) -> bool {
+    /// Takes an observation in; gives what is known now and what was known before, or `None` when something as new is
+    /// known already.
+    pub(crate) fn apply(&mut self, mut object: K) -> Option<(Arc<K>, Option<Arc<K>>)> {
         object.meta_mut().managed_fields = None;
         let name = name_of(&object);
         let uid = object.uid().unwrap_or_default();
         if self.gone.contains(&uid) {
-            return false;
+            return None;
         }
-        if let Some(known) = self.objects.get(&name).cloned() {
+        let known = self.objects.get(&name).cloned();
+        if let Some(known) = &known {
             if known.uid() == object.uid() && version_of(known.as_ref()) >= version_of(&object) {
-                return false;
+                return None;
             }
-            self.index(&known, false);
+            self.index(known, false);
         }
         self.index(&object, true);
-        self.objects.insert(name, Arc::new(object));
-        true
+        let object = Arc::new(object);
+        self.objects.insert(name, Arc::clone(&object));
+        Some((object, known))
     }
 
     /// Forgets a deleted object.
@@ -130,14 +153,9 @@ impl<K: Cached> Kind<K> {
         missing
     }
 
-    fn named<'a>(
-        &'a self,
-        names: Option<&'a BTreeSet<NamespacedName>>,
-    ) -> impl Iterator<Item = Arc<K>> + 'a {
-        names
-            .into_iter()
-            .flatten()
-            .filter_map(|n| self.objects.get(n).cloned())
+    fn marked(&self, mark: &Mark) -> impl Iterator<Item = &Arc<K>> {
+        let names = self.index.get(mark).into_iter().flatten();
+        names.filter_map(|n| self.objects.get(n))
     }
 }
 
@@ -164,29 +182,35 @@ impl Caches {
     /// Copies of all objects that `uid` controls, by name.
     pub(crate) fn owned<K: Cached>(&self, uid: &str) -> Vec<K> {
         let kind = K::of(self).read();
-        kind.named(kind.by_owner.get(uid))
-            .map(Arc::unwrap_or_clone)
-            .collect()
+        let owner = Mark::Owner(uid.to_owned());
+        kind.marked(&owner).map(|o| K::clone(o)).collect()
     }
 
     /// All objects of a cluster, by name.
     pub(crate) fn of_cluster<K: Cached>(&self, namespace: &str, cluster: &str) -> Vec<Arc<K>> {
-        let kind = K::of(self).read();
-        kind.named(
-            kind.by_cluster
-                .get(&(namespace.to_owned(), cluster.to_owned())),
-        )
-        .collect()
+        let mark = Mark::Cluster(namespace.to_owned(), cluster.to_owned());
+        self.marked(&mark)
+    }
+
+    /// Whether a cluster has an object of which `test` holds.
+    pub(crate) fn any_of_cluster<K: Cached>(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        test: impl Fn(&K) -> bool,
+    ) -> bool {
+        let mark = Mark::Cluster(namespace.to_owned(), cluster.to_owned());
+        K::of(self).read().marked(&mark).any(|o| test(o))
+    }
+
+    /// All objects with this mark, by name.
+    pub(crate) fn marked<K: Cached>(&self, mark: &Mark) -> Vec<Arc<K>> {
+        K::of(self).read().marked(mark).cloned().collect()
     }
 
     /// All objects.
     pub(crate) fn all<K: Cached>(&self) -> Vec<Arc<K>> {
         K::of(self).read().objects.values().cloned().collect()
-    }
-
-    /// Takes in what the API answered to a write of ours.
-    pub(crate) fn wrote<K: Cached>(&self, object: K) {
-        K::of(self).write().apply(object);
     }
 
     /// Whether every kind has been listed completely once.
@@ -203,6 +227,9 @@ impl Cached for Cluster {
     fn cluster(&self) -> String {
         self.name_any()
     }
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
+        wake::cluster(shared, before, now);
+    }
     fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
         &caches.clusters
     }
@@ -211,6 +238,9 @@ impl Cached for Cluster {
 impl Cached for MachineDeployment {
     fn cluster(&self) -> String {
         self.spec.cluster_name.clone()
+    }
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
+        wake::pool(shared, before, now);
     }
     fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
         &caches.pools
@@ -221,6 +251,9 @@ impl Cached for MachineSet {
     fn cluster(&self) -> String {
         self.spec.cluster_name.clone()
     }
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
+        wake::set(shared, before, now);
+    }
     fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
         &caches.sets
     }
@@ -230,6 +263,17 @@ impl Cached for Machine {
     fn cluster(&self) -> String {
         self.spec.cluster_name.clone()
     }
+    fn marks(&self) -> Vec<Mark> {
+        let (namespace, cluster) = (self.namespace().unwrap_or_default(), self.cluster());
+        let id = self.spec.provider_id.clone();
+        let id = id.map(|id| Mark::ProviderId(namespace.clone(), cluster.clone(), id));
+        let node = node_name(self).map(ToOwned::to_owned);
+        let node = node.map(|node| Mark::Node(namespace, cluster, node));
+        id.into_iter().chain(node).collect()
+    }
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
+        wake::machine(shared, before, now);
+    }
     fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
         &caches.machines
     }
@@ -238,6 +282,9 @@ impl Cached for Machine {
 impl Cached for ProviderAccount {
     fn cluster(&self) -> String {
         String::new()
+    }
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
+        wake::account(shared, before, now);
     }
     fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
         &caches.accounts
@@ -267,16 +314,17 @@ mod tests {
     #[test]
     fn an_older_observation_never_replaces_a_newer_one() {
         let mut kind = Kind::default();
-        assert!(kind.apply(machine("a", "1", 5)));
-        assert!(!kind.apply(machine("a", "1", 4)));
-        assert!(kind.apply(machine("a", "1", 6)));
+        assert!(kind.apply(machine("a", "1", 5)).is_some());
+        assert!(kind.apply(machine("a", "1", 4)).is_none());
+        let (_, before) = kind.apply(machine("a", "1", 6)).unwrap();
+        assert_eq!(before.map(|m| version_of(m.as_ref())), Some(5));
         kind.delete(&machine("a", "1", 7));
         assert!(
-            !kind.apply(machine("a", "1", 6)),
+            kind.apply(machine("a", "1", 6)).is_none(),
             "a late answer brings nothing back"
         );
         assert!(
-            kind.apply(machine("a", "2", 8)),
+            kind.apply(machine("a", "2", 8)).is_some(),
             "a new object of the name is another one"
         );
     }
@@ -284,13 +332,20 @@ mod tests {
     #[test]
     fn indexes_follow_the_objects() {
         let caches = Caches::default();
-        caches.wrote(machine("a", "1", 1));
-        caches.wrote(machine("b", "2", 2));
+        caches.machines.write().apply(machine("a", "1", 1));
+        caches.machines.write().apply(machine("b", "2", 2));
         assert_eq!(caches.of_cluster::<Machine>("ns", "c").len(), 2);
+        let mut changed = machine("a", "1", 3);
+        changed.spec.provider_id = Some("sim:///a".into());
+        caches.machines.write().apply(changed);
+        let by_id = |id: &str| Mark::ProviderId("ns".into(), "c".into(), id.into());
+        assert_eq!(caches.marked::<Machine>(&by_id("sim:///a")).len(), 1);
+        assert_eq!(caches.marked::<Machine>(&by_id("sim:///b")).len(), 0);
         let listed = BTreeSet::from([("ns".to_owned(), "a".to_owned())]);
         let gone = caches.machines.write().keep_only(&listed);
         assert_eq!(gone.len(), 1);
         assert_eq!(caches.of_cluster::<Machine>("ns", "c").len(), 1);
+        assert_eq!(caches.machines.read().index.len(), 2, "no empty entries");
         assert!(!caches.synced());
     }
 }

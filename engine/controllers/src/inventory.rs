@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use fleetwright_providers::{Instance, InstanceState};
+use fleetwright_providers::{Instance, InstanceState, Ownership};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -25,11 +25,36 @@ struct Known {
 struct AccountState {
     /// By instance key.
     known: BTreeMap<String, Known>,
+    /// Instance keys by the cluster's key.
+    of_cluster: BTreeMap<String, BTreeSet<String>>,
     /// Whether a complete list was read in this process.
     complete: bool,
     moving: bool,
     /// Why the last list failed; `None` after a good one.
     trouble: Option<String>,
+}
+
+impl AccountState {
+    fn put(&mut self, key: String, known: Known) {
+        if let Some(owner) = known.instance.as_ref().and_then(|i| i.owner.as_ref()) {
+            let cluster = owner.cluster_key.clone();
+            let keys = self.of_cluster.entry(cluster).or_default();
+            keys.insert(key.clone());
+        }
+        self.known.insert(key, known);
+    }
+
+    fn remove(&mut self, key: &str) {
+        let known = self.known.remove(key).and_then(|k| k.instance);
+        if let Some(owner) = known.and_then(|i| i.owner)
+            && let Some(keys) = self.of_cluster.get_mut(&owner.cluster_key)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.of_cluster.remove(&owner.cluster_key);
+            }
+        }
+    }
 }
 
 /// What is known of a machine's instance.
@@ -61,14 +86,9 @@ impl Inventory {
         self.tick()
     }
 
-    /// Takes in a complete list that was begun at `begun`; gives the instance keys of what changed. What we
+    /// Takes in a complete list that was begun at `begun`; gives the owners of the instances that changed. What we
     /// wrote ourselves since then stays.
-    pub(crate) fn listed(
-        &self,
-        account: &str,
-        begun: u64,
-        list: Vec<Instance>,
-    ) -> BTreeSet<String> {
+    pub(crate) fn listed(&self, account: &str, begun: u64, list: Vec<Instance>) -> Vec<Ownership> {
         let mut accounts = self.accounts.lock();
         let state = accounts.entry(account.to_owned()).or_default();
         let first = !std::mem::replace(&mut state.complete, true);
@@ -80,7 +100,7 @@ impl Inventory {
             }
         }
         let keys: BTreeSet<_> = state.known.keys().chain(fresh.keys()).cloned().collect();
-        let mut changed = BTreeSet::new();
+        let mut changed = Vec::new();
         for key in keys {
             if state.known.get(&key).is_some_and(|k| k.written > begun) {
                 continue;
@@ -88,21 +108,18 @@ impl Inventory {
             let now = fresh.remove(&key);
             let before = state.known.get(&key).and_then(|k| k.instance.as_ref());
             if before != now.as_ref() || first {
-                changed.insert(key.clone());
+                let owner = now.as_ref().or(before).and_then(|i| i.owner.clone());
+                changed.extend(owner);
             }
             match now {
                 Some(instance) => {
-                    state.known.insert(
-                        key,
-                        Known {
-                            instance: Some(instance),
-                            written: begun,
-                        },
-                    );
+                    let known = Known {
+                        instance: Some(instance),
+                        written: begun,
+                    };
+                    state.put(key, known);
                 }
-                None => {
-                    state.known.remove(&key);
-                }
+                None => state.remove(&key),
             }
         }
         state.moving = state
@@ -164,9 +181,7 @@ impl Inventory {
         let mut accounts = self.accounts.lock();
         let state = accounts.entry(account.to_owned()).or_default();
         state.moving |= instance.as_ref().is_some_and(is_moving);
-        state
-            .known
-            .insert(instance_key.to_owned(), Known { instance, written });
+        state.put(instance_key.to_owned(), Known { instance, written });
         drop(accounts);
         self.wake.notify_one();
     }
@@ -192,15 +207,11 @@ impl Inventory {
         }
         let mut ids: Vec<_> = accounts
             .values()
-            .flat_map(|a| &a.known)
+            .filter_map(|a| Some((a, a.of_cluster.get(cluster_key)?)))
+            .flat_map(|(a, keys)| keys.iter().map(|key| (key, a.known.get(key))))
             .filter(|(key, _)| !known.contains(*key))
-            .filter_map(|(_, k)| k.instance.as_ref())
+            .filter_map(|(_, k)| k?.instance.as_ref())
             .filter(|i| i.state != InstanceState::Deleting)
-            .filter(|i| {
-                i.owner
-                    .as_ref()
-                    .is_some_and(|o| o.cluster_key == cluster_key)
-            })
             .map(|i| i.id.clone())
             .collect();
         ids.sort();
@@ -218,7 +229,6 @@ fn is_moving(instance: &Instance) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fleetwright_providers::Ownership;
     use jiff::Timestamp;
 
     use super::*;
@@ -260,7 +270,8 @@ mod tests {
         assert!(matches!(inventory.see("a", "k"), Seen::There(_)));
         assert!(inventory.moving("a"));
         let changed = inventory.listed("a", inventory.begin(), vec![]);
-        assert_eq!(changed, BTreeSet::from(["k".to_owned()]));
+        let keys: Vec<_> = changed.iter().map(|o| o.instance_key.as_str()).collect();
+        assert_eq!(keys, ["k"]);
         assert_eq!(inventory.see("a", "k"), Seen::Missing);
         assert!(!inventory.moving("a"));
     }
@@ -278,5 +289,7 @@ mod tests {
             inventory.unmanaged("c", &known),
             Some(vec!["i-x".to_owned()])
         );
+        inventory.listed("a", inventory.begin(), vec![]);
+        assert_eq!(inventory.unmanaged("c", &known), Some(vec![]));
     }
 }

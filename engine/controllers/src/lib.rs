@@ -13,6 +13,7 @@ mod nodes;
 mod queue;
 mod reconcile;
 mod run;
+mod wake;
 mod write;
 
 pub use context::Context;

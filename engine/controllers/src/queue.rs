@@ -57,6 +57,8 @@ struct Inner {
     /// When a key is due, and the same by time.
     due: BTreeMap<Key, Instant>,
     by_time: BTreeSet<(Instant, Key)>,
+    /// Done, and counted as running until then; with the pause that was asked for.
+    resting: BTreeMap<(Instant, Key), Option<Duration>>,
     failures: BTreeMap<Key, u32>,
 }
 
@@ -70,6 +72,30 @@ impl Inner {
         } else if self.queued.insert(key.clone()) {
             self.ready.push_back(key);
         }
+    }
+
+    /// A key no longer runs: it runs again at once when it was woken meanwhile, else after `retry`.
+    fn end(&mut self, key: Key, retry: Option<Duration>, now: Instant) {
+        self.running.remove(&key);
+        if self.again.remove(&key) {
+            self.add(key);
+        } else if let Some(pause) = retry {
+            self.add_at(key, now + pause);
+        }
+    }
+
+    /// Puts in what is due; gives when the next thing is.
+    fn advance(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(entry) = self.resting.first_entry().filter(|e| e.key().0 <= now) {
+            let ((_, key), retry) = entry.remove_entry();
+            self.end(key, retry, now);
+        }
+        while let Some((_, key)) = self.by_time.first().cloned().filter(|(at, _)| *at <= now) {
+            self.add(key);
+        }
+        let rest = self.resting.keys().next().map(|(at, _)| *at);
+        let due = self.by_time.first().map(|(at, _)| *at);
+        rest.into_iter().chain(due).min()
     }
 
     fn add_at(&mut self, key: Key, at: Instant) {
@@ -102,20 +128,13 @@ impl Queue {
         loop {
             let next_due = {
                 let mut inner = self.inner.lock();
-                let now = Instant::now();
-                while let Some((at, key)) =
-                    inner.by_time.first().cloned().filter(|(at, _)| *at <= now)
-                {
-                    inner.by_time.remove(&(at, key.clone()));
-                    inner.due.remove(&key);
-                    inner.add(key);
-                }
+                let next_due = inner.advance(Instant::now());
                 if let Some(key) = inner.ready.pop_front() {
                     inner.queued.remove(&key);
                     inner.running.insert(key.clone());
                     return key;
                 }
-                inner.by_time.first().map(|(at, _)| *at)
+                next_due
             };
             match next_due {
                 None => self.wake.notified().await,
@@ -130,11 +149,19 @@ impl Queue {
         }
     }
 
-    /// A reconcile ended well; it wants to run again after `retry` at the latest.
-    pub(crate) fn done(&self, key: &Key, retry: Option<Duration>) {
+    /// A reconcile ended well; it wants to run again after `retry` at the latest. What wakes it within `rest` is looked at
+    /// together, after that.
+    pub(crate) fn done(&self, key: &Key, rest: Duration, retry: Option<Duration>) {
         let mut inner = self.inner.lock();
         inner.failures.remove(key);
-        self.end(&mut inner, key, retry);
+        let now = Instant::now();
+        if rest.is_zero() {
+            inner.end(key.clone(), retry, now);
+        } else {
+            inner.resting.insert((now + rest, key.clone()), retry);
+        }
+        drop(inner);
+        self.wake.notify_one();
     }
 
     /// A reconcile failed: it runs again after a pause that doubles with each failure, or after `after`.
@@ -146,16 +173,8 @@ impl Queue {
         *failures = failures.saturating_add(1);
         // Events do not shorten the pause of what fails: only its end does.
         inner.again.remove(key);
-        self.end(&mut inner, key, Some(pause));
-    }
-
-    fn end(&self, inner: &mut Inner, key: &Key, retry: Option<Duration>) {
-        inner.running.remove(key);
-        if inner.again.remove(key) {
-            inner.add(key.clone());
-        } else if let Some(pause) = retry {
-            inner.add_at(key.clone(), Instant::now() + pause);
-        }
+        inner.end(key.clone(), Some(pause), Instant::now());
+        drop(inner);
         self.wake.notify_one();
     }
 
@@ -182,10 +201,10 @@ mod tests {
         assert_eq!(queue.next().await, key("a"));
         queue.add(key("a")); // woken while it runs
         assert_eq!(queue.next().await, key("b"));
-        queue.done(&key("a"), None);
+        queue.done(&key("a"), Duration::ZERO, None);
         assert_eq!(queue.next().await, key("a"));
-        queue.done(&key("a"), None);
-        queue.done(&key("b"), None);
+        queue.done(&key("a"), Duration::ZERO, None);
+        queue.done(&key("b"), Duration::ZERO, None);
         assert_eq!(queue.len(), 0);
     }
 
@@ -206,7 +225,7 @@ mod tests {
             "{pauses:?}"
         );
         let got = queue.next().await;
-        queue.done(&got, Some(Duration::from_secs(5)));
+        queue.done(&got, Duration::ZERO, Some(Duration::from_secs(5)));
         let before = Instant::now();
         queue.next().await;
         assert!((Instant::now() - before).as_secs() >= 5);
@@ -217,10 +236,27 @@ mod tests {
         let queue = Queue::default();
         queue.add(key("a"));
         let got = queue.next().await;
-        queue.done(&got, Some(Duration::from_secs(60)));
+        queue.done(&got, Duration::ZERO, Some(Duration::from_secs(60)));
         queue.add(key("a"));
         let before = Instant::now();
         assert_eq!(queue.next().await, key("a"));
         assert_eq!(Instant::now(), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_wakes_a_resting_key_is_looked_at_together_after_its_rest() {
+        let queue = Queue::default();
+        queue.add(key("a"));
+        let got = queue.next().await;
+        queue.done(&got, Duration::from_millis(200), None);
+        let before = Instant::now();
+        queue.add(key("a"));
+        queue.add(key("a"));
+        queue.add(key("b"));
+        assert_eq!(queue.next().await, key("b"));
+        assert_eq!(queue.next().await, key("a"));
+        assert_eq!((Instant::now() - before).as_millis(), 200);
+        queue.done(&key("a"), Duration::ZERO, None);
+        assert_eq!(queue.len(), 0);
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub(crate) use self::machine::to_account as account_of;
 use crate::{
-    cache::Caches,
+    cache::{Cached, Caches, Mark},
     context::Context,
     inventory::Inventory,
     nodes::Nodes,
@@ -108,15 +108,23 @@ impl Shared {
 
     /// Wakes the machine of a node: the one with its providerID, or the one that was given this node.
     pub(crate) fn wake_machine_of_node(&self, cluster: &ClusterRef, id: &str, node: &str) {
-        for machine in self
-            .caches
-            .of_cluster::<Machine>(&cluster.namespace, &cluster.name)
+        let (namespace, name) = (cluster.namespace.clone(), cluster.name.clone());
+        let by_id = Mark::ProviderId(namespace.clone(), name.clone(), id.to_owned());
+        let by_name = Mark::Node(namespace, name, node.to_owned());
+        for machine in [by_id, by_name]
+            .iter()
+            .flat_map(|mark| self.caches.marked::<Machine>(mark))
         {
-            let given = node_name(&machine) == Some(node);
-            if given || machine.spec.provider_id.as_deref() == Some(id) {
-                self.queue
-                    .add(Key::Machine(cluster.namespace.clone(), machine.name_any()));
-            }
+            let key = Key::Machine(cluster.namespace.clone(), machine.name_any());
+            self.queue.add(key);
+        }
+    }
+
+    /// Takes news of an object in, whoever brings it, and wakes those whom it concerns.
+    pub(crate) fn learn<K: Cached>(&self, object: K) {
+        let news = K::of(&self.caches).write().apply(object);
+        if let Some((now, before)) = news {
+            K::wake(self, before.as_deref(), Some(&now));
         }
     }
 
@@ -162,7 +170,7 @@ impl Shared {
 }
 
 /// The name of the node that a machine was given.
-fn node_name(machine: &Machine) -> Option<&str> {
+pub(crate) fn node_name(machine: &Machine) -> Option<&str> {
     let node = machine.status.as_ref()?.node_ref.as_ref()?;
     Some(&node.name)
 }

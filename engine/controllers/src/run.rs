@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta};
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount};
 use fleetwright_core::outcome::Outcome;
 use fleetwright_providers::{ClusterRef, ListScope, ProviderError};
 use futures::StreamExt;
@@ -26,6 +26,8 @@ use crate::{
 
 /// Reconciles that run at the same time: each waits for the API or a provider most of its time.
 const WORKERS: usize = 64;
+/// Longest rest of a pool, a set or a Cluster between two looks at it.
+const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// The controllers of one engine.
 pub struct Controllers {
@@ -55,14 +57,11 @@ impl Controllers {
     pub async fn run(self, token: CancellationToken) {
         let Self { shared, follow } = self;
         let mut tasks = JoinSet::new();
-        tasks.spawn(watch::<Cluster>(Arc::clone(&shared), wake_cluster));
-        tasks.spawn(watch::<MachineDeployment>(Arc::clone(&shared), wake_pool));
-        tasks.spawn(watch::<MachineSet>(Arc::clone(&shared), wake_set));
-        tasks.spawn(watch::<Machine>(Arc::clone(&shared), wake_machine));
-        tasks.spawn(watch::<ProviderAccount>(
-            Arc::clone(&shared),
-            |shared, _| shared.inventory.wake.notify_one(),
-        ));
+        tasks.spawn(watch::<Cluster>(Arc::clone(&shared)));
+        tasks.spawn(watch::<MachineDeployment>(Arc::clone(&shared)));
+        tasks.spawn(watch::<MachineSet>(Arc::clone(&shared)));
+        tasks.spawn(watch::<Machine>(Arc::clone(&shared)));
+        tasks.spawn(watch::<ProviderAccount>(Arc::clone(&shared)));
         tasks.spawn(list_accounts(Arc::clone(&shared)));
         tasks.spawn(follow_nodes(Arc::clone(&shared), follow));
         tasks.spawn(work(shared));
@@ -80,7 +79,7 @@ impl Controllers {
 }
 
 /// Keeps one kind's cache, and wakes who looks at what changed.
-async fn watch<K>(shared: Arc<Shared>, wake: fn(&Shared, &K))
+async fn watch<K>(shared: Arc<Shared>)
 where
     K: Cached + serde::de::DeserializeOwned + std::fmt::Debug,
 {
@@ -93,25 +92,20 @@ where
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object)) => {
                 listed.insert(name_of(&object));
-                if K::of(&shared.caches).write().apply(object.clone()) {
-                    wake(&shared, &object);
-                }
+                shared.learn(object);
             }
             Ok(watcher::Event::InitDone) => {
                 pause = Duration::from_millis(100);
                 let gone = K::of(&shared.caches).write().keep_only(&listed);
-                gone.iter().for_each(|object| wake(&shared, object));
+                gone.iter()
+                    .for_each(|object| K::wake(&shared, Some(object), None));
                 listed.clear();
                 shared.synced_wake.notify_waiters();
             }
-            Ok(watcher::Event::Apply(object)) => {
-                // What we wrote is in the cache already; others that look at it are woken all the same.
-                K::of(&shared.caches).write().apply(object.clone());
-                wake(&shared, &object);
-            }
+            Ok(watcher::Event::Apply(object)) => shared.learn(object),
             Ok(watcher::Event::Delete(object)) => {
                 K::of(&shared.caches).write().delete(&object);
-                wake(&shared, &object);
+                K::wake(&shared, Some(&object), None);
             }
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "the watch broke");
@@ -120,66 +114,6 @@ where
             }
         }
     }
-}
-
-fn wake_cluster(shared: &Shared, cluster: &Cluster) {
-    let (namespace, name) = name_of(cluster);
-    for pool in shared
-        .caches
-        .of_cluster::<MachineDeployment>(&namespace, &name)
-    {
-        shared
-            .queue
-            .add(Key::Pool(namespace.clone(), pool.name_any()));
-    }
-    shared.wake_machines_of(&namespace, &name);
-    shared.queue.add(Key::Cluster(namespace, name));
-}
-
-fn wake_pool(shared: &Shared, pool: &MachineDeployment) {
-    let (namespace, name) = name_of(pool);
-    for set in shared
-        .caches
-        .owned::<MachineSet>(&pool.uid().unwrap_or_default())
-    {
-        for machine in shared
-            .caches
-            .owned::<Machine>(&set.uid().unwrap_or_default())
-        {
-            shared
-                .queue
-                .add(Key::Machine(namespace.clone(), machine.name_any()));
-        }
-    }
-    shared.queue.add(Key::Cluster(
-        namespace.clone(),
-        pool.spec.cluster_name.clone(),
-    ));
-    shared.queue.add(Key::Pool(namespace, name));
-}
-
-fn wake_set(shared: &Shared, set: &MachineSet) {
-    let (namespace, name) = name_of(set);
-    if let Some(owner) = meta::controller_of(set) {
-        shared
-            .queue
-            .add(Key::Pool(namespace.clone(), owner.name.clone()));
-    }
-    shared.queue.add(Key::Set(namespace, name));
-}
-
-fn wake_machine(shared: &Shared, machine: &Machine) {
-    let (namespace, name) = name_of(machine);
-    if let Some(owner) = meta::controller_of(machine).filter(|o| o.kind == "MachineSet") {
-        shared
-            .queue
-            .add(Key::Set(namespace.clone(), owner.name.clone()));
-    }
-    shared.queue.add(Key::Cluster(
-        namespace.clone(),
-        machine.spec.cluster_name.clone(),
-    ));
-    shared.queue.add(Key::Machine(namespace, name));
 }
 
 /// Starts the watches of clusters' nodes and owns them.
@@ -283,16 +217,26 @@ async fn list(
     let outcome = result.map(|list| {
         let complete_before = shared.inventory.is_complete(&name);
         let changed = shared.inventory.listed(&name, begun, list);
-        for machine in shared.caches.all::<Machine>() {
-            let concerned = machine
-                .spec
-                .instance_key
-                .as_ref()
-                .is_some_and(|k| changed.contains(k));
-            let waited = !complete_before && machine.spec.content.provider_config.account() == name;
-            if concerned || waited {
-                let (namespace, machine) = name_of(machine.as_ref());
-                shared.queue.add(Key::Machine(namespace, machine));
+        for owner in changed {
+            let Some((namespace, cluster)) = owner.cluster.split_once('/') else {
+                continue;
+            };
+            let machine = shared.caches.get::<Machine>(namespace, &owner.machine);
+            let known = machine.and_then(|m| m.spec.instance_key.clone());
+            let key = if known.as_ref() == Some(&owner.instance_key) {
+                Key::Machine(namespace.to_owned(), owner.machine)
+            } else {
+                // Its Cluster shows instances that belong to no Machine.
+                Key::Cluster(namespace.to_owned(), cluster.to_owned())
+            };
+            shared.queue.add(key);
+        }
+        if !complete_before {
+            for machine in shared.caches.all::<Machine>() {
+                if machine.spec.content.provider_config.account() == name {
+                    let (namespace, machine) = name_of(machine.as_ref());
+                    shared.queue.add(Key::Machine(namespace, machine));
+                }
             }
         }
     });
@@ -321,6 +265,15 @@ async fn work(shared: Arc<Shared>) {
     }
 }
 
+/// What is made of many machines is woken by each of them, and looks at all of them: it rests in proportion to what a look
+/// takes, so that its cost does not grow with the square of their number.
+fn rest(key: &Key, begun: Instant) -> Duration {
+    match key {
+        Key::Machine(..) => Duration::ZERO,
+        _ => (begun.elapsed() * 4).min(LONGEST_REST),
+    }
+}
+
 async fn one(shared: Arc<Shared>, key: Key) {
     let begun = Instant::now();
     let result = reconcile(&shared, &key).await;
@@ -331,11 +284,11 @@ async fn one(shared: Arc<Shared>, key: Key) {
             retry_after,
         }) => {
             tracing::debug!(controller = key.controller(), %namespace, %name, %reason, "waits");
-            shared.queue.done(&key, *retry_after);
+            shared.queue.done(&key, rest(&key, begun), *retry_after);
             "wait"
         }
         Ok(outcome) => {
-            shared.queue.done(&key, None);
+            shared.queue.done(&key, rest(&key, begun), None);
             match outcome {
                 Outcome::Changed => "changed",
                 Outcome::Deleted => "deleted",

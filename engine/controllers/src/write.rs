@@ -62,7 +62,7 @@ impl Shared {
     ) -> Result<Option<K>, Error> {
         let read = self.api::<K>(namespace).get_opt(name).await?;
         if let Some(object) = &read {
-            self.caches.wrote(object.clone());
+            self.learn(object.clone());
         }
         Ok(read)
     }
@@ -77,8 +77,11 @@ impl Shared {
     ) -> Result<bool, Error>
     where
         K: Written,
-        S: Serialize,
+        S: Serialize + PartialEq,
     {
+        if old == Some(new) {
+            return Ok(false);
+        }
         let from = old
             .map_or(Ok(json!({})), serde_json::to_value)
             .map_err(Error::Encode)?;
@@ -96,7 +99,7 @@ impl Shared {
             .api::<K>(&namespace)
             .patch_status(&name, &params, &body)
             .await?;
-        self.caches.wrote(written);
+        self.learn(written);
         Ok(true)
     }
 
@@ -118,7 +121,7 @@ impl Shared {
             .api::<K>(&namespace)
             .patch(&name, &params, &Patch::Merge(patch))
             .await?;
-        self.caches.wrote(written.clone());
+        self.learn(written.clone());
         Ok(written)
     }
 
@@ -134,7 +137,7 @@ impl Shared {
             .await
         {
             Ok(written) => {
-                self.caches.wrote(written);
+                self.learn(written);
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
@@ -158,7 +161,7 @@ impl Shared {
         match self.api::<K>(&namespace).delete(&name, &params).await {
             Ok(either) => {
                 if let Some(still) = either.left() {
-                    self.caches.wrote(still);
+                    self.learn(still);
                 }
                 Ok(())
             }

@@ -77,7 +77,14 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
             }
         }
     }
-    let failure = act(shared, machine, &mut view, &step).await;
+    let mut failure = act(shared, machine, &mut view, &step).await;
+    // What follows once the id is stored is done at once: the status in between would tell nobody anything.
+    if let (MachineStep::SetProviderId(_), Ok(())) = (&step, &failure)
+        && let Some(stored) = shared.caches.get::<Machine>(&namespace, &name)
+    {
+        step = next_step(&stored, &view.facts, now);
+        failure = act(shared, &stored, &mut view, &step).await;
+    }
     if let Err(error) = &failure {
         detail = Some(chain(error));
     }
@@ -179,16 +186,16 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
     let ours = cluster
         .as_ref()
         .is_some_and(|c| c.spec.control_plane.machines.is_some());
-    let another_stays = || {
-        shared
-            .caches
-            .of_cluster::<Machine>(&namespace, cluster_name)
-            .iter()
-            .any(|m| {
-                is_control_plane(m)
-                    && m.name_any() != name
-                    && m.metadata.deletion_timestamp.is_none()
-            })
+    // Only a machine on its way out asks: that looks at all machines of the cluster.
+    let stays = || {
+        !ours
+            || shared
+                .caches
+                .any_of_cluster::<Machine>(&namespace, cluster_name, |m| {
+                    is_control_plane(m)
+                        && m.name_any() != name
+                        && m.metadata.deletion_timestamp.is_none()
+                })
     };
     let facts = MachineFacts {
         instance,
@@ -197,7 +204,7 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         cluster_deleting: cluster
             .as_ref()
             .is_none_or(|c| c.metadata.deletion_timestamp.is_some()),
-        control_plane_stays: !ours || another_stays(),
+        control_plane_stays: machine.metadata.deletion_timestamp.is_none() || stays(),
         drained: None,
         volumes_attached: None,
     };

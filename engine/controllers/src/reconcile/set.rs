@@ -6,6 +6,7 @@ use fleetwright_core::{
     outcome::Outcome,
     status,
 };
+use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
@@ -13,6 +14,8 @@ use super::{Error, Shared};
 use crate::{cache::name_of, write::Written};
 
 const BY: &str = "fleetwright-machineset";
+/// Machines that a set makes at the same time.
+const AT_ONCE: usize = 16;
 
 pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(set);
@@ -40,14 +43,19 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         }
         let owner = meta::controller_owner(set)
             .ok_or_else(|| Error::Invalid("the set has no uid".into()))?;
+        let mut machines = Vec::with_capacity(decision.create.len());
         for new in &decision.create {
             tracing::info!(set = %name, machine = %new.name, "new machine");
-            shared
-                .create(
-                    &to_machine(shared, set.namespace(), owner.clone(), new.clone()),
-                    BY,
-                )
-                .await?;
+            machines.push(to_machine(
+                shared,
+                set.namespace(),
+                owner.clone(),
+                new.clone(),
+            ));
+        }
+        // Together they share the API's commits.
+        for some in machines.chunks(AT_ONCE) {
+            try_join_all(some.iter().map(|machine| shared.create(machine, BY))).await?;
         }
     }
     for doomed in &decision.delete {

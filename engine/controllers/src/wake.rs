@@ -1,0 +1,116 @@
+//! Who looks at what: whoever brings news of an object into the caches, a watch or a write of ours, wakes those whom the
+//! news concerns, and nobody else. Machines come by the hundred: what wakes all of them is told apart from what does not.
+
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, cluster::ClusterStatus, meta,
+};
+use fleetwright_core::cluster::is_control_plane;
+use kube::{Resource, ResourceExt};
+
+use crate::{
+    cache::{Mark, name_of},
+    queue::Key,
+    reconcile::Shared,
+};
+
+/// What machines and pools look at of their Cluster: all but what it counts and says of itself.
+fn cluster_part(cluster: &Cluster) -> impl PartialEq {
+    let status = cluster.status.clone().map(|status| ClusterStatus {
+        observed_generation: None,
+        phase: None,
+        conditions: Vec::new(),
+        control_plane: None,
+        workers: None,
+        unmanaged_instances: Vec::new(),
+        ..status
+    });
+    (wish(cluster), cluster.spec.clone(), status)
+}
+
+/// What a wish consists of beside the spec.
+fn wish<K: Resource<DynamicType = ()>>(object: &K) -> impl PartialEq + use<K> {
+    let annotations = object.annotations().clone();
+    let deleting = object.meta().deletion_timestamp.is_some();
+    (object.uid(), annotations, deleting)
+}
+
+pub(crate) fn cluster(shared: &Shared, before: Option<&Cluster>, now: Option<&Cluster>) {
+    let Some(object) = now.or(before) else { return };
+    let (namespace, name) = name_of(object);
+    if before.map(cluster_part) != now.map(cluster_part) {
+        let pools = shared
+            .caches
+            .of_cluster::<MachineDeployment>(&namespace, &name);
+        for pool in pools {
+            shared
+                .queue
+                .add(Key::Pool(namespace.clone(), pool.name_any()));
+        }
+        shared.wake_machines_of(&namespace, &name);
+    }
+    shared.queue.add(Key::Cluster(namespace, name));
+}
+
+pub(crate) fn pool(
+    shared: &Shared,
+    before: Option<&MachineDeployment>,
+    now: Option<&MachineDeployment>,
+) {
+    let Some(object) = now.or(before) else { return };
+    let (namespace, name) = name_of(object);
+    // What its machines look at: they tell whether they are what it wants.
+    let part = |pool: &MachineDeployment| {
+        let version = pool.status.as_ref().and_then(|s| s.version.clone());
+        (wish(pool), pool.spec.clone(), version)
+    };
+    if before.map(part) != now.map(part) {
+        let owner = Mark::Owner(object.uid().unwrap_or_default());
+        for set in shared.caches.marked::<MachineSet>(&owner) {
+            let owner = Mark::Owner(set.uid().unwrap_or_default());
+            for machine in shared.caches.marked::<Machine>(&owner) {
+                let key = Key::Machine(namespace.clone(), machine.name_any());
+                shared.queue.add(key);
+            }
+        }
+    }
+    let cluster = object.spec.cluster_name.clone();
+    shared.queue.add(Key::Cluster(namespace.clone(), cluster));
+    shared.queue.add(Key::Pool(namespace, name));
+}
+
+pub(crate) fn set(shared: &Shared, before: Option<&MachineSet>, now: Option<&MachineSet>) {
+    let Some(object) = now.or(before) else { return };
+    let (namespace, name) = name_of(object);
+    if let Some(owner) = meta::controller_of(object) {
+        let key = Key::Pool(namespace.clone(), owner.name.clone());
+        shared.queue.add(key);
+    }
+    // Its Cluster looks at what its sets are to be, not at how they are.
+    let part = |set: &MachineSet| (wish(set), set.spec.clone());
+    if before.map(part) != now.map(part) {
+        let cluster = object.spec.cluster_name.clone();
+        shared.queue.add(Key::Cluster(namespace.clone(), cluster));
+    }
+    shared.queue.add(Key::Set(namespace, name));
+}
+
+pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Machine>) {
+    let Some(object) = now.or(before) else { return };
+    let (namespace, name) = name_of(object);
+    let owner = meta::controller_of(object).filter(|o| o.kind == "MachineSet");
+    if let Some(owner) = owner {
+        let key = Key::Set(namespace.clone(), owner.name.clone());
+        shared.queue.add(key);
+    }
+    // How a worker is comes to the Cluster through its pool's status.
+    let passes = before.is_none() || object.metadata.deletion_timestamp.is_some() || now.is_none();
+    if is_control_plane(object) || owner.is_none() || passes {
+        let cluster = object.spec.cluster_name.clone();
+        shared.queue.add(Key::Cluster(namespace.clone(), cluster));
+    }
+    shared.queue.add(Key::Machine(namespace, name));
+}
+
+pub(crate) fn account(shared: &Shared, _: Option<&ProviderAccount>, _: Option<&ProviderAccount>) {
+    shared.inventory.wake.notify_one();
+}
