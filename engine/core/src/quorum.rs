@@ -54,7 +54,7 @@ mod tests {
             .collect()
     }
 
-    // facts/capi.md 3.9: (members, failures among those that stay) -> may remove one.
+    // Cluster API's TestTargetEtcdClusterHealthy: (members, failures among those that stay) -> may remove one.
     #[test]
     fn removing_follows_the_table() {
         for (stay_healthy, failures, want) in [

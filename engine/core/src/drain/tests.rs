@@ -1,4 +1,4 @@
-//! The filters of `facts/capi.md` part 3.8 (those of MachineDrainRule excepted).
+//! Cluster API's filters of pods in a drain (TestGetPodsForEviction), those of MachineDrainRule excepted.
 
 use serde_json::{Value, json};
 

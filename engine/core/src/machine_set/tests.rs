@@ -1,4 +1,4 @@
-//! The table of `facts/capi.md` part 3.5.
+//! Cluster API's tables of which machine goes first (TestMachineRandomDelete, -NewestDelete, -OldestDelete).
 
 use std::collections::BTreeMap;
 
