@@ -70,15 +70,15 @@ async fn serve(dir: &Path, tasks: &mut JoinSet<()>) -> String {
     url
 }
 
-/// Whether the request has the token, or the answer that asks for it.
-fn knows(headers: &HeaderMap) -> Result<(), Response> {
+/// The answer that asks for the token, unless the request has it.
+fn refusal(headers: &HeaderMap) -> Option<Response> {
     let wanted = format!("Basic {}", BASE64_STANDARD.encode("x-access-token:t0ken"));
     let given = headers.get(header::AUTHORIZATION);
     if given.is_some_and(|g| g.as_bytes() == wanted.as_bytes()) {
-        return Ok(());
+        return None;
     }
     let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"fleet\"")];
-    Err((StatusCode::UNAUTHORIZED, ask).into_response())
+    Some((StatusCode::UNAUTHORIZED, ask).into_response())
 }
 
 async fn upload_pack(repository: &str, args: &[&str], input: Bytes) -> Vec<u8> {
@@ -99,7 +99,7 @@ async fn upload_pack(repository: &str, args: &[&str], input: Bytes) -> Vec<u8> {
 }
 
 async fn refs(State(repository): State<Arc<String>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = knows(&headers) {
+    if let Some(refusal) = refusal(&headers) {
         return refusal;
     }
     let args = ["--stateless-rpc", "--advertise-refs"];
@@ -110,7 +110,7 @@ async fn refs(State(repository): State<Arc<String>>, headers: HeaderMap) -> Resp
 }
 
 async fn pack(State(repository): State<Arc<String>>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(refusal) = knows(&headers) {
+    if let Some(refusal) = refusal(&headers) {
         return refusal;
     }
     let pack = upload_pack(&repository, &["--stateless-rpc"], body).await;
@@ -130,13 +130,14 @@ async fn a_repository_is_followed_with_its_token_over_trusted_connections_alone(
     let url = serve(dir.path(), &mut tasks).await;
     let authority = dir.path().join("pki/ca.crt");
     let trusted = [("SSL_CERT_FILE", authority.to_str().unwrap())];
-    let rows: [(&str, &[(&str, &str)], Option<&str>); 4] = [
-        ("stranger", &[], Some("certificate is not trusted")),
-        ("wr0ng", &trusted, Some("refuses the credentials")),
-        ("", &trusted, Some("asks for credentials")),
-        ("t0ken", &trusted, None),
+    let rows = [
+        ("stranger", false, Some("certificate is not trusted")),
+        ("wr0ng", true, Some("refuses the credentials")),
+        ("", true, Some("asks for credentials")),
+        ("t0ken", true, None),
     ];
-    for (token, environment, wanted) in rows {
+    for (token, trusts, wanted) in rows {
+        let environment = if trusts { &trusted[..] } else { &[] };
         let data = dir.path().join(format!("data-{token}"));
         let file = dir.path().join("token");
         std::fs::write(&file, token).unwrap();
