@@ -12,6 +12,10 @@ use crate::registry::Kind;
 
 /// Answers the paths of discovery.
 pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Response<Body>> {
+    // Most requests are about objects: the kinds are not grouped for them.
+    if crate::request::Target::parse(path).is_some() {
+        return None;
+    }
     let registry = server.kinds();
     let accept = parts
         .headers
