@@ -17,31 +17,39 @@ pub(crate) fn prefix(group: &str, plural: &str) -> String {
 
 /// Encodes an object, leaving the place for its resource version to the store.
 pub(crate) fn encode(object: &Value) -> fleetwright_store::Value {
-    let mut out = String::with_capacity(1024);
-    out.push('{');
+    // Writing into memory does not fail.
+    let put = |out: &mut Vec<u8>, field: &str, value: &Value| {
+        serde_json::to_writer(&mut *out, field).ok();
+        out.push(b':');
+        serde_json::to_writer(out, value).ok();
+    };
+    let mut out = Vec::with_capacity(4096);
+    out.push(b'{');
     for field in ["apiVersion", "kind"] {
         if let Some(value) = object.get(field) {
-            out.push_str(&format!("\"{field}\":{value},"));
+            put(&mut out, field, value);
+            out.push(b',');
         }
     }
-    out.push_str("\"metadata\":{\"resourceVersion\":\"");
+    out.extend_from_slice(b"\"metadata\":{\"resourceVersion\":\"");
     let stamp = out.len();
-    out.push('"');
-    let empty = Map::new();
-    for (field, value) in object["metadata"].as_object().unwrap_or(&empty) {
+    out.push(b'"');
+    for (field, value) in object["metadata"].as_object().into_iter().flatten() {
         if field != "resourceVersion" {
-            out.push_str(&format!(",{}:{value}", Value::from(field.as_str())));
+            out.push(b',');
+            put(&mut out, field, value);
         }
     }
-    out.push('}');
-    for (field, value) in object.as_object().unwrap_or(&empty) {
+    out.push(b'}');
+    for (field, value) in object.as_object().into_iter().flatten() {
         if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata") {
-            out.push_str(&format!(",{}:{value}", Value::from(field.as_str())));
+            out.push(b',');
+            put(&mut out, field, value);
         }
     }
-    out.push('}');
+    out.push(b'}');
     fleetwright_store::Value {
-        bytes: out.into_bytes(),
+        bytes: out,
         stamp: Some(stamp),
     }
 }

@@ -102,15 +102,17 @@ impl<K: Cached> Kind<K> {
     pub(crate) fn apply(&mut self, mut object: K) -> Option<(Arc<K>, Option<Arc<K>>)> {
         object.meta_mut().managed_fields = None;
         let name = name_of(&object);
-        let uid = object.uid().unwrap_or_default();
-        if self.gone.contains(&uid) {
+        let known = self.objects.get(&name).cloned();
+        let same = known.as_ref().filter(|k| k.uid() == object.uid());
+        // What is known lives: only another object of the name may be one that is gone already.
+        let stale = match same {
+            Some(known) => version_of(known.as_ref()) >= version_of(&object),
+            None => self.gone.contains(&object.uid().unwrap_or_default()),
+        };
+        if stale {
             return None;
         }
-        let known = self.objects.get(&name).cloned();
         if let Some(known) = &known {
-            if known.uid() == object.uid() && version_of(known.as_ref()) >= version_of(&object) {
-                return None;
-            }
             self.index(known, false);
         }
         self.index(&object, true);

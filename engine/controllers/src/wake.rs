@@ -27,9 +27,10 @@ fn cluster_part(cluster: &Cluster) -> impl PartialEq {
     (wish(cluster), cluster.spec.clone(), status)
 }
 
-/// What a wish consists of beside the spec.
+/// What a wish consists of beside the spec: not the counter that goes up with each machine that is made.
 fn wish<K: Resource<DynamicType = ()>>(object: &K) -> impl PartialEq + use<K> {
-    let annotations = object.annotations().clone();
+    let mut annotations = object.annotations().clone();
+    annotations.remove(meta::ANNOTATION_NEXT_ORDINAL);
     let deleting = object.meta().deletion_timestamp.is_some();
     (object.uid(), annotations, deleting)
 }

@@ -21,11 +21,20 @@ impl PathElement {
     /// The element of an item with these key values.
     pub(crate) fn key<'a>(values: impl Iterator<Item = (&'a str, &'a Value)>) -> Self {
         let sorted: BTreeMap<&str, &Value> = values.collect();
-        let parts: Vec<String> = sorted
-            .iter()
-            .map(|(name, value)| format!("{}:{value}", Value::from(*name)))
-            .collect();
-        Self::Key(format!("{{{}}}", parts.join(",")))
+        let mut text = String::from("{");
+        for (name, value) in sorted {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            quote(&mut text, name);
+            text.push(':');
+            match value {
+                Value::String(value) => quote(&mut text, value),
+                value => text.push_str(&value.to_string()),
+            }
+        }
+        text.push('}');
+        Self::Key(text)
     }
 
     /// The wire form, such as `f:spec` or `k:{"name":"http"}`.
@@ -54,6 +63,17 @@ impl PathElement {
             "i" => rest.parse().ok().map(Self::Index),
             _ => None,
         }
+    }
+}
+
+/// Appends a string as JSON.
+fn quote(out: &mut String, text: &str) {
+    if text.bytes().any(|b| b < 0x20 || matches!(b, b'"' | b'\\')) {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
     }
 }
 
@@ -153,6 +173,22 @@ impl FieldSet {
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         self.combine(other, |own, others| own && others, false)
+    }
+
+    /// Whether one of its paths is in the set of this wire form.
+    #[must_use]
+    pub fn touches(&self, wire: &Value) -> bool {
+        let Some(wire) = wire.as_object() else {
+            return false;
+        };
+        self.nodes.iter().any(|(element, branch)| {
+            let there = wire.get(&element.encode());
+            let member = || {
+                let map = there.and_then(Value::as_object);
+                map.is_some_and(|map| map.is_empty() || map.contains_key("."))
+            };
+            (branch.member && member()) || there.is_some_and(|below| branch.below.touches(below))
+        })
     }
 
     fn combine(&self, other: &Self, keep: fn(bool, bool) -> bool, alone: bool) -> Self {

@@ -4,10 +4,11 @@
 //! of Kubernetes' field management: an update takes the fields that it changes; an apply owns what it declares, gives up
 //! what it no longer declares (such a field goes, unless another manager has it), and conflicts over a value that differs.
 
-use crate::fields::FieldSet;
+use crate::fields::{FieldSet, PathElement};
 use crate::structural::{Node, Schema};
-use crate::typed::{Comparison, compare, faults, field_set, merge, with_named_fields, without};
-use serde_json::{Value, json};
+use crate::typed::{Comparison, compare_but, faults, field_set, merge, with_named_fields, without};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The name given to what was there before the first apply to an object without managedFields.
@@ -57,19 +58,68 @@ struct Identity {
     subresource: String,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Held {
-    api_version: String,
-    time: Option<Value>,
-    fields: FieldSet,
+/// The fields that a manager holds. Most writes touch those of one manager: the others' stay as they came.
+#[derive(Clone, Debug)]
+enum Fields<'a> {
+    /// In their wire form.
+    Wire(&'a Value),
+    Set(FieldSet),
+}
+
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self::Set(FieldSet::default())
+    }
+}
+
+impl Fields<'_> {
+    fn set(&self) -> Cow<'_, FieldSet> {
+        match self {
+            Self::Wire(wire) => Cow::Owned(FieldSet::from_fields_v1(wire).unwrap_or_default()),
+            Self::Set(set) => Cow::Borrowed(set),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Wire(wire) => wire.as_object().is_none_or(Map::is_empty),
+            Self::Set(set) => set.is_empty(),
+        }
+    }
+
+    /// Whether a path of `set` is held.
+    fn touches(&self, set: &FieldSet) -> bool {
+        match self {
+            Self::Wire(wire) => set.touches(wire),
+            Self::Set(own) => !own.intersection(set).is_empty(),
+        }
+    }
+
+    fn add(&mut self, set: &FieldSet) {
+        *self = Self::Set(self.set().into_owned().union(set));
+    }
+
+    fn to_wire(&self) -> Value {
+        match self {
+            Self::Wire(wire) => (*wire).clone(),
+            Self::Set(set) => set.to_fields_v1(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
-struct Managers(BTreeMap<Identity, Held>);
+struct Held<'a> {
+    api_version: String,
+    time: Option<Value>,
+    fields: Fields<'a>,
+}
 
-impl Managers {
+#[derive(Clone, Debug, Default)]
+struct Managers<'a>(BTreeMap<Identity, Held<'a>>);
+
+impl<'a> Managers<'a> {
     /// Entries that cannot be read hold nothing.
-    fn of(object: &Value) -> Self {
+    fn of(object: &'a Value) -> Self {
         let mut out = BTreeMap::new();
         for entry in object["metadata"]["managedFields"]
             .as_array()
@@ -82,7 +132,7 @@ impl Managers {
             } else {
                 Operation::Update
             };
-            let Some(fields) = FieldSet::from_fields_v1(&entry["fieldsV1"]) else {
+            let Some(wire) = entry.get("fieldsV1").filter(|fields| fields.is_object()) else {
                 continue;
             };
             let api_version = text("apiVersion");
@@ -97,16 +147,20 @@ impl Managers {
                 subresource: text("subresource"),
             };
             let time = entry.get("time").cloned();
-            let held: &mut Held = out.entry(identity).or_default();
-            held.fields = std::mem::take(&mut held.fields).union(&fields);
+            let held: &mut Held<'_> = out.entry(identity).or_default();
+            if held.fields.is_empty() {
+                held.fields = Fields::Wire(wire);
+            } else {
+                held.fields.add(&Fields::Wire(wire).set());
+            }
             (held.api_version, held.time) = (api_version, time);
         }
         Self(out)
     }
 
     fn write(&self, object: &mut Value) {
-        let mut entries: Vec<(&Identity, &Held)> = self.0.iter().collect();
-        let time = |held: &Held| {
+        let mut entries: Vec<(&Identity, &Held<'_>)> = self.0.iter().collect();
+        let time = |held: &Held<'_>| {
             held.time
                 .as_ref()
                 .and_then(Value::as_str)
@@ -121,7 +175,7 @@ impl Managers {
             .map(|(identity, held)| {
                 let operation = if identity.operation == Operation::Apply { "Apply" } else { "Update" };
                 let mut entry = json!({"manager": identity.manager, "operation": operation, "apiVersion": held.api_version,
-                    "fieldsType": "FieldsV1", "fieldsV1": held.fields.to_fields_v1()});
+                    "fieldsType": "FieldsV1", "fieldsV1": held.fields.to_wire()});
                 if let Some(time) = &held.time {
                     entry["time"] = time.clone();
                 }
@@ -141,16 +195,16 @@ impl Managers {
         }
     }
 
-    /// Takes from everybody but `but` what was changed or is gone.
-    fn yield_to(&mut self, but: Option<&Identity>, changes: &Comparison) {
+    /// Takes from everybody what was changed or is gone.
+    fn give_up(&mut self, changes: &Comparison) {
         let taken = changes
             .added
             .clone()
             .union(&changes.modified)
             .union(&changes.removed);
-        for (identity, held) in &mut self.0 {
-            if Some(identity) != but {
-                held.fields = held.fields.difference(&taken);
+        for held in self.0.values_mut() {
+            if held.fields.touches(&taken) {
+                held.fields = Fields::Set(held.fields.set().difference(&taken));
             }
         }
         self.0.retain(|_, held| !held.fields.is_empty());
@@ -171,31 +225,36 @@ const UNMANAGED: [&str; 10] = [
     "deletionGracePeriodSeconds",
 ];
 
-/// An object without what nobody manages. An absent object has no fields but an empty `metadata`.
-fn managed_part(object: &Value) -> Value {
-    let mut out = object.as_object().cloned().unwrap_or_default();
-    out.remove("apiVersion");
-    out.remove("kind");
-    let mut metadata = out
-        .get("metadata")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
-    metadata.retain(|name, _| !UNMANAGED.contains(&name.as_str()));
-    out.insert("metadata".to_owned(), metadata.into());
-    out.into()
+/// The metadata of an object without what nobody manages.
+fn managed_metadata(object: &Value) -> Value {
+    let all = object["metadata"].as_object().into_iter().flatten();
+    let managed = all.filter(|(name, _)| !UNMANAGED.contains(&name.as_str()));
+    Value::Object(managed.map(|(k, v)| (k.clone(), v.clone())).collect())
+}
+
+/// How two objects differ in what is managed. An absent object has no fields but an empty `metadata`.
+fn changes(root: &Node, old: &Value, new: &Value) -> Comparison {
+    let mut out = compare_but(root, old, new, &["apiVersion", "kind", "metadata"]);
+    let at = PathElement::Field("metadata".to_owned());
+    let (old, new) = (managed_metadata(old), managed_metadata(new));
+    out.enter(at, root.child("metadata"), Some(&old), Some(&new));
+    out
 }
 
 /// The fields that an apply of an object claims.
 fn claims(root: &Node, object: &Value) -> FieldSet {
-    let mut part = managed_part(object);
+    let all = object.as_object().into_iter().flatten();
+    let named = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
+    let mut part: Map<String, Value> = all
+        .filter(|(name, _)| !named(name))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     // An empty metadata holds nothing but the name, which nobody manages.
-    if let Some(map) = part.as_object_mut()
-        && map.get("metadata") == Some(&json!({}))
-    {
-        map.remove("metadata");
+    let metadata = managed_metadata(object);
+    if metadata != json!({}) {
+        part.insert("metadata".to_owned(), metadata);
     }
-    field_set(root, &part)
+    field_set(root, &part.into())
 }
 
 /// Writes `metadata.managedFields` of `object`, which an update puts in the place of `live` (null for a create).
@@ -208,16 +267,16 @@ pub fn update(schema: &Schema, live: &Value, object: &mut Value, writer: &Writer
     } else {
         Managers::of(live)
     };
-    let changes = compare(schema.root(), &managed_part(live), &managed_part(object));
+    let changes = changes(schema.root(), live, object);
     if !changes.is_same() && !reset {
-        managers.yield_to(None, &changes);
+        managers.give_up(&changes);
         let taken = changes.added.union(&changes.modified);
         if !taken.is_empty() {
             let held = managers
                 .0
                 .entry(writer.identity(Operation::Update))
                 .or_default();
-            held.fields = std::mem::take(&mut held.fields).union(&taken);
+            held.fields.add(&taken);
             writer.api_version.clone_into(&mut held.api_version);
             held.time = Some(writer.now.into());
         }
@@ -294,7 +353,6 @@ pub fn apply(
         return Err(ApplyError::Untyped(found));
     }
     let mut managers = Managers::of(live);
-    let live_part = managed_part(live);
     if managers.0.is_empty() && !live.is_null() {
         let first = Writer {
             manager: BEFORE_FIRST_APPLY,
@@ -304,7 +362,7 @@ pub fn apply(
         let held = Held {
             api_version: writer.api_version.to_owned(),
             time: Some(writer.now.into()),
-            fields: claims(root, live),
+            fields: Fields::Set(claims(root, live)),
         };
         managers.0.insert(first.identity(Operation::Update), held);
     }
@@ -316,14 +374,14 @@ pub fn apply(
         if live.is_null() { &Value::Null } else { live },
         config,
     );
-    let mut object = drop_unclaimed(root, &merged, &before.fields, config, &managers);
-    let changes = compare(root, &live_part, &managed_part(&object));
+    let mut object = drop_unclaimed(root, merged, &before.fields.set(), config, &managers);
+    let changes = changes(root, live, &object);
     let wanted = changes.added.clone().union(&changes.modified);
     let conflicts = conflicts(&managers, &wanted);
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
-    managers.yield_to(None, &changes);
+    managers.give_up(&changes);
     let time = if changes.is_same() {
         before.time
     } else {
@@ -335,7 +393,7 @@ pub fn apply(
             Held {
                 api_version: writer.api_version.to_owned(),
                 time,
-                fields: claimed,
+                fields: Fields::Set(claimed),
             },
         );
     }
@@ -346,23 +404,29 @@ pub fn apply(
 /// Drops what this manager had and no longer declares, unless another has it.
 fn drop_unclaimed(
     root: &Node,
-    merged: &Value,
+    merged: Value,
     before: &FieldSet,
     config: &Value,
-    others: &Managers,
+    others: &Managers<'_>,
 ) -> Value {
     // All of the configuration, with the name: the metadata that holds it must stay.
-    let held = others
-        .0
-        .values()
-        .fold(field_set(root, config), |all, held| all.union(&held.fields));
-    let gone = with_named_fields(root, before).difference(&with_named_fields(root, &held));
-    without(root, merged, &gone)
+    let kept = with_named_fields(root, &field_set(root, config));
+    let mut gone = with_named_fields(root, before).difference(&kept);
+    for held in others.0.values() {
+        if gone.is_empty() {
+            return merged;
+        }
+        gone = gone.difference(&with_named_fields(root, &held.fields.set()));
+    }
+    without(root, &merged, &gone)
 }
 
-fn conflicts(managers: &Managers, wanted: &FieldSet) -> Vec<Conflict> {
+fn conflicts(managers: &Managers<'_>, wanted: &FieldSet) -> Vec<Conflict> {
     let mut out = Vec::new();
     for (identity, held) in &managers.0 {
+        if !held.fields.touches(wanted) {
+            continue;
+        }
         let mut manager = format!("{:?}", identity.manager);
         if !identity.subresource.is_empty() {
             manager.push_str(&format!(" with subresource {:?}", identity.subresource));
@@ -370,7 +434,7 @@ fn conflicts(managers: &Managers, wanted: &FieldSet) -> Vec<Conflict> {
         if identity.operation == Operation::Update {
             manager.push_str(&format!(" using {}", held.api_version));
         }
-        let fields = held.fields.intersection(wanted).paths();
+        let fields = held.fields.set().intersection(wanted).paths();
         out.extend(fields.into_iter().map(|field| Conflict {
             manager: manager.clone(),
             field,

@@ -108,22 +108,23 @@ impl Comparison {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 
-    /// Takes in how the values at `element` differ.
-    fn enter(
+    /// Takes in how the values at `element` differ; `node` is their schema, if one declares them.
+    pub(crate) fn enter(
         &mut self,
-        element: &PathElement,
-        node: &Node,
+        element: PathElement,
+        node: Option<&Node>,
         old: Option<&Value>,
         new: Option<&Value>,
     ) {
         if old == new {
             return;
         }
+        let node = node.unwrap_or_else(|| undeclared());
         let leaf = |v: Option<&Value>| v.is_none_or(|v| matches!(shape(node, v), Shape::Leaf));
         match (old, new) {
             (None, _) => self.added.insert(element.clone()),
             (_, None) => self.removed.insert(element.clone()),
-            _ if leaf(old) && leaf(new) => return self.modified.insert(element.clone()),
+            _ if leaf(old) && leaf(new) => return self.modified.insert(element),
             _ => {}
         }
         let below = compare(
@@ -133,13 +134,19 @@ impl Comparison {
         );
         self.added.insert_below(element.clone(), below.added);
         self.modified.insert_below(element.clone(), below.modified);
-        self.removed.insert_below(element.clone(), below.removed);
+        self.removed.insert_below(element, below.removed);
     }
 }
 
 /// Compares what is below two values of one schema.
 #[must_use]
 pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
+    compare_but(node, old, new, &[])
+}
+
+/// As [`compare`], without the fields of these names right below the values.
+#[must_use]
+pub(crate) fn compare_but(node: &Node, old: &Value, new: &Value, but: &[&str]) -> Comparison {
     let mut out = Comparison::default();
     let (none, empty) = (Map::new(), Vec::new());
     let maps = |v| match shape(node, v) {
@@ -147,21 +154,15 @@ pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
         _ => &none,
     };
     let (a, b) = (maps(old), maps(new));
-    for (name, value) in a {
-        out.enter(
-            &PathElement::Field(name.clone()),
-            child(node, name),
-            Some(value),
-            b.get(name),
-        );
-    }
-    for (name, value) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
-        out.enter(
-            &PathElement::Field(name.clone()),
-            child(node, name),
-            None,
-            Some(value),
-        );
+    let both = a
+        .iter()
+        .map(|(name, value)| (name, Some(value), b.get(name)));
+    let only = b.iter().filter(|(name, _)| !a.contains_key(*name));
+    let only = only.map(|(name, value)| (name, None, Some(value)));
+    for (name, old, new) in both.chain(only) {
+        if old != new && !but.contains(&name.as_str()) {
+            out.enter(PathElement::Field(name.clone()), node.child(name), old, new);
+        }
     }
     let lists = |v| -> BTreeMap<PathElement, &Value> {
         let list = match shape(node, v) {
@@ -173,11 +174,15 @@ pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
             .collect()
     };
     let (a, b) = (lists(old), lists(new));
-    for (at, item) in &a {
-        out.enter(at, items(node), Some(item), b.get(at).copied());
-    }
-    for (at, item) in b.iter().filter(|(at, _)| !a.contains_key(*at)) {
-        out.enter(at, items(node), None, Some(item));
+    let both = a
+        .iter()
+        .map(|(at, item)| (at, Some(*item), b.get(at).copied()));
+    let only = b.iter().filter(|(at, _)| !a.contains_key(*at));
+    let only = only.map(|(at, item)| (at, None, Some(*item)));
+    for (at, old, new) in both.chain(only) {
+        if old != new {
+            out.enter(at.clone(), Some(items(node)), old, new);
+        }
     }
     out
 }
