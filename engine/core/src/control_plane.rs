@@ -192,6 +192,23 @@ pub fn machine_version(machine: &Machine) -> Option<Version> {
     machine.spec.content.version.as_deref()?.parse().ok()
 }
 
+/// What the control plane is on its way to, when that is not what runs: the newest version of a machine or of the step.
+pub fn upgrading_to(
+    machines: &[Machine],
+    decision: &ControlPlaneDecision,
+    running: Option<&str>,
+) -> Option<String> {
+    let step = decision.version.as_ref().map(|step| step.version().clone());
+    let newest = machines
+        .iter()
+        .filter_map(machine_version)
+        .chain(step)
+        .max();
+    newest
+        .map(|version| version.to_string())
+        .filter(|newest| running.is_some_and(|running| running != newest))
+}
+
 /// What the control plane does next: never more than one machine at a time, and never a step that etcd's quorum
 /// does not allow.
 pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecision {

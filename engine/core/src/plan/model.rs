@@ -16,7 +16,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     catalogue::Catalogue,
-    control_plane::{self, ControlPlaneAction, ControlPlaneView, CreateReason, running_version},
+    control_plane::{
+        self, ControlPlaneAction, ControlPlaneView, CreateReason, running_version, upgrading_to,
+    },
     machine_set::{self, MachineUpdate, NewMachine},
     pool_version::effective_version,
     rollout,
@@ -146,6 +148,13 @@ impl Model<'_> {
             catalogue: self.catalogue,
         };
         let decision = control_plane::decide(&view, self.now);
+        let running = self
+            .cluster
+            .status
+            .as_ref()
+            .and_then(|s| s.version.as_deref());
+        let next = upgrading_to(machines, &decision, running);
+        self.cluster.status.get_or_insert_default().upgrading_to = next;
         let held = decision.version.as_ref().filter(|v| v.is_held());
         self.note(None, held.map(ToString::to_string));
         let mine = moves.entry(None).or_default();

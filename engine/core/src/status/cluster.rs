@@ -12,8 +12,8 @@ use super::{Conditions, all_have, all_machines, few, pool::incomplete};
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, machine_version,
-        running_version,
+        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
+        upgrading_to,
     },
 };
 
@@ -72,15 +72,7 @@ pub fn cluster(
     if let Some(running) = running {
         status.version = Some(running);
     }
-    let step = decision.version.as_ref().map(|s| s.version().clone());
-    let newest = machines
-        .iter()
-        .filter_map(machine_version)
-        .chain(step)
-        .max();
-    status.upgrading_to = newest
-        .map(|v| v.to_string())
-        .filter(|v| status.version.as_ref().is_some_and(|running| running != v));
+    status.upgrading_to = upgrading_to(machines, decision, status.version.as_deref());
     let was = status
         .initialization
         .as_ref()
