@@ -82,7 +82,22 @@ impl World {
         status::has_converged(cluster, &pools)
             && i32::try_from(machines().count()).ok() == control_plane.map(|c| c + wanted)
             && machines().all(is_available)
+            && self
+                .sets
+                .values()
+                .filter(|s| s.spec.cluster_name == name)
+                .all(is_counted)
     }
+}
+
+/// Whether a set says of its machines what it wants them to be: sets rest between two looks, and tell last.
+fn is_counted(set: &MachineSet) -> bool {
+    let wanted = set.spec.replicas.unwrap_or(1);
+    set.status.as_ref().is_some_and(|s| {
+        [s.replicas, s.ready_replicas, s.available_replicas] == [wanted; 3]
+            && condition::is_true(&s.conditions, condition::kind::MACHINES_READY)
+            && condition::is_true(&s.conditions, condition::kind::MACHINES_UP_TO_DATE)
+    })
 }
 
 pub(crate) fn is_available(machine: &Machine) -> bool {
