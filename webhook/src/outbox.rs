@@ -181,9 +181,14 @@ impl Outbox {
                 entry.not_before = None;
             }
             Err(error) => {
-                let wait = decide::back_off(&error, posted.tries, self.random.next_u64());
-                let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_secs(60));
-                entry.not_before = self.clock.now().checked_add(wait).ok();
+                // A wish that came while this one was tried does not wait for its back-off.
+                let wanted = entry.object.as_ref().map(|o| &o.spec.wanted);
+                if wanted.is_none_or(|wanted| *wanted == posted.content) {
+                    let wait = decide::back_off(&error, posted.tries, self.random.next_u64());
+                    let wait =
+                        SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_secs(60));
+                    entry.not_before = self.clock.now().checked_add(wait).ok();
+                }
                 entry.posted = None;
                 tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
             }
