@@ -58,6 +58,8 @@ pub(crate) struct Engine {
     pub(crate) client: kube::Client,
     pub(crate) api_url: String,
     pub(crate) http_url: String,
+    /// Of the simulated cloud.
+    pub(crate) cloud_url: String,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) tasks: JoinSet<Result<(), Failure>>,
     pub(crate) stop: CancellationToken,
@@ -99,7 +101,7 @@ impl Engine {
         tasks.spawn(async move { step(serving.await, "the API server ended") });
 
         let mut metrics = prometheus_client::registry::Registry::with_prefix("fleetwright");
-        let (provider, connections) =
+        let (provider, connections, cloud_url) =
             cloud(data.path(), &options, &clock, &random, &mut tasks, &stop).await?;
         let providers = Registry::new([provider]);
         let catalogue = catalogue(providers.schemas());
@@ -152,6 +154,7 @@ impl Engine {
             client,
             api_url,
             http_url,
+            cloud_url,
             kubeconfig,
             tasks,
             stop,
@@ -192,7 +195,8 @@ async fn open_api(
     Ok(server)
 }
 
-type Cloudy = (Arc<dyn Provider>, Arc<dyn ClusterConnections>);
+/// The cloud as a provider, the way to its clusters, and its URL.
+type Cloudy = (Arc<dyn Provider>, Arc<dyn ClusterConnections>, String);
 
 /// The simulated cloud: in this process, or one that runs by itself.
 async fn cloud(
@@ -209,7 +213,7 @@ async fn cloud(
                 .hint("start it with `fleetwright simcloud --listen ADDR --data DIR`")
         })?;
         let remote = Arc::new(remote);
-        return Ok((remote.clone(), remote));
+        return Ok((remote.clone(), remote, url.clone()));
     }
     let opened = Cloud::open(CloudOptions {
         dir: data.join("simcloud"),
@@ -217,12 +221,19 @@ async fn cloud(
         random: Arc::clone(random),
     });
     let cloud = step(opened, "cannot start the simulated cloud")?;
+    // Served too, so that kubectl reaches the simulated clusters, and faults can be asked for.
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = bind(any, &data.join("simcloud.addr")).await?;
+    let url = format!("http://{}", address(&listener)?);
+    cloud.served_at(url.clone());
+    let serving = fleetwright_provider_sim::serve(cloud.clone(), listener, stop.clone());
+    tasks.spawn(async move { step(serving.await, "the simulated cloud ended") });
     let (running, stop) = (cloud.clone(), stop.clone());
     tasks.spawn(async move {
         running.run(stop).await;
         Ok(())
     });
-    Ok((Arc::new(cloud.clone()), Arc::new(cloud)))
+    Ok((Arc::new(cloud.clone()), Arc::new(cloud), url))
 }
 
 /// The administrator's token, made at the first start.

@@ -48,22 +48,22 @@ impl Metrics {
             queue: Gauge::default(),
         };
         registry.register(
-            "fleetwright_reconciles",
+            "reconciles",
             "Reconciles by controller and result",
             metrics.reconciles.clone(),
         );
         registry.register(
-            "fleetwright_reconcile_duration_seconds",
+            "reconcile_duration_seconds",
             "Duration of reconciles",
             metrics.seconds.clone(),
         );
         registry.register(
-            "fleetwright_provider_calls",
+            "provider_calls",
             "Calls to providers by verb and outcome",
             metrics.calls.clone(),
         );
         registry.register(
-            "fleetwright_work_queue_keys",
+            "work_queue_keys",
             "Keys that wait to be reconciled",
             metrics.queue.clone(),
         );

@@ -144,6 +144,7 @@ fn announce(engine: &Engine) {
     println!("kubeconfig {}", engine.kubeconfig.display());
     println!("metrics    {}/metrics", engine.http_url);
     println!("webhooks   {}/webhooks/github", engine.http_url);
+    println!("simcloud   {}", engine.cloud_url);
     println!(
         "try        kubectl --kubeconfig {} get clusters,machinedeployments,machines -A",
         engine.kubeconfig.display()

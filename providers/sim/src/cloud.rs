@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use axum::body::Body;
@@ -101,6 +101,8 @@ pub(crate) struct Inner {
     journal: Mutex<Journal>,
     store: Store,
     wake: Notify,
+    /// Where it is served, once it is.
+    url: OnceLock<String>,
 }
 
 /// A simulated cloud. Clones are the same cloud.
@@ -151,7 +153,18 @@ impl Cloud {
             journal: Mutex::new(journal),
             store,
             wake: Notify::new(),
+            url: OnceLock::new(),
         })))
+    }
+
+    /// Says where this cloud is served, as `http://ADDRESS`: kubeconfigs of its clusters lead there. The first word holds.
+    pub fn served_at(&self, url: String) {
+        self.0.url.set(url).ok();
+    }
+
+    /// Where it is served; `None` while it is not.
+    pub fn url(&self) -> Option<&str> {
+        self.0.url.get().map(String::as_str)
     }
 
     /// Asks for a fault; gives it back with its id.

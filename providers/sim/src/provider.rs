@@ -16,6 +16,7 @@ use crate::{
     journal::Entry,
     quota,
     state::{Due, State},
+    wire,
     workloads::Workload,
 };
 
@@ -421,7 +422,7 @@ impl ClusterConnections for Cloud {
         }
     }
 
-    async fn kubeconfig(&self, _: &ClusterRef) -> Result<Option<String>, ConnectionError> {
-        Ok(None) // in process there is no address to give
+    async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
+        Ok(self.url().map(|url| wire::kubeconfig(cluster, url)))
     }
 }

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::{
     config,
-    wire::{Answer, Create, Delete, Get, List, Update},
+    wire::{self, Answer, Create, Delete, Get, List, Update},
 };
 
 /// Longest wait for an answer.
@@ -291,13 +291,7 @@ impl ClusterConnections for RemoteCloud {
     }
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
-        let (name, key, url) = (&cluster.name, &cluster.key, self.url());
-        Ok(Some(format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: {name}\n\
-             clusters:\n- name: {name}\n  cluster:\n    server: {url}/clusters/{key}\n\
-             contexts:\n- name: {name}\n  context:\n    cluster: {name}\n    user: {name}\n\
-             users:\n- name: {name}\n  user: {{}}\n"
-        )))
+        Ok(Some(wire::kubeconfig(cluster, &self.url())))
     }
 }
 

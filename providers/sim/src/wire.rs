@@ -1,6 +1,8 @@
 //! What the simulated cloud's HTTP service and its client say to each other.
 
-use fleetwright_providers::{Account, CreateInstance, ListScope, ProviderError, UpdateInstance};
+use fleetwright_providers::{
+    Account, ClusterRef, CreateInstance, ListScope, ProviderError, UpdateInstance,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{faults::Fault, latency::Latency};
@@ -89,4 +91,15 @@ pub(crate) struct FaultList {
 #[serde(deny_unknown_fields)]
 pub(crate) struct LatencyList {
     pub(crate) latencies: Vec<Latency>,
+}
+
+/// The kubeconfig of a cluster whose cloud is served at `url`. There are no users: the cloud listens on loopback alone.
+pub(crate) fn kubeconfig(cluster: &ClusterRef, url: &str) -> String {
+    let (name, key) = (&cluster.name, &cluster.key);
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: {name}\n\
+         clusters:\n- name: {name}\n  cluster:\n    server: {url}/clusters/{key}\n\
+         contexts:\n- name: {name}\n  context:\n    cluster: {name}\n    user: {name}\n\
+         users:\n- name: {name}\n  user: {{}}\n"
+    )
 }
