@@ -24,7 +24,7 @@ impl Kind {
 }
 
 /// A failure as it is shown to a person.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: Kind,
     pub(crate) message: String,

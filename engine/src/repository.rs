@@ -3,16 +3,22 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use fleetwright_api::Fleet;
+use anyhow::Context as _;
+use fleetwright_api::{
+    Fleet,
+    fleet::{Allow, DriftAction, FleetSource},
+};
 use fleetwright_core::{
     catalogue::Catalogue,
-    plan::{Desired, Live, Plan, Policy, forecast, plan},
+    plan::{Live, Plan, Policy, forecast, plan},
 };
 use fleetwright_gitops::{
     gather::{desired_of, gather, gather_machines, live_clusters, load_files, policy_of},
-    load::LoadError,
+    load::{LoadError, dangling},
+    read::{Declared, ReadError, Reader},
     source::{Snapshot, read_directory},
 };
 use fleetwright_providers::ConfigSchema;
@@ -59,8 +65,10 @@ pub(crate) fn placed(directory: &Path, mistake: &LoadError) -> LoadError {
 /// Everything that a plan for a Fleet is made of.
 pub(crate) struct Planned {
     pub(crate) fleet: Fleet,
-    pub(crate) snapshot: Snapshot,
-    pub(crate) desired: Vec<Desired>,
+    pub(crate) revision: String,
+    pub(crate) declared: Arc<Declared>,
+    /// What the Fleet declared before, where that is known.
+    pub(crate) previous: Option<Arc<Declared>>,
     pub(crate) live: Live,
     pub(crate) policy: Policy,
     pub(crate) plan: Plan,
@@ -98,26 +106,48 @@ impl Target {
     /// The files have mistakes, or the engine cannot be asked.
     pub(crate) async fn plan(&self, client: &Client, now: Timestamp) -> Result<Planned, Failure> {
         let fleet = self.fleet(client).await?;
-        let directory = self.directory(&fleet)?;
-        let snapshot = read(&directory)?;
-        let catalogue = catalogue(fleetwright_provider_sim::config::schemas());
+        let catalogue = Arc::new(catalogue(fleetwright_provider_sim::config::schemas()));
         let allow = fleet.spec.allow.clone().unwrap_or_default();
+        let cache = tempfile::tempdir().context("cannot make a folder for what is read")?;
+        let mut reader = Reader::new(client.clone(), Arc::clone(&catalogue), cache.path().into());
+        let followed = look(&mut reader, &fleet, &allow, now).await;
+        let source = self.source(&fleet);
+        let mut here = fleet.clone();
+        here.spec.source = source.clone();
+        let (revision, declared) = match &self.directory {
+            Some(_) => look(&mut reader, &here, &allow, now).await?,
+            None => followed.clone()?,
+        };
+        let mut errors = declared.errors.clone();
         let clusters = step(live_clusters(client).await, "cannot plan")?;
-        let loaded = load_files(&snapshot.files, &catalogue, &allow, &clusters);
-        if !loaded.errors.is_empty() {
-            return Err(mistakes(&directory, &loaded.errors));
+        errors.extend(dangling(&declared.outside, &clusters));
+        if !errors.is_empty() {
+            let place = source.directory.unwrap_or_default();
+            return Err(mistakes(Path::new(&place), &errors));
         }
-        let desired = desired_of(&loaded);
+        if let Err(failure) = &followed {
+            tracing::warn!(%failure, "what this commit changes is not known: fields that others hold are shown as left to them");
+        }
+        let previous = followed.ok().map(|(_, declared)| declared);
+        let previous = previous.filter(|declared| declared.errors.is_empty());
         let policy = policy_of(&fleet);
-        let mut live = step(gather(client, &desired, &policy).await, "cannot plan")?;
-        let mut plan = plan(&desired, &live, &policy, &catalogue);
+        let desired = &declared.desired;
+        let mut live = step(gather(client, desired, &policy).await, "cannot plan")?;
+        let mut plan = plan(
+            desired,
+            previous.as_ref().map(|d| &d.documents),
+            &live,
+            &policy,
+            &catalogue,
+        );
         let machines = gather_machines(client, &plan, &mut live).await;
         step(machines, "cannot foretell the steps")?;
         forecast(&mut plan, &live, &catalogue, now);
         Ok(Planned {
             fleet,
-            snapshot,
-            desired,
+            revision,
+            declared,
+            previous,
             live,
             policy,
             plan,
@@ -150,14 +180,39 @@ impl Target {
             })
     }
 
-    fn directory(&self, fleet: &Fleet) -> Result<PathBuf, Failure> {
-        let followed = || fleet.spec.source.directory.as_ref().map(PathBuf::from);
-        self.directory.clone().or_else(followed).ok_or_else(|| {
-            Failure::usage("the Fleet follows a repository").hint(
-                "give the directory of a checkout: what is there is planned as if it were merged",
-            )
-        })
+    /// What is read: the directory given, else what the Fleet follows.
+    fn source(&self, fleet: &Fleet) -> FleetSource {
+        match &self.directory {
+            None => fleet.spec.source.clone(),
+            Some(directory) => FleetSource {
+                directory: Some(directory.display().to_string()),
+                ..FleetSource::default()
+            },
+        }
     }
+}
+
+/// The revision of a Fleet's source and what it declares.
+async fn look(
+    reader: &mut Reader,
+    fleet: &Fleet,
+    allow: &Allow,
+    now: Timestamp,
+) -> Result<(String, Arc<Declared>), Failure> {
+    let source = &fleet.spec.source;
+    let place = source.url.as_ref().or(source.directory.as_ref());
+    let cannot = |error: ReadError| {
+        let place = place.map_or("the source", String::as_str);
+        Failure::usage(format!(
+            "cannot read {place}: {}",
+            crate::error::chain(&error)
+        ))
+        .hint("give the directory with the Clusters and MachineDeployments")
+    };
+    let found = reader.find(fleet, now).await.map_err(cannot)?;
+    let tree = found.tree.map_err(|error| cannot(error.into()))?;
+    let declared = reader.declared(tree, allow).await.map_err(cannot)?;
+    Ok((found.revision, declared))
 }
 
 /// Mistakes as a failure, a line each.
@@ -179,7 +234,7 @@ pub(crate) fn mistakes(directory: &Path, errors: &[LoadError]) -> Failure {
 
 /// What the files say, with no live state at hand.
 pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec<LoadError>) {
-    let allow = fleetwright_api::fleet::Allow::default();
+    let allow = Allow::default();
     let loaded = load_files(&snapshot.files, catalogue, &allow, &BTreeSet::new());
     if !loaded.errors.is_empty() {
         return (loaded.objects.len(), loaded.errors);
@@ -188,8 +243,15 @@ pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 0,
+        drift: DriftAction::default(),
     };
-    let plan = plan(&desired_of(&loaded), &Live::default(), &policy, catalogue);
+    let plan = plan(
+        &desired_of(&loaded),
+        None,
+        &Live::default(),
+        &policy,
+        catalogue,
+    );
     // What the schemas' rules refuse has the place of its document.
     let refused = plan.refused.iter().filter_map(|refusal| {
         let object = loaded

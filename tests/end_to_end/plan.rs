@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, process::Output};
 
-use fleetwright_api::Fleet;
+use fleetwright_api::{Fleet, MachineDeployment};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -84,6 +84,22 @@ async fn machines_are_replaced_as_the_plan_said() {
 
     let (code, out, _) = run(&["plan", "--data", data]).await;
     assert_eq!((code, out.as_str()), (Some(0), "No changes.\n"));
+
+    // What somebody scaled stays, unless the commit itself says another number.
+    let pools = Api::<MachineDeployment>::namespaced(engine.client.clone(), "default");
+    let by_hand = PatchParams {
+        field_manager: Some("kubectl".into()),
+        ..PatchParams::default()
+    };
+    let five = Patch::Merge(json!({"spec": {"replicas": 5}}));
+    pools.patch("a-web", &by_hand, &five).await.unwrap();
+    let (_, out, _) = run(&["plan", "--data", data]).await;
+    let stays = "= MachineDeployment default/a-web: .spec.replicas is held by kubectl and stays\nNo changes.\n";
+    assert_eq!(out, stays);
+    let more = repository(dir.path(), "more", &fleet("v1.34.1", Some(6)));
+    let (_, out, _) = run(&["plan", &more, "--data", data]).await;
+    assert!(out.contains("spec.replicas is taken from kubectl"), "{out}");
+    assert!(out.contains("+   replicas: 6"), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use std::{
 
 use fleetwright_api::{
     Machine, MachineSet,
+    fleet::DriftAction,
     meta::{LABEL_FLEET, fleet_manager},
     names::{fleet_hash, short_hash},
 };
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use crate::catalogue::Catalogue;
 
+pub mod conflict;
 mod effect;
 mod fields;
 mod forecast;
@@ -57,6 +59,8 @@ pub struct Policy {
     pub fleet: String,
     /// Most machines that may be deleted without consent.
     pub max_machines: usize,
+    /// What is done about fields that others hold.
+    pub drift: DriftAction,
 }
 
 /// Identity of an object: `apiVersion`, kind, namespace, name.
@@ -133,7 +137,7 @@ pub struct FieldDiff {
     pub from: Option<Value>,
     /// The value to come: what Git says, or the default that follows when Git no longer says it.
     pub to: Option<Value>,
-    /// Other managers that hold it: it is taken from them only when the commit changes it, or by policy.
+    /// Other managers that it is taken from: the commit changes it, or the policy says so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
 }
@@ -183,6 +187,30 @@ pub struct Refusal {
     pub reason: String,
 }
 
+/// A field that another manager holds and that therefore was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// The object.
+    pub key: Key,
+    /// Path of the field, as the API writes it.
+    pub field: String,
+    /// Who holds it.
+    pub managers: Vec<String>,
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} is held by {}",
+            self.key,
+            self.field,
+            self.managers.join(", ")
+        )
+    }
+}
+
 /// What applying the repository would do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -196,6 +224,9 @@ pub struct Plan {
     pub deletes: Vec<Change>,
     /// What is refused. A refused deletion leaves all deletes out.
     pub refused: Vec<Refusal>,
+    /// Fields that stay as others set them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<Drift>,
     /// What becomes of machines, step by step; filled in by [`forecast`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollouts: Vec<Rollout>,
@@ -236,12 +267,26 @@ impl Plan {
     }
 }
 
-/// The plan that makes `live` what `desired` says. `desired` must come from a complete load without errors.
-pub fn plan(desired: &[Desired], live: &Live, policy: &Policy, catalogue: &Catalogue) -> Plan {
+/// The plan that makes `live` what `desired` says. `desired` must come from a complete load without errors; `previous` are the
+/// documents that the Fleet declared before: what differs from them is what this revision changes, and is taken from whoever
+/// holds it. Without them nothing is.
+pub fn plan(
+    desired: &[Desired],
+    previous: Option<&BTreeMap<Key, Value>>,
+    live: &Live,
+    policy: &Policy,
+    catalogue: &Catalogue,
+) -> Plan {
     let hash = fleet_hash(&policy.namespace, &policy.fleet);
     let manager = fleet_manager(&policy.namespace, &policy.fleet);
     let by_key: BTreeMap<Key, &Value> = live.objects.iter().map(|o| (Key::of(o), o)).collect();
     let wanted: BTreeSet<Key> = desired.iter().map(|d| Key::of(&d.document)).collect();
+    let fleet = foresee::Fleet {
+        manager: &manager,
+        hash: &hash,
+        drift: policy.drift,
+        previous,
+    };
     let mut out = Plan::default();
     for want in desired {
         let key = Key::of(&want.document);
@@ -254,13 +299,16 @@ pub fn plan(desired: &[Desired], live: &Live, policy: &Policy, catalogue: &Catal
             refuse(key, why);
             continue;
         }
-        let foreseen = match foresee::foresee(&key, &want.document, have, &manager, &hash) {
+        let foreseen = match fleet.foresee(&key, &want.document, have) {
             Ok(foreseen) => foreseen,
             Err(words) => {
                 refuse(key, &words.join("; "));
                 continue;
             }
         };
+        if policy.drift != DriftAction::Ignore {
+            out.drift.extend(foreseen.left.iter().cloned());
+        }
         if !foreseen.changes_something() {
             continue;
         }

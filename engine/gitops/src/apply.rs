@@ -9,7 +9,11 @@ use fleetwright_api::{
     meta::{ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER, fleet_manager},
     names::fleet_hash,
 };
-use fleetwright_core::plan::{Change, Desired, Key, Live, Plan, Policy, marked, partial};
+use fleetwright_core::plan::{
+    Change, Desired, Drift, Key, Live, Plan, Policy,
+    conflict::{self as fields, is_below},
+    marked, partial,
+};
 use futures::{StreamExt, future::BoxFuture, stream};
 use kube::{
     Api, Client,
@@ -89,36 +93,11 @@ impl ApplyError {
     }
 }
 
-/// A field that another manager holds and that therefore was not applied.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Drift {
-    /// The object.
-    pub key: Key,
-    /// Path of the field, as the API writes it.
-    pub field: String,
-    /// Who holds it.
-    pub managers: Vec<String>,
-}
-
-impl std::fmt::Display for Drift {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}: {} is held by {}",
-            self.key,
-            self.field,
-            self.managers.join(", ")
-        )
-    }
-}
-
 /// How a plan is executed.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
     /// The revision that the documents come from.
     pub revision: &'a str,
-    /// What is done about fields that others hold.
-    pub drift: DriftAction,
     /// What the Fleet may make.
     pub allow: &'a Allow,
     /// The documents of the revision applied before this one: what differs from them is what this revision
@@ -174,9 +153,13 @@ pub async fn apply(
         documents: &documents,
         hash: fleet_hash(&policy.namespace, &policy.fleet),
         manager: fleet_manager(&policy.namespace, &policy.fleet),
+        drift: policy.drift,
         settings,
     };
-    let mut out = Applied::default();
+    let mut out = Applied {
+        drift: plan.drift.clone(),
+        ..Applied::default()
+    };
     let mut missing = BTreeSet::new();
     worker.namespaces(plan, &mut missing, &mut out).await;
     // Kinds one after the other: a pool's cluster is there before the pool.
@@ -211,6 +194,8 @@ pub async fn apply(
     if out.errors.is_empty() {
         worker.deletes(plan, live, &mut out).await;
     }
+    out.drift.sort();
+    out.drift.dedup();
     out
 }
 
@@ -222,6 +207,8 @@ struct Worker<'a> {
     documents: &'a BTreeMap<Key, &'a Value>,
     hash: String,
     manager: String,
+    /// What is done about fields that others hold.
+    drift: DriftAction,
     settings: Settings<'a>,
 }
 
@@ -313,7 +300,7 @@ impl Worker<'_> {
         let mut sent = marked(document, &self.hash, Some(self.settings.revision));
         let params = PatchParams::apply(&self.manager);
         let forced = params.clone().force();
-        let params = if self.settings.drift == DriftAction::Correct || is_new {
+        let params = if self.drift == DriftAction::Correct || is_new {
             &forced
         } else {
             &params
@@ -336,7 +323,7 @@ impl Worker<'_> {
             if self.is_ours(key, document, &field, &managers) {
                 continue;
             }
-            conflict::remove(&mut sent, &field);
+            fields::remove(&mut sent, &field);
             drift.push(Drift {
                 key: key.clone(),
                 field,
@@ -347,13 +334,9 @@ impl Worker<'_> {
             + change
                 .fields
                 .iter()
-                .filter(|diff| {
-                    !drift
-                        .iter()
-                        .any(|d| conflict::is_below(&diff.path, &d.field))
-                })
+                .filter(|diff| !drift.iter().any(|d| is_below(&diff.path, &d.field)))
                 .count();
-        if self.settings.drift == DriftAction::Ignore {
+        if self.drift == DriftAction::Ignore {
             drift.clear();
         }
         if left == 0 {
@@ -381,10 +364,8 @@ impl Worker<'_> {
             return true;
         }
         self.settings.previous.is_some_and(|previous| {
-            let before = previous
-                .get(key)
-                .and_then(|old| conflict::value(old, field));
-            before != conflict::value(document, field)
+            let before = previous.get(key).and_then(|old| fields::value(old, field));
+            before != fields::value(document, field)
         })
     }
 

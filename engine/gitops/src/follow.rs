@@ -169,13 +169,12 @@ impl Follower {
         let desired = &declared.desired;
         let policy = policy_of(&self.fleet);
         let live = gather(&context.client, desired, &policy).await?;
-        let plan = plan(desired, &live, &policy, &context.catalogue);
-        let drift = self.fleet.spec.drift.as_ref();
+        let previous = self.previous.as_ref().map(|d| &d.documents);
+        let plan = plan(desired, previous, &live, &policy, &context.catalogue);
         let settings = Settings {
             revision: &revision,
-            drift: drift.and_then(|d| d.policy).unwrap_or_default(),
             allow: &allow,
-            previous: self.previous.as_ref().map(|d| &d.documents),
+            previous,
         };
         let applied = apply(&context.client, &plan, desired, &live, &policy, settings).await;
         let written = applied.written.iter();

@@ -13,7 +13,8 @@ const NAMES: usize = 8;
 /// Lines around a difference.
 const CONTEXT: usize = 2;
 
-/// The plan as text. Lines begin with `+`, `-`, `~` or `!` where something is created, deleted, changed or refused.
+/// The plan as text. Lines begin with `+`, `-`, `~`, `=` or `!` where something is created, deleted, changed,
+/// left to others, or refused.
 #[must_use]
 pub fn text(plan: &Plan) -> String {
     let mut out = String::new();
@@ -35,6 +36,9 @@ pub fn text(plan: &Plan) -> String {
             let text = format!("    deletes {}: {}", count(machines.len()), few(machines));
             put(&mut out, &text);
         }
+    }
+    for drift in &plan.drift {
+        put(&mut out, &format!("= {drift} and stays"));
     }
     for refusal in &plan.refused {
         put(&mut out, &format!("! {}: {}", refusal.key, refusal.reason));
@@ -134,12 +138,7 @@ fn notes(out: &mut String, change: &Change) {
     }
     for field in change.fields.iter().filter(|f| !f.held_by.is_empty()) {
         let (path, who) = (field.path.join("."), field.held_by.join(", "));
-        put(
-            out,
-            &format!(
-                "    {path} is held by {who}: taken over only if this commit changes it, or by drift policy correct"
-            ),
-        );
+        put(out, &format!("    {path} is taken from {who}"));
     }
     match &change.effect {
         PlanEffect::InPlace { reason } => {
@@ -231,7 +230,7 @@ fn few(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fleetwright_core::plan::{FieldDiff, Kept, Refusal};
+    use fleetwright_core::plan::{Drift, FieldDiff, Kept, Refusal};
     use serde_json::json;
 
     use super::*;
@@ -301,6 +300,11 @@ mod tests {
                 key: key("Cluster", "b"),
                 reason: "b.yaml:1: it belongs to another Fleet".into(),
             }],
+            drift: vec![Drift {
+                key: key("MachineDeployment", "web"),
+                field: ".spec.replicas".into(),
+                managers: vec!["kubectl".into()],
+            }],
             rollouts: vec![Rollout {
                 owner: key("MachineDeployment", "web"),
                 because: vec!["spec.providerConfig.size: 1 -> 2".into()],
@@ -318,10 +322,11 @@ mod tests {
   +   size: 2
       z: \"yes\"
     spec.replicas: no longer declared; 10 stays
-    spec.size is held by kubectl-edit: taken over only if this commit changes it, or by drift policy correct
+    spec.size is taken from kubectl-edit
     replaces machines: spec.providerConfig.size: 1 -> 2
 - MachineDeployment default/old
     deletes 1 machine: old-0
+= MachineDeployment default/web: .spec.replicas is held by kubectl and stays
 ! Cluster default/b: b.yaml:1: it belongs to another Fleet
 
 Machines, if nothing else happens:

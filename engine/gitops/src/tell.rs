@@ -6,7 +6,7 @@ use fleetwright_api::{
     condition::{self, Status, kind},
     fleet::FleetStatus,
 };
-use fleetwright_core::plan::Plan;
+use fleetwright_core::plan::{Drift, Plan};
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
@@ -15,7 +15,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    apply::{ApplyError, Drift, MANAGER_SYNC},
+    apply::{ApplyError, MANAGER_SYNC},
     settle::Outcome,
 };
 

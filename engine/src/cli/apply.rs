@@ -43,25 +43,21 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
     let Planned {
         fleet,
-        snapshot,
-        desired,
+        revision,
+        declared,
+        previous,
         live,
         policy,
         plan,
     } = &planned;
     let allow = fleet.spec.allow.clone().unwrap_or_default();
     let settings = Settings {
-        revision: &snapshot.revision,
-        drift: fleet
-            .spec
-            .drift
-            .as_ref()
-            .and_then(|d| d.policy)
-            .unwrap_or_default(),
+        revision,
         allow: &allow,
-        previous: None,
+        previous: previous.as_ref().map(|d| &d.documents),
     };
-    tell(&apply(&client, plan, desired, live, policy, settings).await)
+    let applied = apply(&client, plan, &declared.desired, live, policy, settings).await;
+    tell(&applied)
 }
 
 /// What a Fleet follows elsewhere would undo what is applied here.

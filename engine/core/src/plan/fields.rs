@@ -69,17 +69,6 @@ fn walk(
     }
 }
 
-/// Whether a path and a field, as the API writes it (`.spec.taints[key="a"].value`), lie at or below one another.
-pub(super) fn is_at(path: &[String], field: &str) -> bool {
-    let path = format!(".{}", path.join("."));
-    let within = |outer: &str, inner: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|tail| tail.is_empty() || tail.starts_with(['.', '[']))
-    };
-    within(field, &path) || within(&path, field)
-}
-
 /// Sets the value at `path`.
 pub(super) fn set(object: &mut Value, path: &[String], to: Value) {
     let Some((last, parents)) = path.split_last() else {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use fleetwright_api::{
     crds,
+    fleet::DriftAction,
     meta::{
         ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, HANDOVER_PATHS, LABEL_FLEET,
         MANAGER_HANDOVER,
@@ -17,7 +18,7 @@ use fleetwright_schema::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{FieldDiff, Kept, Key, fields};
+use super::{Drift, FieldDiff, Kept, Key, conflict, fields};
 
 /// The compiled schemas of the kinds that Git may hold.
 static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
@@ -59,6 +60,8 @@ pub(super) struct Foreseen {
     pub(super) handover: Vec<Kept>,
     /// What differs, with who else holds it.
     pub(super) fields: Vec<FieldDiff>,
+    /// Fields that stay as others set them.
+    pub(super) left: Vec<Drift>,
     /// Whether the Fleet's manager or the handover's will hold other fields than now.
     pub(super) claims: bool,
 }
@@ -70,86 +73,124 @@ impl Foreseen {
     }
 }
 
-/// Applies `document`, as the Fleet's `manager`, to the live object in thought.
-///
-/// # Errors
-/// Why the API will refuse it, in its words.
-pub(super) fn foresee(
-    key: &Key,
-    document: &Value,
-    live: Option<&Value>,
-    manager: &str,
-    hash: &str,
-) -> Result<Foreseen, Vec<String>> {
-    let schema = SCHEMAS.get(&key.kind).unwrap_or(&ANY);
-    let writer = |manager| Writer {
-        manager,
-        api_version: &key.api_version,
-        subresource: "",
-        now: "",
-    };
-    let words = |error: ApplyError| vec![error.to_string()];
-    let revision = live.and_then(|l| annotation(l, ANNOTATION_REVISION));
-    let config = marked(document, hash, revision);
-    let handover = handover(key, document, live, manager);
-    let mut base = live.cloned().unwrap_or(Value::Null);
-    let keep = |base: &Value| {
-        let kept = super::partial(key, &handover);
-        managed::apply(schema, base, &kept, &writer(MANAGER_HANDOVER), true)
-    };
-    if !handover.is_empty() && live.is_some() {
-        base = keep(&base).map_err(words)?;
+/// Who applies, and what it may take from others.
+pub(super) struct Fleet<'a> {
+    pub(super) manager: &'a str,
+    pub(super) hash: &'a str,
+    pub(super) drift: DriftAction,
+    /// What it declared before; `None` when that is not known.
+    pub(super) previous: Option<&'a BTreeMap<Key, Value>>,
+}
+
+impl Fleet<'_> {
+    /// Whether a field that others hold is taken from them.
+    fn takes(&self, key: &Key, document: &Value, field: &str) -> bool {
+        let changed = |previous: &BTreeMap<Key, Value>| {
+            let before = previous
+                .get(key)
+                .and_then(|old| conflict::value(old, field));
+            before != conflict::value(document, field)
+        };
+        self.drift == DriftAction::Correct || self.previous.is_some_and(changed)
     }
-    let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut after = match managed::apply(schema, &base, &config, &writer(manager), false) {
-        Ok(after) => after,
-        Err(ApplyError::Conflicts(conflicts)) => {
-            for conflict in conflicts {
-                let name = conflict.manager.split('"').nth(1).unwrap_or_default();
-                if name != MANAGER_HANDOVER {
-                    held.entry(conflict.field)
-                        .or_default()
-                        .push(name.to_owned());
-                }
-            }
-            managed::apply(schema, &base, &config, &writer(manager), true).map_err(words)?
+
+    /// Applies `document` to the live object in thought.
+    ///
+    /// # Errors
+    /// Why the API will refuse it, in its words.
+    pub(super) fn foresee(
+        &self,
+        key: &Key,
+        document: &Value,
+        live: Option<&Value>,
+    ) -> Result<Foreseen, Vec<String>> {
+        let (manager, hash) = (self.manager, self.hash);
+        let schema = SCHEMAS.get(&key.kind).unwrap_or(&ANY);
+        let writer = |manager| Writer {
+            manager,
+            api_version: &key.api_version,
+            subresource: "",
+            now: "",
+        };
+        let words = |error: ApplyError| vec![error.to_string()];
+        let revision = live.and_then(|l| annotation(l, ANNOTATION_REVISION));
+        let mut config = marked(document, hash, revision);
+        let handover = handover(key, document, live, manager);
+        let mut base = live.cloned().unwrap_or(Value::Null);
+        let keep = |base: &Value| {
+            let kept = super::partial(key, &handover);
+            managed::apply(schema, base, &kept, &writer(MANAGER_HANDOVER), true)
+        };
+        if !handover.is_empty() && live.is_some() {
+            base = keep(&base).map_err(words)?;
         }
-        Err(error) => return Err(words(error)),
-    };
-    if !handover.is_empty() && live.is_none() {
-        after = keep(&after).map_err(words)?;
+        let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut left = Vec::new();
+        let mut after = match managed::apply(schema, &base, &config, &writer(manager), false) {
+            Ok(after) => after,
+            Err(ApplyError::Conflicts(conflicts)) => {
+                for conflict in conflicts {
+                    let name = conflict.manager.split('"').nth(1).unwrap_or_default();
+                    let ours = conflict.field.ends_with(LABEL_FLEET)
+                        || conflict.field.ends_with(ANNOTATION_REVISION);
+                    if name != MANAGER_HANDOVER && !ours {
+                        held.entry(conflict.field)
+                            .or_default()
+                            .push(name.to_owned());
+                    }
+                }
+                held.retain(|field, managers| {
+                    let takes = self.takes(key, document, field);
+                    if !takes {
+                        conflict::remove(&mut config, field);
+                        left.push(Drift {
+                            key: key.clone(),
+                            field: field.clone(),
+                            managers: std::mem::take(managers),
+                        });
+                    }
+                    takes
+                });
+                managed::apply(schema, &base, &config, &writer(manager), true).map_err(words)?
+            }
+            Err(error) => return Err(words(error)),
+        };
+        if !handover.is_empty() && live.is_none() {
+            after = keep(&after).map_err(words)?;
+        }
+        prune::prune(schema, &mut after);
+        default::apply(schema, &mut after);
+        if let Some(status) = live.and_then(|l| l.get("status")) {
+            after["status"] = status.clone();
+        }
+        let errors = validate::validate(schema, &after, live);
+        if !errors.is_empty() {
+            return Err(errors.iter().map(ToString::to_string).collect());
+        }
+        let mut diffs = Vec::new();
+        if let Some(live) = live {
+            // Defaults that came with a newer release are not of this plan's making.
+            let mut before = fields::shown(live);
+            default::apply(schema, &mut before);
+            diffs = fields::differences(&before, &fields::shown(&after));
+        }
+        for diff in &mut diffs {
+            let holders = held
+                .iter()
+                .filter(|(field, _)| conflict::is_below(&diff.path, field));
+            diff.held_by = holders.flat_map(|(_, who)| who.iter().cloned()).collect();
+            diff.held_by.dedup();
+        }
+        let claimed = |object: &Value| [manager, MANAGER_HANDOVER].map(|m| applied_by(object, m));
+        let claims = live.is_none_or(|live| claimed(live) != claimed(&after));
+        Ok(Foreseen {
+            after,
+            handover,
+            fields: diffs,
+            left,
+            claims,
+        })
     }
-    prune::prune(schema, &mut after);
-    default::apply(schema, &mut after);
-    if let Some(status) = live.and_then(|l| l.get("status")) {
-        after["status"] = status.clone();
-    }
-    let errors = validate::validate(schema, &after, live);
-    if !errors.is_empty() {
-        return Err(errors.iter().map(ToString::to_string).collect());
-    }
-    let mut diffs = Vec::new();
-    if let Some(live) = live {
-        // Defaults that came with a newer release are not of this plan's making.
-        let mut before = fields::shown(live);
-        default::apply(schema, &mut before);
-        diffs = fields::differences(&before, &fields::shown(&after));
-    }
-    for diff in &mut diffs {
-        let holders = held
-            .iter()
-            .filter(|(field, _)| fields::is_at(&diff.path, field));
-        diff.held_by = holders.flat_map(|(_, who)| who.iter().cloned()).collect();
-        diff.held_by.dedup();
-    }
-    let claimed = |object: &Value| [manager, MANAGER_HANDOVER].map(|m| applied_by(object, m));
-    let claims = live.is_none_or(|live| claimed(live) != claimed(&after));
-    Ok(Foreseen {
-        after,
-        handover,
-        fields: diffs,
-        claims,
-    })
 }
 
 /// The document as it is sent: with the inventory's label and, where there is one, the revision's annotation.

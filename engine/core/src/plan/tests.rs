@@ -8,6 +8,7 @@ fn policy() -> Policy {
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 2,
+        drift: DriftAction::Report,
     }
 }
 
@@ -33,7 +34,13 @@ fn owned(object: Value, consent: bool) -> Value {
 /// The object after an apply of `document` by `manager`.
 fn applied(document: &Value, live: Option<&Value>, manager: &str) -> Value {
     let hash = fleet_hash("default", "default");
-    let done = foresee::foresee(&Key::of(document), document, live, manager, &hash);
+    let fleet = foresee::Fleet {
+        manager,
+        hash: &hash,
+        drift: DriftAction::Report,
+        previous: None,
+    };
+    let done = fleet.foresee(&Key::of(document), document, live);
     let mut after = done.unwrap_or_else(|words| panic!("{words:?}")).after;
     after["metadata"]["uid"] = json!("u-1");
     after
@@ -66,7 +73,7 @@ fn run(desired: &[Value], objects: Vec<Value>, machines: usize) -> Plan {
             .map(|i| machine(&format!("web-{i}")))
             .collect(),
     };
-    plan(&desired, &live, &policy(), &Catalogue::default())
+    plan(&desired, None, &live, &policy(), &Catalogue::default())
 }
 
 #[test]
@@ -176,7 +183,7 @@ fn a_field_that_git_stops_declaring_falls_back_to_its_default() {
 }
 
 #[test]
-fn a_field_that_somebody_else_holds_is_named_with_its_holder() {
+fn a_field_that_somebody_else_holds_stays_unless_the_commit_or_the_policy_takes_it() {
     let mut scaled = owned(pool(), false);
     scaled["spec"]["replicas"] = json!(7);
     let by_hand = json!({"manager": "kubectl", "operation": "Update", "apiVersion": "fleetwright.dev/v1alpha1",
@@ -187,14 +194,49 @@ fn a_field_that_somebody_else_holds_is_named_with_its_holder() {
         .unwrap()
         .remove("f:replicas");
     managed.push(by_hand);
-    let out = run(
-        &[pool(), cluster()],
-        vec![owned(cluster(), false), scaled],
-        0,
-    );
-    let diff = &out.changes[0].fields[0];
-    assert_eq!((&diff.from, &diff.to), (&Some(json!(7)), &Some(json!(3))));
-    assert_eq!(diff.held_by, ["kubectl"]);
+    let live = Live {
+        objects: vec![owned(cluster(), false), scaled],
+        ..Live::default()
+    };
+    let desired = [pool(), cluster()].map(|document| Desired {
+        document,
+        source: "a.yaml:1".into(),
+    });
+    let before = |replicas: i32| {
+        let mut old = pool();
+        old["spec"]["replicas"] = json!(replicas);
+        BTreeMap::from([(Key::of(&old), old)])
+    };
+    let run = |previous: Option<&BTreeMap<Key, Value>>, drift| {
+        let policy = Policy { drift, ..policy() };
+        plan(&desired, previous, &live, &policy, &Catalogue::default())
+    };
+    use DriftAction::{Correct, Ignore, Report};
+    // (declared before, policy, whether it is taken, whether it is reported)
+    let rows = [
+        (None, Report, false, true),
+        (Some(before(3)), Report, false, true),
+        (Some(before(4)), Report, true, false),
+        (None, Correct, true, false),
+        (Some(before(3)), Ignore, false, false),
+        (Some(before(4)), Ignore, true, false),
+    ];
+    for (previous, drift, taken, reported) in rows {
+        let out = run(previous.as_ref(), drift);
+        let fields: Vec<_> = out.changes.iter().flat_map(|c| &c.fields).collect();
+        assert_eq!(fields.len(), usize::from(taken), "{previous:?} {drift:?}");
+        for diff in fields {
+            assert_eq!((&diff.from, &diff.to), (&Some(json!(7)), &Some(json!(3))));
+            assert_eq!(diff.held_by, ["kubectl"]);
+        }
+        let told: Vec<_> = out.drift.iter().map(ToString::to_string).collect();
+        let line = "MachineDeployment default/web: .spec.replicas is held by kubectl";
+        assert_eq!(
+            told,
+            if reported { vec![line] } else { vec![] },
+            "{previous:?} {drift:?}"
+        );
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn policy() -> Policy {
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 10,
+        drift: fleetwright_api::fleet::DriftAction::Correct,
     }
 }
 
@@ -50,7 +51,7 @@ impl Fleet {
             })
             .collect();
         let catalogue = Catalogue::default();
-        let mut out = plan(&desired, &self.live, &policy(), &catalogue);
+        let mut out = plan(&desired, None, &self.live, &policy(), &catalogue);
         forecast(&mut out, &self.live, &catalogue, now());
         out
     }
