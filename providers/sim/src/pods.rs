@@ -19,6 +19,9 @@ use crate::{
 
 /// Label of the pods of a workload that budgets select.
 const APP: &str = "app";
+/// The one container of each pod.
+const CONTAINER: &str = "main";
+const IMAGE: &str = "sim/app";
 /// Field manager of what the cloud applies.
 const BY: &str = "fleetwright-sim";
 
@@ -91,6 +94,10 @@ async fn act(
                 "phase": "Running",
                 "startTime": time,
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": time}],
+                "containerStatuses": [{
+                    "name": CONTAINER, "image": IMAGE, "imageID": IMAGE, "ready": true, "started": true,
+                    "restartCount": 0, "state": {"running": {"startedAt": time}},
+                }],
             }});
             let patched = pods(namespace)
                 .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
@@ -151,7 +158,7 @@ fn pod_of(
         "spec": {
             "nodeName": node,
             "terminationGracePeriodSeconds": workload.termination_seconds.ceil() as i64,
-            "containers": [{"name": "main", "image": "sim/app"}],
+            "containers": [{"name": CONTAINER, "image": IMAGE}],
         },
     })
 }
