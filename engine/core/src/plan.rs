@@ -284,8 +284,10 @@ pub fn plan(
     let fleet = foresee::Fleet {
         manager: &manager,
         hash: &hash,
-        drift: policy.drift,
-        previous,
+        taking: conflict::Taking {
+            drift: policy.drift,
+            previous,
+        },
     };
     let mut out = Plan::default();
     for want in desired {

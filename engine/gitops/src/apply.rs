@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
     fleet::{Allow, DriftAction},
-    meta::{ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER, fleet_manager},
+    meta::{MANAGER_HANDOVER, fleet_manager},
     names::fleet_hash,
 };
 use fleetwright_core::plan::{
     Change, Desired, Drift, Key, Live, Plan, Policy,
-    conflict::{self as fields, is_below},
+    conflict::{self as fields, Taking},
     marked, partial,
 };
 use futures::{StreamExt, future::BoxFuture, stream};
@@ -318,9 +318,13 @@ impl Worker<'_> {
         if held.is_empty() {
             return Err(Self::failed(change, "apply")(refused));
         }
+        let taking = Taking {
+            drift: self.drift,
+            previous: self.settings.previous,
+        };
         let mut drift = Vec::new();
         for (field, managers) in held {
-            if self.is_ours(key, document, &field, &managers) {
+            if taking.takes(key, document, &field, &managers) {
                 continue;
             }
             fields::remove(&mut sent, &field);
@@ -330,43 +334,14 @@ impl Worker<'_> {
                 managers: managers.into_iter().collect(),
             });
         }
-        let left = change.handover.len()
-            + change
-                .fields
-                .iter()
-                .filter(|diff| !drift.iter().any(|d| is_below(&diff.path, &d.field)))
-                .count();
         if self.drift == DriftAction::Ignore {
             drift.clear();
-        }
-        if left == 0 {
-            return Ok(Some((None, drift)));
         }
         let object = api
             .patch(&key.name, &forced, &Patch::Apply(&sent))
             .await
             .map_err(Self::failed(change, "apply"))?;
         Ok(Some((object.metadata.generation, drift)))
-    }
-
-    /// Whether the conflict is ours to decide: only the handover holds the field, or this revision changed it.
-    fn is_ours(
-        &self,
-        key: &Key,
-        document: &Value,
-        field: &str,
-        managers: &BTreeSet<String>,
-    ) -> bool {
-        if managers.iter().all(|m| m == MANAGER_HANDOVER) {
-            return true;
-        }
-        if field.ends_with(ANNOTATION_REVISION) || field.ends_with(LABEL_FLEET) {
-            return true;
-        }
-        self.settings.previous.is_some_and(|previous| {
-            let before = previous.get(key).and_then(|old| fields::value(old, field));
-            before != fields::value(document, field)
-        })
     }
 
     /// Puts the values that stay though Git does not say them under the handover's name.

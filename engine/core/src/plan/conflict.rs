@@ -1,6 +1,46 @@
-//! Fields as the API names them (`.spec.taints[key="a"].value`): found in documents, and taken out of them.
+//! Fields that others hold, as the API names them (`.spec.taints[key="a"].value`): which are taken from them, and where
+//! they stand in documents.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetwright_api::{
+    fleet::DriftAction,
+    meta::{ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER},
+};
 use serde_json::Value;
+
+use super::Key;
+
+/// What a Fleet may take from other managers.
+#[derive(Clone, Copy, Debug)]
+pub struct Taking<'a> {
+    /// The policy.
+    pub drift: DriftAction,
+    /// The documents that it declared before; `None` when they are not known: then no change is seen.
+    pub previous: Option<&'a BTreeMap<Key, Value>>,
+}
+
+impl Taking<'_> {
+    /// Whether `field` is taken from the `managers` that hold it: only the handover does, the field is a mark of the
+    /// inventory, the policy says so, or this revision changed it.
+    #[must_use]
+    pub fn takes(
+        &self,
+        key: &Key,
+        document: &Value,
+        field: &str,
+        managers: &BTreeSet<String>,
+    ) -> bool {
+        let mark = field.ends_with(ANNOTATION_REVISION) || field.ends_with(LABEL_FLEET);
+        let changed = |previous: &BTreeMap<Key, Value>| {
+            let before = previous.get(key).and_then(|old| value(old, field));
+            before != value(document, field)
+        };
+        mark || managers.iter().all(|m| m == MANAGER_HANDOVER)
+            || self.drift == DriftAction::Correct
+            || self.previous.is_some_and(changed)
+    }
+}
 
 enum Step {
     Key(String),
@@ -120,7 +160,7 @@ fn take(at: &mut Value, steps: &[Step]) {
 
 /// Whether the plan's path lies at or below `field`, or `field` below it.
 #[must_use]
-pub fn is_below(path: &[String], field: &str) -> bool {
+pub(super) fn is_below(path: &[String], field: &str) -> bool {
     let path = format!(".{}", path.join("."));
     let within = |outer: &str, inner: &str| {
         inner

@@ -1,10 +1,12 @@
 //! What the API will make of a document: the server's own code, run before anything is sent.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use fleetwright_api::{
     crds,
-    fleet::DriftAction,
     meta::{
         ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, HANDOVER_PATHS, LABEL_FLEET,
         MANAGER_HANDOVER,
@@ -18,7 +20,11 @@ use fleetwright_schema::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Drift, FieldDiff, Kept, Key, conflict, fields};
+use super::{
+    Drift, FieldDiff, Kept, Key,
+    conflict::{self, Taking},
+    fields,
+};
 
 /// The compiled schemas of the kinds that Git may hold.
 static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
@@ -77,23 +83,10 @@ impl Foreseen {
 pub(super) struct Fleet<'a> {
     pub(super) manager: &'a str,
     pub(super) hash: &'a str,
-    pub(super) drift: DriftAction,
-    /// What it declared before; `None` when that is not known.
-    pub(super) previous: Option<&'a BTreeMap<Key, Value>>,
+    pub(super) taking: Taking<'a>,
 }
 
 impl Fleet<'_> {
-    /// Whether a field that others hold is taken from them.
-    fn takes(&self, key: &Key, document: &Value, field: &str) -> bool {
-        let changed = |previous: &BTreeMap<Key, Value>| {
-            let before = previous
-                .get(key)
-                .and_then(|old| conflict::value(old, field));
-            before != conflict::value(document, field)
-        };
-        self.drift == DriftAction::Correct || self.previous.is_some_and(changed)
-    }
-
     /// Applies `document` to the live object in thought.
     ///
     /// # Errors
@@ -124,31 +117,27 @@ impl Fleet<'_> {
         if !handover.is_empty() && live.is_some() {
             base = keep(&base).map_err(words)?;
         }
-        let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut left = Vec::new();
         let mut after = match managed::apply(schema, &base, &config, &writer(manager), false) {
             Ok(after) => after,
             Err(ApplyError::Conflicts(conflicts)) => {
                 for conflict in conflicts {
                     let name = conflict.manager.split('"').nth(1).unwrap_or_default();
-                    let ours = conflict.field.ends_with(LABEL_FLEET)
-                        || conflict.field.ends_with(ANNOTATION_REVISION);
-                    if name != MANAGER_HANDOVER && !ours {
-                        held.entry(conflict.field)
-                            .or_default()
-                            .push(name.to_owned());
-                    }
+                    let managers = held.entry(conflict.field).or_default();
+                    managers.insert(name.to_owned());
                 }
                 held.retain(|field, managers| {
-                    let takes = self.takes(key, document, field);
+                    let takes = self.taking.takes(key, document, field, managers);
                     if !takes {
                         conflict::remove(&mut config, field);
                         left.push(Drift {
                             key: key.clone(),
                             field: field.clone(),
-                            managers: std::mem::take(managers),
+                            managers: managers.iter().cloned().collect(),
                         });
                     }
+                    managers.remove(MANAGER_HANDOVER);
                     takes
                 });
                 managed::apply(schema, &base, &config, &writer(manager), true).map_err(words)?

@@ -37,8 +37,10 @@ fn applied(document: &Value, live: Option<&Value>, manager: &str) -> Value {
     let fleet = foresee::Fleet {
         manager,
         hash: &hash,
-        drift: DriftAction::Report,
-        previous: None,
+        taking: conflict::Taking {
+            drift: DriftAction::Report,
+            previous: None,
+        },
     };
     let done = fleet.foresee(&Key::of(document), document, live);
     let mut after = done.unwrap_or_else(|words| panic!("{words:?}")).after;

@@ -232,6 +232,14 @@ async fn what_was_there_before_is_adopted_and_its_values_are_nobodys_to_overwrit
     fleet.write("c.yaml", &config_map("c", "one"));
     fleet.look(&world).await;
     assert_eq!(world.field("ConfigMap", "c", "/data/key").await, "zero");
+    // Adopted all the same: it is in the inventory, and another look finds nothing to write.
+    let label = world
+        .field("ConfigMap", "c", "/metadata/labels/fleetwright.dev~1fleet")
+        .await;
+    assert!(label.is_string(), "{label}");
+    let before = world.versions().await;
+    fleet.look(&world).await;
+    assert_eq!(world.versions().await, before);
     let (reason, message) = fleet.condition(kind::IN_SYNC);
     assert_eq!(reason, "Drifted");
     assert!(message.contains(".data.key"), "{message}");
