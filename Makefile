@@ -1,4 +1,4 @@
-.PHONY: run test bench lint docs
+.PHONY: run test bench fuzz lint docs
 
 # State, certificates and the token stay in .fleetwright; Ctrl-C stops it, the next run resumes.
 run:
@@ -11,9 +11,17 @@ test:
 bench:
 	cargo bench --locked --package fleetwright --bench bench -- $(ARGS)
 
+# Each target for a minute, or for SECONDS=n; needs cargo-fuzz.
+fuzz:
+	tests/fuzz/run $(SECONDS)
+
+FUZZ = --manifest-path tests/fuzz/Cargo.toml
+
 lint:
 	cargo fmt --all --check
+	cargo fmt $(FUZZ) --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy $(FUZZ) --all-targets --locked --target-dir $(or $(CARGO_TARGET_DIR),target) -- -D warnings
 
 # Pages that are written from the code; tests hold them to it.
 docs:
