@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use crate::{Error, Op, Store, Value};
 
+mod file;
+
 fn put(key: &str, value: &str, expect: Option<u64>) -> Op {
     Op::Put {
         key: key.to_owned(),
