@@ -69,7 +69,8 @@ impl Value {
         }
     }
 
-    fn at(&self, revision: Revision) -> Bytes {
+    /// The bytes at `revision`.
+    pub fn at(&self, revision: Revision) -> Bytes {
         let Some(offset) = self.stamp.map(|at| at.min(self.bytes.len())) else {
             return Bytes::copy_from_slice(&self.bytes);
         };
