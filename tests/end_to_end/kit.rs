@@ -68,6 +68,11 @@ impl Process {
             .to_owned()
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Sends it SIGKILL and waits for its end.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
