@@ -79,10 +79,15 @@ impl Process {
     }
 
     /// Sends it SIGINT, as Ctrl-C does, and gives its exit code.
-    pub(crate) async fn interrupt(mut self) -> Option<i32> {
-        let id = self.child.id().unwrap().to_string();
+    pub(crate) async fn interrupt(self) -> Option<i32> {
+        let id = self.id();
+        self.interrupt_at(id).await
+    }
+
+    /// The same for a program that runs it as process `id`.
+    pub(crate) async fn interrupt_at(mut self, id: u32) -> Option<i32> {
         let sent = Command::new("kill")
-            .args(["-INT", &id])
+            .args(["-INT", &id.to_string()])
             .status()
             .await
             .unwrap();

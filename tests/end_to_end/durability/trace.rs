@@ -60,7 +60,7 @@ fn calls(trace: &str) -> Vec<Call> {
         };
         let rest = rest.trim_start();
         if let Some(head) = rest.strip_suffix("<unfinished ...>") {
-            open.insert(thread, (at, head));
+            open.insert(thread, (at, head.trim_end()));
             continue;
         }
         let (begun, text) = match rest.strip_prefix("<... ") {
@@ -281,8 +281,11 @@ async fn what_is_answered_was_synced_before() {
         writers.spawn(write(url.clone(), authority.clone(), number, false));
     }
     clients.extend(writers.join_all().await);
-    // It ends with the server, and has all of the trace written then.
-    assert_eq!(server.process.interrupt().await, Some(0));
+    // strace ends with the server that it runs, and has all of the trace written then.
+    let tracer = server.process.id();
+    let traced = std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children"));
+    let traced = traced.unwrap().trim().parse().unwrap();
+    assert_eq!(server.process.interrupt_at(traced).await, Some(0));
     let calls = calls(&std::fs::read_to_string(&trace).unwrap());
     let log = data(dir.path()).join("state.db-wal").canonicalize();
     let log = log.unwrap_or_else(|_| {
