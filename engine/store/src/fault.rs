@@ -35,7 +35,10 @@ pub(crate) fn explained(doing: &'static str, path: &Path, error: &rusqlite::Erro
 pub(crate) fn explain(error: &rusqlite::Error, place: &Place) -> String {
     let mut said = error.to_string();
     if let Some(code) = error.sqlite_error().map(|e| e.extended_code) {
-        said = format!("{said} (SQLite code {code})");
+        said = match call_of(code) {
+            Some(call) => format!("{said} ({call}, SQLite code {code})"),
+            None => format!("{said} (SQLite code {code})"),
+        };
     }
     if let Some(refusal) = &place.refusal {
         said = format!("{said}, {refusal}");
@@ -60,6 +63,22 @@ pub(crate) fn explain(error: &rusqlite::Error, place: &Place) -> String {
         _ => format!("see that the disk works and has room{free}; writes go on by themselves then"),
     };
     format!("{said}: {then}")
+}
+
+/// What was asked of the system when an I/O error with this extended code came.
+fn call_of(code: i32) -> Option<&'static str> {
+    use rusqlite::ffi::{
+        SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ,
+        SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE,
+    };
+    Some(match code {
+        SQLITE_IOERR_READ | SQLITE_IOERR_SHORT_READ => "read",
+        SQLITE_IOERR_WRITE => "write",
+        SQLITE_IOERR_FSYNC => "fsync",
+        SQLITE_IOERR_DIR_FSYNC => "fsync of the folder",
+        SQLITE_IOERR_TRUNCATE => "truncate",
+        _ => return None,
+    })
 }
 
 /// Looks at the place of a file.
@@ -126,12 +145,12 @@ mod tests {
             (
                 failure(778, "disk I/O error"),
                 read_only,
-                "disk I/O error (SQLite code 778), Read-only file system (os error 30): its file system is read-only: mount it for writing, and look into the system's log why it is not",
+                "disk I/O error (write, SQLite code 778), Read-only file system (os error 30): its file system is read-only: mount it for writing, and look into the system's log why it is not",
             ),
             (
                 failure(1034, "disk I/O error"),
                 Place::default(),
-                "disk I/O error (SQLite code 1034): see that the disk works and has room; writes go on by themselves then",
+                "disk I/O error (fsync, SQLite code 1034): see that the disk works and has room; writes go on by themselves then",
             ),
             (
                 failure(5, "database is locked"),
