@@ -134,27 +134,24 @@ fn early(calls: &[Call], log: &str, client: &Client) -> Vec<String> {
     let mut wrong = Vec::new();
     for ((read, answer), mark) in answered[first..].iter().zip(&client.marks) {
         let in_time = |c: &&Call| c.begun > *read && c.ended < *answer;
-        let logged = calls
+        let mut logged = calls
             .iter()
             .filter(|c| c.name == "pwrite64" && c.file == log)
             .filter(in_time);
+        // Who writes alone has written nothing after the sync.
         let written = match mark {
-            Some(mark) => logged
-                .filter(|c| c.arguments.contains(mark.as_str()))
-                .next(),
-            None => logged.last(),
+            Some(mark) if !client.alone => logged.find(|c| c.arguments.contains(mark.as_str())),
+            Some(mark) => {
+                let all: Vec<&Call> = logged.collect();
+                let marked = all.iter().any(|c| c.arguments.contains(mark.as_str()));
+                all.last().copied().filter(|_| marked)
+            }
+            None => logged.next_back(),
         };
         let Some(written) = written else {
             wrong.push(format!("{mark:?} was answered before it was written"));
             continue;
         };
-        // Who writes alone has written nothing after the sync.
-        let last = calls
-            .iter()
-            .filter(|c| client.alone && c.name == "pwrite64" && c.file == log)
-            .filter(in_time)
-            .last();
-        let written = last.unwrap_or(written);
         let mut synced = calls
             .iter()
             .filter(in_time)
