@@ -48,6 +48,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let data = DataDir::open(&place)?;
     let state = state::file(data.path());
+    step(
+        Snapshot::settle(&state),
+        "cannot finish a restore that was cut off",
+    )?;
     let there = state.exists();
     if there && !args.replace {
         let text = format!("{} is there already", state.display());

@@ -241,13 +241,4 @@ impl Builder {
             .map_err(|e| Error::io("write", &path, &e))?;
         rename(&path, to)
     }
-
-    /// Gives it up.
-    ///
-    /// # Errors
-    /// When what was written cannot be removed.
-    pub fn discard(self) -> Result<()> {
-        drop(self.connection);
-        remove(&self.path)
-    }
 }

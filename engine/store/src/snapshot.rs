@@ -63,6 +63,14 @@ impl Snapshot {
         place::settle(path)
     }
 
+    /// Finishes a [`Snapshot::replace`] of the store at `path` that was cut off. Opening the store does it too.
+    ///
+    /// # Errors
+    /// When a file cannot be renamed.
+    pub fn settle(path: &Path) -> Result<()> {
+        place::settle(path).map(drop)
+    }
+
     /// How many bytes [`Snapshot::stream`] gives.
     pub fn stream_length(&self) -> usize {
         let entries = self.entries.iter();
