@@ -110,6 +110,8 @@ pub(crate) fn version(connection: &Connection, path: &Path) -> Result<i64> {
 /// When the file is damaged, is no store, or is one of a newer release.
 pub(crate) fn read(connection: &Connection, path: &Path) -> Result<(i64, Contents)> {
     let version = version(connection, path)?;
+    // The file is locked since it was first read.
+    crate::log::check(path)?;
     let found: Vec<String> = connection
         .prepare("PRAGMA quick_check(3)")
         .and_then(|mut check| check.query_map([], |row| row.get(0))?.collect())

@@ -8,6 +8,7 @@ mod disk;
 mod error;
 mod fault;
 mod format;
+mod log;
 mod place;
 mod snapshot;
 mod state;

@@ -270,6 +270,60 @@ fn a_changed_byte_is_found_wherever_it_matters() {
     assert!(found * 2 > places.len(), "{found} of {}", places.len());
 }
 
+/// Whatever byte of the log is changed: it is found, or it says nothing, or only the last commit is gone, as after a
+/// power loss. A log that is cut short is one of a power loss.
+#[test]
+fn a_changed_byte_of_the_log_is_found_unless_it_is_of_the_last_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let mut states = Vec::new();
+    let (file, log) = rt().block_on(async {
+        let store = Store::open(&path).unwrap();
+        for n in 0..12_usize {
+            let text = format!("{n} ").repeat(n * 400);
+            let ops = vec![
+                put(&format!("/{n}"), &text, None),
+                delete(&format!("/{}", n / 2)),
+            ];
+            store.commit(ops).await.unwrap();
+            states.push(held(&store));
+        }
+        (fs::read(&path).unwrap(), fs::read(log_of(&path)).unwrap())
+    });
+    let open = |log: &[u8]| {
+        fs::write(&path, &file).unwrap();
+        fs::write(log_of(&path), log).unwrap();
+        Store::open(&path).map(|store| held(&store))
+    };
+    assert_eq!(open(&log).unwrap(), states[11]);
+    let (mut found, mut lost) = (0, 0);
+    for at in (0..120).chain((0..log.len()).step_by(211)) {
+        let mut changed = log.clone();
+        changed[at] ^= 0x21;
+        match open(&changed) {
+            Ok(held) if held == states[10] => lost += 1,
+            Ok(held) => assert!(held == states[11], "byte {at}"),
+            Err(error) => {
+                assert!(matches!(error, Error::Damaged { .. }), "byte {at}: {error}");
+                assert!(
+                    error.to_string().contains("state.db-wal is damaged"),
+                    "{error}"
+                );
+                assert!(
+                    fs::read(log_of(&path)).unwrap() == changed,
+                    "byte {at}: it was written"
+                );
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 3 * lost && lost > 0, "{found} found, {lost} lost");
+    for kept in (0..log.len()).step_by(1_021) {
+        let held = open(&log[..kept]).unwrap();
+        assert!(held.0 == 1 || states.contains(&held), "{kept}");
+    }
+}
+
 #[test]
 fn an_exchange_that_was_cut_off_anywhere_is_finished_by_who_opens_next() {
     let old = tempfile::tempdir().unwrap();
