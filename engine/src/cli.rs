@@ -2,7 +2,9 @@
 
 mod apiserver;
 mod apply;
+mod backup;
 mod plan;
+mod restore;
 mod simcloud;
 mod status;
 mod up;
@@ -46,6 +48,10 @@ enum Command {
     Validate(validate::Args),
     /// Show fleets, clusters and pools.
     Status(status::Args),
+    /// Write the whole state into a file, while the engine runs or not.
+    Backup(backup::Args),
+    /// Start anew from a backup.
+    Restore(restore::Args),
 }
 
 /// Parses the command line, runs the command, and says how it ended.
@@ -89,7 +95,9 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Apiserver(args) => apiserver::run(args).await,
         Command::Apply(args) => apply::run(args).await,
+        Command::Backup(args) => backup::run(args).await,
         Command::Plan(args) => plan::run(args).await,
+        Command::Restore(args) => restore::run(&args),
         Command::Status(args) => status::run(args).await,
         Command::Simcloud(args) => simcloud::run(args).await,
         Command::Up(args) => up::run(*args).await,

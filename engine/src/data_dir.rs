@@ -17,12 +17,25 @@ pub(crate) struct DataDir {
     _lock: File,
 }
 
+/// Another process holds the folder.
+struct Busy;
+
 impl DataDir {
     /// Makes the folder (mode 0700) where it is missing and takes its lock.
     ///
     /// # Errors
     /// The folder cannot be made or written, or another process holds it.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Self::hold(path)?.map_err(|Busy| {
+            Failure::usage(format!(
+                "another fleetwright process uses the data folder {}",
+                path.display()
+            ))
+            .hint("stop it, or choose another folder with --data")
+        })
+    }
+
+    fn hold(path: &Path) -> Result<Result<Self, Busy>, Failure> {
         let cannot = |what: &str, e: io::Error| {
             Failure::usage(format!("cannot {what} {}: {e}", path.display()))
                 .hint("choose another folder with --data")
@@ -42,17 +55,21 @@ impl DataDir {
             .open(path.join("lock"))
             .map_err(|e| cannot("open the lock file in", e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
+            Ok(()) => Ok(Ok(Self {
                 path: path.to_owned(),
                 _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(Failure::usage(format!(
-                "another fleetwright process uses the data folder {}",
-                path.display()
-            ))
-            .hint("stop it, or choose another folder with --data")),
+            })),
+            Err(TryLockError::WouldBlock) => Ok(Err(Busy)),
             Err(TryLockError::Error(e)) => Err(cannot("lock", e)),
         }
+    }
+
+    /// The same for a folder that is there; `None` when another process holds it.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn open_idle(path: &Path) -> Result<Option<Self>, Failure> {
+        Ok(Self::hold(path)?.ok())
     }
 
     /// The folder.

@@ -12,6 +12,7 @@ mod progress;
 mod repository;
 mod screen;
 mod setup;
+mod state;
 mod telemetry;
 mod wiring;
 

@@ -22,7 +22,6 @@ use fleetwright_controllers::{Controllers, Metrics};
 use fleetwright_gitops::{follow, sync::Sync};
 use fleetwright_provider_sim::{Cloud, CloudOptions, RemoteCloud};
 use fleetwright_providers::{ClusterConnections, Provider, Registry};
-use fleetwright_store::Store;
 use fleetwright_webhook::{outbox, receiver::Receiver};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +33,7 @@ use crate::{
     http,
     repository::catalogue,
     setup::{self, Wish},
+    state,
 };
 
 /// How long a simulated cloud of its own may take to answer at the start.
@@ -73,7 +73,7 @@ impl Engine {
     pub(crate) async fn start(data: &DataDir, options: Options) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let random: Arc<dyn Random> = Arc::new(OsRandom);
-        let server = open_api(data.path(), &clock, &random).await?;
+        let server = open_api(data, &clock, &random).await?;
         let client = server.client("default");
         setup::fleet(&client, &options.wish).await?;
         if let Some(file) = &options.admin {
@@ -173,12 +173,11 @@ impl Engine {
 
 /// The API over the state in `data`, with our kinds.
 async fn open_api(
-    data: &Path,
+    data: &DataDir,
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn Random>,
 ) -> Result<ApiServer, Failure> {
-    let file = data.join("state.db");
-    let store = step(Store::open(&file), "cannot open the state")?;
+    let store = state::open(data)?;
     let options = apiserver::Options::new(Arc::clone(clock), Arc::clone(random));
     let server = step(
         ApiServer::new(store, options),

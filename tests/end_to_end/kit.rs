@@ -68,16 +68,26 @@ impl Process {
             .to_owned()
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Sends it SIGKILL and waits for its end.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
     /// Sends it SIGINT, as Ctrl-C does, and gives its exit code.
-    pub(crate) async fn interrupt(mut self) -> Option<i32> {
-        let id = self.child.id().unwrap().to_string();
+    pub(crate) async fn interrupt(self) -> Option<i32> {
+        let id = self.id();
+        self.interrupt_at(id).await
+    }
+
+    /// The same for a program that runs it as process `id`.
+    pub(crate) async fn interrupt_at(mut self, id: u32) -> Option<i32> {
         let sent = Command::new("kill")
-            .args(["-INT", &id])
+            .args(["-INT", &id.to_string()])
             .status()
             .await
             .unwrap();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The only programs for whose absence a test may be skipped.
-const SKIPPABLE: &[&str] = &["kubectl"];
+const SKIPPABLE: &[&str] = &["kubectl", "strace"];
 
 /// Where a program is; `None`, with a line that says so, when a test that needs it is to be skipped.
 ///

@@ -260,6 +260,7 @@ mod tests {
             ("GET", "/readyz", [true, true, true, true]),
             ("POST", "/version", [false, false, false, true]),
             ("GET", "/metrics", [false, false, false, true]),
+            ("GET", crate::BACKUP_PATH, [false, false, false, true]),
             ("GET", "/apis", [false, true, true, true]),
             ("GET", "/openapi/v3/api/v1", [false, true, true, true]),
             ("GET", "/apisx", [false, false, false, true]),

@@ -12,6 +12,9 @@ pub enum Error {
     /// A stored object is not JSON: restore a backup.
     #[error("the stored object {0} cannot be read")]
     Stored(String, #[source] serde_json::Error),
+    /// A stored value is not the object that its key names: restore another backup.
+    #[error("what is stored as {0} is no object of that name")]
+    NotObject(String),
     /// A CustomResourceDefinition was refused.
     #[error("the CustomResourceDefinition {0} was refused: {1}")]
     Install(String, String),
@@ -326,7 +329,11 @@ impl ApiError {
 
 impl From<fleetwright_store::Error> for ApiError {
     fn from(error: fleetwright_store::Error) -> Self {
-        Self::new(500, "InternalError", error.to_string())
+        // As Kubernetes answers when etcd refuses: clients know it as a fault of the server, after which they look anew.
+        let text = format!("Internal error occurred: {error}");
+        let mut answer = Self::new(500, "InternalError", text);
+        answer.details = Some(json!({"causes": [{"message": error.to_string()}]}));
+        answer
     }
 }
 

@@ -172,7 +172,11 @@ impl ApiServer {
         match crate::handlers::remove(self, &kind, key, policy).await {
             Ok(()) => Ok(()),
             Err(error) if error.code() < 500 => Ok(()),
-            Err(error) => Err(StoreError::Format(error.status()["message"].to_string())),
+            Err(error) => Err(StoreError::Io {
+                doing: "remove",
+                path: key.into(),
+                cause: error.status()["message"].to_string(),
+            }),
         }
     }
 

@@ -60,6 +60,9 @@ pub(crate) async fn dispatch(
                 "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc"});
             return Ok(respond(200, &version));
         }
+        crate::BACKUP_PATH if parts.method == Method::GET => {
+            return Ok(crate::backup::answer(&server.0.store));
+        }
         path => match crate::discovery::answer(server, path, parts) {
             Some(answer) => return Ok(answer),
             None => match Target::parse(path) {

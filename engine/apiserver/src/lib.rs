@@ -5,6 +5,7 @@
 
 mod access;
 mod auth;
+mod backup;
 pub mod connections;
 mod convert;
 mod core_kinds;
@@ -44,6 +45,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
 pub use auth::Auth;
+pub use backup::{BACKUP_PATH, restamped};
 pub use error::{Error, Result};
 use registry::Registry;
 pub use serve::{Tls, write_kubeconfig};
@@ -175,6 +177,17 @@ impl ApiServer {
         for crd in crds {
             let name = crd["metadata"]["name"].as_str().unwrap_or_default();
             let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+            let key = object::key(
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                "",
+                name,
+            );
+            if let Some((live, _)) = self.read(&key)
+                && !changes(&live["spec"], &crd["spec"])
+            {
+                continue;
+            }
             let mut answer = self.internal("POST", path, crd).await;
             if answer.0 == 409 {
                 let patch = json!({"spec": crd["spec"]});
@@ -234,14 +247,17 @@ impl ApiServer {
         B: http_body::Body,
         B::Error: std::fmt::Display,
     {
-        self.expire().await;
-        self.collect_garbage().await;
         let (parts, body) = request.into_parts();
+        // Where the disk is full, reads go on without waiting for writes that fail.
+        if parts.method != http::Method::GET || !self.0.store.failing() {
+            self.expire().await;
+            self.collect_garbage().await;
+        }
         let answer = match read_body(body, self.0.options.body_limit).await {
             Ok(body) => handlers::dispatch(self, &user, &parts, body).await,
             Err(error) => Err(error),
         };
-        if !self.0.pending.lock().is_empty() {
+        if !self.0.pending.lock().is_empty() && !self.0.store.failing() {
             self.collect_garbage().await;
         }
         answer.unwrap_or_else(|error| error.response())
@@ -253,6 +269,16 @@ impl ApiServer {
 
     pub(crate) fn now(&self) -> String {
         fleetwright_api::time::rfc3339_seconds(self.0.options.clock.now())
+    }
+}
+
+/// Whether the merge patch `wanted` would change `live`. What the server defaulted is in `live` alone, and stays.
+fn changes(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted
+            .iter()
+            .any(|(field, wanted)| live.get(field).is_none_or(|live| changes(live, wanted))),
+        (live, wanted) => live != wanted,
     }
 }
 

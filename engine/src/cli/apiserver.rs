@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::stop_signal;
-use crate::{data_dir::DataDir, error::Failure};
+use crate::{data_dir::DataDir, error::Failure, state};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,8 +46,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let store = if in_memory {
         Store::memory()
     } else {
-        let file = data.path().join("state.db");
-        Store::open(&file).with_context(|| format!("cannot open {}", file.display()))?
+        state::open(&data)?
     };
     let options = Options::new(Arc::new(SystemClock), Arc::new(OsRandom));
     let server = ApiServer::new(store, options).context("cannot start the API server")?;

@@ -1,245 +1,274 @@
-//! The SQLite file and the one thread that writes it.
+//! The opened SQLite file: what is written to it, and how it is kept small.
 
-use std::path::Path;
-use std::sync::{Weak, mpsc};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use bytes::Bytes;
+use rusqlite::config::DbConfig;
+use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, params};
-use tokio::sync::oneshot;
 
-use crate::state::{Change, Overlay, State};
-use crate::{Error, Inner, Op, Result, Revision};
+use crate::error::damaged;
+use crate::fault::explained;
+use crate::format::{self, CODEC_PLAIN, REVISION, SUM, meta_checksum};
+use crate::state::{Change, State};
+use crate::{Error, Result, Revision, place};
 
-/// The first two bytes of every stored value: how it is encoded, and with which key. Today: plain, no key.
-const CODEC_PLAIN: [u8; 2] = [1, 0];
-/// The most commits that share one transaction.
-const BATCH: usize = 512;
-const FORMAT: i64 = 1;
+/// From how many pages on the write-ahead log is moved into the file.
+const LOG_PAGES: usize = 1_000;
+/// What the log may take on disk while nothing is in it, in bytes.
+const LOG_KEPT: i64 = 16 << 20;
+/// How many free pages are given back in one step: 1 MiB, a few milliseconds.
+const STEP_PAGES: u32 = 256;
+/// How many free pages a file keeps for what comes next.
+const SPARE_PAGES: u32 = 256;
+/// How long another process may hold the file, such as one that is just ending.
+const BUSY: Duration = Duration::from_secs(5);
+/// Adds a row.
+pub(crate) const INSERT: &str = "INSERT INTO data (id, key, created, modified, codec, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 /// The opened file.
 pub(crate) struct Database {
     connection: Connection,
+    path: PathBuf,
+    /// The sum of the checksums of all rows, modulo 2³².
+    sum: u32,
+    /// About how many pages are in the log.
+    log: usize,
+    /// Whether pages may have become free that are to be given back.
+    freed: bool,
 }
 
 impl Database {
+    /// Opens the file, made when missing, holds it to its checks, migrates it when it is older, and reads all of it.
     pub(crate) fn open(path: &Path, history: usize) -> Result<(Self, State)> {
-        private_file(path)?;
-        let connection = Connection::open(path)?;
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.execute_batch(
-            "BEGIN IMMEDIATE;
-             CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-             CREATE TABLE IF NOT EXISTS data (key TEXT PRIMARY KEY, created INTEGER NOT NULL,
-                 modified INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
-             INSERT OR IGNORE INTO meta VALUES ('format', 1), ('revision', 1);
-             COMMIT;",
-        )?;
-        let meta = |name: &str| -> Result<i64> {
-            Ok(
-                connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
-                    row.get(0)
-                })?,
-            )
+        place::settle(path)?;
+        if !path.exists() {
+            place::create(path)?;
+        }
+        format::check_head(path)?;
+        let connection = connect(path)?;
+        let (version, mut contents) = format::read(&connection, path)?;
+        let connection = if version == format::VERSION {
+            connection
+        } else {
+            tracing::info!(file = %path.display(), from = version, to = format::VERSION, "migrating the store's file");
+            // Its log is put into it and removed, so that one rename replaces all of it.
+            checkpoint_on_close(&connection, path, true)?;
+            checkpoint(&connection, path, CheckpointMode::TRUNCATE)?;
+            let cannot = |(_, e): (Connection, rusqlite::Error)| explained("write", path, &e);
+            connection.close().map_err(cannot)?;
+            place::migrate(path, &contents)?;
+            let connection = connect(path)?;
+            contents = format::read(&connection, path)?.1;
+            connection
         };
-        let format = meta("format")?;
-        if format != FORMAT {
-            return Err(Error::Format(format!(
-                "format {format}, this release knows {FORMAT}"
-            )));
-        }
-        let mut state = State::new(history);
-        state.revision = meta("revision")?.cast_unsigned();
-        {
-            let mut rows = connection.prepare("SELECT key, created, modified, value FROM data")?;
-            let mut rows = rows.query([])?;
-            while let Some(row) = rows.next()? {
-                let key: String = row.get(0)?;
-                let stored: Vec<u8> = row.get(3)?;
-                if stored.len() < 2 || stored[..2] != CODEC_PLAIN {
-                    return Err(Error::Format(format!("unknown encoding of {key}")));
-                }
-                let modified = row.get::<_, i64>(2)?.cast_unsigned();
-                state.revision = state.revision.max(modified);
-                let value = Bytes::from(stored).slice(2..);
-                state.load(key, value, row.get::<_, i64>(1)?.cast_unsigned(), modified);
-            }
-        }
-        state.compacted = state.revision;
-        Ok((Self { connection }, state))
+        let set = |name: &str, value: &dyn rusqlite::ToSql| {
+            connection
+                .pragma_update(None, name, value)
+                .map_err(|e| explained("write", path, &e))
+        };
+        set("journal_mode", &"WAL")?;
+        set("synchronous", &"FULL")?;
+        set("wal_autocheckpoint", &0)?;
+        set("journal_size_limit", &LOG_KEPT)?;
+        checkpoint_on_close(&connection, path, true)?;
+        let sum = contents
+            .rows
+            .iter()
+            .fold(0_u32, |sum, row| sum.wrapping_add(row.checksum));
+        let state = State::loaded(history, contents);
+        let database = Self {
+            connection,
+            path: path.to_owned(),
+            sum,
+            log: LOG_PAGES,
+            freed: true,
+        };
+        Ok((database, state))
     }
 
-    fn write(&mut self, batch: &[(Vec<Change>, Revision)]) -> Result<()> {
-        let transaction = self.connection.transaction()?;
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes commits as one transaction.
+    pub(crate) fn write(&mut self, batch: &[(Vec<Change>, Revision)]) -> Result<()> {
+        let changes = || batch.iter().flat_map(|(changes, _)| changes);
+        let bytes: usize = changes()
+            .map(|c| c.value.as_ref().map_or(0, |v| v.len()))
+            .sum();
+        // Each change may touch a page of its own beside what it fills.
+        self.log += 2 + changes().count() + bytes / 2_048;
+        match self.transact(batch) {
+            Ok(Some(sum)) => {
+                self.sum = sum;
+                self.freed |= changes().any(|change| change.replaced.is_some());
+                Ok(())
+            }
+            Ok(None) => Err(Error::Damaged {
+                path: self.path.clone(),
+                what: "a row that was written is not there".to_owned(),
+            }),
+            Err(error) => {
+                // What is in the log goes into the file as far as that is possible, and makes room in the log.
+                self.log = self.log.max(LOG_PAGES);
+                Err(explained("write", &self.path, &error))
+            }
+        }
+    }
+
+    /// The transaction; gives the new sum. `None`, and nothing is done, when a row is not where it must be.
+    fn transact(&self, batch: &[(Vec<Change>, Revision)]) -> rusqlite::Result<Option<u32>> {
+        // Dropped without a commit it is rolled back.
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut sum = self.sum;
+        let mut newest = 0;
         {
-            let mut put = transaction.prepare_cached(
-                "INSERT INTO data (key, created, modified, value) VALUES (?1, ?2, ?2, ?3)
-                 ON CONFLICT (key) DO UPDATE SET modified = ?2, value = ?3",
+            let mut insert = transaction.prepare_cached(INSERT)?;
+            let mut update = transaction.prepare_cached(
+                "UPDATE data SET modified = ?2, codec = ?3, checksum = ?4, value = ?5 WHERE id = ?1",
             )?;
-            let mut delete = transaction.prepare_cached("DELETE FROM data WHERE key = ?1")?;
-            let mut newest = 0;
+            let mut delete = transaction.prepare_cached("DELETE FROM data WHERE id = ?1")?;
             for (changes, revision) in batch {
-                newest = *revision;
+                newest = revision.cast_signed();
                 for change in changes {
-                    match &change.value {
+                    let row = &change.row;
+                    sum = sum.wrapping_sub(change.replaced.unwrap_or_default());
+                    let done = match &change.value {
+                        None => delete.execute([row.id])?,
                         Some(value) => {
-                            let mut stored = Vec::with_capacity(value.len() + 2);
-                            stored.extend_from_slice(&CODEC_PLAIN);
-                            stored.extend_from_slice(value);
-                            put.execute(params![change.key, revision.cast_signed(), stored])?;
+                            sum = sum.wrapping_add(row.checksum);
+                            let (check, value) = (row.checksum, &value[..]);
+                            if change.replaced.is_some() {
+                                update.execute(params![
+                                    row.id,
+                                    newest,
+                                    CODEC_PLAIN,
+                                    check,
+                                    value
+                                ])?
+                            } else {
+                                let (key, made) = (&change.key, row.created.cast_signed());
+                                insert.execute(params![
+                                    row.id,
+                                    key,
+                                    made,
+                                    newest,
+                                    CODEC_PLAIN,
+                                    check,
+                                    value
+                                ])?
+                            }
                         }
-                        None => {
-                            delete.execute([&change.key])?;
-                        }
+                    };
+                    if done != 1 {
+                        return Ok(None);
                     }
                 }
             }
-            transaction
-                .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'revision'")?
-                .execute([newest.cast_signed()])?;
+            let mut meta = transaction
+                .prepare_cached("UPDATE meta SET value = ?2, checksum = ?3 WHERE name = ?1")?;
+            for (name, value) in [(REVISION, newest), (SUM, i64::from(sum))] {
+                if meta.execute(params![name, value, meta_checksum(name, value)])? != 1 {
+                    return Ok(None);
+                }
+            }
         }
         transaction.commit()?;
+        Ok(Some(sum))
+    }
+
+    /// Whether the log is to be moved into the file.
+    pub(crate) fn log_is_full(&self) -> bool {
+        self.log >= LOG_PAGES
+    }
+
+    /// Moves the log into the file.
+    pub(crate) fn empty_log(&mut self) -> Result<()> {
+        // One that fails is tried again once more is written, not at once.
+        self.log = 0;
+        checkpoint(&self.connection, &self.path, CheckpointMode::PASSIVE)
+    }
+
+    /// Whether free pages may be there to be given back.
+    pub(crate) fn may_shrink(&self) -> bool {
+        self.freed
+    }
+
+    /// Gives some free pages back: one short step.
+    pub(crate) fn shrink(&mut self) -> Result<()> {
+        self.freed = false;
+        let pages = |name: &str| -> Result<u32> {
+            self.connection
+                .pragma_query_value(None, name, |row| row.get(0))
+                .map_err(|e| explained("read", &self.path, &e))
+        };
+        let step = excess(pages("freelist_count")?, pages("page_count")?).min(STEP_PAGES);
+        if step == 0 {
+            return Ok(());
+        }
+        // It gives a row for each page.
+        let give = || -> rusqlite::Result<()> {
+            let mut statement = self
+                .connection
+                .prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        give().map_err(|e| explained("write", &self.path, &e))?;
+        // Each page given back moved another one, at most.
+        self.log += step as usize;
+        self.freed = true;
         Ok(())
     }
 }
 
-/// Makes the file readable for its owner alone, before SQLite writes to it.
-fn private_file(path: &Path) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
+/// How many of `free` pages of a file of `all` pages are to be given back: it keeps an eighth, so that a file whose
+/// contents come and go is not moved about for ever.
+fn excess(free: u32, all: u32) -> u32 {
+    free.saturating_sub(SPARE_PAGES + (all - all.min(free)) / 8)
+}
+
+/// A connection that holds the file alone. Until it is known to be ours nothing is written, not even when it is closed.
+pub(crate) fn connect(path: &Path) -> Result<Connection> {
+    let connection = Connection::open(path).map_err(|e| explained("open", path, &e))?;
+    checkpoint_on_close(&connection, path, false)?;
+    connection
+        .busy_timeout(BUSY)
+        .and_then(|()| connection.pragma_update(None, "locking_mode", "EXCLUSIVE"))
+        .map_err(|e| damaged(path, &e))?;
+    Ok(connection)
+}
+
+fn checkpoint_on_close(connection: &Connection, path: &Path, on: bool) -> Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !on)
+        .map_err(|e| explained("open", path, &e))?;
     Ok(())
 }
 
-struct Request {
-    ops: Vec<Op>,
-    answer: oneshot::Sender<Result<Revision>>,
+/// Moves the log into the file.
+pub(crate) fn checkpoint(connection: &Connection, path: &Path, mode: CheckpointMode) -> Result<()> {
+    connection
+        .wal_checkpoint_v2(None::<&str>, mode)
+        .map_err(|e| explained("write", path, &e))?;
+    Ok(())
 }
 
-/// The handle to the writer thread. Dropping it ends the thread after what is queued.
-pub(crate) struct Writer {
-    queue: Option<mpsc::Sender<Request>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Writer {
-    pub(crate) fn start(database: Database, inner: Weak<Inner>) -> Self {
-        let (queue, requests) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || run(database, &inner, &requests))
-            .inspect_err(|error| tracing::error!(%error, "the store's writer cannot start"))
-            .ok();
-        Self {
-            queue: Some(queue),
-            thread,
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_file_keeps_an_eighth_of_its_pages_free() {
+        let table = [
+            (0, 10, 0),
+            (256, 256, 0),
+            (300, 300, 44),
+            (1_256, 9_256, 0),
+            (2_000, 10_000, 744),
+        ];
+        for (free, all, wanted) in table {
+            assert_eq!(super::excess(free, all), wanted, "{free} of {all}");
         }
     }
-
-    pub(crate) async fn commit(&self, ops: Vec<Op>) -> Result<Revision> {
-        let (answer, answered) = oneshot::channel();
-        self.queue
-            .as_ref()
-            .ok_or(Error::Closed)?
-            .send(Request { ops, answer })
-            .map_err(|_| Error::Closed)?;
-        answered.await.map_err(|_| Error::Closed)?
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A panic of the writer was reported by its own thread.
-            thread.join().ok();
-        }
-    }
-}
-
-fn run(mut database: Database, inner: &Weak<Inner>, requests: &mpsc::Receiver<Request>) {
-    while let Ok(first) = requests.recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Ok(next) = requests.try_recv()
-        {
-            batch.push(next);
-        }
-        let Some(inner) = inner.upgrade() else {
-            return;
-        };
-        let answers = write_batch(&mut database, &inner, batch);
-        // Before the answers go out: whoever then drops the last store waits for the file to be closed.
-        drop(inner);
-        for (answer, result) in answers {
-            answer.send(result).ok();
-        }
-    }
-}
-
-type Answer = (oneshot::Sender<Result<Revision>>, Result<Revision>);
-
-/// Commits a batch as one transaction; each request still stands or falls on its own preconditions.
-fn write_batch(database: &mut Database, inner: &Inner, batch: Vec<Request>) -> Vec<Answer> {
-    let mut overlay = Overlay::new();
-    let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
-    let mut prepared = Vec::with_capacity(batch.len());
-    let mut waiting = Vec::with_capacity(batch.len());
-    {
-        let state = inner.state.lock();
-        let mut revision = state.revision;
-        for request in batch {
-            match state.prepare(&request.ops, revision + 1, &overlay) {
-                Err(error) => answers.push((request.answer, Err(error))),
-                Ok(changes) if changes.is_empty() => waiting.push((request.answer, revision)),
-                Ok(changes) => {
-                    revision += 1;
-                    for change in &changes {
-                        let now = if change.value.is_some() { revision } else { 0 };
-                        overlay.insert(change.key.clone(), now);
-                    }
-                    prepared.push((changes, revision));
-                    waiting.push((request.answer, revision));
-                }
-            }
-        }
-    }
-    let written = if prepared.is_empty() {
-        Ok(())
-    } else {
-        database.write(&prepared)
-    };
-    match written {
-        Ok(()) => {
-            let mut newest = 0;
-            {
-                let mut state = inner.state.lock();
-                for (changes, revision) in prepared {
-                    newest = revision;
-                    state.apply(changes, revision);
-                }
-            }
-            inner.announce(newest);
-            answers.extend(waiting.into_iter().map(|(answer, at)| (answer, Ok(at))));
-        }
-        Err(error) => {
-            tracing::error!(%error, "a transaction of the store failed; nothing of it was done");
-            let text = match error {
-                Error::Io(source) => source.to_string(),
-                other => other.to_string(),
-            };
-            answers.extend(
-                waiting
-                    .into_iter()
-                    .map(|(answer, _)| (answer, Err(Error::Io(text.clone().into())))),
-            );
-        }
-    }
-    answers
 }

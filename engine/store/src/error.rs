@@ -1,9 +1,11 @@
 //! What can go wrong in the store.
 
+use std::path::{Path, PathBuf};
+
 use crate::Revision;
 
 /// Why the store refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A key has not the revision that the commit expects. Read it again and decide anew.
     #[error("{key} is at revision {found}, not {expected}")]
@@ -21,12 +23,36 @@ pub enum Error {
         /// The newest revision that is forgotten.
         compacted: Revision,
     },
-    /// The disk or SQLite refused: check free space, permissions and that no other process has the file open.
-    #[error("the store's file cannot be read or written")]
-    Io(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The file holds what this release does not understand: a newer release wrote it, or it is damaged.
-    #[error("the store's file is not understood: {0}")]
-    Format(String),
+    /// The disk or SQLite refused. Of a commit: nothing of it was done as far as anybody is told; where the system
+    /// failed while making it durable, it may be there after a restart, under a revision that nobody has seen.
+    #[error("cannot {doing} {}: {cause}", path.display())]
+    Io {
+        /// What was tried: `open`, `read`, `write`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said, and what to do.
+        cause: String,
+    },
+    /// The file is not what was written. It is left as it is.
+    #[error("{} is damaged: {what}; it was left as it is: restore a backup", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The file is not one of this release. It is left as it is.
+    #[error("{} cannot be used: {what}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// A stream of a backup ended early, or is none.
+    #[error("the backup is not whole: {0}")]
+    Stream(String),
     /// The writer has ended: the store is being closed.
     #[error("the store is closed")]
     Closed,
@@ -35,14 +61,44 @@ pub enum Error {
 /// A result of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Io(Box::new(error))
+impl Error {
+    pub(crate) fn io(doing: &'static str, path: &Path, error: &std::io::Error) -> Self {
+        let path = path.to_owned();
+        Self::Io {
+            doing,
+            path,
+            cause: error.to_string(),
+        }
+    }
+
+    /// The same about another file.
+    pub(crate) fn about(mut self, file: &Path) -> Self {
+        if let Self::Io { path, .. } | Self::Damaged { path, .. } | Self::Format { path, .. } =
+            &mut self
+        {
+            file.clone_into(path);
+        }
+        self
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(Box::new(error))
+/// A failure while reading a file: damage, unless the disk or another process stands in the way.
+pub(crate) fn damaged(path: &Path, error: &rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode as Code;
+    match error.sqlite_error_code() {
+        Some(
+            Code::SystemIoFailure
+            | Code::CannotOpen
+            | Code::PermissionDenied
+            | Code::ReadOnly
+            | Code::DiskFull
+            | Code::OutOfMemory
+            | Code::DatabaseBusy
+            | Code::DatabaseLocked,
+        ) => crate::fault::explained("read", path, error),
+        _ => Error::Damaged {
+            path: path.to_owned(),
+            what: error.to_string(),
+        },
     }
 }

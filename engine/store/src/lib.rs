@@ -6,8 +6,14 @@
 
 mod disk;
 mod error;
+mod fault;
+mod format;
+mod log;
+mod place;
+mod snapshot;
 mod state;
 mod watch;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +25,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use error::{Error, Result};
+pub use place::Builder;
+pub use snapshot::{Decoder, Snapshot};
 use state::State;
 pub use watch::Watch;
 
@@ -62,7 +70,8 @@ impl Value {
         }
     }
 
-    fn at(&self, revision: Revision) -> Bytes {
+    /// The bytes at `revision`.
+    pub fn at(&self, revision: Revision) -> Bytes {
         let Some(offset) = self.stamp.map(|at| at.min(self.bytes.len())) else {
             return Bytes::copy_from_slice(&self.bytes);
         };
@@ -132,7 +141,7 @@ pub struct Event {
 pub(crate) struct Inner {
     pub(crate) state: Mutex<State>,
     pub(crate) changed: tokio::sync::watch::Sender<Revision>,
-    writer: Option<disk::Writer>,
+    writer: Option<writer::Writer>,
 }
 
 /// The store. Clones are cheap and share everything; the last clone dropped closes the file.
@@ -167,12 +176,7 @@ impl Store {
     pub fn memory_from(revision: Revision, entries: impl IntoIterator<Item = Entry>) -> Self {
         let mut state = State::new(MEMORY_HISTORY_BYTES);
         for entry in entries {
-            state.load(
-                entry.key.as_ref().to_owned(),
-                entry.value,
-                entry.created,
-                entry.modified,
-            );
+            state.load(entry);
         }
         (state.revision, state.compacted) = (revision, revision);
         Self(Arc::new(Inner {
@@ -182,10 +186,11 @@ impl Store {
         }))
     }
 
-    /// Opens the SQLite file at `path`, made when missing, and reads all of it.
+    /// Opens the SQLite file at `path`, made when missing, migrated when an earlier release wrote it, and reads all of
+    /// it. A file that is damaged or not understood is left as it is.
     ///
     /// # Errors
-    /// When the file cannot be opened or read, is not a store, or is open in another process.
+    /// When the file cannot be opened or read, is damaged or not a store, or is open in another process.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_bounded(path, DISK_HISTORY_BYTES)
     }
@@ -200,9 +205,24 @@ impl Store {
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| Inner {
             state: Mutex::new(state),
             changed: tokio::sync::watch::Sender::new(revision),
-            writer: Some(disk::Writer::start(database, weak.clone())),
+            writer: Some(writer::Writer::start(database, weak.clone())),
         });
         Ok(Self(inner))
+    }
+
+    /// All of it as it is now. Only references are copied: it costs writers a few milliseconds for 100,000 keys.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.0.state.lock();
+        Snapshot {
+            revision: state.revision,
+            entries: state.range("", None, 0),
+        }
+    }
+
+    /// Whether the last commit could not be made durable: what is not urgent may wait for one that can.
+    pub fn failing(&self) -> bool {
+        let writer = self.0.writer.as_ref();
+        writer.is_some_and(writer::Writer::failing)
     }
 
     /// The newest revision.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::format::{self, Contents};
 use crate::{Entry, Error, Event, Op, Result, Revision};
 
 /// What an event costs beside its bytes.
@@ -14,8 +15,16 @@ const EVENT_OVERHEAD: usize = 96;
 #[derive(Clone)]
 struct Slot {
     value: Bytes,
-    created: Revision,
     modified: Revision,
+    row: Row,
+}
+
+/// Where and how a value is in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) id: i64,
+    pub(crate) created: Revision,
+    pub(crate) checksum: u32,
 }
 
 pub(crate) struct State {
@@ -25,6 +34,8 @@ pub(crate) struct State {
     pub(crate) history: VecDeque<Event>,
     history_bytes: usize,
     history_limit: usize,
+    /// The id of the next new row.
+    next_row: i64,
 }
 
 /// One change whose preconditions held, with its final bytes.
@@ -32,10 +43,15 @@ pub(crate) struct Change {
     pub(crate) key: String,
     pub(crate) value: Option<Bytes>,
     pub(crate) last: Option<Bytes>,
+    /// The row that is written, or removed.
+    pub(crate) row: Row,
+    /// The checksum of the row before, where there was one.
+    pub(crate) replaced: Option<u32>,
 }
 
-/// What earlier commits of the same batch have changed and memory does not show yet: modification revisions.
-pub(crate) type Overlay = BTreeMap<String, Revision>;
+/// What earlier commits of the same batch have changed and memory does not show yet: modification revisions and rows;
+/// `None` where the key is removed.
+pub(crate) type Overlay = BTreeMap<String, Option<(Revision, Row)>>;
 
 impl State {
     pub(crate) fn new(history_limit: usize) -> Self {
@@ -46,23 +62,64 @@ impl State {
             history: VecDeque::new(),
             history_bytes: 0,
             history_limit,
+            next_row: 1,
         }
     }
 
-    /// Puts a value that was read from disk.
-    pub(crate) fn load(
-        &mut self,
-        key: String,
-        value: Bytes,
-        created: Revision,
-        modified: Revision,
-    ) {
+    /// What a file holds. Nothing of what was before is known.
+    pub(crate) fn loaded(history_limit: usize, contents: Contents) -> Self {
+        let mut state = Self::new(history_limit);
+        let rows = contents.rows.iter().map(|stored| stored.row);
+        state.next_row = rows.max().unwrap_or_default() + 1;
+        state.values = contents
+            .rows
+            .into_iter()
+            .map(|stored| {
+                let Entry {
+                    key,
+                    value,
+                    created,
+                    modified,
+                } = stored.entry;
+                let row = Row {
+                    id: stored.row,
+                    created,
+                    checksum: stored.checksum,
+                };
+                (
+                    key,
+                    Slot {
+                        value,
+                        modified,
+                        row,
+                    },
+                )
+            })
+            .collect();
+        (state.revision, state.compacted) = (contents.revision, contents.revision);
+        state
+    }
+
+    /// Puts a value that is kept elsewhere.
+    pub(crate) fn load(&mut self, entry: Entry) {
+        let Entry {
+            key,
+            value,
+            created,
+            modified,
+        } = entry;
+        let row = Row {
+            id: self.next_row,
+            created,
+            checksum: 0,
+        };
+        self.next_row += 1;
         self.values.insert(
-            key.into(),
+            key,
             Slot {
                 value,
-                created,
                 modified,
+                row,
             },
         );
     }
@@ -129,47 +186,81 @@ impl State {
         Ok(past.into_iter().collect())
     }
 
-    /// Checks the preconditions of `ops` and gives what is to be changed at `revision`.
+    /// Checks the preconditions of `ops` and gives what is to be changed at `revision`. What earlier commits of the
+    /// batch change is in `overlay`, and is extended where this one can be made.
     pub(crate) fn prepare(
-        &self,
+        &mut self,
         ops: &[Op],
         revision: Revision,
-        overlay: &Overlay,
+        overlay: &mut Overlay,
     ) -> Result<Vec<Change>> {
-        let found = |key: &str| match overlay.get(key) {
-            Some(revision) => *revision,
-            None => self.values.get(key).map_or(0, |slot| slot.modified),
+        let stored = |values: &BTreeMap<Arc<str>, Slot>, key: &str| match overlay.get(key) {
+            Some(known) => *known,
+            None => values.get(key).map(|slot| (slot.modified, slot.row)),
         };
-        let mut changes = Vec::with_capacity(ops.len());
         for op in ops {
-            let now = found(op.key());
             let expected = match op {
                 Op::Put { expect, .. } | Op::Delete { expect, .. } => *expect,
                 Op::Check { expect, .. } => Some(*expect),
             };
-            if let Some(expected) = expected
-                && expected != now
-            {
+            let Some(expected) = expected else { continue };
+            let found = stored(&self.values, op.key()).map_or(0, |(modified, _)| modified);
+            if expected != found {
+                let key = op.key().to_owned();
                 return Err(Error::Conflict {
-                    key: op.key().to_owned(),
+                    key,
                     expected,
-                    found: now,
+                    found,
                 });
             }
-            match op {
-                Op::Put { key, value, .. } => changes.push(Change {
-                    key: key.clone(),
-                    value: Some(value.at(revision)),
-                    last: None,
-                }),
-                Op::Delete { key, last, .. } if now != 0 => changes.push(Change {
-                    key: key.clone(),
-                    value: None,
-                    last: last.as_ref().map(|value| value.at(revision)),
-                }),
-                Op::Delete { .. } | Op::Check { .. } => {}
-            }
         }
+        let mut own = Overlay::new();
+        let mut changes = Vec::with_capacity(ops.len());
+        for op in ops {
+            let known = own.get(op.key()).copied();
+            let before = known.unwrap_or_else(|| stored(&self.values, op.key()));
+            let before = before.map(|(_, row)| row);
+            let change = match op {
+                Op::Put { key, value, .. } => {
+                    let value = value.at(revision);
+                    let (id, created) = before.map_or_else(
+                        || {
+                            self.next_row += 1;
+                            (self.next_row - 1, revision)
+                        },
+                        |row| (row.id, row.created),
+                    );
+                    let checksum = format::checksum(key, created, revision, &value);
+                    let row = Row {
+                        id,
+                        created,
+                        checksum,
+                    };
+                    own.insert(key.clone(), Some((revision, row)));
+                    Change {
+                        key: key.clone(),
+                        value: Some(value),
+                        last: None,
+                        row,
+                        replaced: before.map(|row| row.checksum),
+                    }
+                }
+                Op::Delete { key, last, .. } => {
+                    let Some(row) = before else { continue };
+                    own.insert(key.clone(), None);
+                    Change {
+                        key: key.clone(),
+                        value: None,
+                        last: last.as_ref().map(|value| value.at(revision)),
+                        row,
+                        replaced: Some(row.checksum),
+                    }
+                }
+                Op::Check { .. } => continue,
+            };
+            changes.push(change);
+        }
+        overlay.append(&mut own);
         Ok(changes)
     }
 
@@ -181,7 +272,7 @@ impl State {
         self.revision = revision;
         for change in changes {
             let event = match change.value {
-                Some(value) => self.put(change.key, value, revision),
+                Some(value) => self.put(change.key, value, revision, change.row),
                 None => {
                     let Some((key, slot)) = self.values.remove_entry(change.key.as_str()) else {
                         continue;
@@ -201,7 +292,7 @@ impl State {
         self.compact();
     }
 
-    fn put(&mut self, key: String, value: Bytes, revision: Revision) -> Event {
+    fn put(&mut self, key: String, value: Bytes, revision: Revision, row: Row) -> Event {
         let mut previous = None;
         let key = match self.values.get_key_value(key.as_str()) {
             Some((known, _)) => known.clone(),
@@ -212,11 +303,12 @@ impl State {
             .and_modify(|slot| {
                 previous = Some(std::mem::replace(&mut slot.value, value.clone()));
                 slot.modified = revision;
+                slot.row = row;
             })
             .or_insert_with(|| Slot {
                 value: value.clone(),
-                created: revision,
                 modified: revision,
+                row,
             });
         Event {
             revision,
@@ -250,7 +342,7 @@ impl State {
     /// The whole of a commit in memory.
     pub(crate) fn commit(&mut self, ops: &[Op]) -> Result<Revision> {
         let revision = self.revision + 1;
-        let changes = self.prepare(ops, revision, &Overlay::new())?;
+        let changes = self.prepare(ops, revision, &mut Overlay::new())?;
         self.apply(changes, revision);
         Ok(self.revision)
     }
@@ -265,7 +357,7 @@ fn entry(key: &Arc<str>, slot: &Slot) -> Entry {
     Entry {
         key: key.clone(),
         value: slot.value.clone(),
-        created: slot.created,
+        created: slot.row.created,
         modified: slot.modified,
     }
 }

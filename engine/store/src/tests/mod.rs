@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use crate::{Error, Op, Store, Value};
 
+mod crash;
+mod file;
+
 fn put(key: &str, value: &str, expect: Option<u64>) -> Op {
     Op::Put {
         key: key.to_owned(),
