@@ -217,15 +217,13 @@ fn write_batch(database: &mut Database, inner: &Inner, batch: Vec<Request>) -> V
     };
     match written {
         Ok(()) => {
-            let mut newest = 0;
             {
                 let mut state = inner.state.lock();
                 for (changes, revision) in prepared {
-                    newest = revision;
                     state.apply(changes, revision);
                 }
             }
-            inner.announce(newest);
+            inner.announce();
             answers.extend(waiting.into_iter().map(|(answer, at)| (answer, Ok(at))));
         }
         Err(error) => {

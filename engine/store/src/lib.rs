@@ -7,6 +7,7 @@
 mod disk;
 mod error;
 mod state;
+mod wake;
 mod watch;
 
 #[cfg(test)]
@@ -131,7 +132,6 @@ pub struct Event {
 
 pub(crate) struct Inner {
     pub(crate) state: Mutex<State>,
-    pub(crate) changed: tokio::sync::watch::Sender<Revision>,
     writer: Option<disk::Writer>,
 }
 
@@ -157,7 +157,6 @@ impl Store {
     pub fn memory_bounded(history: usize) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::new(State::new(history)),
-            changed: tokio::sync::watch::Sender::new(1),
             writer: None,
         }))
     }
@@ -177,7 +176,6 @@ impl Store {
         (state.revision, state.compacted) = (revision, revision);
         Self(Arc::new(Inner {
             state: Mutex::new(state),
-            changed: tokio::sync::watch::Sender::new(revision),
             writer: None,
         }))
     }
@@ -196,10 +194,8 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_bounded(path: impl AsRef<Path>, history: usize) -> Result<Self> {
         let (database, state) = disk::Database::open(path.as_ref(), history)?;
-        let revision = state.revision;
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| Inner {
             state: Mutex::new(state),
-            changed: tokio::sync::watch::Sender::new(revision),
             writer: Some(disk::Writer::start(database, weak.clone())),
         });
         Ok(Self(inner))
@@ -254,7 +250,7 @@ impl Store {
         match &self.0.writer {
             None => {
                 let revision = self.0.state.lock().commit(&ops)?;
-                self.0.announce(revision);
+                self.0.announce();
                 Ok(revision)
             }
             Some(writer) => writer.commit(ops).await,
@@ -277,11 +273,11 @@ impl Store {
 }
 
 impl Inner {
-    pub(crate) fn announce(&self, revision: Revision) {
-        self.changed.send_if_modified(|seen| {
-            let newer = revision > *seen;
-            *seen = revision.max(*seen);
-            newer
-        });
+    /// Wakes those whom the changes made so far concern.
+    pub(crate) fn announce(&self) {
+        let due = self.state.lock().bells.due();
+        for bell in due {
+            bell.send_replace(());
+        }
     }
 }

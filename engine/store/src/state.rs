@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::wake::Bells;
 use crate::{Entry, Error, Event, Op, Result, Revision};
 
 /// What an event costs beside its bytes.
@@ -25,6 +26,9 @@ pub(crate) struct State {
     pub(crate) history: VecDeque<Event>,
     history_bytes: usize,
     history_limit: usize,
+    pub(crate) bells: Bells,
+    /// Bytes of history since everybody was woken last.
+    unseen: usize,
 }
 
 /// One change whose preconditions held, with its final bytes.
@@ -46,6 +50,8 @@ impl State {
             history: VecDeque::new(),
             history_bytes: 0,
             history_limit,
+            bells: Bells::default(),
+            unseen: 0,
         }
     }
 
@@ -195,8 +201,15 @@ impl State {
                     }
                 }
             };
+            self.bells.note(&event.key);
             self.history_bytes += cost(&event);
+            self.unseen += cost(&event);
             self.history.push_back(event);
+        }
+        // Those whom nothing concerns look on too, now and then, lest the history leaves them behind.
+        if self.unseen > self.history_limit / 2 {
+            self.unseen = 0;
+            self.bells.note_all();
         }
         self.compact();
     }
