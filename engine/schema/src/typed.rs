@@ -34,7 +34,7 @@ fn undeclared() -> &'static Node {
     })
 }
 
-fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
+pub(crate) fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
     node.child(name).unwrap_or_else(|| undeclared())
 }
 
@@ -56,34 +56,38 @@ fn element(node: &Node, item: &Value) -> PathElement {
             });
             PathElement::key(values)
         }
-        _ => PathElement::Value(item.to_string()),
+        _ => PathElement::value(item),
     }
 }
 
 /// Every field that a value has: the set that an apply of it claims.
 #[must_use]
 pub fn field_set(node: &Node, value: &Value) -> FieldSet {
+    field_set_but(node, value, &[])
+}
+
+/// As [`field_set`], without the fields of these names right below the value.
+#[must_use]
+pub(crate) fn field_set_but(node: &Node, value: &Value, but: &[&str]) -> FieldSet {
     let mut out = FieldSet::default();
     match shape(node, value) {
         Shape::Leaf => {}
         Shape::Map(map) => {
             for (name, value) in map {
-                let (at, below) = (PathElement::Field(name.clone()), child(node, name));
-                let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                if empty
-                    || !node.properties.contains_key(name)
-                    || matches!(shape(below, value), Shape::Leaf)
-                {
-                    out.insert(at.clone());
+                if but.contains(&name.as_str()) {
+                    continue;
                 }
-                out.insert_below(at, field_set(below, value));
+                let below = child(node, name);
+                let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                let member = empty
+                    || !node.properties.contains_key(name)
+                    || matches!(shape(below, value), Shape::Leaf);
+                out.put(PathElement::field(name), member, field_set(below, value));
             }
         }
         Shape::List(list) => {
             for item in list {
-                let at = element(node, item);
-                out.insert(at.clone());
-                out.insert_below(at, field_set(items(node), item));
+                out.put(element(node, item), true, field_set(items(node), item));
             }
         }
     }
@@ -108,10 +112,10 @@ impl Comparison {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 
-    /// Takes in how the values at `element` differ; `node` is their schema, if one declares them.
-    pub(crate) fn enter(
+    /// Takes in how the values at an element differ; `node` is their schema, if one declares them.
+    fn enter(
         &mut self,
-        element: PathElement,
+        element: impl Fn() -> PathElement,
         node: Option<&Node>,
         old: Option<&Value>,
         new: Option<&Value>,
@@ -119,6 +123,7 @@ impl Comparison {
         if old == new {
             return;
         }
+        let element = element();
         let node = node.unwrap_or_else(|| undeclared());
         let leaf = |v: Option<&Value>| v.is_none_or(|v| matches!(shape(node, v), Shape::Leaf));
         match (old, new) {
@@ -132,9 +137,20 @@ impl Comparison {
             old.unwrap_or(&Value::Null),
             new.unwrap_or(&Value::Null),
         );
-        self.added.insert_below(element.clone(), below.added);
-        self.modified.insert_below(element.clone(), below.modified);
-        self.removed.insert_below(element, below.removed);
+        self.insert_below(&element, below);
+    }
+
+    /// Takes in how the values below an element differ.
+    pub(crate) fn insert_below(&mut self, element: &PathElement, below: Self) {
+        for (set, below) in [
+            (&mut self.added, below.added),
+            (&mut self.modified, below.modified),
+            (&mut self.removed, below.removed),
+        ] {
+            if !below.is_empty() {
+                set.insert_below(element.clone(), below);
+            }
+        }
     }
 }
 
@@ -160,8 +176,8 @@ pub(crate) fn compare_but(node: &Node, old: &Value, new: &Value, but: &[&str]) -
     let only = b.iter().filter(|(name, _)| !a.contains_key(*name));
     let only = only.map(|(name, value)| (name, None, Some(value)));
     for (name, old, new) in both.chain(only) {
-        if old != new && !but.contains(&name.as_str()) {
-            out.enter(PathElement::Field(name.clone()), node.child(name), old, new);
+        if !but.contains(&name.as_str()) {
+            out.enter(|| PathElement::field(name), node.child(name), old, new);
         }
     }
     let lists = |v| -> BTreeMap<PathElement, &Value> {
@@ -180,9 +196,7 @@ pub(crate) fn compare_but(node: &Node, old: &Value, new: &Value, but: &[&str]) -
     let only = b.iter().filter(|(at, _)| !a.contains_key(*at));
     let only = only.map(|(at, item)| (at, None, Some(*item)));
     for (at, old, new) in both.chain(only) {
-        if old != new {
-            out.enter(at.clone(), Some(items(node)), old, new);
-        }
+        out.enter(|| at.clone(), Some(items(node)), old, new);
     }
     out
 }
@@ -251,7 +265,7 @@ pub fn without(node: &Node, value: &Value, set: &FieldSet) -> Value {
         Shape::Map(map) => {
             let mut out = Map::new();
             for (name, value) in map {
-                let at = PathElement::Field(name.clone());
+                let at = PathElement::field(name);
                 if set.has(&at) {
                     continue;
                 }
@@ -285,9 +299,9 @@ pub fn without(node: &Node, value: &Value, set: &FieldSet) -> Value {
 pub fn with_named_fields(node: &Node, set: &FieldSet) -> FieldSet {
     let mut out = FieldSet::default();
     for at in set.elements() {
-        let (named, below) = match at {
-            PathElement::Field(name) => (node.properties.contains_key(name), child(node, name)),
-            _ => (false, items(node)),
+        let (named, below) = match at.as_field() {
+            Some(name) => (node.properties.contains_key(name), child(node, name)),
+            None => (false, items(node)),
         };
         if named || set.has(at) {
             out.insert(at.clone());
