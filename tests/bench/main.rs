@@ -6,8 +6,10 @@
 mod api;
 mod disk;
 mod fleet;
+mod inside;
 mod load;
 mod process;
+mod size;
 mod table;
 mod wire;
 
@@ -26,6 +28,9 @@ struct Args {
     /// Objects that the API server is filled with.
     #[arg(long, default_value_t = 10_000)]
     objects: usize,
+    /// Objects of the part `size`.
+    #[arg(long, default_value_t = 100_000)]
+    many: usize,
     /// Connections that load the API server.
     #[arg(long, default_value_t = 32)]
     connections: usize,
@@ -51,6 +56,10 @@ enum Part {
     Upgrade,
     /// The API server alone.
     Api,
+    /// The API server with many objects: memory, start, and what a write then costs.
+    Size,
+    /// The API server within this process, without a socket.
+    Process,
 }
 
 impl Args {
@@ -88,6 +97,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     }
     if args.has(Part::Api) {
         api::report(args, folder).await?;
+    }
+    if args.has(Part::Size) {
+        size::report(args, folder).await?;
+    }
+    if args.has(Part::Process) {
+        inside::report(args, folder).await?;
     }
     Ok(())
 }
