@@ -19,6 +19,10 @@ use clap::Parser;
 
 use crate::table::say;
 
+/// The allocator that the engine has: a part of it runs in this process too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is measured, and how much of it.
 #[derive(Clone, Debug, Parser)]
 struct Args {

@@ -8,6 +8,7 @@ use crate::fields::{FieldSet, PathElement};
 use crate::structural::{ListType, Node, Type};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 /// How a value takes part in merging.
@@ -318,7 +319,7 @@ pub fn with_named_fields(node: &Node, set: &FieldSet) -> FieldSet {
 #[must_use]
 pub fn faults(node: &Node, value: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    check(node, value, "", true, &mut out);
+    check(node, value, &mut String::new(), true, &mut out);
     out
 }
 
@@ -326,11 +327,11 @@ pub fn faults(node: &Node, value: &Value) -> Vec<String> {
 #[must_use]
 pub fn mistyped(node: &Node, value: &Value, prefix: &str) -> Vec<String> {
     let mut out = Vec::new();
-    check(node, value, prefix, false, &mut out);
+    check(node, value, &mut prefix.to_owned(), false, &mut out);
     out
 }
 
-fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<String>) {
+fn check(node: &Node, value: &Value, path: &mut String, strict: bool, out: &mut Vec<String>) {
     let got = match value {
         Value::Null => return,
         Value::Bool(_) => "bool",
@@ -347,6 +348,7 @@ fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<Str
         Type::Integer | Type::Number if !value.is_number() => Some("numeric (int or float)"),
         _ => None,
     };
+    let length = path.len();
     if let Some(expected) = expected {
         out.push(format!("{path}: expected {expected}, got {got}"));
         return;
@@ -356,7 +358,12 @@ fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<Str
             let open = !strict || node.preserve_unknown || node.additional.is_some();
             for (name, value) in map {
                 match node.child(name) {
-                    Some(known) => check(known, value, &format!("{path}.{name}"), strict, out),
+                    Some(known) => {
+                        path.push('.');
+                        path.push_str(name);
+                        check(known, value, path, strict, out);
+                        path.truncate(length);
+                    }
                     None if open => {}
                     None => out.push(format!("{path}.{name}: field not declared in schema")),
                 }
@@ -381,17 +388,19 @@ fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<Str
                         continue;
                     }
                 }
-                let at = element(node, item);
-                let atomic = node.list_type == ListType::Atomic;
-                let text = if atomic {
-                    format!("[{i}]")
+                // Writing into a text does not fail.
+                if node.list_type == ListType::Atomic {
+                    write!(path, "[{i}]").ok();
                 } else {
-                    at.to_string()
-                };
-                if strict && !atomic && !seen.insert(at) {
-                    out.push(format!("{path}: duplicate entries for key {text}"));
+                    let at = element(node, item);
+                    if strict && seen.contains(&at) {
+                        out.push(format!("{path}: duplicate entries for key {at}"));
+                    }
+                    write!(path, "{at}").ok();
+                    seen.insert(at);
                 }
-                check(items(node), item, &format!("{path}{text}"), strict, out);
+                check(items(node), item, path, strict, out);
+                path.truncate(length);
             }
         }
         _ => {}
