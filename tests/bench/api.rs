@@ -21,16 +21,15 @@ const TOKEN: &str = "benchmark";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of data in each ConfigMap.
 const PAYLOAD: usize = 1024;
-const JSON: &str = "application/json";
-const MERGE: &str = "application/merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const MACHINES: &str = "/apis/fleetwright.dev/v1alpha1/namespaces/default/machines";
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const MERGE: &str = "application/merge-patch+json";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const MACHINES: &str = "/apis/fleetwright.dev/v1alpha1/namespaces/default/machines";
 
-/// Prints the API server's figures.
-pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir_in(folder)?;
-    let (data, tokens) = (dir.path().join("data"), dir.path().join("tokens"));
+/// Starts an API server alone that keeps its state in `dir`.
+pub(crate) async fn start(dir: &Path) -> anyhow::Result<(Process, Target)> {
+    let (data, tokens) = (dir.join("data"), dir.join("tokens"));
     std::fs::write(&tokens, format!("{TOKEN},admin,1,\"system:masters\"\n"))?;
     let paths = [data.display().to_string(), tokens.display().to_string()];
     let arguments = [
@@ -42,31 +41,19 @@ pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
     ];
     let server = Process::start(&arguments, "kubeconfig").await?;
     let target = Target::new(server.told("API")?, &data.join("pki/ca.crt"), TOKEN)?;
+    Ok((server, target))
+}
 
-    let head = [
-        "load",
-        "requests",
-        "a second",
-        "p50 ms",
-        "p99 ms",
-        "server CPU µs each",
-    ];
+/// Prints the API server's figures.
+pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir_in(folder)?;
+    let (server, target) = start(dir.path()).await?;
     let title = format!(
         "API server over HTTPS, {} connections, durable",
         args.connections
     );
-    let mut table = Table::new(title, &head);
-    let mut row = |name: &str, load: &Load| {
-        let cells = [
-            name.to_owned(),
-            load.count.to_string(),
-            format!("{:.0}", load.rate),
-            format!("{:.2}", load.p50),
-            format!("{:.2}", load.p99),
-            format!("{:.0}", load.cpu_us),
-        ];
-        table.row(cells);
-    };
+    let mut table = Table::new(title, &Load::HEAD);
+    let mut row = |name: &str, load: &Load| table.row(load.row(name));
     let at = |connections, count, want| (connections, count, want);
     let run = async |(connections, count, want),
                      make: Box<dyn Fn(usize) -> Vec<u8> + Send + Sync>| {
@@ -75,7 +62,7 @@ pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
 
     let (objects, many) = (args.objects, args.connections);
     let to = target.clone();
-    let create = move |n| to.request("POST", MAPS, JSON, &config_map(n, 0));
+    let create = move |n| to.request("POST", MAPS, JSON, &config_map(n, 0, PAYLOAD));
     let created = run(at(many, objects, 201), Box::new(create)).await?;
     row("create ConfigMap (1 KiB)", &created);
     let filled = server.usage()?.resident;
@@ -91,7 +78,12 @@ pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
     let to = target.clone();
     let apply = move |n| {
         let path = format!("{MAPS}/{}?fieldManager=bench&force=true", name(n % there));
-        to.request("PATCH", &path, APPLY, &config_map(n % there, 1 + n / there))
+        to.request(
+            "PATCH",
+            &path,
+            APPLY,
+            &config_map(n % there, 1 + n / there, PAYLOAD),
+        )
     };
     row(
         "apply ConfigMap",
@@ -149,7 +141,7 @@ async fn watchers(count: usize, target: &Target, server: &Process) -> anyhow::Re
     const ROUNDS: usize = 20;
     let path = "/api/v1/namespaces/kube-system/configmaps";
     let mut writer = target.connect().await?;
-    let first = target.request("POST", path, JSON, &config_map(0, 0));
+    let first = target.request("POST", path, JSON, &config_map(0, 0, PAYLOAD));
     writer.exchange(&first).await?;
     let watch = target.request(
         "GET",
@@ -202,18 +194,18 @@ async fn watchers(count: usize, target: &Target, server: &Process) -> anyhow::Re
     Ok(())
 }
 
-fn name(n: usize) -> String {
+pub(crate) fn name(n: usize) -> String {
     format!("object-{n:06}")
 }
 
-fn config_map(n: usize, change: usize) -> String {
-    let text = format!("{change:08}").repeat(PAYLOAD / 8);
+pub(crate) fn config_map(n: usize, change: usize, bytes: usize) -> String {
+    let text = format!("{change:08}").repeat(bytes / 8);
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name(n), "labels": {"app": "bench"}}, "data": {"text": text}})
         .to_string()
 }
 
 /// A Machine as a set makes it, or what an apply would change of it.
-fn machine(n: usize, changed: bool) -> String {
+pub(crate) fn machine(n: usize, changed: bool) -> String {
     let label = if changed { "changed" } else { "new" };
     json!({"apiVersion": "fleetwright.dev/v1alpha1", "kind": "Machine",
         "metadata": {"name": name(n), "finalizers": ["machine.fleetwright.dev/finalizer"],
@@ -227,7 +219,7 @@ fn machine(n: usize, changed: bool) -> String {
 }
 
 /// A status such as the machine controller writes when an instance runs.
-fn status(n: usize) -> String {
+pub(crate) fn status(n: usize) -> String {
     let condition = |kind: &str| {
         json!({"type": kind, "status": "True", "reason": "Ready", "message": format!("seen in pass {n}"),
             "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1})

@@ -30,6 +30,30 @@ pub(crate) struct Load {
     pub(crate) cpu_us: f64,
 }
 
+impl Load {
+    /// The head of a table of loads.
+    pub(crate) const HEAD: [&str; 6] = [
+        "load",
+        "requests",
+        "a second",
+        "p50 ms",
+        "p99 ms",
+        "server CPU µs each",
+    ];
+
+    /// Its row.
+    pub(crate) fn row(&self, name: &str) -> [String; 6] {
+        [
+            name.to_owned(),
+            self.count.to_string(),
+            format!("{:.0}", self.rate),
+            format!("{:.2}", self.p50),
+            format!("{:.2}", self.p99),
+            format!("{:.0}", self.cpu_us),
+        ]
+    }
+}
+
 /// Sends the requests `0..count` that `make` gives over `connections` connections, for at most `patience`. Every answer
 /// must have the status code `want`.
 pub(crate) async fn run(

@@ -6,8 +6,10 @@
 mod api;
 mod disk;
 mod fleet;
+mod inside;
 mod load;
 mod process;
+mod size;
 mod table;
 mod wire;
 
@@ -16,6 +18,10 @@ use std::{path::Path, process::ExitCode};
 use clap::Parser;
 
 use crate::table::say;
+
+/// The allocator that the engine has: a part of it runs in this process too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What is measured, and how much of it.
 #[derive(Clone, Debug, Parser)]
@@ -26,6 +32,9 @@ struct Args {
     /// Objects that the API server is filled with.
     #[arg(long, default_value_t = 10_000)]
     objects: usize,
+    /// Objects of the part `size`.
+    #[arg(long, default_value_t = 100_000)]
+    many: usize,
     /// Connections that load the API server.
     #[arg(long, default_value_t = 32)]
     connections: usize,
@@ -51,6 +60,10 @@ enum Part {
     Upgrade,
     /// The API server alone.
     Api,
+    /// The API server with many objects: memory, start, and what a write then costs.
+    Size,
+    /// The API server within this process, without a socket.
+    Process,
 }
 
 impl Args {
@@ -88,6 +101,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     }
     if args.has(Part::Api) {
         api::report(args, folder).await?;
+    }
+    if args.has(Part::Size) {
+        size::report(args, folder).await?;
+    }
+    if args.has(Part::Process) {
+        inside::report(args, folder).await?;
     }
     Ok(())
 }

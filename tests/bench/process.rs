@@ -31,6 +31,32 @@ pub(crate) struct Usage {
     pub(crate) resident: f64,
 }
 
+impl Usage {
+    /// What the process of this id has used so far; `self` is this one.
+    pub(crate) fn of(id: &str) -> anyhow::Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // The name in parentheses may hold spaces; utime and stime are the 12th and 13th fields after it.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks: f64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|text| text.parse::<f64>().ok())
+            .sum();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let mib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+            kib.unwrap_or(f64::NAN) / 1024.0
+        };
+        Ok(Self {
+            cpu: ticks / TICKS,
+            peak: mib("VmHWM:"),
+            resident: mib("VmRSS:"),
+        })
+    }
+}
+
 impl Process {
     /// Starts it, and reads its output up to the line that begins with `last`.
     pub(crate) async fn start(args: &[&str], last: &str) -> anyhow::Result<Self> {
@@ -70,26 +96,7 @@ impl Process {
     /// What it has used so far.
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
         let id = self.child.id().context("the process ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-        // The name in parentheses may hold spaces; utime and stime are the 12th and 13th fields after it.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: f64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|text| text.parse::<f64>().ok())
-            .sum();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let mib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-            kib.unwrap_or(f64::NAN) / 1024.0
-        };
-        Ok(Usage {
-            cpu: ticks / TICKS,
-            peak: mib("VmHWM:"),
-            resident: mib("VmRSS:"),
-        })
+        Usage::of(&id.to_string())
     }
 
     /// Asks it to end, as Ctrl-C does, and waits for that.

@@ -9,7 +9,8 @@ use crate::core_schemas::{REF, definitions};
 pub(crate) fn mismatch(name: &str, value: &Value) -> Option<String> {
     let place = Place {
         parent: "",
-        path: String::new(),
+        field: "",
+        above: None,
     };
     place.check(definitions().get(name)?, short(name), value)
 }
@@ -61,12 +62,25 @@ fn referred(schema: &Value) -> Option<&str> {
 /// Where a check has come to: the innermost named type around, and the fields on the way.
 struct Place<'a> {
     parent: &'a str,
-    path: String,
+    /// Empty at the top, and for what is below a map.
+    field: &'a str,
+    above: Option<&'a Place<'a>>,
 }
 
-impl<'a> Place<'a> {
+impl Place<'_> {
+    /// The names of the fields from the top to here.
+    fn path(&self) -> String {
+        let above = self.above.map(Place::path).unwrap_or_default();
+        let dot = if above.is_empty() || self.field.is_empty() {
+            ""
+        } else {
+            "."
+        };
+        format!("{above}{dot}{}", self.field)
+    }
+
     /// `named` is the name of the type that the schema stands for, empty when it has none.
-    fn check(&self, schema: &'a Value, named: &'a str, value: &Value) -> Option<String> {
+    fn check(&self, schema: &Value, named: &str, value: &Value) -> Option<String> {
         if let Some(name) = referred(schema) {
             return self.check(definitions().get(name)?, short(name), value);
         }
@@ -87,19 +101,19 @@ impl<'a> Place<'a> {
             }
             ("object", Value::Object(map)) => {
                 let parent = if named.is_empty() { self.parent } else { named };
-                let path = &self.path;
-                return map.iter().find_map(|(field, value)| {
-                    let Some(property) = schema["properties"].get(field) else {
-                        let path = path.clone();
-                        return Place { parent, path }.check(
-                            schema.get("additionalProperties")?,
-                            "",
-                            value,
-                        );
+                let properties = &schema["properties"];
+                return map.iter().find_map(|(name, value)| {
+                    let (property, field) = match properties.get(name) {
+                        Some(property) => (property, name.as_str()),
+                        None => (schema.get("additionalProperties")?, ""),
                     };
-                    let dot = if path.is_empty() { "" } else { "." };
-                    let path = format!("{path}{dot}{field}");
-                    Place { parent, path }.check(property, "", value)
+                    let above = Some(self);
+                    Place {
+                        parent,
+                        field,
+                        above,
+                    }
+                    .check(property, "", value)
                 });
             }
             (_, Value::Bool(_)) => "bool".to_owned(),
@@ -108,10 +122,11 @@ impl<'a> Place<'a> {
             (_, Value::Array(_)) => "array".to_owned(),
             (_, Value::Object(_)) => "object".to_owned(),
         };
-        let place = if self.path.is_empty() {
+        let path = self.path();
+        let place = if path.is_empty() {
             "value".to_owned()
         } else {
-            format!("struct field {}.{}", self.parent, self.path)
+            format!("struct field {}.{path}", self.parent)
         };
         let wanted = go_name(schema, named);
         Some(format!(

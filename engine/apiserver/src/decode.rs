@@ -2,7 +2,7 @@
 
 mod fault;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -15,11 +15,17 @@ pub(crate) fn json(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
     parse(bytes).map_err(|error| fault::of(bytes).unwrap_or_else(|| error.to_string()))
 }
 
-/// Reads YAML, of which JSON is a part.
+/// Reads YAML, of which JSON is a part: what most clients send, and many times faster to read as such.
 ///
 /// # Errors
 /// What is wrong, with the line but for the first.
 pub(crate) fn yaml(bytes: &[u8]) -> Result<Value, String> {
+    if bytes.first() == Some(&b'{')
+        && let Ok((value, twice)) = parse(bytes)
+        && twice.is_empty()
+    {
+        return Ok(value);
+    }
     let text =
         std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
     serde_saphyr::from_str(text).map_err(|error| {
@@ -56,18 +62,11 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The place of a field, and the length of the path before it.
-    fn below(&mut self, separator: &str, name: &str) -> (usize, Place<'_>) {
-        let length = self.path.len();
-        self.path.push_str(separator);
-        self.path.push_str(name);
-        (
-            length,
-            Place {
-                path: self.path,
-                duplicates: self.duplicates,
-            },
-        )
+    fn here(&mut self) -> Place<'_> {
+        Place {
+            path: self.path,
+            duplicates: self.duplicates,
+        }
     }
 }
 
@@ -119,8 +118,10 @@ impl<'de> Visitor<'de> for Place<'_> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Value, A::Error> {
         let mut out = Vec::new();
         loop {
-            let (length, place) = self.below("[", &format!("{}]", out.len()));
-            let item = seq.next_element_seed(place)?;
+            let length = self.path.len();
+            // Writing into a text does not fail.
+            write!(self.path, "[{}]", out.len()).ok();
+            let item = seq.next_element_seed(self.here())?;
             self.path.truncate(length);
             match item {
                 Some(item) => out.push(item),
@@ -132,12 +133,16 @@ impl<'de> Visitor<'de> for Place<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
         while let Some(name) = map.next_key::<String>()? {
-            let dot = if self.path.is_empty() { "" } else { "." };
-            let (length, place) = self.below(dot, &name);
-            if out.contains_key(&name) {
-                place.duplicates.push(place.path.clone());
+            let length = self.path.len();
+            if length > 0 {
+                self.path.push('.');
             }
-            let value = map.next_value_seed(place)?;
+            self.path.push_str(&name);
+            // Told before those below it.
+            if out.contains_key(&name) {
+                self.duplicates.push(self.path.clone());
+            }
+            let value = map.next_value_seed(self.here())?;
             self.path.truncate(length);
             out.insert(name, value);
         }

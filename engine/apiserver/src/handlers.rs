@@ -14,13 +14,15 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use fleetwright_schema::managed::{self, Writer};
+use fleetwright_schema::managed::{self, Kept, Writer};
 use fleetwright_schema::{FieldError, validate};
 
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::limits::LongestWatch;
+use crate::object::{Live, encode_with};
 use crate::registry::Kind;
 use crate::request::{Query, Target};
 use crate::table::Form;
@@ -284,15 +286,11 @@ impl Call<'_> {
         }
     }
 
-    /// Notes who wrote which fields.
-    pub(crate) fn manage(&self, live: &Value, object: &mut Value) {
+    /// Who holds which fields of an object that an update puts in the place of `live`, whose managed fields are `kept`.
+    pub(crate) fn manage(&self, live: &Value, kept: Option<&RawValue>, object: &Value) -> Kept {
         let (version, now) = (self.kind.api_version(), self.server.now());
-        managed::update(
-            &self.kind.compiled,
-            live,
-            object,
-            &self.writer(&version, &now),
-        );
+        let writer = self.writer(&version, &now);
+        managed::update(&self.kind.compiled, live, kept, object, &writer)
     }
 
     /// Drops what the schema does not know, and warns of it or refuses it as the request wishes.
@@ -410,14 +408,39 @@ impl Call<'_> {
         Ok((object, revision))
     }
 
-    /// An object of this call's version as it is to be kept.
-    pub(crate) fn encode(&self, object: &Value) -> fleetwright_store::Value {
+    /// The same with its managed fields apart.
+    pub(crate) fn live_apart(&self) -> ApiResult<Live> {
+        let mut live = self
+            .server
+            .read_apart(&self.key(&self.target.name))
+            .ok_or_else(|| ApiError::not_found(self.kind, &self.target.name))?;
+        self.kind.show(&mut live.object);
+        Ok(live)
+    }
+
+    /// An object of this call's version, and its managed fields, as they are to be stored.
+    pub(crate) fn encode(
+        &self,
+        object: &Value,
+        managed: Option<&RawValue>,
+    ) -> fleetwright_store::Value {
         if self.kind.storage.is_none() {
-            return crate::object::encode(object);
+            return encode_with(object, managed);
         }
-        let mut kept = object.clone();
-        self.kind.keep(&mut kept);
-        crate::object::encode(&kept)
+        let mut stored = object.clone();
+        self.kind.keep(&mut stored);
+        encode_with(&stored, managed)
+    }
+
+    /// Notes an object's uid and owners, and when it is due.
+    pub(crate) fn index(&self, key: &str, object: &Value, managed: Option<&RawValue>) {
+        if self.kind.plural == "events" {
+            // What was written last tells how long it stays.
+            let whole = crate::object::whole(object.clone(), managed);
+            self.server.index(key, &whole);
+        } else {
+            self.server.index(key, object);
+        }
     }
 }
 

@@ -146,7 +146,7 @@ impl ApiServer {
         }));
         let (entries, _) = server.0.store.range("/", None, 0);
         for entry in entries {
-            let object: Value = serde_json::from_slice(&entry.value)
+            let object = object::head(&entry.value)
                 .map_err(|source| Error::Stored(entry.key.to_string(), source))?;
             server.index(&entry.key, &object);
             gc::resume(&server, &entry.key, &object);

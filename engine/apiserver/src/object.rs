@@ -1,5 +1,11 @@
 //! Objects as JSON values: keys, encoding, metadata.
 
+use std::fmt;
+
+use bytes::Bytes;
+use fleetwright_schema::managed::Kept;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::ApiServer;
@@ -17,6 +23,11 @@ pub(crate) fn prefix(group: &str, plural: &str) -> String {
 
 /// Encodes an object, leaving the place for its resource version to the store.
 pub(crate) fn encode(object: &Value) -> fleetwright_store::Value {
+    encode_with(object, None)
+}
+
+/// As [`encode`], of an object and its managed fields apart.
+pub(crate) fn encode_with(object: &Value, kept: Option<&RawValue>) -> fleetwright_store::Value {
     // Writing into memory does not fail.
     let put = |out: &mut Vec<u8>, field: &str, value: &Value| {
         serde_json::to_writer(&mut *out, field).ok();
@@ -40,6 +51,10 @@ pub(crate) fn encode(object: &Value) -> fleetwright_store::Value {
             put(&mut out, field, value);
         }
     }
+    if let Some(kept) = kept {
+        out.extend_from_slice(b",\"managedFields\":");
+        out.extend_from_slice(kept.get().as_bytes());
+    }
     out.push(b'}');
     for (field, value) in object.as_object().into_iter().flatten() {
         if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -52,6 +67,77 @@ pub(crate) fn encode(object: &Value) -> fleetwright_store::Value {
         bytes: out,
         stamp: Some(stamp),
     }
+}
+
+/// An object that is stored, with its managed fields apart: most writes change little of them.
+pub(crate) struct Live {
+    pub(crate) object: Value,
+    pub(crate) kept: Kept,
+    pub(crate) revision: u64,
+    /// All of it, as it is stored.
+    pub(crate) encoded: Bytes,
+}
+
+/// Puts an object and its managed fields together.
+pub(crate) fn whole(mut object: Value, kept: Option<&RawValue>) -> Value {
+    if let Some(fields) = kept.and_then(|kept| serde_json::from_str::<Value>(kept.get()).ok()) {
+        meta(&mut object).set("managedFields", fields);
+    }
+    object
+}
+
+/// Reads an object without its managed fields, which are read as text.
+struct Apart<'a> {
+    in_metadata: bool,
+    kept: &'a mut Kept,
+}
+
+impl<'de> DeserializeSeed<'de> for Apart<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Apart<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = match name.as_str() {
+                "managedFields" if self.in_metadata => {
+                    *self.kept = Some(map.next_value()?);
+                    continue;
+                }
+                "metadata" if !self.in_metadata => map.next_value_seed(Apart {
+                    in_metadata: true,
+                    kept: self.kept,
+                })?,
+                _ => map.next_value()?,
+            };
+            out.insert(name, value);
+        }
+        Ok(out.into())
+    }
+}
+
+/// Of an encoded object what stands beside its content: its metadata alone.
+///
+/// # Errors
+/// When it is no object.
+pub(crate) fn head(encoded: &[u8]) -> serde_json::Result<Value> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        metadata: Value,
+    }
+    let Head { metadata } = serde_json::from_slice(encoded)?;
+    Ok(Map::from_iter([("metadata".to_owned(), metadata)]).into())
 }
 
 /// The metadata of an object; `decode` made sure that it is one.
@@ -151,6 +237,24 @@ impl ApiServer {
                 }
             }
         }
+    }
+
+    /// Reads an object and its managed fields.
+    pub(crate) fn read_apart(&self, key: &str) -> Option<Live> {
+        let entry = self.0.store.get(key)?;
+        let mut kept = None;
+        let apart = Apart {
+            in_metadata: false,
+            kept: &mut kept,
+        };
+        let mut reader = serde_json::Deserializer::from_slice(&entry.value);
+        let object = apart.deserialize(&mut reader).ok()?;
+        Some(Live {
+            object,
+            kept,
+            revision: entry.modified,
+            encoded: entry.value,
+        })
     }
 
     /// Reads an object and its revision.

@@ -96,7 +96,11 @@ impl Query {
 mod percent {
     /// Undoes percent encoding; what is not valid stays.
     pub(super) fn decode(text: impl AsRef<str>) -> String {
-        let bytes = text.as_ref().as_bytes();
+        let text = text.as_ref();
+        if !text.contains('%') {
+            return text.to_owned();
+        }
+        let bytes = text.as_bytes();
         let mut out = Vec::with_capacity(bytes.len());
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {

@@ -1,68 +1,84 @@
 //! Sets of field paths, and their wire form `FieldsV1`.
 
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{SerializeMap as _, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One step of a path. Values are kept as canonical JSON text, so that they can be ordered.
+/// One step of a path, in its wire form: `f:` a field, `k:` an item of a map list by its keys (JSON with sorted names),
+/// `v:` an item of a set list by its value (JSON), `i:` an item by its position.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PathElement {
-    /// A field of an object.
-    Field(String),
-    /// An item of a map list, by its keys: a JSON object with sorted names.
-    Key(String),
-    /// An item of a set list, by its value: JSON.
-    Value(String),
-    /// An item of a list, by its position.
-    Index(u64),
+pub struct PathElement(String);
+
+impl Borrow<str> for PathElement {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl PathElement {
+    /// A field of an object.
+    #[must_use]
+    pub fn field(name: &str) -> Self {
+        Self(["f:", name].concat())
+    }
+
+    /// An item of a set list, by its value.
+    pub(crate) fn value(value: &Value) -> Self {
+        let mut text = String::from("v:");
+        json(&mut text, value);
+        Self(text)
+    }
+
     /// The element of an item with these key values.
     pub(crate) fn key<'a>(values: impl Iterator<Item = (&'a str, &'a Value)>) -> Self {
-        let sorted: BTreeMap<&str, &Value> = values.collect();
-        let mut text = String::from("{");
-        for (name, value) in sorted {
-            if text.len() > 1 {
+        let mut values: Vec<(&str, &Value)> = values.collect();
+        values.sort_by_key(|(name, _)| *name);
+        let mut text = String::from("k:{");
+        for (n, (name, value)) in values.into_iter().enumerate() {
+            if n > 0 {
                 text.push(',');
             }
             quote(&mut text, name);
             text.push(':');
-            match value {
-                Value::String(value) => quote(&mut text, value),
-                value => text.push_str(&value.to_string()),
-            }
+            json(&mut text, value);
         }
         text.push('}');
-        Self::Key(text)
+        Self(text)
     }
 
-    /// The wire form, such as `f:spec` or `k:{"name":"http"}`.
-    fn encode(&self) -> String {
-        match self {
-            Self::Field(name) => format!("f:{name}"),
-            Self::Key(key) => format!("k:{key}"),
-            Self::Value(value) => format!("v:{value}"),
-            Self::Index(index) => format!("i:{index}"),
-        }
+    /// The name of the field that it is.
+    pub(crate) fn as_field(&self) -> Option<&str> {
+        self.0.strip_prefix("f:")
     }
 
+    /// Reads a wire form, which others may have written with other spaces or another order.
     fn decode(text: &str) -> Option<Self> {
         let (tag, rest) = text.split_once(':')?;
         match tag {
-            "f" => Some(Self::Field(rest.to_owned())),
+            "f" => Some(Self(text.to_owned())),
             "k" => {
                 let parsed: Map<String, Value> = serde_json::from_str(rest).ok()?;
                 Some(Self::key(
                     parsed.iter().map(|(name, value)| (name.as_str(), value)),
                 ))
             }
-            "v" => Some(Self::Value(
-                serde_json::from_str::<Value>(rest).ok()?.to_string(),
-            )),
-            "i" => rest.parse().ok().map(Self::Index),
+            "v" => Some(Self::value(&serde_json::from_str(rest).ok()?)),
+            "i" => rest.parse::<u64>().ok().map(|i| Self(format!("i:{i}"))),
             _ => None,
         }
+    }
+}
+
+/// Appends a value as JSON.
+fn json(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) => quote(out, text),
+        value => out.push_str(&value.to_string()),
     }
 }
 
@@ -79,11 +95,10 @@ fn quote(out: &mut String, text: &str) {
 
 impl fmt::Display for PathElement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Field(name) => write!(f, ".{name}"),
-            Self::Value(value) => write!(f, "[={value}]"),
-            Self::Index(index) => write!(f, "[{index}]"),
-            Self::Key(key) => {
+        match self.0.split_once(':') {
+            Some(("f", name)) => write!(f, ".{name}"),
+            Some(("v", value)) => write!(f, "[={value}]"),
+            Some(("k", key)) => {
                 let parsed: Map<String, Value> = serde_json::from_str(key).unwrap_or_default();
                 let parts: Vec<String> = parsed
                     .iter()
@@ -91,6 +106,7 @@ impl fmt::Display for PathElement {
                     .collect();
                 write!(f, "[{}]", parts.join(","))
             }
+            _ => write!(f, "[{}]", self.0.trim_start_matches("i:")),
         }
     }
 }
@@ -119,6 +135,13 @@ impl FieldSet {
     /// Puts the path of this one element in.
     pub(crate) fn insert(&mut self, element: PathElement) {
         self.nodes.entry(element).or_default().member = true;
+    }
+
+    /// Puts the path of an element in, if it is a `member`, and those below it.
+    pub(crate) fn put(&mut self, element: PathElement, member: bool, below: Self) {
+        if member || !below.is_empty() {
+            self.nodes.insert(element, Branch { member, below });
+        }
     }
 
     /// Puts paths below an element in.
@@ -175,20 +198,20 @@ impl FieldSet {
         self.combine(other, |own, others| own && others, false)
     }
 
-    /// Whether one of its paths is in the set of this wire form.
+    /// How many paths it has.
+    fn count(&self) -> usize {
+        let at = |branch: &Branch| usize::from(branch.member) + branch.below.count();
+        self.nodes.values().map(at).sum()
+    }
+
+    /// How much of it is in the set of this wire form, which is only walked through.
     #[must_use]
-    pub fn touches(&self, wire: &Value) -> bool {
-        let Some(wire) = wire.as_object() else {
-            return false;
-        };
-        self.nodes.iter().any(|(element, branch)| {
-            let there = wire.get(&element.encode());
-            let member = || {
-                let map = there.and_then(Value::as_object);
-                map.is_some_and(|map| map.is_empty() || map.contains_key("."))
-            };
-            (branch.member && member()) || there.is_some_and(|below| branch.below.touches(below))
-        })
+    pub fn overlap(&self, wire: &RawValue) -> Overlap {
+        let found = Wire(self).deserialize(wire).unwrap_or_default().paths;
+        Overlap {
+            any: found > 0,
+            all: found == self.count(),
+        }
     }
 
     fn combine(&self, other: &Self, keep: fn(bool, bool) -> bool, alone: bool) -> Self {
@@ -227,39 +250,155 @@ impl FieldSet {
         }
     }
 
-    /// The wire form.
-    #[must_use]
-    pub fn to_fields_v1(&self) -> Value {
-        let mut out = Map::new();
-        for (element, branch) in &self.nodes {
-            let mut below = branch.below.to_fields_v1();
-            if branch.member
-                && let Value::Object(map) = &mut below
-                && !map.is_empty()
-            {
-                map.insert(".".to_owned(), Value::Object(Map::new()));
-            }
-            out.insert(element.encode(), below);
-        }
-        Value::Object(out)
-    }
-
     /// From the wire form; `None` when it is none.
     #[must_use]
     pub fn from_fields_v1(value: &Value) -> Option<Self> {
-        let mut out = Self::default();
-        for (name, child) in value.as_object()? {
-            if name == "." {
-                continue;
-            }
-            let map = child.as_object()?;
-            let branch = Branch {
-                member: map.is_empty() || map.contains_key("."),
-                below: Self::from_fields_v1(child)?,
-            };
-            out.nodes.insert(PathElement::decode(name)?, branch);
+        Self::deserialize(value).ok()
+    }
+}
+
+/// How much of a set another holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// At least one path.
+    pub any: bool,
+    /// Every path.
+    pub all: bool,
+}
+
+impl Serialize for FieldSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (element, branch) in &self.nodes {
+            map.serialize_entry(&element.0, branch)?;
         }
-        Some(out)
+        map.end()
+    }
+}
+
+impl Serialize for Branch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if self.member && !self.below.is_empty() {
+            map.serialize_entry(".", &EMPTY)?;
+        }
+        for (element, branch) in &self.below.nodes {
+            map.serialize_entry(&element.0, branch)?;
+        }
+        map.end()
+    }
+}
+
+const EMPTY: BTreeMap<(), ()> = BTreeMap::new();
+
+impl<'de> Deserialize<'de> for FieldSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Branch::deserialize(deserializer)?.below)
+    }
+}
+
+impl<'de> Deserialize<'de> for Branch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ReadBranch)
+    }
+}
+
+struct ReadBranch;
+
+impl<'de> Visitor<'de> for ReadBranch {
+    type Value = Branch;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a set of fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Branch, A::Error> {
+        let mut out = Branch::default();
+        let mut entries = 0;
+        while let Some(element) = map.next_key_seed(Step(PathElement::decode))? {
+            entries += 1;
+            match element {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                    out.member = true;
+                }
+                Some(None) => return Err(A::Error::custom("no element of a path")),
+                Some(Some(element)) => {
+                    let below = map.next_value()?;
+                    out.below.nodes.insert(element, below);
+                }
+            }
+        }
+        out.member |= entries == 0;
+        Ok(out)
+    }
+}
+
+/// Reads a key: `None` for the `.` that stands for the path itself, else what is made of it.
+struct Step<F>(F);
+
+impl<'de, T, F: FnOnce(&str) -> T> DeserializeSeed<'de> for Step<F> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de, T, F: FnOnce(&str) -> T> Visitor<'de> for Step<F> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an element of a path")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Option<T>, E> {
+        Ok((text != ".").then(|| (self.0)(text)))
+    }
+}
+
+/// Finds the paths of a set in a wire form.
+struct Wire<'a>(&'a FieldSet);
+
+/// What was found at one element.
+#[derive(Default)]
+struct Found {
+    /// The path that ends here.
+    member: bool,
+    /// How many paths of the set below.
+    paths: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Wire<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Wire<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a set of fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        let mut found = Found::default();
+        let mut entries = 0;
+        while let Some(branch) = map.next_key_seed(Step(|text: &str| self.0.nodes.get(text)))? {
+            entries += 1;
+            let Some(Some(branch)) = branch else {
+                found.member |= branch.is_none();
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let below = map.next_value_seed(Wire(&branch.below))?;
+            found.paths += below.paths + usize::from(branch.member && below.member);
+        }
+        found.member |= entries == 0;
+        Ok(found)
     }
 }
 
@@ -275,7 +414,7 @@ mod tests {
     #[test]
     fn goes_to_the_wire_and_back() {
         let wire = json!({"f:spec": {"f:ports": {".": {}, "k:{\"name\":\"http\"}": {".": {}, "f:port": {}}}, "f:tags": {"v:\"a\"": {}}}});
-        assert_eq!(set(&wire).to_fields_v1(), wire);
+        assert_eq!(serde_json::to_value(set(&wire)).unwrap(), wire);
         assert_eq!(
             set(&wire).paths(),
             [
@@ -295,5 +434,23 @@ mod tests {
         assert_eq!(a.difference(&b), set(&json!({"f:a": {}, "f:c": {}})));
         assert_eq!(a.intersection(&b), set(&json!({"f:a": {"f:b": {}}})));
         assert_eq!(a.difference(&b).union(&a.intersection(&b)), a);
+    }
+
+    #[test]
+    fn a_wire_form_is_searched_without_being_read() {
+        let wire =
+            json!({"f:a": {".": {}, "f:b": {}}, "f:c": {"k:{\"n\":\"x\"}": {".": {}, "f:n": {}}}});
+        let wire = serde_json::value::to_raw_value(&wire).unwrap();
+        for (paths, any, all) in [
+            (json!({"f:a": {}}), true, true),
+            (json!({"f:a": {"f:b": {}}}), true, true),
+            (json!({"f:a": {"f:b": {}, "f:x": {}}}), true, false),
+            (json!({"f:c": {}}), false, false),
+            (json!({"f:c": {"k:{\"n\":\"x\"}": {}}}), true, true),
+            (json!({"f:c": {"k:{\"n\":\"y\"}": {}}}), false, false),
+            (json!({}), false, true),
+        ] {
+            assert_eq!(set(&paths).overlap(&wire), Overlap { any, all }, "{paths}");
+        }
     }
 }

@@ -3,13 +3,24 @@
 //! A manager is known by its name, its operation, the subresource, and, for updates, the API version. The rules are those
 //! of Kubernetes' field management: an update takes the fields that it changes; an apply owns what it declares, gives up
 //! what it no longer declares (such a field goes, unless another manager has it), and conflicts over a value that differs.
+//!
+//! Managed fields are half of many an object, and a write touches few of them: they are kept apart from it, as the text
+//! that they are stored as ([`Kept`]), and only those parts are read of which a write changes something.
 
 use crate::fields::{FieldSet, PathElement};
 use crate::structural::{Node, Schema};
-use crate::typed::{Comparison, compare_but, faults, field_set, merge, with_named_fields, without};
-use serde_json::{Map, Value, json};
+use crate::typed::{
+    Comparison, child, compare_but, faults, field_set, field_set_but, merge, with_named_fields,
+    without,
+};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// The value of `metadata.managedFields` as JSON text; `None` when nobody holds a field.
+pub type Kept = Option<Box<RawValue>>;
 
 /// The name given to what was there before the first apply to an object without managedFields.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -28,41 +39,62 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn identity(&self, operation: Operation) -> Identity {
-        let api_version = if operation == Operation::Apply {
-            String::new()
-        } else {
-            self.api_version.to_owned()
+    fn identity(&self, operation: Operation) -> Identity<'static> {
+        let api_version = match operation {
+            Operation::Apply => String::new(),
+            Operation::Update => self.api_version.to_owned(),
         };
         Identity {
-            manager: self.manager.to_owned(),
             operation,
-            api_version,
-            subresource: self.subresource.to_owned(),
+            manager: self.manager.to_owned().into(),
+            api_version: api_version.into(),
+            subresource: self.subresource.to_owned().into(),
         }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 enum Operation {
     Apply,
+    #[default]
+    #[serde(other)]
     Update,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Identity {
+struct Identity<'a> {
     operation: Operation,
-    manager: String,
+    manager: Cow<'a, str>,
     /// Empty for applies: whatever version they come in, they are the same.
-    api_version: String,
-    subresource: String,
+    api_version: Cow<'a, str>,
+    subresource: Cow<'a, str>,
+}
+
+/// An entry on the wire.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry<'a> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    fields_type: Cow<'a, str>,
+    #[serde(borrow, rename = "fieldsV1")]
+    fields: Option<Fields<'a>>,
+    #[serde(borrow, default)]
+    manager: Cow<'a, str>,
+    #[serde(default)]
+    operation: Operation,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    subresource: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    time: Option<Cow<'a, str>>,
 }
 
 /// The fields that a manager holds. Most writes touch those of one manager: the others' stay as they came.
 #[derive(Clone, Debug)]
 enum Fields<'a> {
     /// In their wire form.
-    Wire(&'a Value),
+    Wire(&'a RawValue),
     Set(FieldSet),
 }
 
@@ -72,17 +104,32 @@ impl Default for Fields<'_> {
     }
 }
 
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(Self::Wire)
+    }
+}
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Wire(wire) => wire.serialize(serializer),
+            Self::Set(set) => set.serialize(serializer),
+        }
+    }
+}
+
 impl Fields<'_> {
     fn set(&self) -> Cow<'_, FieldSet> {
         match self {
-            Self::Wire(wire) => Cow::Owned(FieldSet::from_fields_v1(wire).unwrap_or_default()),
+            Self::Wire(wire) => Cow::Owned(serde_json::from_str(wire.get()).unwrap_or_default()),
             Self::Set(set) => Cow::Borrowed(set),
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
-            Self::Wire(wire) => wire.as_object().is_none_or(Map::is_empty),
+            Self::Wire(wire) => wire.get() == "{}",
             Self::Set(set) => set.is_empty(),
         }
     }
@@ -90,122 +137,95 @@ impl Fields<'_> {
     /// Whether a path of `set` is held.
     fn touches(&self, set: &FieldSet) -> bool {
         match self {
-            Self::Wire(wire) => set.touches(wire),
+            Self::Wire(wire) => set.overlap(wire).any,
             Self::Set(own) => !own.intersection(set).is_empty(),
         }
     }
 
     fn add(&mut self, set: &FieldSet) {
+        if let Self::Wire(wire) = self
+            && set.overlap(wire).all
+        {
+            return;
+        }
         *self = Self::Set(self.set().into_owned().union(set));
     }
 
-    fn to_wire(&self) -> Value {
-        match self {
-            Self::Wire(wire) => (*wire).clone(),
-            Self::Set(set) => set.to_fields_v1(),
+    fn remove(&mut self, set: &FieldSet) {
+        if self.touches(set) {
+            *self = Self::Set(self.set().difference(set));
         }
     }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Held<'a> {
-    api_version: String,
-    time: Option<Value>,
+    api_version: Cow<'a, str>,
+    time: Option<Cow<'a, str>>,
     fields: Fields<'a>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Managers<'a>(BTreeMap<Identity, Held<'a>>);
+struct Managers<'a>(BTreeMap<Identity<'a>, Held<'a>>);
 
 impl<'a> Managers<'a> {
-    /// Entries that cannot be read hold nothing.
-    fn of(object: &'a Value) -> Self {
+    /// What cannot be read holds nothing.
+    fn of(kept: Option<&'a RawValue>) -> Self {
+        let read = |kept: &'a RawValue| serde_json::from_str::<Vec<Entry<'a>>>(kept.get()).ok();
         let mut out = BTreeMap::new();
-        for entry in object["metadata"]["managedFields"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
-            let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
-            let operation = if entry["operation"] == "Apply" {
-                Operation::Apply
-            } else {
-                Operation::Update
-            };
-            let Some(wire) = entry.get("fieldsV1").filter(|fields| fields.is_object()) else {
+        for entry in kept.and_then(read).into_iter().flatten() {
+            let Some(fields) = entry.fields else {
                 continue;
             };
-            let api_version = text("apiVersion");
             let identity = Identity {
-                operation,
-                manager: text("manager"),
-                api_version: if operation == Operation::Apply {
-                    String::new()
-                } else {
-                    api_version.clone()
+                operation: entry.operation,
+                manager: entry.manager,
+                api_version: match entry.operation {
+                    Operation::Apply => Cow::default(),
+                    Operation::Update => entry.api_version.clone(),
                 },
-                subresource: text("subresource"),
+                subresource: entry.subresource,
             };
-            let time = entry.get("time").cloned();
             let held: &mut Held<'_> = out.entry(identity).or_default();
             if held.fields.is_empty() {
-                held.fields = Fields::Wire(wire);
+                held.fields = fields;
             } else {
-                held.fields.add(&Fields::Wire(wire).set());
+                held.fields.add(&fields.set());
             }
-            (held.api_version, held.time) = (api_version, time);
+            (held.api_version, held.time) = (entry.api_version, entry.time);
         }
         Self(out)
     }
 
-    fn write(&self, object: &mut Value) {
-        let mut entries: Vec<(&Identity, &Held<'_>)> = self.0.iter().collect();
-        let time = |held: &Held<'_>| {
-            held.time
-                .as_ref()
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        entries.sort_by_key(|(identity, held)| {
-            (identity.operation, time(held), identity.manager.clone())
-        });
-        let list: Vec<Value> = entries
+    fn write(self) -> Kept {
+        let mut entries: Vec<Entry<'_>> = self
+            .0
             .into_iter()
-            .map(|(identity, held)| {
-                let operation = if identity.operation == Operation::Apply { "Apply" } else { "Update" };
-                let mut entry = json!({"manager": identity.manager, "operation": operation, "apiVersion": held.api_version,
-                    "fieldsType": "FieldsV1", "fieldsV1": held.fields.to_wire()});
-                if let Some(time) = &held.time {
-                    entry["time"] = time.clone();
-                }
-                if !identity.subresource.is_empty() {
-                    entry["subresource"] = identity.subresource.as_str().into();
-                }
-                entry
+            .map(|(identity, held)| Entry {
+                api_version: held.api_version,
+                fields_type: "FieldsV1".into(),
+                fields: Some(held.fields),
+                manager: identity.manager,
+                operation: identity.operation,
+                subresource: identity.subresource,
+                time: held.time,
             })
             .collect();
-        let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
-            return;
-        };
-        if list.is_empty() {
-            metadata.remove("managedFields");
-        } else {
-            metadata.insert("managedFields".to_owned(), list.into());
-        }
+        entries.sort_by(|a, b| {
+            let order = |e: &Entry<'a>| (e.operation, e.time.clone(), e.manager.clone());
+            order(a).cmp(&order(b))
+        });
+        // Fields are texts and sets: nothing of that can fail to be written.
+        let some = !entries.is_empty();
+        some.then(|| to_raw_value(&entries).ok()).flatten()
     }
 
-    /// Takes from everybody what was changed or is gone.
-    fn give_up(&mut self, changes: &Comparison) {
-        let taken = changes
-            .added
-            .clone()
-            .union(&changes.modified)
-            .union(&changes.removed);
-        for held in self.0.values_mut() {
-            if held.fields.touches(&taken) {
-                held.fields = Fields::Set(held.fields.set().difference(&taken));
-            }
+    /// Takes from everybody what was changed or is gone; from `writer` only the latter.
+    fn give_up(&mut self, taken: &FieldSet, removed: &FieldSet, writer: Option<&Identity<'_>>) {
+        let all = taken.clone().union(removed);
+        for (identity, held) in &mut self.0 {
+            let own = writer == Some(identity);
+            held.fields.remove(if own { removed } else { &all });
         }
         self.0.retain(|_, held| !held.fields.is_empty());
     }
@@ -225,63 +245,49 @@ const UNMANAGED: [&str; 10] = [
     "deletionGracePeriodSeconds",
 ];
 
-/// The metadata of an object without what nobody manages.
-fn managed_metadata(object: &Value) -> Value {
-    let all = object["metadata"].as_object().into_iter().flatten();
-    let managed = all.filter(|(name, _)| !UNMANAGED.contains(&name.as_str()));
-    Value::Object(managed.map(|(k, v)| (k.clone(), v.clone())).collect())
-}
-
 /// How two objects differ in what is managed. An absent object has no fields but an empty `metadata`.
 fn changes(root: &Node, old: &Value, new: &Value) -> Comparison {
     let mut out = compare_but(root, old, new, &["apiVersion", "kind", "metadata"]);
-    let at = PathElement::Field("metadata".to_owned());
-    let (old, new) = (managed_metadata(old), managed_metadata(new));
-    out.enter(at, root.child("metadata"), Some(&old), Some(&new));
+    let metadata = child(root, "metadata");
+    let below = compare_but(metadata, &old["metadata"], &new["metadata"], &UNMANAGED);
+    out.insert_below(&PathElement::field("metadata"), below);
     out
 }
 
 /// The fields that an apply of an object claims.
 fn claims(root: &Node, object: &Value) -> FieldSet {
-    let all = object.as_object().into_iter().flatten();
-    let named = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
-    let mut part: Map<String, Value> = all
-        .filter(|(name, _)| !named(name))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    // An empty metadata holds nothing but the name, which nobody manages.
-    let metadata = managed_metadata(object);
-    if metadata != json!({}) {
-        part.insert("metadata".to_owned(), metadata);
-    }
-    field_set(root, &part.into())
+    let mut out = field_set_but(root, object, &["apiVersion", "kind", "metadata"]);
+    let metadata = child(root, "metadata");
+    let below = field_set_but(metadata, &object["metadata"], &UNMANAGED);
+    out.insert_below(PathElement::field("metadata"), below);
+    out
 }
 
-/// Writes `metadata.managedFields` of `object`, which an update puts in the place of `live` (null for a create).
-///
-/// Managed fields that `object` carries itself are used when they are an empty list of one empty entry (a reset).
-pub fn update(schema: &Schema, live: &Value, object: &mut Value, writer: &Writer<'_>) {
-    let reset = object["metadata"]["managedFields"] == json!([{}]);
-    let mut managers = if reset {
-        Managers::default()
-    } else {
-        Managers::of(live)
-    };
+/// The managed fields of `object`, which an update puts in the place of `live` (null for a create), whose managed fields
+/// are `kept`. What either object carries as managed fields itself is not looked at.
+#[must_use]
+pub fn update(
+    schema: &Schema,
+    live: &Value,
+    kept: Option<&RawValue>,
+    object: &Value,
+    writer: &Writer<'_>,
+) -> Kept {
     let changes = changes(schema.root(), live, object);
-    if !changes.is_same() && !reset {
-        managers.give_up(&changes);
-        let taken = changes.added.union(&changes.modified);
-        if !taken.is_empty() {
-            let held = managers
-                .0
-                .entry(writer.identity(Operation::Update))
-                .or_default();
-            held.fields.add(&taken);
-            writer.api_version.clone_into(&mut held.api_version);
-            held.time = Some(writer.now.into());
-        }
+    if changes.is_same() {
+        return kept.map(ToOwned::to_owned);
     }
-    managers.write(object);
+    let mut managers = Managers::of(kept);
+    let own = writer.identity(Operation::Update);
+    let taken = changes.added.union(&changes.modified);
+    managers.give_up(&taken, &changes.removed, Some(&own));
+    if !taken.is_empty() {
+        let held = managers.0.entry(own).or_default();
+        held.fields.add(&taken);
+        held.api_version = writer.api_version.to_owned().into();
+        held.time = Some(writer.now.to_owned().into());
+    }
+    managers.write()
 }
 
 /// A field that another manager holds with another value.
@@ -333,7 +339,32 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
     format!("{head}{}", parts.join("\n"))
 }
 
-/// The object after a server-side apply of `config` to `live` (null when there is none), with its `managedFields`.
+/// As [`apply`], of an object that carries its managed fields itself.
+///
+/// # Errors
+/// As of [`apply`].
+pub fn apply_whole(
+    schema: &Schema,
+    live: &Value,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    let kept = live.pointer("/metadata/managedFields");
+    let kept: Kept = kept.and_then(|kept| to_raw_value(kept).ok());
+    let (mut object, kept) = apply(schema, live, kept.as_deref(), config, writer, force)?;
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let kept = kept.and_then(|kept| serde_json::from_str(kept.get()).ok());
+        match kept {
+            Some(kept) => metadata.insert("managedFields".to_owned(), kept),
+            None => metadata.remove("managedFields"),
+        };
+    }
+    Ok(object)
+}
+
+/// The object after a server-side apply of `config` to `live` (null when there is none), whose managed fields are `kept`,
+/// and its managed fields then.
 ///
 /// With `force`, conflicting fields are taken from their managers. Defaults are not filled in here: fields that come by
 /// default belong to nobody.
@@ -343,16 +374,17 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
 pub fn apply(
     schema: &Schema,
     live: &Value,
+    kept: Option<&RawValue>,
     config: &Value,
     writer: &Writer<'_>,
     force: bool,
-) -> Result<Value, ApplyError> {
+) -> Result<(Value, Kept), ApplyError> {
     let root = schema.root();
     let found = faults(root, config);
     if !found.is_empty() {
         return Err(ApplyError::Untyped(found));
     }
-    let mut managers = Managers::of(live);
+    let mut managers = Managers::of(kept);
     if managers.0.is_empty() && !live.is_null() {
         let first = Writer {
             manager: BEFORE_FIRST_APPLY,
@@ -360,7 +392,7 @@ pub fn apply(
             ..*writer
         };
         let held = Held {
-            api_version: writer.api_version.to_owned(),
+            api_version: writer.api_version.into(),
             time: Some(writer.now.into()),
             fields: Fields::Set(claims(root, live)),
         };
@@ -369,19 +401,23 @@ pub fn apply(
     let own = writer.identity(Operation::Apply);
     let claimed = claims(root, config);
     let before = managers.0.remove(&own).unwrap_or_default();
-    let merged = merge(
+    let merged = merge(root, live, config);
+    let object = drop_unclaimed(
         root,
-        if live.is_null() { &Value::Null } else { live },
+        merged,
+        &before.fields.set().difference(&claimed),
         config,
+        &managers,
     );
-    let mut object = drop_unclaimed(root, merged, &before.fields.set(), config, &managers);
     let changes = changes(root, live, &object);
     let wanted = changes.added.clone().union(&changes.modified);
-    let conflicts = conflicts(&managers, &wanted);
-    if !force && !conflicts.is_empty() {
-        return Err(ApplyError::Conflicts(conflicts));
+    if !force {
+        let conflicts = conflicts(&managers, &wanted);
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
     }
-    managers.give_up(&changes);
+    managers.give_up(&wanted, &changes.removed, None);
     let time = if changes.is_same() {
         before.time
     } else {
@@ -391,17 +427,17 @@ pub fn apply(
         managers.0.insert(
             own,
             Held {
-                api_version: writer.api_version.to_owned(),
+                api_version: writer.api_version.into(),
                 time,
                 fields: Fields::Set(claimed),
             },
         );
     }
-    managers.write(&mut object);
-    Ok(object)
+    Ok((object, managers.write()))
 }
 
-/// Drops what this manager had and no longer declares, unless another has it.
+/// Drops of `before`, what this manager had and claims no longer, all that the configuration does not declare otherwise and
+/// no other manager has.
 fn drop_unclaimed(
     root: &Node,
     merged: Value,
@@ -409,14 +445,20 @@ fn drop_unclaimed(
     config: &Value,
     others: &Managers<'_>,
 ) -> Value {
+    if before.is_empty() {
+        return merged;
+    }
     // All of the configuration, with the name: the metadata that holds it must stay.
     let kept = with_named_fields(root, &field_set(root, config));
     let mut gone = with_named_fields(root, before).difference(&kept);
     for held in others.0.values() {
         if gone.is_empty() {
-            return merged;
+            break;
         }
         gone = gone.difference(&with_named_fields(root, &held.fields.set()));
+    }
+    if gone.is_empty() {
+        return merged;
     }
     without(root, &merged, &gone)
 }

@@ -10,6 +10,7 @@ use crate::error::{FieldError, FieldErrorReason};
 use crate::structural::Node;
 use kube_cel::cel::parser::{Expression, Parser};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod analysis;
@@ -51,6 +52,8 @@ struct Compiled {
     depth: usize,
     /// Names `oldSelf`.
     uses_old_self: bool,
+    /// The fields that it looks at; `None` for all.
+    selected: Option<BTreeSet<String>>,
 }
 
 /// Why a rule cannot be compiled.
@@ -175,6 +178,12 @@ impl Rule {
         Ok(())
     }
 
+    /// Whether the rule or its message looks at this field of a value.
+    fn looks_at(&self, field: &str) -> bool {
+        let selects = |e: &Compiled| e.selected.as_ref().is_none_or(|s| s.contains(field));
+        selects(&self.expression) || self.message_expression.as_ref().is_some_and(selects)
+    }
+
     /// Whether the rule or its message needs the stored value.
     fn names_old_self(&self) -> bool {
         let message = self.message_expression.as_ref();
@@ -291,6 +300,7 @@ fn parse(source: &str) -> Result<Compiled, String> {
         Ok(Compiled {
             depth,
             uses_old_self: analysis::names(&tree, "oldSelf"),
+            selected: analysis::selected(&tree),
             tree,
         })
     });

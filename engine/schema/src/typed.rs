@@ -8,6 +8,7 @@ use crate::fields::{FieldSet, PathElement};
 use crate::structural::{ListType, Node, Type};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 /// How a value takes part in merging.
@@ -34,7 +35,7 @@ fn undeclared() -> &'static Node {
     })
 }
 
-fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
+pub(crate) fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
     node.child(name).unwrap_or_else(|| undeclared())
 }
 
@@ -56,34 +57,38 @@ fn element(node: &Node, item: &Value) -> PathElement {
             });
             PathElement::key(values)
         }
-        _ => PathElement::Value(item.to_string()),
+        _ => PathElement::value(item),
     }
 }
 
 /// Every field that a value has: the set that an apply of it claims.
 #[must_use]
 pub fn field_set(node: &Node, value: &Value) -> FieldSet {
+    field_set_but(node, value, &[])
+}
+
+/// As [`field_set`], without the fields of these names right below the value.
+#[must_use]
+pub(crate) fn field_set_but(node: &Node, value: &Value, but: &[&str]) -> FieldSet {
     let mut out = FieldSet::default();
     match shape(node, value) {
         Shape::Leaf => {}
         Shape::Map(map) => {
             for (name, value) in map {
-                let (at, below) = (PathElement::Field(name.clone()), child(node, name));
-                let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                if empty
-                    || !node.properties.contains_key(name)
-                    || matches!(shape(below, value), Shape::Leaf)
-                {
-                    out.insert(at.clone());
+                if but.contains(&name.as_str()) {
+                    continue;
                 }
-                out.insert_below(at, field_set(below, value));
+                let below = child(node, name);
+                let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                let member = empty
+                    || !node.properties.contains_key(name)
+                    || matches!(shape(below, value), Shape::Leaf);
+                out.put(PathElement::field(name), member, field_set(below, value));
             }
         }
         Shape::List(list) => {
             for item in list {
-                let at = element(node, item);
-                out.insert(at.clone());
-                out.insert_below(at, field_set(items(node), item));
+                out.put(element(node, item), true, field_set(items(node), item));
             }
         }
     }
@@ -108,10 +113,10 @@ impl Comparison {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 
-    /// Takes in how the values at `element` differ; `node` is their schema, if one declares them.
-    pub(crate) fn enter(
+    /// Takes in how the values at an element differ; `node` is their schema, if one declares them.
+    fn enter(
         &mut self,
-        element: PathElement,
+        element: impl Fn() -> PathElement,
         node: Option<&Node>,
         old: Option<&Value>,
         new: Option<&Value>,
@@ -119,6 +124,7 @@ impl Comparison {
         if old == new {
             return;
         }
+        let element = element();
         let node = node.unwrap_or_else(|| undeclared());
         let leaf = |v: Option<&Value>| v.is_none_or(|v| matches!(shape(node, v), Shape::Leaf));
         match (old, new) {
@@ -132,9 +138,20 @@ impl Comparison {
             old.unwrap_or(&Value::Null),
             new.unwrap_or(&Value::Null),
         );
-        self.added.insert_below(element.clone(), below.added);
-        self.modified.insert_below(element.clone(), below.modified);
-        self.removed.insert_below(element, below.removed);
+        self.insert_below(&element, below);
+    }
+
+    /// Takes in how the values below an element differ.
+    pub(crate) fn insert_below(&mut self, element: &PathElement, below: Self) {
+        for (set, below) in [
+            (&mut self.added, below.added),
+            (&mut self.modified, below.modified),
+            (&mut self.removed, below.removed),
+        ] {
+            if !below.is_empty() {
+                set.insert_below(element.clone(), below);
+            }
+        }
     }
 }
 
@@ -160,8 +177,8 @@ pub(crate) fn compare_but(node: &Node, old: &Value, new: &Value, but: &[&str]) -
     let only = b.iter().filter(|(name, _)| !a.contains_key(*name));
     let only = only.map(|(name, value)| (name, None, Some(value)));
     for (name, old, new) in both.chain(only) {
-        if old != new && !but.contains(&name.as_str()) {
-            out.enter(PathElement::Field(name.clone()), node.child(name), old, new);
+        if !but.contains(&name.as_str()) {
+            out.enter(|| PathElement::field(name), node.child(name), old, new);
         }
     }
     let lists = |v| -> BTreeMap<PathElement, &Value> {
@@ -180,9 +197,7 @@ pub(crate) fn compare_but(node: &Node, old: &Value, new: &Value, but: &[&str]) -
     let only = b.iter().filter(|(at, _)| !a.contains_key(*at));
     let only = only.map(|(at, item)| (at, None, Some(*item)));
     for (at, old, new) in both.chain(only) {
-        if old != new {
-            out.enter(at.clone(), Some(items(node)), old, new);
-        }
+        out.enter(|| at.clone(), Some(items(node)), old, new);
     }
     out
 }
@@ -251,7 +266,7 @@ pub fn without(node: &Node, value: &Value, set: &FieldSet) -> Value {
         Shape::Map(map) => {
             let mut out = Map::new();
             for (name, value) in map {
-                let at = PathElement::Field(name.clone());
+                let at = PathElement::field(name);
                 if set.has(&at) {
                     continue;
                 }
@@ -285,9 +300,9 @@ pub fn without(node: &Node, value: &Value, set: &FieldSet) -> Value {
 pub fn with_named_fields(node: &Node, set: &FieldSet) -> FieldSet {
     let mut out = FieldSet::default();
     for at in set.elements() {
-        let (named, below) = match at {
-            PathElement::Field(name) => (node.properties.contains_key(name), child(node, name)),
-            _ => (false, items(node)),
+        let (named, below) = match at.as_field() {
+            Some(name) => (node.properties.contains_key(name), child(node, name)),
+            None => (false, items(node)),
         };
         if named || set.has(at) {
             out.insert(at.clone());
@@ -304,7 +319,7 @@ pub fn with_named_fields(node: &Node, set: &FieldSet) -> FieldSet {
 #[must_use]
 pub fn faults(node: &Node, value: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    check(node, value, "", true, &mut out);
+    check(node, value, &mut String::new(), true, &mut out);
     out
 }
 
@@ -312,11 +327,11 @@ pub fn faults(node: &Node, value: &Value) -> Vec<String> {
 #[must_use]
 pub fn mistyped(node: &Node, value: &Value, prefix: &str) -> Vec<String> {
     let mut out = Vec::new();
-    check(node, value, prefix, false, &mut out);
+    check(node, value, &mut prefix.to_owned(), false, &mut out);
     out
 }
 
-fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<String>) {
+fn check(node: &Node, value: &Value, path: &mut String, strict: bool, out: &mut Vec<String>) {
     let got = match value {
         Value::Null => return,
         Value::Bool(_) => "bool",
@@ -333,6 +348,7 @@ fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<Str
         Type::Integer | Type::Number if !value.is_number() => Some("numeric (int or float)"),
         _ => None,
     };
+    let length = path.len();
     if let Some(expected) = expected {
         out.push(format!("{path}: expected {expected}, got {got}"));
         return;
@@ -342,7 +358,12 @@ fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<Str
             let open = !strict || node.preserve_unknown || node.additional.is_some();
             for (name, value) in map {
                 match node.child(name) {
-                    Some(known) => check(known, value, &format!("{path}.{name}"), strict, out),
+                    Some(known) => {
+                        path.push('.');
+                        path.push_str(name);
+                        check(known, value, path, strict, out);
+                        path.truncate(length);
+                    }
                     None if open => {}
                     None => out.push(format!("{path}.{name}: field not declared in schema")),
                 }
@@ -367,17 +388,19 @@ fn check(node: &Node, value: &Value, path: &str, strict: bool, out: &mut Vec<Str
                         continue;
                     }
                 }
-                let at = element(node, item);
-                let atomic = node.list_type == ListType::Atomic;
-                let text = if atomic {
-                    format!("[{i}]")
+                // Writing into a text does not fail.
+                if node.list_type == ListType::Atomic {
+                    write!(path, "[{i}]").ok();
                 } else {
-                    at.to_string()
-                };
-                if strict && !atomic && !seen.insert(at) {
-                    out.push(format!("{path}: duplicate entries for key {text}"));
+                    let at = element(node, item);
+                    if strict && seen.contains(&at) {
+                        out.push(format!("{path}: duplicate entries for key {at}"));
+                    }
+                    write!(path, "{at}").ok();
+                    seen.insert(at);
                 }
-                check(items(node), item, &format!("{path}{text}"), strict, out);
+                check(items(node), item, path, strict, out);
+                path.truncate(length);
             }
         }
         _ => {}

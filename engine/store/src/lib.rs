@@ -12,6 +12,7 @@ mod log;
 mod place;
 mod snapshot;
 mod state;
+mod wake;
 mod watch;
 mod writer;
 
@@ -140,7 +141,6 @@ pub struct Event {
 
 pub(crate) struct Inner {
     pub(crate) state: Mutex<State>,
-    pub(crate) changed: tokio::sync::watch::Sender<Revision>,
     writer: Option<writer::Writer>,
 }
 
@@ -166,7 +166,6 @@ impl Store {
     pub fn memory_bounded(history: usize) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::new(State::new(history)),
-            changed: tokio::sync::watch::Sender::new(1),
             writer: None,
         }))
     }
@@ -181,7 +180,6 @@ impl Store {
         (state.revision, state.compacted) = (revision, revision);
         Self(Arc::new(Inner {
             state: Mutex::new(state),
-            changed: tokio::sync::watch::Sender::new(revision),
             writer: None,
         }))
     }
@@ -201,10 +199,8 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_bounded(path: impl AsRef<Path>, history: usize) -> Result<Self> {
         let (database, state) = disk::Database::open(path.as_ref(), history)?;
-        let revision = state.revision;
         let inner = Arc::new_cyclic(|weak: &std::sync::Weak<Inner>| Inner {
             state: Mutex::new(state),
-            changed: tokio::sync::watch::Sender::new(revision),
             writer: Some(writer::Writer::start(database, weak.clone())),
         });
         Ok(Self(inner))
@@ -274,7 +270,7 @@ impl Store {
         match &self.0.writer {
             None => {
                 let revision = self.0.state.lock().commit(&ops)?;
-                self.0.announce(revision);
+                self.0.announce();
                 Ok(revision)
             }
             Some(writer) => writer.commit(ops).await,
@@ -297,11 +293,11 @@ impl Store {
 }
 
 impl Inner {
-    pub(crate) fn announce(&self, revision: Revision) {
-        self.changed.send_if_modified(|seen| {
-            let newer = revision > *seen;
-            *seen = revision.max(*seen);
-            newer
-        });
+    /// Wakes those whom the changes made so far concern.
+    pub(crate) fn announce(&self) {
+        let due = self.state.lock().bells.due();
+        for bell in due {
+            bell.send_replace(());
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::{self, Contents};
+use crate::wake::Bells;
 use crate::{Entry, Error, Event, Op, Result, Revision};
 
 /// What an event costs beside its bytes.
@@ -36,6 +37,9 @@ pub(crate) struct State {
     history_limit: usize,
     /// The id of the next new row.
     next_row: i64,
+    pub(crate) bells: Bells,
+    /// Bytes of history since everybody was woken last.
+    unseen: usize,
 }
 
 /// One change whose preconditions held, with its final bytes.
@@ -63,6 +67,8 @@ impl State {
             history_bytes: 0,
             history_limit,
             next_row: 1,
+            bells: Bells::default(),
+            unseen: 0,
         }
     }
 
@@ -286,8 +292,15 @@ impl State {
                     }
                 }
             };
+            self.bells.note(&event.key);
             self.history_bytes += cost(&event);
+            self.unseen += cost(&event);
             self.history.push_back(event);
+        }
+        // Those whom nothing concerns look on too, now and then, lest the history leaves them behind.
+        if self.unseen > self.history_limit / 2 {
+            self.unseen = 0;
+            self.bells.note_all();
         }
         self.compact();
     }

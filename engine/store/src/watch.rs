@@ -11,12 +11,18 @@ pub struct Watch {
     store: Store,
     prefix: String,
     seen: Revision,
-    changed: tokio::sync::watch::Receiver<Revision>,
+    changed: tokio::sync::watch::Receiver<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.store.inner().state.lock().bells.leave(&self.prefix);
+    }
 }
 
 impl Watch {
     pub(crate) fn new(store: Store, prefix: String, from: Revision) -> Self {
-        let changed = store.inner().changed.subscribe();
+        let changed = store.inner().state.lock().bells.join(&prefix);
         Self {
             store,
             prefix,

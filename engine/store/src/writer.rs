@@ -174,14 +174,13 @@ impl Loop {
         };
         match written {
             Ok(()) => {
-                let newest = {
+                {
                     let mut state = inner.state.lock();
                     for (changes, revision) in prepared {
                         state.apply(changes, revision);
                     }
-                    state.revision
-                };
-                inner.announce(newest);
+                }
+                inner.announce();
                 answers.extend(waiting.into_iter().map(|(answer, at)| (answer, Ok(at))));
             }
             Err(error) => {

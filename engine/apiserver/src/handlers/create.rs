@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, respond};
-use crate::object::{key, meta, text};
+use crate::object::{key, meta, text, whole};
+use fleetwright_schema::managed::Kept;
 
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -17,14 +18,14 @@ pub(crate) async fn create(call: &Call<'_>) -> ApiResult<Response<Body>> {
     }
     let object = call.object()?;
     call.check_namespace(&object)?;
-    insert(call, object, false).await
+    insert(call, object, None).await
 }
 
 /// Stores a new object, from a create, or from an apply that made its managed fields.
 pub(crate) async fn insert(
     call: &Call<'_>,
     mut object: Value,
-    applied: bool,
+    applied: Option<Kept>,
 ) -> ApiResult<Response<Body>> {
     let (kind, server) = (call.kind, call.server);
     let prefix = text(&object, "generateName").to_owned();
@@ -72,17 +73,15 @@ pub(crate) async fn insert(
     call.defaults(&mut object);
     crate::core_objects::prepare(call, None, &mut object)?;
     call.check(&object, None)?;
-    if !applied {
-        meta(&mut object).remove("managedFields");
-        call.manage(&Value::Null, &mut object);
-    }
+    meta(&mut object).remove("managedFields");
+    let managed = applied.unwrap_or_else(|| call.manage(&Value::Null, None, &object));
     if call.dry_run() {
-        return Ok(respond(201, &object));
+        return Ok(respond(201, &whole(object, managed.as_deref())));
     }
     let at = call.key(&name);
     let put = Op::Put {
         key: at.clone(),
-        value: call.encode(&object),
+        value: call.encode(&object, managed.as_deref()),
         expect: Some(0),
     };
     match server.0.store.commit(vec![put]).await {
@@ -90,7 +89,7 @@ pub(crate) async fn insert(
         Err(StoreError::Conflict { .. }) => return Err(ApiError::exists(kind, &name)),
         Err(error) => return Err(error.into()),
     }
-    server.index(&at, &object);
+    call.index(&at, &object, managed.as_deref());
     crate::gc::created(server, &at, &object);
     if kind.plural == "customresourcedefinitions" {
         crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
@@ -115,10 +114,10 @@ fn check_namespace_exists(call: &Call<'_>, name: &str) -> ApiResult<()> {
     if !kind.namespaced {
         return Ok(());
     }
-    let Some((namespace, _)) = call.server.read(&key("", "namespaces", "", wanted)) else {
+    let Some(namespace) = call.server.0.store.get(&key("", "namespaces", "", wanted)) else {
         return Err(ApiError::namespace_not_found(wanted));
     };
-    if !crate::object::deleting(&namespace) {
+    if !super::read::deleting(&namespace.value) {
         return Ok(());
     }
     let why = format!(

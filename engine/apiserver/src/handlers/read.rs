@@ -169,6 +169,13 @@ pub(crate) fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
     Ok(bytes(200, out.into()))
 }
 
+/// Whether an encoded object is being deleted; most do not even hold the word, and need not be read.
+pub(crate) fn deleting(value: &[u8]) -> bool {
+    const WORD: &[u8] = b"\"deletionTimestamp\"";
+    value.windows(WORD.len()).any(|part| part == WORD)
+        && parsed(value).is_some_and(|object| crate::object::deleting(&object))
+}
+
 pub(crate) fn parsed(value: &[u8]) -> Option<Value> {
     serde_json::from_slice(value).ok()
 }

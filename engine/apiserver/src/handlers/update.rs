@@ -1,15 +1,16 @@
 //! Update and patch, of objects, their status and their scale.
 
 use axum::body::Body;
-use fleetwright_schema::managed::{self, ApplyError};
+use fleetwright_schema::managed::{self, ApplyError, Kept};
 use fleetwright_schema::patch::{self, PatchError};
 use fleetwright_store::{Error as StoreError, Op};
 use http::{Method, Response};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, bytes, respond};
-use crate::object::{deleting, finalizers, meta, text};
+use crate::object::{Live, deleting, finalizers, meta, owners, text, whole};
 
 /// How often a write without a version of its own is tried against concurrent writers.
 const ATTEMPTS: usize = 32;
@@ -56,21 +57,62 @@ impl Change {
     }
 
     /// What `live` becomes.
-    fn to(&self, call: &Call<'_>, live: &Value) -> ApiResult<Value> {
-        let mut object = live.clone();
-        match self {
-            Self::Replace(body) => return Ok(body.clone()),
-            Self::Apply(body) => return applied(call, live, body),
-            Self::JsonPatch(body) => patch::json(&mut object, body).map_err(refused)?,
-            Self::MergePatch(body) => patch::merge(&mut object, body),
-            Self::StrategicMergePatch(body) => {
-                object =
-                    patch::strategic(call.kind.compiled.root(), live, body).map_err(refused)?;
+    fn to(&self, call: &Call<'_>, live: &Live) -> ApiResult<(Value, Managed)> {
+        let mut object = match self {
+            Self::Replace(body) => {
+                let mut object = body.clone();
+                let managed = Managed::taken_from(&mut object);
+                return Ok((object, managed));
             }
-        }
+            Self::Apply(body) => {
+                let (object, kept) = applied(call, Some(live), body)?;
+                return Ok((object, Managed::Applied(kept)));
+            }
+            Self::JsonPatch(body) => {
+                // Its paths may lead into the managed fields.
+                let mut object = whole(live.object.clone(), live.kept.as_deref());
+                patch::json(&mut object, body).map_err(refused)?;
+                object
+            }
+            Self::MergePatch(body) => {
+                let mut object = live.object.clone();
+                patch::merge(&mut object, body);
+                object
+            }
+            Self::StrategicMergePatch(body) => {
+                let root = call.kind.compiled.root();
+                patch::strategic(root, &live.object, body).map_err(refused)?
+            }
+        };
         call.check_type(&object)?;
         call.known_fields(&mut object, &[])?;
-        Ok(object)
+        let managed = Managed::taken_from(&mut object);
+        Ok((object, managed))
+    }
+}
+
+/// Where the managed fields of what a request makes come from.
+enum Managed {
+    /// Those that were there, and what the request changes.
+    Updated,
+    /// There are none any more.
+    Reset,
+    /// They are here already.
+    Applied(Kept),
+}
+
+impl Managed {
+    /// Takes managed fields out of an object that a client sends: a list of one empty entry is a reset, all else counts
+    /// for nothing.
+    fn taken_from(object: &mut Value) -> Self {
+        let sent = object
+            .get_mut("metadata")
+            .and_then(Value::as_object_mut)
+            .and_then(|metadata| metadata.remove("managedFields"));
+        match sent {
+            Some(list) if list == json!([{}]) => Self::Reset,
+            _ => Self::Updated,
+        }
     }
 }
 
@@ -126,11 +168,15 @@ fn check_name(call: &Call<'_>, object: &Value) -> ApiResult<()> {
     )))
 }
 
-fn applied(call: &Call<'_>, live: &Value, body: &Value) -> ApiResult<Value> {
+fn applied(call: &Call<'_>, live: Option<&Live>, body: &Value) -> ApiResult<(Value, Kept)> {
     let (version, now) = (call.kind.api_version(), call.server.now());
     let writer = call.writer(&version, &now);
     let force = call.query.flag("force");
-    managed::apply(&call.kind.compiled, live, body, &writer, force).map_err(|error| match error {
+    let schema = &call.kind.compiled;
+    let object = live.map_or(&Value::Null, |live| &live.object);
+    let kept = live.and_then(|live| live.kept.as_deref());
+    let made = managed::apply(schema, object, kept, body, &writer, force);
+    made.map_err(|error| match error {
         ApplyError::Untyped(ref faults) => {
             let (namespace, name) = (text(body, "namespace"), text(body, "name"));
             ApiError::bad_request(format!(
@@ -156,14 +202,14 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
     let name = call.target.name.as_str();
     let change = Change::read(call, method)?;
     for _ in 0..ATTEMPTS {
-        let (live, revision) = match (call.live(), &change) {
+        let live = match (call.live_apart(), &change) {
             (Ok(found), _) => found,
             (Err(_), Change::Apply(body)) if call.target.subresource.is_empty() => {
                 if !text(body, "resourceVersion").is_empty() {
                     return Err(ApiError::modified(call.kind, name));
                 }
-                let object = applied(call, &Value::Null, body)?;
-                match super::create::insert(call, object, true).await {
+                let (object, kept) = applied(call, None, body)?;
+                match super::create::insert(call, object, Some(kept)).await {
                     // Somebody else was faster: apply to what they made.
                     Err(error) if error.code() == 409 && call.live().is_ok() => continue,
                     answer => return answer,
@@ -171,7 +217,7 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
             }
             (Err(error), _) => return Err(error),
         };
-        let mut object = change.to(call, &live)?;
+        let (mut object, managed) = change.to(call, &live)?;
         let version = change.version(&object).to_owned();
         if version.is_empty() && matches!(change, Change::Replace(_)) && call.kind.custom {
             let text = "Invalid value: 0: must be specified for an update";
@@ -179,12 +225,12 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
             let (group, plural) = (&call.kind.group, &call.kind.plural);
             return Err(ApiError::invalid(group, plural, name, &[cause]));
         }
-        if !version.is_empty() && version != revision.to_string() {
+        if !version.is_empty() && version != live.revision.to_string() {
             return Err(ApiError::modified(call.kind, name));
         }
         check_name(call, &object)?;
-        finish(call, &live, &mut object, matches!(change, Change::Apply(_)))?;
-        match store(call, &live, object, revision).await? {
+        let kept = finish(call, &live, &mut object, managed)?;
+        match store(call, &live, object, kept).await? {
             Some(answer) => return Ok(answer),
             None if !version.is_empty() => return Err(ApiError::modified(call.kind, name)),
             None => {}
@@ -193,13 +239,15 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
     Err(ApiError::modified(call.kind, name))
 }
 
-/// Puts back what a request may not change, and counts the generation. What an apply made has its managed fields already.
-pub(crate) fn finish(
+/// Puts back what a request may not change, counts the generation, and gives the managed fields.
+fn finish(
     call: &Call<'_>,
-    live: &Value,
+    Live {
+        object: live, kept, ..
+    }: &Live,
     object: &mut Value,
-    applied: bool,
-) -> ApiResult<()> {
+    managed: Managed,
+) -> ApiResult<Kept> {
     let (kind, name) = (call.kind, call.target.name.as_str());
     let uid = text(object, "uid");
     if !uid.is_empty() && uid != text(live, "uid") {
@@ -211,12 +259,10 @@ pub(crate) fn finish(
     }
     if call.target.subresource == "status" {
         let status = object["status"].take();
-        let managed = object["metadata"]["managedFields"].take();
-        *object = live.clone();
+        let rest = live.as_object().into_iter().flatten();
+        let rest = rest.filter(|(field, _)| *field != "status");
+        *object = rest.map(|(k, v)| (k.clone(), v.clone())).collect();
         object["status"] = status;
-        if applied {
-            object["metadata"]["managedFields"] = managed;
-        }
     } else if kind.status && kind.custom {
         object["status"] = live["status"].clone();
     }
@@ -245,9 +291,11 @@ pub(crate) fn finish(
     crate::core_objects::prepare(call, Some(live), object)?;
     check_immutable(call, live, object)?;
     call.check(object, Some(live))?;
-    if !applied {
-        call.manage(live, object);
-    }
+    let kept = match managed {
+        Managed::Applied(kept) => kept,
+        Managed::Updated => call.manage(live, kept.as_deref(), object),
+        Managed::Reset => None,
+    };
     if kind.generation || kind.custom {
         let differs = |a: &Value, b: &Value| {
             a.as_object().into_iter().flatten().any(|(field, value)| {
@@ -271,7 +319,7 @@ pub(crate) fn finish(
             return Err(ApiError::invalid(&kind.group, &kind.kind, name, &causes));
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// Refuses changes of what single core kinds keep for ever.
@@ -317,13 +365,17 @@ fn check_immutable(call: &Call<'_>, live: &Value, object: &Value) -> ApiResult<(
 /// Stores what changed; `None` when somebody else was faster.
 async fn store(
     call: &Call<'_>,
-    live: &Value,
+    live: &Live,
     object: Value,
-    revision: u64,
+    kept: Kept,
 ) -> ApiResult<Option<Response<Body>>> {
-    let server = call.server;
-    if object == *live || call.dry_run() {
-        return Ok(Some(respond(200, &object)));
+    let (server, managed) = (call.server, kept.as_deref());
+    if call.dry_run() {
+        return Ok(Some(respond(200, &whole(object, managed))));
+    }
+    let before = live.kept.as_deref();
+    if object == live.object && managed.map(RawValue::get) == before.map(RawValue::get) {
+        return Ok(Some(bytes(200, call.kind.shown(live.encoded.clone()))));
     }
     let key = call.key(&call.target.name);
     let ends =
@@ -331,14 +383,14 @@ async fn store(
     let op = if ends {
         Op::Delete {
             key: key.clone(),
-            expect: Some(revision),
-            last: Some(call.encode(&object)),
+            expect: Some(live.revision),
+            last: Some(call.encode(&object, managed)),
         }
     } else {
         Op::Put {
             key: key.clone(),
-            value: call.encode(&object),
-            expect: Some(revision),
+            value: call.encode(&object, managed),
+            expect: Some(live.revision),
         }
     };
     match server.0.store.commit(vec![op]).await {
@@ -348,16 +400,18 @@ async fn store(
     }
     if ends {
         crate::gc::removed(server, &key, &object);
-        return Ok(Some(respond(200, &object)));
+        return Ok(Some(respond(200, &whole(object, managed))));
     }
-    server.unindex(&key, live);
-    server.index(&key, &object);
+    if call.kind.plural == "events" || owners(&object) != owners(&live.object) {
+        server.unindex(&key, &live.object);
+        call.index(&key, &object, managed);
+    }
     if call.kind.plural == "customresourcedefinitions" {
         crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
     }
     match server.0.store.get(&key) {
         Some(entry) => Ok(Some(bytes(200, call.kind.shown(entry.value)))),
-        None => Ok(Some(respond(200, &object))),
+        None => Ok(Some(respond(200, &whole(object, managed)))),
     }
 }
 
@@ -393,15 +447,15 @@ pub(crate) fn get_scale(call: &Call<'_>) -> ApiResult<Response<Body>> {
 pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
     let (body, _) = call.value()?;
     for _ in 0..ATTEMPTS {
-        let (live, revision) = call.live()?;
-        let mut scale = scale_of(call, &live);
+        let live = call.live_apart()?;
+        let mut scale = scale_of(call, &live.object);
         if method == Method::PATCH {
             patch::merge(&mut scale, &body);
         } else {
             scale = body.clone();
         }
         let version = text(&scale, "resourceVersion");
-        if !version.is_empty() && version != revision.to_string() {
+        if !version.is_empty() && version != live.revision.to_string() {
             return Err(ApiError::modified(call.kind, &call.target.name));
         }
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -418,16 +472,19 @@ pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Res
                 &[cause],
             ));
         }
-        let mut object = live.clone();
+        let mut object = live.object.clone();
         let path = pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
         let mut slot = &mut object;
         for part in path.split('/').filter(|p| !p.is_empty()) {
             slot = &mut slot[part];
         }
         *slot = replicas.into();
-        finish(call, &live, &mut object, false)?;
-        if store(call, &live, object, revision).await?.is_some() {
-            let shown = if call.dry_run() { live } else { call.live()?.0 };
+        let kept = finish(call, &live, &mut object, Managed::Updated)?;
+        if store(call, &live, object, kept).await?.is_some() {
+            let shown = match call.dry_run() {
+                true => live.object,
+                false => call.live()?.0,
+            };
             return Ok(respond(200, &scale_of(call, &shown)));
         }
     }

@@ -185,10 +185,14 @@ impl Watching {
 
     /// An event, in the form that was asked for.
     fn line(&mut self, kind: &str, object: &[u8]) -> Bytes {
-        let shown = match (self.form, parsed(object)) {
-            (Form::Whole, _) | (_, None) => return line(kind, object),
-            (form, Some(object)) => form.one(&self.kind, &object, self.clock.now(), !self.sent),
+        if self.form == Form::Whole {
+            return line(kind, object);
+        }
+        let Some(read) = parsed(object) else {
+            return line(kind, object);
         };
+        let now = self.clock.now();
+        let shown = self.form.one(&self.kind, &read, now, !self.sent);
         self.sent = true;
         line(kind, shown.to_string().as_bytes())
     }

@@ -112,14 +112,15 @@ impl Fleet<'_> {
         let mut base = live.cloned().unwrap_or(Value::Null);
         let keep = |base: &Value| {
             let kept = super::partial(key, &handover);
-            managed::apply(schema, base, &kept, &writer(MANAGER_HANDOVER), true)
+            managed::apply_whole(schema, base, &kept, &writer(MANAGER_HANDOVER), true)
         };
         if !handover.is_empty() && live.is_some() {
             base = keep(&base).map_err(words)?;
         }
         let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut left = Vec::new();
-        let mut after = match managed::apply(schema, &base, &config, &writer(manager), false) {
+        let mut after = match managed::apply_whole(schema, &base, &config, &writer(manager), false)
+        {
             Ok(after) => after,
             Err(ApplyError::Conflicts(conflicts)) => {
                 for conflict in conflicts {
@@ -140,7 +141,8 @@ impl Fleet<'_> {
                     managers.remove(MANAGER_HANDOVER);
                     takes
                 });
-                managed::apply(schema, &base, &config, &writer(manager), true).map_err(words)?
+                managed::apply_whole(schema, &base, &config, &writer(manager), true)
+                    .map_err(words)?
             }
             Err(error) => return Err(words(error)),
         };
@@ -253,7 +255,7 @@ fn owns(set: &FieldSet, path: &[&str]) -> bool {
     let Some((last, parents)) = path.split_last() else {
         return false;
     };
-    let field = |name: &str| PathElement::Field(name.to_owned());
+    let field = |name: &str| PathElement::field(name);
     let parent = parents
         .iter()
         .try_fold(set, |set, name| set.below(&field(name)));

@@ -3,6 +3,7 @@
 use super::evaluate;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, operators};
 use kube_cel::cel::parser::Expression;
+use std::collections::BTreeSet;
 
 /// The deepest nesting of loops in one expression.
 const MAX_LOOPS: usize = 8;
@@ -76,6 +77,27 @@ pub(super) fn prepare(expression: &mut Expression) {
     }
 }
 
+/// The fields of `self` and `oldSelf` that an expression looks at; `None` when it uses either as a whole.
+pub(super) fn selected(expression: &Expression) -> Option<BTreeSet<String>> {
+    let (mut whole, mut selected) = (false, BTreeSet::new());
+    let mut walk = Walk {
+        scope: Vec::new(),
+        loops: 0,
+        depth: 0,
+        deepest: 0,
+        free: &mut |name| whole |= is_value(name),
+        selected: Some(&mut selected),
+        faults: Vec::new(),
+    };
+    walk.expression(expression);
+    (!whole).then_some(selected)
+}
+
+/// Whether a name is the value that a rule is about, or the stored one.
+fn is_value(name: &str) -> bool {
+    matches!(name, "self" | "oldSelf")
+}
+
 /// Whether an expression names a variable that no loop of its own declares.
 pub(super) fn names(expression: &Expression, variable: &str) -> bool {
     let mut found = false;
@@ -85,6 +107,7 @@ pub(super) fn names(expression: &Expression, variable: &str) -> bool {
         depth: 0,
         deepest: 0,
         free: &mut |name| found |= name == variable,
+        selected: None,
         faults: Vec::new(),
     };
     walk.expression(expression);
@@ -100,10 +123,11 @@ pub(super) fn check(expression: &Expression) -> Result<usize, String> {
         depth: 0,
         deepest: 0,
         free: &mut |name| {
-            if !matches!(name, "self" | "oldSelf") && !evaluate::is_variable(name) {
+            if !is_value(name) && !evaluate::is_variable(name) {
                 unknown.push(undeclared(name));
             }
         },
+        selected: None,
         faults: Vec::new(),
     };
     walk.expression(expression);
@@ -127,6 +151,8 @@ struct Walk<'e, 'f> {
     depth: usize,
     deepest: usize,
     free: &'f mut dyn FnMut(&str),
+    /// Takes the fields selected from the values, which then do not count as named.
+    selected: Option<&'f mut BTreeSet<String>>,
     faults: Vec<String>,
 }
 
@@ -155,7 +181,14 @@ impl<'e> Walk<'e, '_> {
                     (self.free)(name);
                 }
             }
-            Expr::Select(select) => self.expression(&select.operand),
+            Expr::Select(select) => match (&select.operand.expr, &mut self.selected) {
+                (Expr::Ident(name), Some(selected))
+                    if is_value(name) && !self.scope.contains(&name.as_str()) =>
+                {
+                    selected.insert(select.field.clone());
+                }
+                _ => self.expression(&select.operand),
+            },
             Expr::Call(call) => {
                 let mut known = None;
                 if let Some(target) = &call.target {

@@ -8,20 +8,35 @@ use serde_json::{Number, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// The value at a node as a rule sees it.
+/// Whether a rule looks at a field of the value that it is about, by the name that it has in rules.
+type Needed<'a> = &'a dyn Fn(&str) -> bool;
+
+/// The value at a node as a rule sees it; fields of it that are not `needed` are left out.
 ///
 /// At the root of a resource, only `name` and `generateName` of the metadata are seen.
-pub(super) fn to_cel(schema: &Node, value: &Value, resource: bool) -> Cel {
-    convert(Some(schema), value, None, resource)
+pub(super) fn to_cel(schema: &Node, value: &Value, resource: bool, needed: Needed<'_>) -> Cel {
+    convert(Some(schema), value, None, resource, needed)
 }
 
 /// A stored value as a rule sees it. Where lists that are sets or maps hold the same items (or keys) as the new value,
 /// they are given its order, because order makes no difference in them.
-pub(super) fn old_to_cel(schema: &Node, value: &Value, new: &Value, resource: bool) -> Cel {
-    convert(Some(schema), value, Some(new), resource)
+pub(super) fn old_to_cel(
+    schema: &Node,
+    value: &Value,
+    new: &Value,
+    resource: bool,
+    needed: Needed<'_>,
+) -> Cel {
+    convert(Some(schema), value, Some(new), resource, needed)
 }
 
-fn convert(schema: Option<&Node>, value: &Value, like: Option<&Value>, resource: bool) -> Cel {
+fn convert(
+    schema: Option<&Node>,
+    value: &Value,
+    like: Option<&Value>,
+    resource: bool,
+    needed: Needed<'_>,
+) -> Cel {
     match value {
         Value::Null => Cel::Null,
         Value::Bool(b) => Cel::Bool(*b),
@@ -30,20 +45,23 @@ fn convert(schema: Option<&Node>, value: &Value, like: Option<&Value>, resource:
         Value::Array(items) => list(schema, items, like),
         Value::Object(map) => {
             let is_map = schema.is_some_and(|s| s.additional.is_some() && s.properties.is_empty());
-            let mut out = HashMap::with_capacity(map.len());
+            let mut out = HashMap::with_capacity(map.len().min(8));
             for (name, child) in map {
                 let node = schema.and_then(|s| s.child(name));
+                let key = if is_map || node.is_none() && !resource {
+                    name.clone()
+                } else {
+                    escaped(name)
+                };
+                if !needed(&key) {
+                    continue;
+                }
                 let converted = if resource && name == "metadata" {
                     metadata(child)
                 } else {
                     let like = like.and_then(|l| l.get(name));
                     let embedded = node.is_some_and(|n| n.embedded_resource);
-                    convert(node, child, like, embedded)
-                };
-                let key = if is_map || node.is_none() && !resource {
-                    name.clone()
-                } else {
-                    escaped(name)
+                    convert(node, child, like, embedded, &|_| true)
                 };
                 out.insert(Key::String(Arc::new(key)), converted);
             }
@@ -101,7 +119,7 @@ fn text(schema: Option<&Node>, text: &str) -> Cel {
 fn list(schema: Option<&Node>, items: &[Value], like: Option<&Value>) -> Cel {
     let node = schema.and_then(|s| s.items.as_deref());
     let embedded = node.is_some_and(|n| n.embedded_resource);
-    let one = |item: &Value, like: Option<&Value>| convert(node, item, like, embedded);
+    let one = |item: &Value, like: Option<&Value>| convert(node, item, like, embedded, &|_| true);
     let aligned = match (schema, like) {
         (Some(schema), Some(like)) => align(schema, items, like),
         _ => None,

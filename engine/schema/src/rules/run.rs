@@ -148,10 +148,11 @@ impl Run {
     ) {
         let rules = &at.rules.rules;
         let mut scope = Scope::new();
-        scope.set("self", to_cel(at.types, value, resource));
+        let needed = |field: &str| rules.iter().any(|rule| rule.looks_at(field));
+        scope.set("self", to_cel(at.types, value, resource, &needed));
         let old_cel = match old {
             Some(old) if rules.iter().any(Rule::names_old_self) => {
-                Some(old_to_cel(at.types, old, value, resource))
+                Some(old_to_cel(at.types, old, value, resource, &needed))
             }
             _ => None,
         };

@@ -23,7 +23,7 @@ fn fields_of_a_value() {
             "ports": [{"name": "p", "port": 1}], "open": {"a": {"b": 1}}}}),
     );
     assert_eq!(
-        set.to_fields_v1(),
+        serde_json::to_value(&set).unwrap(),
         json!({"f:spec": {"f:replicas": {}, "f:limits": {"f:cpu": {}}, "f:tags": {"v:\"a\"": {}}, "f:args": {},
             "f:ports": {"k:{\"name\":\"p\",\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}}},
             "f:open": {"f:a": {".": {}, "f:b": {}}}}})

@@ -120,9 +120,19 @@ fn list(schema: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) 
                 ));
                 return;
             }
-            let of: Vec<Value> = items.iter().map(|item| key_of(keys, item)).collect();
-            for i in repeated(of.iter()) {
-                errors.push(FieldError::duplicate(format!("{path}[{i}]"), &of[i]));
+            let text = |item: &Value| {
+                let mut text = String::new();
+                for name in keys {
+                    if let Some(found) = item.get(name) {
+                        canonical(found, &mut text);
+                    }
+                    text.push(',');
+                }
+                text
+            };
+            for i in repeated_texts(items.iter().map(text)) {
+                let key = key_of(keys, &items[i]);
+                errors.push(FieldError::duplicate(format!("{path}[{i}]"), &key));
             }
         }
     }
@@ -140,11 +150,17 @@ fn key_of(keys: &[String], item: &Value) -> Value {
 
 /// The index of the second appearance of everything that appears more than once.
 pub(super) fn repeated<'a>(items: impl Iterator<Item = &'a Value>) -> Vec<usize> {
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut out = Vec::new();
-    for (i, item) in items.enumerate() {
+    repeated_texts(items.map(|item| {
         let mut text = String::new();
         canonical(item, &mut text);
+        text
+    }))
+}
+
+fn repeated_texts(texts: impl Iterator<Item = String>) -> Vec<usize> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut out = Vec::new();
+    for (i, text) in texts.enumerate() {
         let times = seen.entry(text).or_default();
         *times += 1;
         if *times == 2 {

@@ -374,18 +374,18 @@ fn a_file_shrinks_after_many_removals_and_its_log_stays_small() {
         let store = Store::open(&path).unwrap();
         let text = "x".repeat(20_000);
         let mut log = 0;
-        for n in 0..1_000_usize {
+        for n in 0..3_000_usize {
             store
                 .commit(vec![put(&format!("/{n:04}"), &text, None)])
                 .await
                 .unwrap();
             log = log.max(size(&log_of(&path)));
         }
-        // 20 MB went through it.
-        assert!(log < 9 << 20, "the log grew to {log} bytes");
+        // 60 MB went through it.
+        assert!(log < 40 << 20, "the log grew to {log} bytes");
         let full = size(&path);
-        assert!(full > 15 << 20, "{full}");
-        for n in 0..1_000_usize {
+        assert!(full > 45 << 20, "{full}");
+        for n in 0..3_000_usize {
             store
                 .commit(vec![delete(&format!("/{n:04}"))])
                 .await
@@ -402,7 +402,7 @@ fn a_file_shrinks_after_many_removals_and_its_log_stays_small() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         store.commit(vec![put("/a", "1", None)]).await.unwrap();
-        assert!(size(&log_of(&path)) <= 16 << 20);
+        assert!(size(&log_of(&path)) <= 40 << 20);
         drop(store);
         let store = Store::open(&path).unwrap();
         assert_eq!(held(&store).1.len(), 1);

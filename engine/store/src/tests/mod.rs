@@ -1,6 +1,10 @@
 //! The store against a model, and what survives on disk.
 
 use std::collections::BTreeMap;
+use std::future::Future as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use proptest::prelude::*;
 
@@ -325,4 +329,41 @@ fn the_past_is_what_was_listed_then() {
         let gone = short.range_at("/", None, first);
         assert!(matches!(gone, Err(Error::Compacted { .. })));
     });
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_sleeps_while_others_write_and_is_not_left_behind() {
+    let store = Store::memory_bounded(20_000);
+    let first = store.revision();
+    let mut watch = store.watch("/quiet/", first);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut context = Context::from_waker(&waker);
+    let mut next = std::pin::pin!(watch.next());
+    assert!(next.as_mut().poll(&mut context).is_pending());
+    let mut woken = 0;
+    for _ in 0..2_000 {
+        store.commit(vec![put("/loud/a", "x", None)]).await.unwrap();
+        if wakes.0.swap(0, Ordering::Relaxed) > 0 {
+            woken += 1;
+            assert!(next.as_mut().poll(&mut context).is_pending());
+        }
+    }
+    assert!(store.compacted() > first);
+    assert!((1..100).contains(&woken), "{woken}");
+    store
+        .commit(vec![put("/quiet/b", "y", None)])
+        .await
+        .unwrap();
+    assert_eq!(next.await.unwrap().len(), 1);
 }
