@@ -1,9 +1,12 @@
 //! The opened SQLite file: what is written to it, and how it is kept small.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, params};
 
@@ -35,8 +38,8 @@ pub(crate) struct Database {
     path: PathBuf,
     /// The sum of the checksums of all rows, modulo 2³².
     sum: u32,
-    /// About how many pages are in the log.
-    log: usize,
+    /// How many pages are in the log.
+    log: Arc<AtomicUsize>,
     /// Whether pages may have become free that are to be given back.
     freed: bool,
     /// Whether some were, since the log was last moved for it.
@@ -53,7 +56,7 @@ impl Database {
         format::check_head(path)?;
         let connection = connect(path)?;
         let (version, mut contents) = format::read(&connection, path)?;
-        let connection = if version == format::VERSION {
+        let mut connection = if version == format::VERSION {
             connection
         } else {
             tracing::info!(file = %path.display(), from = version, to = format::VERSION, "migrating the store's file");
@@ -78,6 +81,14 @@ impl Database {
         set("journal_size_limit", &LOG_KEPT)?;
         set("cache_size", &-CACHE_KIB)?;
         checkpoint_on_close(&connection, path, true)?;
+        // What a killed process left in the log is moved at once.
+        let log = Arc::new(AtomicUsize::new(LOG_PAGES));
+        let count = Arc::clone(&log);
+        let counted = connection.wal_hook(Some(move |_: &mut Wal, pages| {
+            count.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }));
+        counted.map_err(|e| explained("open", path, &e))?;
         let sum = contents
             .rows
             .iter()
@@ -87,7 +98,7 @@ impl Database {
             connection,
             path: path.to_owned(),
             sum,
-            log: LOG_PAGES,
+            log,
             freed: true,
             given_back: false,
         };
@@ -101,11 +112,6 @@ impl Database {
     /// Writes commits as one transaction.
     pub(crate) fn write(&mut self, batch: &[(Vec<Change>, Revision)]) -> Result<()> {
         let changes = || batch.iter().flat_map(|(changes, _)| changes);
-        let bytes: usize = changes()
-            .map(|c| c.value.as_ref().map_or(0, |v| v.len()))
-            .sum();
-        // Each change may touch a page of its own beside what it fills.
-        self.log += 2 + changes().count() + bytes / 2_048;
         match self.transact(batch) {
             Ok(Some(sum)) => {
                 self.sum = sum;
@@ -118,7 +124,7 @@ impl Database {
             }),
             Err(error) => {
                 // What is in the log goes into the file as far as that is possible, and makes room in the log.
-                self.log = self.log.max(LOG_PAGES);
+                self.log.fetch_max(LOG_PAGES, Ordering::Relaxed);
                 Err(explained("write", &self.path, &error))
             }
         }
@@ -187,13 +193,13 @@ impl Database {
 
     /// Whether the log is to be moved into the file.
     pub(crate) fn log_is_full(&self) -> bool {
-        self.log >= LOG_PAGES
+        self.log.load(Ordering::Relaxed) >= LOG_PAGES
     }
 
     /// Moves the log into the file.
     pub(crate) fn empty_log(&mut self) -> Result<()> {
         // One that fails is tried again once more is written, not at once.
-        self.log = 0;
+        self.log.store(0, Ordering::Relaxed);
         checkpoint(&self.connection, &self.path, CheckpointMode::PASSIVE)
     }
 
@@ -228,8 +234,6 @@ impl Database {
             Ok(())
         };
         give().map_err(|e| explained("write", &self.path, &e))?;
-        // Each page given back moved another one, at most.
-        self.log += step as usize;
         self.freed = true;
         self.given_back = true;
         Ok(())
