@@ -220,7 +220,7 @@ impl Database {
         if step == 0 {
             // The file is shorter once its log says so in the file itself.
             if std::mem::take(&mut self.given_back) {
-                self.log = self.log.max(LOG_PAGES);
+                self.log.fetch_max(LOG_PAGES, Ordering::Relaxed);
             }
             return Ok(());
         }
