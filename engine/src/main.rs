@@ -3,9 +3,13 @@
 mod admin;
 mod cli;
 mod client;
+mod cloud;
 mod data_dir;
+mod embedded;
 mod error;
 mod http;
+mod kubernetes;
+mod leadership;
 mod output;
 mod overview;
 mod progress;

@@ -8,7 +8,7 @@ use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
     Instance, ListScope, Provider, ProviderError, UpdateInstance,
 };
-use http::{Method, Request, Uri, header, uri::Authority};
+use http::{HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
     client::legacy::{Client, Error as HttpError, connect::HttpConnector},
@@ -29,6 +29,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_BYTES: usize = 256 << 20;
 /// Time between two tries to reach a cloud that starts.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Who asks, where nothing else is said.
+const CALLER: &str = concat!("fleetwright/", env!("CARGO_PKG_VERSION"));
 
 /// Why a simulated cloud cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +50,8 @@ pub enum ConnectError {
 
 struct Inner {
     authority: Authority,
+    /// Who asks, as the cloud's journal shows it.
+    caller: HeaderValue,
     http: Client<HttpConnector, Full<Bytes>>,
     /// The same for the clusters' APIs.
     kube: Client<HttpConnector, kube::client::Body>,
@@ -64,6 +68,10 @@ impl RemoteCloud {
     /// # Errors
     /// [`ConnectError::Url`].
     pub fn new(url: &str) -> Result<Self, ConnectError> {
+        Self::of_caller(url, CALLER)
+    }
+
+    fn of_caller(url: &str, caller: &str) -> Result<Self, ConnectError> {
         let wrong = || ConnectError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let authority = uri.authority().cloned().ok_or_else(wrong)?;
@@ -79,6 +87,7 @@ impl RemoteCloud {
         connector.set_connect_timeout(Some(TIMEOUT));
         Ok(Self(Arc::new(Inner {
             authority,
+            caller: HeaderValue::from_str(caller).unwrap_or(HeaderValue::from_static(CALLER)),
             http: Client::builder(TokioExecutor::new()).build(connector.clone()),
             kube: Client::builder(TokioExecutor::new()).build(connector),
             clusters: Mutex::default(),
@@ -90,7 +99,19 @@ impl RemoteCloud {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(url: &str, patience: Duration) -> Result<Self, ConnectError> {
-        let cloud = Self::new(url)?;
+        Self::connect_as(url, CALLER, patience).await
+    }
+
+    /// The same for `caller`, as the cloud's journal shows who asks.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_as(
+        url: &str,
+        caller: &str,
+        patience: Duration,
+    ) -> Result<Self, ConnectError> {
+        let cloud = Self::of_caller(url, caller)?;
         let until = tokio::time::Instant::now() + patience;
         loop {
             let why = match cloud.ask::<Value>(Method::GET, "/clusters/-", None).await {
@@ -132,6 +153,7 @@ impl RemoteCloud {
             .method(method)
             .uri(format!("{}{path}", self.url()))
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, &self.0.caller)
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| ProviderError::Terminal {
                 message: format!("the call cannot be written: {e}"),

@@ -37,6 +37,7 @@ use crate::{
     cloud::Cloud,
     faults::Fault,
     latency::Latency,
+    provider::CALLER,
     wire::{Answer, Create, Delete, FaultList, Get, LatencyList, List, Update},
 };
 
@@ -222,8 +223,17 @@ async fn health() -> &'static str {
     "ok"
 }
 
-async fn call(State(cloud): State<Cloud>, Path(verb): Path<String>, body: Read) -> Response {
-    perform(&cloud, &verb, &body)
+async fn call(
+    State(cloud): State<Cloud>,
+    Path(verb): Path<String>,
+    headers: HeaderMap,
+    body: Read,
+) -> Response {
+    let caller = headers
+        .get(header::USER_AGENT)
+        .and_then(|v| v.to_str().ok());
+    CALLER
+        .scope(caller.map(ToOwned::to_owned), perform(&cloud, &verb, &body))
         .await
         .unwrap_or_else(|refusal| *refusal)
 }
