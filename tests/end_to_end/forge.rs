@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
-use crate::kit::{Engine, PATIENCE, creates, fleet, post as send};
+use crate::kit::{Engine, PATIENCE, creates, fleet, send};
 
 /// A server that takes commit statuses, as GitHub's does.
 #[derive(Clone, Default)]
@@ -176,7 +176,13 @@ impl Scene {
             ("x-github-delivery", delivery.as_str()),
             ("x-hub-signature-256", signature.as_str()),
         ];
-        send(&self.engine.process.told("webhooks"), &headers, &body).await
+        send(
+            "POST",
+            &self.engine.process.told("webhooks"),
+            &headers,
+            &body,
+        )
+        .await
     }
 }
 

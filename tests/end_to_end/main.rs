@@ -9,6 +9,8 @@ mod https;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod leader;
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod rollout;
@@ -16,3 +18,5 @@ mod rollout;
 mod simcloud;
 #[cfg(test)]
 mod source;
+#[cfg(test)]
+mod stock;

@@ -122,7 +122,8 @@ impl Elector {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.renew_time = Some(MicroTime(self.clock.now()));
-        if let Err(error) = self.put(&lease).await {
+        // One that has changed is no longer ours to give.
+        if let Err(error @ (PutError::Late | PutError::Api(_))) = self.put(&lease).await {
             tracing::warn!(%error, "cannot give the Lease back: others wait until it expires");
         }
     }
