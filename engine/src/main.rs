@@ -8,6 +8,7 @@ mod data_dir;
 mod embedded;
 mod error;
 mod http;
+mod install;
 mod kubernetes;
 mod leadership;
 mod output;
