@@ -4,8 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -23,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    kit::{PATIENCE, Process, client, fleet, is_done, is_rolled, send},
-    stock::{self, NAMESPACE, Stock},
+    kit::{PATIENCE, Process, fleet, is_done, is_rolled, send},
+    stock::{Kubernetes, NAMESPACE},
 };
 
 /// Longest time from the end of a leader until another leads.
@@ -33,46 +32,29 @@ const TAKEOVER: Duration = Duration::from_secs(15);
 /// What engines share: an API, a cloud and what they follow.
 struct Scene {
     dir: tempfile::TempDir,
-    kubeconfig: String,
+    kubernetes: Kubernetes,
     client: Client,
     cloud_url: String,
     cloud: RemoteCloud,
     _cloud: Process,
-    _api: Option<Process>,
-    _stock: Option<Arc<Stock>>,
 }
 
 impl Scene {
     async fn start(replicas: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("repo")).unwrap();
-        let stock = Stock::of(dir.path()).await;
-        let (api, kubeconfig) = match &stock {
-            Some(stock) => (None, stock.kubeconfig().to_owned()),
-            None => {
-                let users = dir.path().join("users");
-                std::fs::write(&users, "t0ken,admin,admin,\"system:masters\"\n").unwrap();
-                let args = ["apiserver", "--data", "memory", "--token-auth-file"];
-                let args = [&args[..], &[users.to_str().unwrap()]].concat();
-                let api = Process::start(&args, "kubeconfig").await;
-                let kubeconfig = api.told("kubeconfig");
-                stock::prepare(&client(Path::new(&kubeconfig)).await).await;
-                (Some(api), kubeconfig)
-            }
-        };
+        let kubernetes = Kubernetes::start(dir.path()).await;
         let folder = dir.path().join("sim");
         let cloud =
             Process::start(&["simcloud", "--data", folder.to_str().unwrap()], "journal").await;
         let cloud_url = cloud.told("simcloud");
         let scene = Self {
-            client: client(Path::new(&kubeconfig)).await,
+            client: kubernetes.client.clone(),
             cloud: RemoteCloud::connect(&cloud_url, PATIENCE).await.unwrap(),
             dir,
-            kubeconfig,
+            kubernetes,
             cloud_url,
             _cloud: cloud,
-            _api: api,
-            _stock: stock,
         };
         scene.write("v1.33.2", replicas);
         scene
@@ -90,7 +72,12 @@ impl Scene {
     async fn engine(&self, name: &str, cloud: &str) -> Process {
         let (repo, data) = (self.path("repo"), self.path(name));
         let (repo, data) = (repo.to_str().unwrap(), data.to_str().unwrap());
-        let kubeconfig = ["--kubeconfig", &self.kubeconfig, "--simcloud", cloud];
+        let kubeconfig = [
+            "--kubeconfig",
+            &self.kubernetes.kubeconfig,
+            "--simcloud",
+            cloud,
+        ];
         let args = [&["up", repo, "--data", data], &kubeconfig[..]].concat();
         Process::start(&args, "try").await
     }

@@ -13,6 +13,8 @@ mod leader;
 #[cfg(test)]
 mod plan;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod rollout;
 #[cfg(test)]
 mod simcloud;

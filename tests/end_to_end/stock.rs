@@ -86,6 +86,44 @@ impl Stock {
     }
 }
 
+/// A Kubernetes for engines that a test starts itself: the cluster, else an embedded API server in a process of its own.
+pub(crate) struct Kubernetes {
+    pub(crate) kubeconfig: String,
+    /// As administrator.
+    pub(crate) client: Client,
+    pub(crate) stock: Option<Arc<Stock>>,
+    _process: Option<Process>,
+}
+
+impl Kubernetes {
+    /// One with our kinds and the namespace of the Lease, for a test with the folder `dir`.
+    pub(crate) async fn start(dir: &Path) -> Self {
+        let stock = Stock::of(dir).await;
+        if let Some(stock) = stock {
+            return Self {
+                kubeconfig: stock.kubeconfig().to_owned(),
+                client: client(Path::new(stock.kubeconfig())).await,
+                stock: Some(stock),
+                _process: None,
+            };
+        }
+        let users = dir.join("users");
+        std::fs::write(&users, "t0ken,admin,admin,\"system:masters\"\n").unwrap();
+        let args = ["apiserver", "--data", "memory", "--token-auth-file"];
+        let args = [&args[..], &[users.to_str().unwrap()]].concat();
+        let process = Process::start(&args, "kubeconfig").await;
+        let kubeconfig = process.told("kubeconfig");
+        let client = client(Path::new(&kubeconfig)).await;
+        prepare(&client).await;
+        Self {
+            kubeconfig,
+            client,
+            stock: None,
+            _process: Some(process),
+        }
+    }
+}
+
 /// Tests delete what they find: never on a cluster that others may use.
 fn refuse_strangers(kubeconfig: &Path) {
     let all = Kubeconfig::read_from(kubeconfig).unwrap();
@@ -124,7 +162,7 @@ fn tests_keep_away_from_clusters_of_others() {
 }
 
 /// Our kinds and the namespace of the Lease, as an administrator makes them.
-pub(crate) async fn prepare(client: &Client) {
+async fn prepare(client: &Client) {
     let params = PatchParams::apply("fleetwright-tests").force();
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     for crd in crds::all() {

@@ -113,8 +113,9 @@ fn cluster_rules() -> Value {
             // Clusters and pools come from Git and go with it; sets and Machines are made for them.
             "apiGroups": [GROUP],
             "resources": ["clusters", "machinedeployments", "machinesets", "machines"],
-            "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+            "verbs": ["list", "watch", "create", "patch", "delete"],
         },
+        {"apiGroups": [GROUP], "resources": ["clusters"], "verbs": ["get"]},
         {"apiGroups": [GROUP], "resources": ["fleets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": [GROUP], "resources": ["provideraccounts"], "verbs": ["list", "watch"]},
         {
@@ -139,9 +140,14 @@ fn cluster_rules() -> Value {
             "verbs": ["update"],
         },
         {
-            // What else Git may hold.
+            // What else Git may hold. A namespace is never deleted.
             "apiGroups": [""],
-            "resources": ["namespaces", "configmaps"],
+            "resources": ["namespaces"],
+            "verbs": ["get", "list", "create", "patch"],
+        },
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
             "verbs": ["get", "list", "create", "patch", "delete"],
         },
         {
