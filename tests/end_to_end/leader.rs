@@ -30,17 +30,17 @@ use crate::{
 const TAKEOVER: Duration = Duration::from_secs(15);
 
 /// What engines share: an API, a cloud and what they follow.
-struct Scene {
+pub(crate) struct Scene {
     dir: tempfile::TempDir,
-    kubernetes: Kubernetes,
-    client: Client,
-    cloud_url: String,
+    pub(crate) kubernetes: Kubernetes,
+    pub(crate) client: Client,
+    pub(crate) cloud_url: String,
     cloud: RemoteCloud,
     _cloud: Process,
 }
 
 impl Scene {
-    async fn start(replicas: u32) -> Self {
+    pub(crate) async fn start(replicas: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("repo")).unwrap();
         let kubernetes = Kubernetes::start(dir.path()).await;
@@ -64,12 +64,12 @@ impl Scene {
         self.dir.path().join(name)
     }
 
-    fn write(&self, version: &str, replicas: u32) {
+    pub(crate) fn write(&self, version: &str, replicas: u32) {
         std::fs::write(self.path("repo/a.yaml"), fleet(version, Some(replicas))).unwrap();
     }
 
     /// An engine, which reaches the cloud at `cloud`.
-    async fn engine(&self, name: &str, cloud: &str) -> Process {
+    pub(crate) async fn engine(&self, name: &str, cloud: &str) -> Process {
         let (repo, data) = (self.path("repo"), self.path(name));
         let (repo, data) = (repo.to_str().unwrap(), data.to_str().unwrap());
         let kubeconfig = [
@@ -99,7 +99,7 @@ impl Scene {
             .unwrap();
     }
 
-    async fn until_at(&self, version: &str) {
+    pub(crate) async fn until_at(&self, version: &str) {
         let (v, w) = (version.to_owned(), version.to_owned());
         let clusters = Api::<Cluster>::namespaced(self.client.clone(), "default");
         let pools = Api::<MachineDeployment>::namespaced(self.client.clone(), "default");

@@ -7,6 +7,8 @@ mod forge;
 #[cfg(test)]
 mod https;
 #[cfg(test)]
+mod install;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod leader;
