@@ -70,7 +70,7 @@ async fn a_version_goes_only_when_nothing_is_stored_in_it() {
         api.patch(DEFINITION, &params, &change).await.unwrap()
     };
     let mut old =
-        serde_json::to_value(&api.get(DEFINITION).await.unwrap()).unwrap()["spec"]["versions"][0]
+        serde_json::to_value(api.get(DEFINITION).await.unwrap()).unwrap()["spec"]["versions"][0]
             .take();
     old["name"] = "v1alpha0".into();
     edit(json!([

@@ -53,7 +53,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         None => current(args.context).await?,
     };
-    print(&format!("cluster    {}\n", config.cluster_url));
+    let url = config.cluster_url.to_string();
+    print(&format!("cluster    {}\n", url.trim_end_matches('/')));
     let client = step(Client::try_from(config), "cannot connect")?;
     install::definitions(&client).await?;
     install::objects(&client, &objects).await
@@ -87,4 +88,32 @@ fn printed(objects: &[Value]) -> Result<String, Failure> {
 fn document(object: &impl Serialize) -> Result<String, Failure> {
     let text = step(serde_saphyr::to_string(object), "cannot write YAML")?;
     Ok(format!("---\n{text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// What `install --print` prints, but for the kinds' definitions, as people review it. `UPDATE_DOCS=1` writes it anew.
+    #[test]
+    fn the_installed_objects() {
+        let choice = Choice {
+            image: "registry.example.org/fleetwright:0.1.0",
+            namespace: NAMESPACE,
+        };
+        let objects = manifests::objects(&choice);
+        let text: String = objects.iter().map(|o| document(o).unwrap()).collect();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/installed.yaml");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&file, &text).unwrap();
+        }
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            there == text,
+            "docs/installed.yaml is out of date: run `make docs`"
+        );
+        assert!(printed(&objects).unwrap().ends_with(&text));
+    }
 }
