@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use fleetwright_api::{GROUP, VERSION, crds, time::Clock};
+use fleetwright_api::{GROUP, VERSION, crds};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config};
 use tokio::task::JoinSet;
@@ -11,8 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{self, Connection},
     error::{Failure, step},
-    leadership::{Elector, Leadership, fence::Fenced, since_boot},
-    wiring::{FAREWELL, Workers},
+    leadership::{
+        Elector, Leadership, Now,
+        fence::{self, Fenced},
+    },
+    wiring::{self, FAREWELL, Workers},
 };
 
 /// Namespace of the engine where nothing else is said: that of `fleetwright install`.
@@ -107,7 +110,7 @@ async fn prepared(client: &Client, url: &str, namespace: &str) -> Result<(), Fai
 pub(crate) async fn take_part(
     connected: &Connected,
     identity: String,
-    clock: Arc<dyn Clock>,
+    now: Now,
     workers: Workers,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
@@ -116,8 +119,8 @@ pub(crate) async fn take_part(
         connected.client.clone(),
         &connected.namespace,
         identity,
-        Arc::new(since_boot),
-        clock,
+        now,
+        Arc::clone(&workers.clock),
     );
     let mut term = tokio::select! {
         biased;
@@ -127,7 +130,7 @@ pub(crate) async fn take_part(
     tracing::info!("leads");
     leading.set(1);
     let mut tasks = JoinSet::new();
-    let client = crate::leadership::fence::client(&term.leadership, connected.client.clone());
+    let client = fence::client(&term.leadership, connected.client.clone());
     fenced(workers, &term.leadership).start(client, &mut tasks, &stop)?;
     let ended = tokio::select! {
         biased;
@@ -136,7 +139,7 @@ pub(crate) async fn take_part(
             let why = format!("this engine leads no longer: {lost}");
             Some(Failure::again(why).hint("start it again: another engine works meanwhile"))
         }
-        ended = tasks.join_next() => Some(crate::wiring::ended(ended)),
+        ended = tasks.join_next() => Some(wiring::ended(ended)),
     };
     leading.set(0);
     let all = async {
@@ -159,4 +162,118 @@ fn fenced(mut workers: Workers, leadership: &Leadership) -> Workers {
     cloud.provider = Arc::new(Fenced::new(leadership.clone(), cloud.provider.clone()));
     cloud.connections = Arc::new(Fenced::new(leadership.clone(), cloud.connections.clone()));
     workers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use async_trait::async_trait;
+    use fleetwright_api::{
+        ProviderAccount,
+        provider_account::ProviderAccountSpec,
+        random::{OsRandom, Random},
+        time::{Clock, SystemClock},
+    };
+    use fleetwright_controllers::Metrics;
+    use fleetwright_providers::{
+        Account, ConfigSchema, CreateInstance, Instance, ListScope, Provider, ProviderError,
+        UpdateInstance,
+    };
+    use kube::api::PostParams;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{cloud, embedded::Embedded, error::Kind};
+
+    /// Sleeps through the deadline inside a call, as a stopped process does; counts the steps after it.
+    struct Sleeper {
+        now: Arc<Mutex<Duration>>,
+        before: AtomicUsize,
+        after: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Provider for Sleeper {
+        fn name(&self) -> &str {
+            "sleeper"
+        }
+        fn schemas(&self) -> Vec<ConfigSchema> {
+            Vec::new()
+        }
+        async fn create(&self, _: &Account, _: &CreateInstance) -> Result<Instance, ProviderError> {
+            unreachable!("there are no Machines")
+        }
+        async fn get(&self, _: &Account, _: &str) -> Result<Option<Instance>, ProviderError> {
+            unreachable!("there are no Machines")
+        }
+        async fn list(&self, _: &Account, _: &ListScope) -> Result<Vec<Instance>, ProviderError> {
+            self.before.fetch_add(1, Ordering::SeqCst);
+            *self.now.lock() += Duration::from_secs(30);
+            tokio::task::yield_now().await;
+            self.after.fetch_add(1, Ordering::SeqCst);
+            Ok(Vec::new())
+        }
+        async fn update(
+            &self,
+            _: &Account,
+            _: &str,
+            _: &UpdateInstance,
+        ) -> Result<Instance, ProviderError> {
+            unreachable!("there are no Machines")
+        }
+        async fn delete(&self, _: &Account, _: &str, _: &str) -> Result<(), ProviderError> {
+            unreachable!("there are no Machines")
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_leads_stops_at_its_deadline_before_anybody_tells_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let random: Arc<dyn Random> = Arc::new(OsRandom);
+        let api = Embedded::open(dir.path(), &clock, &random).await.unwrap();
+        let client = api.server.client("default");
+        let spec = ProviderAccountSpec {
+            provider: "sleeper".into(),
+            ..ProviderAccountSpec::default()
+        };
+        Api::all(client.clone())
+            .create(&PostParams::default(), &ProviderAccount::new("a", spec))
+            .await
+            .unwrap();
+        let connected = Connected {
+            client,
+            url: String::new(),
+            namespace: "default".into(),
+        };
+        let now = Arc::new(Mutex::new(Duration::from_secs(100)));
+        let sleeper = Arc::new(Sleeper {
+            now: Arc::clone(&now),
+            before: AtomicUsize::new(0),
+            after: AtomicUsize::new(0),
+        });
+        let mut simulated = cloud::none();
+        simulated.provider = sleeper.clone();
+        let workers = Workers {
+            cloud: simulated,
+            clock,
+            leading: prometheus_client::metrics::gauge::Gauge::default(),
+            random,
+            installation: "default".into(),
+            metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+            cache: dir.path().join("git"),
+            token: None,
+        };
+        let stop = CancellationToken::new();
+        let read: Now = Arc::new(move || *now.lock());
+        let ended = take_part(&connected, "me".into(), read, workers, stop).await;
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.kind, Kind::Again, "{failure}");
+        assert_eq!(sleeper.before.load(Ordering::SeqCst), 1);
+        assert_eq!(sleeper.after.load(Ordering::SeqCst), 0, "it went on");
+    }
 }

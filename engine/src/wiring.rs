@@ -174,10 +174,11 @@ impl Engine {
                 workers.start(client, &mut tasks, &stop)?;
             }
             Some(connected) => {
-                let (clock, stop) = (Arc::clone(&workers.clock), stop.clone());
+                let stop = stop.clone();
                 let identity = identity.unwrap_or_default();
+                let now: leadership::Now = Arc::new(leadership::since_boot);
                 tasks.spawn(async move {
-                    kubernetes::take_part(&connected, identity, clock, workers, stop).await
+                    kubernetes::take_part(&connected, identity, now, workers, stop).await
                 });
             }
         }
@@ -224,12 +225,12 @@ pub(crate) struct Workers {
     pub(crate) cloud: Cloudy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) leading: Gauge,
-    random: Arc<dyn Random>,
-    installation: String,
-    metrics: Metrics,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) installation: String,
+    pub(crate) metrics: Metrics,
     /// Folder of what was fetched.
-    cache: PathBuf,
-    token: Option<SecretText>,
+    pub(crate) cache: PathBuf,
+    pub(crate) token: Option<SecretText>,
 }
 
 impl Workers {
