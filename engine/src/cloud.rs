@@ -29,13 +29,12 @@ pub(crate) struct Cloudy {
     pub(crate) url: Option<String>,
 }
 
-/// One that runs by itself. Its journal shows who of several engines asked, by `identity`.
+/// One that runs by itself. Its journal shows who of several engines asked, by their `identity`.
 ///
 /// # Errors
 /// It does not answer.
-pub(crate) async fn remote(url: &str, identity: &str) -> Result<Cloudy, Failure> {
-    let caller = format!("fleetwright/{} {identity}", env!("CARGO_PKG_VERSION"));
-    let remote = RemoteCloud::connect_as(url, &caller, PATIENCE).await;
+pub(crate) async fn remote(url: &str, identity: Option<&str>) -> Result<Cloudy, Failure> {
+    let remote = RemoteCloud::connect_as(url, identity, PATIENCE).await;
     let remote = remote.map_err(|e| {
         Failure::usage(format!("cannot reach the simulated cloud: {e}"))
             .hint("start it with `fleetwright simcloud --listen ADDR --data DIR`")

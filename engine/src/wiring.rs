@@ -92,7 +92,7 @@ impl Engine {
                         .serve(served.listener, served.tls, served.auth, stop.clone());
                 tasks.spawn(async move { step(serving.await, "the API server ended") });
                 let simulated = match &options.simcloud {
-                    Some(url) => cloud::remote(url, &identity).await?,
+                    Some(url) => cloud::remote(url, None).await?,
                     None => cloud::local(data.path(), &clock, &random, &mut tasks, &stop).await?,
                 };
                 let kubeconfig = Some(served.kubeconfig);
@@ -102,7 +102,7 @@ impl Engine {
                 let connected = target.connect().await?;
                 let client = connected.client.clone();
                 let simulated = match &options.simcloud {
-                    Some(url) => cloud::remote(url, &identity).await?,
+                    Some(url) => cloud::remote(url, Some(&identity)).await?,
                     None => cloud::none(),
                 };
                 prepare(&client, &options, options.simcloud.is_some()).await?;

@@ -16,7 +16,7 @@ pub struct Entry {
     /// When, in RFC 3339.
     pub wall_time: String,
     /// Who asked, where it said so.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<String>,
     /// What was asked.
     pub verb: String,

@@ -29,8 +29,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_BYTES: usize = 256 << 20;
 /// Time between two tries to reach a cloud that starts.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Who asks, where nothing else is said.
-const CALLER: &str = concat!("fleetwright/", env!("CARGO_PKG_VERSION"));
 
 /// Why a simulated cloud cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +49,7 @@ pub enum ConnectError {
 struct Inner {
     authority: Authority,
     /// Who asks, as the cloud's journal shows it.
-    caller: HeaderValue,
+    caller: Option<HeaderValue>,
     http: Client<HttpConnector, Full<Bytes>>,
     /// The same for the clusters' APIs.
     kube: Client<HttpConnector, kube::client::Body>,
@@ -68,10 +66,10 @@ impl RemoteCloud {
     /// # Errors
     /// [`ConnectError::Url`].
     pub fn new(url: &str) -> Result<Self, ConnectError> {
-        Self::of_caller(url, CALLER)
+        Self::of_caller(url, None)
     }
 
-    fn of_caller(url: &str, caller: &str) -> Result<Self, ConnectError> {
+    fn of_caller(url: &str, caller: Option<&str>) -> Result<Self, ConnectError> {
         let wrong = || ConnectError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let authority = uri.authority().cloned().ok_or_else(wrong)?;
@@ -87,7 +85,7 @@ impl RemoteCloud {
         connector.set_connect_timeout(Some(TIMEOUT));
         Ok(Self(Arc::new(Inner {
             authority,
-            caller: HeaderValue::from_str(caller).unwrap_or(HeaderValue::from_static(CALLER)),
+            caller: caller.and_then(|c| HeaderValue::from_str(c).ok()),
             http: Client::builder(TokioExecutor::new()).build(connector.clone()),
             kube: Client::builder(TokioExecutor::new()).build(connector),
             clusters: Mutex::default(),
@@ -99,16 +97,16 @@ impl RemoteCloud {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(url: &str, patience: Duration) -> Result<Self, ConnectError> {
-        Self::connect_as(url, CALLER, patience).await
+        Self::connect_as(url, None, patience).await
     }
 
-    /// The same for `caller`, as the cloud's journal shows who asks.
+    /// The same for `caller`, one of several: the cloud's journal shows which asked.
     ///
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect_as(
         url: &str,
-        caller: &str,
+        caller: Option<&str>,
         patience: Duration,
     ) -> Result<Self, ConnectError> {
         let cloud = Self::of_caller(url, caller)?;
@@ -149,11 +147,14 @@ impl RemoteCloud {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, ProviderError> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url()))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, &self.0.caller)
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(caller) = &self.0.caller {
+            request = request.header(wire::CALLER, caller);
+        }
+        let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| ProviderError::Terminal {
                 message: format!("the call cannot be written: {e}"),

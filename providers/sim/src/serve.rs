@@ -38,7 +38,7 @@ use crate::{
     faults::Fault,
     latency::Latency,
     provider::CALLER,
-    wire::{Answer, Create, Delete, FaultList, Get, LatencyList, List, Update},
+    wire::{self, Answer, Create, Delete, FaultList, Get, LatencyList, List, Update},
 };
 
 /// Largest body of a call, in bytes; those to a cluster's API have that API's own limit.
@@ -229,9 +229,7 @@ async fn call(
     headers: HeaderMap,
     body: Read,
 ) -> Response {
-    let caller = headers
-        .get(header::USER_AGENT)
-        .and_then(|v| v.to_str().ok());
+    let caller = headers.get(wire::CALLER).and_then(|v| v.to_str().ok());
     CALLER
         .scope(caller.map(ToOwned::to_owned), perform(&cloud, &verb, &body))
         .await
