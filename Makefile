@@ -25,5 +25,6 @@ lint:
 
 # Pages that are written from the code; tests hold them to it.
 docs:
+	UPDATE_DOCS=1 cargo test --locked --package fleetwright the_installed_objects
 	UPDATE_DOCS=1 cargo test --locked --package fleetwright the_page_of_commands
 	UPDATE_DOCS=1 cargo test --locked --package fleetwright-tests the_reference_of_kinds

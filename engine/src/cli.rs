@@ -3,6 +3,7 @@
 mod apiserver;
 mod apply;
 mod backup;
+mod install;
 mod plan;
 mod restore;
 mod simcloud;
@@ -40,6 +41,8 @@ enum Command {
     Simcloud(simcloud::Args),
     /// Follow a directory or a Git repository, and keep its clusters equal to it.
     Up(Box<up::Args>),
+    /// Prepare a Kubernetes: kinds, rights and a Deployment of two engines.
+    Install(install::Args),
     /// Show what applying a directory would do: fields, and machines step by step.
     Plan(plan::Args),
     /// Show a plan, ask, and carry it out.
@@ -96,6 +99,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Apiserver(args) => apiserver::run(args).await,
         Command::Apply(args) => apply::run(args).await,
         Command::Backup(args) => backup::run(args).await,
+        Command::Install(args) => install::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Restore(args) => restore::run(&args),
         Command::Status(args) => status::run(args).await,
@@ -134,7 +138,7 @@ mod tests {
     #[test]
     fn the_page_of_commands_is_what_help_says() {
         let mut page = String::from(
-            "# Commands\n\nWhat `--help` says. Exit codes: 0 done, 1 the input has a mistake or was refused, 2 the call is wrong, 70 a fault of ours.\n",
+            "# Commands\n\nWhat `--help` says. Exit codes: 0 done, 1 the input has a mistake or was refused, 2 the call is wrong, 70 a fault of ours, 75 to be started again.\n",
         );
         let mut all = super::Cli::command().term_width(110);
         all.build();

@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Usage,
     /// Something that we did not expect: exit code 70, as `sysexits.h` has it for software errors.
     Internal,
+    /// Nothing is wrong, and a new start is due: exit code 75, as `sysexits.h` has it for temporary failures.
+    Again,
 }
 
 impl Kind {
@@ -19,6 +21,7 @@ impl Kind {
             Self::Input => 1,
             Self::Usage => 2,
             Self::Internal => 70,
+            Self::Again => 75,
         })
     }
 }
@@ -43,6 +46,14 @@ impl Failure {
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             kind: Kind::Usage,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn again(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Again,
             message: message.into(),
             hint: None,
         }

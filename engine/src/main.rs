@@ -3,9 +3,14 @@
 mod admin;
 mod cli;
 mod client;
+mod cloud;
 mod data_dir;
+mod embedded;
 mod error;
 mod http;
+mod install;
+mod kubernetes;
+mod leadership;
 mod output;
 mod overview;
 mod progress;

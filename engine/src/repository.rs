@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::{
-    client,
+    client::{self, Connection},
     error::{Failure, step},
 };
 
@@ -83,12 +83,8 @@ pub(crate) struct Target {
     /// The Fleet, as NAMESPACE/NAME.
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "default/default")]
     fleet: String,
-    /// Kubeconfig of the engine; its data folder's when left out.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Data folder of the engine.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Target {
@@ -97,7 +93,7 @@ impl Target {
     /// # Errors
     /// No kubeconfig that can be used.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        client::connect(self.kubeconfig.as_deref(), self.data.as_deref()).await
+        self.connection.client().await
     }
 
     /// What applying the files would do now.

@@ -189,9 +189,13 @@ pub(crate) async fn accounts(client: &Client) -> Result<(), Failure> {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PostParams::default()
         };
-        api.create(&params, &ProviderAccount::new(name, spec))
-            .await
-            .map_err(cannot)?;
+        let made = api.create(&params, &ProviderAccount::new(name, spec)).await;
+        match made {
+            Ok(_) => {}
+            // Another engine that starts at the same time.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(cannot(error)),
+        }
     }
     Ok(())
 }

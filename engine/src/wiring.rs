@@ -1,285 +1,284 @@
-//! Puts the parts together: store, API, cloud, controllers, sync, webhooks, commit statuses. Everything talks through
-//! the API; one JoinSet owns all tasks, one token ends them.
+//! Puts the parts together: API, cloud, controllers, sync, webhooks, commit statuses. Everything talks through the API; one
+//! JoinSet owns all tasks, one token ends them. Only here it is known where the API lives.
 
-use std::{
-    io::Write as _,
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use fleetwright_api::{
-    crds,
-    random::{OsRandom, Random, hex},
+    random::{OsRandom, Random},
     secret::SecretText,
     time::{Clock, SystemClock},
 };
-use fleetwright_apiserver::{self as apiserver, ApiServer, Auth, Tls, User, write_kubeconfig};
 use fleetwright_controllers::{Controllers, Metrics};
 use fleetwright_gitops::{follow, sync::Sync};
-use fleetwright_provider_sim::{Cloud, CloudOptions, RemoteCloud};
-use fleetwright_providers::{ClusterConnections, Provider, Registry};
+use fleetwright_providers::Registry;
 use fleetwright_webhook::{outbox, receiver::Receiver};
-use tokio::{net::TcpListener, task::JoinSet};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
+    cloud::{self, Cloudy},
     data_dir::DataDir,
+    embedded::Embedded,
     error::{Failure, step},
-    http,
+    http::{self, address, bind},
+    kubernetes::{self, Connected, Target},
+    leadership, progress,
     repository::catalogue,
     setup::{self, Wish},
-    state,
 };
 
-/// How long a simulated cloud of its own may take to answer at the start.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long tasks may take to end.
-const FAREWELL: Duration = Duration::from_millis(1500);
+pub(crate) const FAREWELL: Duration = Duration::from_millis(1500);
+
+/// Where the API lives.
+pub(crate) enum Place {
+    /// In this process, and served there.
+    Here(SocketAddr),
+    /// On a Kubernetes.
+    Kubernetes(Target),
+}
 
 /// What an engine is started with.
 pub(crate) struct Options {
-    pub(crate) listen: SocketAddr,
+    pub(crate) place: Place,
     pub(crate) http_listen: SocketAddr,
     pub(crate) installation: String,
     pub(crate) admin: Option<PathBuf>,
     pub(crate) simcloud: Option<String>,
     pub(crate) token: Option<SecretText>,
     pub(crate) webhook_secret: Option<SecretText>,
-    pub(crate) wish: Wish,
+    /// The Fleet to make; on Kubernetes there may be others.
+    pub(crate) wish: Option<Wish>,
 }
 
-/// A running engine.
+/// An engine that serves, and that works once it is told to.
 pub(crate) struct Engine {
-    pub(crate) client: kube::Client,
     pub(crate) api_url: String,
     pub(crate) http_url: String,
     /// Of the simulated cloud.
-    pub(crate) cloud_url: String,
-    pub(crate) kubeconfig: PathBuf,
-    pub(crate) tasks: JoinSet<Result<(), Failure>>,
-    pub(crate) stop: CancellationToken,
+    pub(crate) cloud_url: Option<String>,
+    /// That leads to the API.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Its name in the election.
+    pub(crate) identity: Option<String>,
+    client: kube::Client,
+    connected: Option<Connected>,
+    workers: Workers,
+    tasks: JoinSet<Result<(), Failure>>,
+    stop: CancellationToken,
 }
 
 impl Engine {
-    /// Starts every part on the state in `data`.
+    /// Starts what serves, on the state in `data`: in the process the whole state, on Kubernetes caches alone.
     ///
     /// # Errors
     /// A part cannot start: an address is taken, the state cannot be read, the source is another one.
     pub(crate) async fn start(data: &DataDir, options: Options) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let random: Arc<dyn Random> = Arc::new(OsRandom);
-        let server = open_api(data, &clock, &random).await?;
-        let client = server.client("default");
-        setup::fleet(&client, &options.wish).await?;
-        if let Some(file) = &options.admin {
-            admin::apply(&client, file).await?;
-        }
-        setup::accounts(&client).await?;
-
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new();
-        let token = admin_token(data.path(), random.as_ref())?;
-        let tls = step(
-            Tls::open(&data.path().join("pki")),
-            "cannot make or read the certificates",
-        )?;
-        let listener = bind(options.listen, &data.path().join("api.addr")).await?;
-        let api_url = format!("https://{}", address(&listener)?);
-        let kubeconfig = std::path::absolute(data.path().join("kubeconfig"))
-            .context("the data folder has no path")?;
-        step(
-            write_kubeconfig(&kubeconfig, &api_url, tls.authority(), &token),
-            "cannot write the kubeconfig",
-        )?;
-        let auth = Auth::default().with(&token, User::admin());
-        let serving = server.serve(listener, tls, auth, stop.clone());
-        tasks.spawn(async move { step(serving.await, "the API server ended") });
+        let identity = leadership::identity(random.as_ref());
+        let (client, connected, api_url, kubeconfig, simulated) = match &options.place {
+            Place::Here(listen) => {
+                let api = Embedded::open(data, &clock, &random).await?;
+                let client = api.server.client("default");
+                prepare(&client, &options, true).await?;
+                let served = api.listen(*listen, random.as_ref()).await?;
+                let serving =
+                    api.server
+                        .serve(served.listener, served.tls, served.auth, stop.clone());
+                tasks.spawn(async move { step(serving.await, "the API server ended") });
+                let simulated = match &options.simcloud {
+                    Some(url) => cloud::remote(url, None).await?,
+                    None => cloud::local(data.path(), &clock, &random, &mut tasks, &stop).await?,
+                };
+                let kubeconfig = Some(served.kubeconfig);
+                (client, None, served.url, kubeconfig, simulated)
+            }
+            Place::Kubernetes(target) => {
+                let connected = target.connect().await?;
+                let client = connected.client.clone();
+                let simulated = match &options.simcloud {
+                    Some(url) => cloud::remote(url, Some(&identity)).await?,
+                    None => cloud::none(),
+                };
+                prepare(&client, &options, options.simcloud.is_some()).await?;
+                let kubeconfig = match target {
+                    Target::File { file, .. } => Some(file.clone()),
+                    Target::Inside => None,
+                };
+                let url = connected.url.clone();
+                (client, Some(connected), url, kubeconfig, simulated)
+            }
+        };
 
         let mut metrics = prometheus_client::registry::Registry::with_prefix("fleetwright");
-        let (provider, connections, cloud_url) =
-            cloud(data.path(), &options, &clock, &random, &mut tasks, &stop).await?;
-        let providers = Registry::new([provider]);
-        let catalogue = catalogue(providers.schemas());
-        let controllers = Controllers::new(fleetwright_controllers::Context {
-            client: client.clone(),
-            providers,
-            connections,
+        let leading = Gauge::default();
+        metrics.register(
+            "leader",
+            "1 while this engine is the one that works",
+            leading.clone(),
+        );
+        let workers = Workers {
+            cloud: simulated,
             clock: Arc::clone(&clock),
-            random: Arc::clone(&random),
-            installation: options.installation.clone(),
-            metrics: Metrics::register(&mut metrics),
-        });
-        let run = controllers.run(stop.clone());
-        tasks.spawn(async move {
-            run.await;
-            Ok(())
-        });
-        let sync = Sync::new(follow::Context {
-            client: client.clone(),
-            catalogue: Arc::new(catalogue),
-            cache: data.path().join("git"),
+            random,
             installation: options.installation,
-            clock: Arc::clone(&clock),
-            random: Arc::clone(&random),
-        });
-        let run = sync.run(stop.clone());
-        tasks.spawn(async move {
-            run.await;
-            Ok(())
-        });
-        let defaults = outbox::Defaults {
+            metrics: Metrics::register(&mut metrics),
+            leading,
+            cache: data.path().join("git"),
             token: options.token,
-            api_url: None,
         };
-        let outbox = outbox::Outbox::new(client.clone(), defaults, Arc::clone(&clock), random);
-        let run = step(outbox, "cannot post commit statuses")?.run(stop.clone());
-        tasks.spawn(async move {
-            run.await;
-            Ok(())
-        });
         let listener = bind(options.http_listen, &data.path().join("http.addr")).await?;
         let http_url = format!("http://{}", address(&listener)?);
         let receiver = Receiver::new(client.clone(), clock, options.webhook_secret);
-        tasks.spawn(http::serve(
-            listener,
-            http::router(receiver, metrics),
-            stop.clone(),
-        ));
+        let router = http::router(receiver, metrics, client.clone());
+        tasks.spawn(http::serve(listener, router, stop.clone()));
         Ok(Self {
-            client,
             api_url,
             http_url,
-            cloud_url,
+            cloud_url: workers.cloud.url.clone(),
             kubeconfig,
+            identity: connected.is_some().then_some(identity),
+            client,
+            connected,
+            workers,
             tasks,
             stop,
         })
     }
 
-    /// Ends all tasks; what does not end in time is cut off.
-    pub(crate) async fn shutdown(mut self) {
-        self.stop.cancel();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(FAREWELL, all).await.is_err() {
-            self.tasks.abort_all();
+    /// Works until `until` is ready, or until a part ends by itself; then ends all parts.
+    ///
+    /// # Errors
+    /// That of `until` or of the part that ended.
+    pub(crate) async fn work(
+        self,
+        until: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        let Self {
+            client,
+            connected,
+            identity,
+            workers,
+            mut tasks,
+            stop,
+            ..
+        } = self;
+        match connected {
+            None => {
+                workers.leading.set(1);
+                workers.start(client, &mut tasks, &stop)?;
+            }
+            Some(connected) => {
+                let stop = stop.clone();
+                let identity = identity.unwrap_or_default();
+                let now: leadership::Now = Arc::new(leadership::since_boot);
+                tasks.spawn(async move {
+                    kubernetes::take_part(&connected, identity, now, workers, stop).await
+                });
+            }
         }
+        let result = tokio::select! {
+            biased;
+            result = until => result,
+            part = tasks.join_next() => Err(ended(part)),
+        };
+        stop.cancel();
+        let all = async { while tasks.join_next().await.is_some() {} };
+        // What does not end in time is cut off.
+        tokio::time::timeout(FAREWELL, all).await.ok();
+        result
     }
 }
 
-/// The API over the state in `data`, with our kinds.
-async fn open_api(
-    data: &DataDir,
-    clock: &Arc<dyn Clock>,
-    random: &Arc<dyn Random>,
-) -> Result<ApiServer, Failure> {
-    let store = state::open(data)?;
-    let options = apiserver::Options::new(Arc::clone(clock), Arc::clone(random));
-    let server = step(
-        ApiServer::new(store, options),
-        "cannot start the API server",
-    )?;
-    let ours = crds::all()
-        .iter()
-        .map(serde_json::to_value)
-        .collect::<Result<Vec<_>, _>>();
-    step(
-        server.install_crds(&step(ours, "our kinds")?).await,
-        "cannot install our kinds",
-    )?;
-    Ok(server)
+/// What the end of a part means that was to go on.
+pub(crate) fn ended(part: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) -> Failure {
+    match part {
+        Some(Ok(Err(failure))) => failure,
+        Some(Err(panic)) => {
+            Failure::from(anyhow::Error::new(panic).context("a part of the engine broke"))
+        }
+        _ => Failure::from(anyhow::anyhow!("a part of the engine ended by itself")),
+    }
 }
 
-/// The cloud as a provider, the way to its clusters, and its URL.
-type Cloudy = (Arc<dyn Provider>, Arc<dyn ClusterConnections>, String);
-
-/// The simulated cloud: in this process, or one that runs by itself.
-async fn cloud(
-    data: &Path,
-    options: &Options,
-    clock: &Arc<dyn Clock>,
-    random: &Arc<dyn Random>,
-    tasks: &mut JoinSet<Result<(), Failure>>,
-    stop: &CancellationToken,
-) -> Result<Cloudy, Failure> {
-    if let Some(url) = &options.simcloud {
-        let remote = RemoteCloud::connect(url, PATIENCE).await.map_err(|e| {
-            Failure::usage(format!("cannot reach the simulated cloud: {e}"))
-                .hint("start it with `fleetwright simcloud --listen ADDR --data DIR`")
-        })?;
-        let remote = Arc::new(remote);
-        return Ok((remote.clone(), remote, url.clone()));
+/// Writes what the command line wants into the API.
+async fn prepare(client: &kube::Client, options: &Options, simulated: bool) -> Result<(), Failure> {
+    if let Some(wish) = &options.wish {
+        setup::fleet(client, wish).await?;
     }
-    let opened = Cloud::open(CloudOptions {
-        dir: data.join("simcloud"),
-        clock: Arc::clone(clock),
-        random: Arc::clone(random),
-    });
-    let cloud = step(opened, "cannot start the simulated cloud")?;
-    // Served too, so that kubectl reaches the simulated clusters, and faults can be asked for.
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = bind(any, &data.join("simcloud.addr")).await?;
-    let url = format!("http://{}", address(&listener)?);
-    cloud.served_at(url.clone());
-    let serving = fleetwright_provider_sim::serve(cloud.clone(), listener, stop.clone());
-    tasks.spawn(async move { step(serving.await, "the simulated cloud ended") });
-    let (running, stop) = (cloud.clone(), stop.clone());
-    tasks.spawn(async move {
-        running.run(stop).await;
+    if let Some(file) = &options.admin {
+        admin::apply(client, file).await?;
+    }
+    if simulated {
+        setup::accounts(client).await?;
+    }
+    Ok(())
+}
+
+/// What one engine alone may do at a time: controllers, sync and commit statuses.
+pub(crate) struct Workers {
+    pub(crate) cloud: Cloudy,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) leading: Gauge,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) installation: String,
+    pub(crate) metrics: Metrics,
+    /// Folder of what was fetched.
+    pub(crate) cache: PathBuf,
+    pub(crate) token: Option<SecretText>,
+}
+
+impl Workers {
+    /// Starts them over `client`.
+    ///
+    /// # Errors
+    /// The platform's trust store cannot be read.
+    pub(crate) fn start(
+        self,
+        client: kube::Client,
+        tasks: &mut JoinSet<Result<(), Failure>>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let providers = Registry::new([self.cloud.provider]);
+        let catalogue = catalogue(providers.schemas());
+        let controllers = Controllers::new(fleetwright_controllers::Context {
+            client: client.clone(),
+            providers,
+            connections: self.cloud.connections,
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            installation: self.installation.clone(),
+            metrics: self.metrics,
+        });
+        let sync = Sync::new(follow::Context {
+            client: client.clone(),
+            catalogue: Arc::new(catalogue),
+            cache: self.cache,
+            installation: self.installation,
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+        });
+        let defaults = outbox::Defaults {
+            token: self.token,
+            api_url: None,
+        };
+        let outbox = outbox::Outbox::new(client.clone(), defaults, self.clock, self.random);
+        let outbox = step(outbox, "cannot post commit statuses")?;
+        let mut spawn = |part: futures::future::BoxFuture<'static, ()>| {
+            tasks.spawn(async move {
+                part.await;
+                Ok(())
+            });
+        };
+        spawn(Box::pin(controllers.run(stop.clone())));
+        spawn(Box::pin(sync.run(stop.clone())));
+        spawn(Box::pin(outbox.run(stop.clone())));
+        spawn(Box::pin(progress::show(client, stop.clone())));
         Ok(())
-    });
-    Ok((Arc::new(cloud.clone()), Arc::new(cloud), url))
-}
-
-/// The administrator's token, made at the first start.
-fn admin_token(data: &Path, random: &dyn Random) -> Result<String, Failure> {
-    let file = data.join("token");
-    if let Ok(token) = std::fs::read_to_string(&file)
-        && !token.trim().is_empty()
-    {
-        return Ok(token.trim().to_owned());
     }
-    let mut bytes = [0u8; 24];
-    random.fill(&mut bytes);
-    let token = hex(&bytes);
-    let write = || -> std::io::Result<()> {
-        let mut out = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&file)?;
-        out.write_all(token.as_bytes())
-    };
-    step(write(), "cannot write the token")?;
-    Ok(token)
-}
-
-/// Listens. With port 0 the address in `remembered` is tried first, so that a restart keeps what clients know.
-pub(crate) async fn bind(wanted: SocketAddr, remembered: &Path) -> Result<TcpListener, Failure> {
-    let before = std::fs::read_to_string(remembered)
-        .ok()
-        .and_then(|text| text.trim().parse::<SocketAddr>().ok());
-    let again = before.filter(|before| wanted.port() == 0 && before.ip() == wanted.ip());
-    let listener = match again {
-        Some(again) => match TcpListener::bind(again).await {
-            Ok(listener) => Ok(listener),
-            Err(_) => TcpListener::bind(wanted).await,
-        },
-        None => TcpListener::bind(wanted).await,
-    };
-    let listener = listener.map_err(|e| {
-        Failure::usage(format!("cannot listen on {wanted}: {e}"))
-            .hint("choose another address with --listen or --http-listen")
-    })?;
-    std::fs::write(remembered, format!("{}\n", address(&listener)?)).ok();
-    Ok(listener)
-}
-
-fn address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
-    step(listener.local_addr(), "the listener has no address")
 }

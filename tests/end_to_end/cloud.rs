@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rand::Rng as _;
 
-use crate::kit::{Engine, Process, fleet, journal, post};
+use crate::kit::{Engine, Process, fleet, journal, send};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_kills_and_lost_answers_never_make_a_second_instance() {
@@ -31,7 +31,8 @@ async fn ten_kills_and_lost_answers_never_make_a_second_instance() {
     };
     for round in 0..10 {
         let before = lost();
-        let (status, body) = post(
+        let (status, body) = send(
+            "POST",
             &format!("{url}/faults"),
             &[],
             r#"{"effect":"answerLost","verb":"create"}"#,

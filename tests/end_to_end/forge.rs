@@ -14,18 +14,18 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
-use crate::kit::{Engine, PATIENCE, creates, fleet, post as send};
+use crate::kit::{Engine, PATIENCE, Process, creates, fleet, send};
 
 /// A server that takes commit statuses, as GitHub's does.
 #[derive(Clone, Default)]
-struct Forge {
+pub(crate) struct Forge {
     got: Arc<Mutex<Vec<(String, Value)>>>,
     news: Arc<Notify>,
 }
 
 impl Forge {
     /// Serves in `tasks`; gives its address.
-    async fn start(&self, tasks: &mut JoinSet<()>) -> String {
+    pub(crate) async fn start(&self, tasks: &mut JoinSet<()>) -> String {
         let take = async |State(forge): State<Self>,
                           path: axum::extract::Path<String>,
                           Json(body): Json<Value>| {
@@ -43,7 +43,7 @@ impl Forge {
     }
 
     /// Waits for the state of a commit; gives its description.
-    async fn until(&self, sha: &str, state: &str) -> String {
+    pub(crate) async fn until(&self, sha: &str, state: &str) -> String {
         let wait = async {
             loop {
                 let news = self.news.notified();
@@ -158,26 +158,31 @@ impl Scene {
     }
 
     async fn deliver(&self, sha: &str, secret: &str) -> (String, String) {
-        let body = json!({"ref": "refs/heads/main", "after": sha,
-            "repository": {"full_name": "acme/fleet", "default_branch": "main"}})
-        .to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let hex: String = mac
-            .finalize()
-            .into_bytes()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        let signature = format!("sha256={hex}");
-        let delivery = format!("{sha}-{}", secret.len());
-        let headers = [
-            ("x-github-event", "push"),
-            ("x-github-delivery", delivery.as_str()),
-            ("x-hub-signature-256", signature.as_str()),
-        ];
-        send(&self.engine.process.told("webhooks"), &headers, &body).await
+        deliver(&self.engine.process, sha, secret).await
     }
+}
+
+/// Tells an engine of a push, as GitHub does; gives the answer's first line and body.
+pub(crate) async fn deliver(engine: &Process, sha: &str, secret: &str) -> (String, String) {
+    let body = json!({"ref": "refs/heads/main", "after": sha,
+        "repository": {"full_name": "acme/fleet", "default_branch": "main"}})
+    .to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let hex: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let signature = format!("sha256={hex}");
+    let delivery = format!("{sha}-{}", secret.len());
+    let headers = [
+        ("x-github-event", "push"),
+        ("x-github-delivery", delivery.as_str()),
+        ("x-hub-signature-256", signature.as_str()),
+    ];
+    send("POST", &engine.told("webhooks"), &headers, &body).await
 }
 
 /// Commits the file and pushes it; gives the commit.

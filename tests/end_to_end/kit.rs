@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,8 @@ use tokio::{
     net::TcpStream,
     process::{Child, ChildStdout, Command},
 };
+
+use crate::stock::Stock;
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -80,18 +83,27 @@ impl Process {
 
     /// Sends it SIGINT, as Ctrl-C does, and gives its exit code.
     pub(crate) async fn interrupt(self) -> Option<i32> {
-        let id = self.id();
-        self.interrupt_at(id).await
+        self.signal("INT").await;
+        self.end().await
+    }
+
+    /// Sends it a signal.
+    pub(crate) async fn signal(&self, name: &str) {
+        self.signal_at(self.id(), name).await;
     }
 
     /// The same for a program that runs it as process `id`.
-    pub(crate) async fn interrupt_at(mut self, id: u32) -> Option<i32> {
+    pub(crate) async fn signal_at(&self, id: u32, name: &str) {
         let sent = Command::new("kill")
-            .args(["-INT", &id.to_string()])
+            .args(["-s", name, &id.to_string()])
             .status()
             .await
             .unwrap();
         assert!(sent.success());
+    }
+
+    /// Waits for its end; gives its exit code.
+    pub(crate) async fn end(mut self) -> Option<i32> {
         // A full pipe must not hold it up.
         let drain = async { while let Ok(Some(_)) = self.lines.next_line().await {} };
         let (status, ()) = tokio::join!(self.child.wait(), drain);
@@ -99,11 +111,13 @@ impl Process {
     }
 }
 
-/// A running engine.
+/// A running engine: with the API in its process, or on the cluster of `FLEETWRIGHT_TEST_KUBECONFIG`.
 pub(crate) struct Engine {
     pub(crate) process: Process,
     pub(crate) client: Client,
     data: PathBuf,
+    /// The cluster, as long as the state in it is this engine's.
+    stock: Option<Arc<Stock>>,
 }
 
 impl Engine {
@@ -121,19 +135,31 @@ impl Engine {
     ) -> Self {
         let mut args = vec!["up", source, "--data", data.to_str().unwrap()];
         args.extend(more);
+        let stock = Stock::of(data).await;
+        if let Some(stock) = &stock {
+            args.extend(["--kubeconfig", stock.kubeconfig()]);
+            if !more.contains(&"--simcloud") {
+                let cloud = stock.cloud(&data.join("simcloud")).await;
+                args.extend(["--simcloud", cloud]);
+            }
+        }
         let mut command = fleetwright(&args);
         command.envs(environment.iter().copied());
         let process = Process::spawn(command, "try").await;
-        let kubeconfig = Kubeconfig::read_from(process.told("kubeconfig")).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .unwrap();
-        let client = Client::try_from(config).unwrap();
+        let client = client(Path::new(&process.told("kubeconfig"))).await;
         Self {
             process,
             client,
             data: data.to_owned(),
+            stock,
+        }
+    }
+
+    /// How other commands are told of this engine.
+    pub(crate) fn connection(&self) -> [&str; 2] {
+        match &self.stock {
+            None => ["--data", self.data.to_str().unwrap()],
+            Some(stock) => ["--kubeconfig", stock.kubeconfig()],
         }
     }
 
@@ -179,14 +205,22 @@ impl Engine {
     }
 }
 
-fn is_done(cluster: &Cluster, version: &str) -> bool {
+/// A client by the current context of a kubeconfig.
+pub(crate) async fn client(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    Client::try_from(config.unwrap()).unwrap()
+}
+
+pub(crate) fn is_done(cluster: &Cluster, version: &str) -> bool {
     cluster.status.as_ref().is_some_and(|s| {
         s.version.as_deref() == Some(version)
             && fleetwright_core::status::has_converged(cluster, &[])
     })
 }
 
-fn is_rolled(pool: &MachineDeployment, version: &str) -> bool {
+pub(crate) fn is_rolled(pool: &MachineDeployment, version: &str) -> bool {
     fleetwright_core::status::is_complete(pool)
         && pool
             .status
@@ -208,13 +242,18 @@ pub(crate) fn creates(journal: &[Value]) -> usize {
     journal.iter().filter(|e| e["verb"] == "create").count()
 }
 
-/// A POST over plain HTTP; gives the answer's first line and body.
-pub(crate) async fn post(url: &str, headers: &[(&str, &str)], body: &str) -> (String, String) {
+/// A request over plain HTTP; gives the answer's first line and body.
+pub(crate) async fn send(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (String, String) {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
     let mut text = format!(
-        "POST /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+        "{method} /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
         body.len()
     );
     for (name, value) in headers {

@@ -9,12 +9,20 @@ mod forge;
 #[cfg(test)]
 mod https;
 #[cfg(test)]
+mod install;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod leader;
+#[cfg(test)]
 mod plan;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 mod rollout;
 #[cfg(test)]
 mod simcloud;
 #[cfg(test)]
 mod source;
+#[cfg(test)]
+mod stock;

@@ -48,8 +48,8 @@ async fn machines_are_replaced_as_the_plan_said() {
     let before = engine.journal().len();
 
     let next = repository(dir.path(), "next", &fleet("v1.34.1", Some(4)));
-    let data = data.to_str().unwrap();
-    let (code, out, err) = run(&["plan", &next, "--data", data, "-o", "json"]).await;
+    let [by, place] = engine.connection();
+    let (code, out, err) = run(&["plan", &next, by, place, "-o", "json"]).await;
     assert_eq!(code, Some(0), "{err}");
     let plan: Value = serde_json::from_str(&out).unwrap();
     let steps = plan["rollouts"].as_array().unwrap().iter();
@@ -63,7 +63,7 @@ async fn machines_are_replaced_as_the_plan_said() {
     // The fourth machine comes from the set that there is: an upgrade does not hold it up.
     assert_eq!(planned.len(), 5, "{out}");
 
-    let (code, text, _) = run(&["plan", &next, "--data", data]).await;
+    let (code, text, _) = run(&["plan", &next, by, place]).await;
     assert_eq!(code, Some(0));
     for part in [
         "-   version: v1.33.2",
@@ -82,7 +82,7 @@ async fn machines_are_replaced_as_the_plan_said() {
     }));
     assert_eq!(happened, planned);
 
-    let (code, out, _) = run(&["plan", "--data", data]).await;
+    let (code, out, _) = run(&["plan", by, place]).await;
     assert_eq!((code, out.as_str()), (Some(0), "No changes.\n"));
 
     // What somebody scaled stays, unless the commit itself says another number.
@@ -93,11 +93,11 @@ async fn machines_are_replaced_as_the_plan_said() {
     };
     let five = Patch::Merge(json!({"spec": {"replicas": 5}}));
     pools.patch("a-web", &by_hand, &five).await.unwrap();
-    let (_, out, _) = run(&["plan", "--data", data]).await;
+    let (_, out, _) = run(&["plan", by, place]).await;
     let stays = "= MachineDeployment default/a-web: .spec.replicas is held by kubectl and stays\nNo changes.\n";
     assert_eq!(out, stays);
     let more = repository(dir.path(), "more", &fleet("v1.34.1", Some(6)));
-    let (_, out, _) = run(&["plan", &more, "--data", data]).await;
+    let (_, out, _) = run(&["plan", &more, by, place]).await;
     assert!(out.contains("spec.replicas is taken from kubectl"), "{out}");
     assert!(out.contains("+   replicas: 6"), "{out}");
 }
@@ -110,9 +110,9 @@ async fn what_a_fleet_follows_is_not_applied_over_unless_it_is_suspended() {
     let engine = Engine::up(&followed, &data, &[]).await;
     engine.until_at("v1.33.2").await;
     let next = repository(dir.path(), "next", &fleet("v1.33.2", Some(2)));
-    let data = data.to_str().unwrap();
+    let [by, place] = engine.connection();
 
-    let (code, _, err) = run(&["apply", &next, "--yes", "--data", data]).await;
+    let (code, _, err) = run(&["apply", &next, "--yes", by, place]).await;
     assert_eq!(code, Some(2));
     assert!(err.contains("would undo this"), "{err}");
 
@@ -122,10 +122,10 @@ async fn what_a_fleet_follows_is_not_applied_over_unless_it_is_suspended() {
         .patch("default", &PatchParams::default(), &suspend)
         .await
         .unwrap();
-    let (code, _, err) = run(&["apply", &next, "--data", data]).await;
+    let (code, _, err) = run(&["apply", &next, by, place]).await;
     assert_eq!(code, Some(2), "nobody to ask: {err}");
     assert_eq!(engine.pool().await.spec.replicas, Some(1));
-    let (code, out, err) = run(&["apply", &next, "--yes", "--data", data]).await;
+    let (code, out, err) = run(&["apply", &next, "--yes", by, place]).await;
     assert_eq!(code, Some(0), "{err}");
     assert!(out.ends_with("Applied: 1 written, 0 deleted.\n"), "{out}");
     assert_eq!(engine.pool().await.spec.replicas, Some(2));
@@ -195,8 +195,8 @@ spec: {allow: {accounts: [lab]}}
     // The limit holds: another account is refused, and nothing changes.
     repository(dir.path(), "next", &fleet("v1.33.2", Some(2)));
     let next = dir.path().join("next");
-    let data = data.to_str().unwrap();
-    let (code, _, err) = run(&["plan", next.to_str().unwrap(), "--data", data]).await;
+    let [by, place] = engine.connection();
+    let (code, _, err) = run(&["plan", next.to_str().unwrap(), by, place]).await;
     assert_eq!(code, Some(1));
     assert!(
         err.contains("the Fleet does not allow ProviderAccount sim-eu"),

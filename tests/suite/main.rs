@@ -5,6 +5,8 @@ mod api;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod container;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod kubectl;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition, meta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,9 @@ pub enum ClusterDeletionStep {
     Workers {
         /// Pools to be deleted (those not on their way out yet).
         delete_pools: Vec<String>,
-        /// Sets without a pool to be deleted.
+        /// Sets to be deleted: those whose pool is gone, or that never had one.
         delete_sets: Vec<String>,
-        /// Machines without a set to be deleted.
+        /// Machines to be deleted: those whose set is gone, or that never had one.
         delete_machines: Vec<String>,
         /// Everything that is still there.
         remaining: usize,
@@ -93,15 +94,20 @@ pub fn deletion_step(
     if remaining > 0 {
         return ClusterDeletionStep::Workers {
             delete_pools: names(pools.iter().map(|p| &p.metadata)),
+            // What is left of owners that are gone: no garbage collector is waited for.
             delete_sets: names(
                 sets.iter()
-                    .filter(|s| meta::controller_of(*s).is_none())
+                    .filter(|s| {
+                        !is_there(meta::controller_of(*s), pools.iter().map(|p| &p.metadata))
+                    })
                     .map(|s| &s.metadata),
             ),
             delete_machines: names(
                 workers
                     .iter()
-                    .filter(|m| meta::controller_of(**m).is_none())
+                    .filter(|m| {
+                        !is_there(meta::controller_of(**m), sets.iter().map(|s| &s.metadata))
+                    })
                     .map(|m| &m.metadata),
             ),
             remaining,
@@ -116,9 +122,15 @@ pub fn deletion_step(
     ClusterDeletionStep::Finish
 }
 
-fn names<'a>(
-    metas: impl Iterator<Item = &'a k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>,
-) -> Vec<String> {
+/// Whether the owner is still there.
+fn is_there<'a>(
+    owner: Option<&OwnerReference>,
+    mut all: impl Iterator<Item = &'a ObjectMeta>,
+) -> bool {
+    owner.is_some_and(|owner| all.any(|meta| meta.uid.as_ref() == Some(&owner.uid)))
+}
+
+fn names<'a>(metas: impl Iterator<Item = &'a ObjectMeta>) -> Vec<String> {
     metas
         .filter(|m| m.deletion_timestamp.is_none())
         .filter_map(|m| m.name.clone())

@@ -8,8 +8,8 @@ use futures::AsyncReadExt as _;
 use kube::Client;
 
 use crate::{
-    client,
-    data_dir::{self, DataDir},
+    client::{self, Connection},
+    data_dir::DataDir,
     error::{Failure, step},
     state,
 };
@@ -31,12 +31,8 @@ pub(crate) struct Args {
     /// Replace the file if it is there.
     #[arg(long)]
     overwrite: bool,
-    /// Kubeconfig of the engine; its data folder's when left out.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Data folder of the engine [default: $XDG_STATE_HOME/fleetwright].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -62,7 +58,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let done = match held(&args)? {
         Some(data) => copied(&data, &file, &part),
         None => {
-            let client = client::connect(args.kubeconfig.as_deref(), args.data.as_deref()).await?;
+            let client = args.connection.client().await?;
             asked(&client, &file, &part).await
         }
     };
@@ -77,12 +73,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 /// The data folder, where it is this machine's and no engine runs on it.
 fn held(args: &Args) -> Result<Option<DataDir>, Failure> {
-    if args.kubeconfig.is_some() {
+    let Some(place) = args.connection.folder()? else {
         return Ok(None);
-    }
-    let place = match &args.data {
-        Some(dir) => dir.clone(),
-        None => data_dir::default_path()?,
     };
     if !state::file(&place).is_file() {
         let text = format!("there is no state in {}", place.display());

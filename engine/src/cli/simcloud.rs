@@ -10,7 +10,7 @@ use super::stop_signal;
 use crate::{
     data_dir::DataDir,
     error::{Failure, step},
-    wiring::bind,
+    http::bind,
 };
 
 /// What `--help` says after the options.

@@ -1,7 +1,5 @@
 //! `fleetwright status`: fleets, clusters and pools at a glance.
 
-use std::path::PathBuf;
-
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment,
     condition::{self, kind},
@@ -9,23 +7,24 @@ use fleetwright_api::{
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;
 
-use crate::{client, error::Failure, output::Output, overview};
+use crate::{
+    client::{self, Connection},
+    error::Failure,
+    output::Output,
+    overview,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Kubeconfig of the engine; its data folder's when left out.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Data folder of the engine.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let client = client::connect(args.kubeconfig.as_deref(), args.data.as_deref()).await?;
+    let client = args.connection.client().await?;
     let fleets: Vec<Fleet> = list(&client).await?;
     let clusters: Vec<Cluster> = list(&client).await?;
     let pools: Vec<MachineDeployment> = list(&client).await?;

@@ -1,4 +1,4 @@
-//! `fleetwright up`: everything in one process, following one directory or repository.
+//! `fleetwright up`: the engine; with the Kubernetes API in its own process, or on a Kubernetes.
 
 use std::{
     net::SocketAddr,
@@ -11,16 +11,28 @@ use super::stop_signal;
 use crate::{
     data_dir::{self, DataDir},
     error::Failure,
-    progress,
+    kubernetes::{self, Target},
     setup::{Source, Wish},
-    wiring::{Engine, Options},
+    wiring::{Engine, Options, Place},
 };
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Directory, or URL of a Git repository (https:// or file://), to follow.
+    /// Directory, or URL of a Git repository (https:// or file://), to follow. On Kubernetes it may be left out: Fleets there
+    /// say what is followed.
     #[arg(value_name = "DIR|URL")]
-    source: String,
+    source: Option<String>,
+    /// Work on the Kubernetes of this kubeconfig, instead of with an API in this process. In a pod that of the pod is used
+    /// where neither this nor something to follow is given.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; its current one when left out.
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
+    /// Namespace of the Lease by which engines on one Kubernetes elect the one that works: the same for all. In a pod it is
+    /// the pod's.
+    #[arg(long, value_name = "NAME", requires = "kubeconfig", default_value = kubernetes::NAMESPACE)]
+    namespace: String,
     /// Branch of the repository; its HEAD when left out.
     #[arg(long)]
     branch: Option<String>,
@@ -30,13 +42,18 @@ pub(crate) struct Args {
     /// Seconds between polls of the repository.
     #[arg(long, value_name = "SECONDS")]
     interval: Option<i32>,
-    /// Folder of all state [default: $XDG_STATE_HOME/fleetwright].
+    /// Folder of all state, on Kubernetes of caches alone [default: $XDG_STATE_HOME/fleetwright].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Address of the Kubernetes API; port 0 takes the last one used, else a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    /// Address of the Kubernetes API in this process; port 0 takes the last one used, else a free one.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:0",
+        conflicts_with = "kubeconfig"
+    )]
     listen: SocketAddr,
-    /// Address of webhooks and metrics; port 0 takes the last one used, else a free one.
+    /// Address of webhooks, metrics and probes; port 0 takes the last one used, else a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     http_listen: SocketAddr,
     /// Name of this installation: part of commit statuses' contexts and of the clusters' keys.
@@ -48,7 +65,7 @@ pub(crate) struct Args {
     /// File with Namespaces, Secrets, ProviderAccounts and Fleets that are applied at the start.
     #[arg(long, value_name = "FILE")]
     admin: Option<PathBuf>,
-    /// URL of a simulated cloud that runs as a process of its own.
+    /// URL of a simulated cloud that runs as a process of its own; on Kubernetes there is none without it.
     #[arg(long, value_name = "URL")]
     simcloud: Option<String>,
     /// Base URL of the forge's API; GitHub's own when left out.
@@ -66,28 +83,29 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let source = Source::parse(&args.source)?;
+    let place = place_of(&args)?;
+    let source = args.source.as_deref().map(Source::parse).transpose()?;
     let token = args.token_file.as_deref().map(read_secret).transpose()?;
     let webhook_secret = args
         .webhook_secret_file
         .as_deref()
         .map(read_secret)
         .transpose()?;
-    let place = match &args.data {
+    let folder = match &args.data {
         Some(dir) => dir.clone(),
         None => data_dir::default_path()?,
     };
-    if let Source::Directory(directory) = &source
-        && std::path::absolute(&place).is_ok_and(|p| p.starts_with(directory))
+    if let Some(Source::Directory(directory)) = &source
+        && std::path::absolute(&folder).is_ok_and(|p| p.starts_with(directory))
     {
         let text = format!(
             "the state folder {} is inside the followed directory",
-            place.display()
+            folder.display()
         );
         return Err(Failure::usage(text).hint("choose another folder with --data"));
     }
-    let data = DataDir::open(&place)?;
-    let wish = Wish {
+    let data = DataDir::open(&folder)?;
+    let wish = source.map(|source| Wish {
         source,
         branch: args.branch,
         path: args.path,
@@ -96,9 +114,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         repository: args.repository,
         token: token.clone(),
         replace_source: args.replace_source,
-    };
+    });
     let options = Options {
-        listen: args.listen,
+        place,
         http_listen: args.http_listen,
         installation: args.installation,
         admin: args.admin,
@@ -107,25 +125,29 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         webhook_secret,
         wish,
     };
-    let mut engine = Engine::start(&data, options).await?;
+    let engine = Engine::start(&data, options).await?;
     announce(&engine);
-    let client = engine.client.clone();
-    let stop = engine.stop.clone();
-    engine.tasks.spawn(async move {
-        progress::show(client, stop).await;
-        Ok(())
-    });
-    let result = tokio::select! {
-        biased;
-        signal = stop_signal() => signal,
-        ended = engine.tasks.join_next() => match ended {
-            Some(Ok(Err(failure))) => Err(failure),
-            Some(Err(panic)) => Err(Failure::from(anyhow::Error::new(panic).context("a part of the engine broke"))),
-            _ => Err(Failure::from(anyhow::anyhow!("a part of the engine ended by itself"))),
-        },
-    };
-    engine.shutdown().await;
-    result
+    engine.work(stop_signal()).await
+}
+
+/// Where the API is to live.
+fn place_of(args: &Args) -> Result<Place, Failure> {
+    if let Some(file) = &args.kubeconfig {
+        return Ok(Place::Kubernetes(Target::File {
+            file: file.clone(),
+            context: args.context.clone(),
+            namespace: args.namespace.clone(),
+        }));
+    }
+    if args.source.is_some() {
+        return Ok(Place::Here(args.listen));
+    }
+    // As client libraries tell that they run in a pod.
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        return Ok(Place::Kubernetes(Target::Inside));
+    }
+    Err(Failure::usage("nothing to follow")
+        .hint("give a directory or a URL; on a Kubernetes (--kubeconfig FILE) Fleets say what is followed"))
 }
 
 fn read_secret(file: &Path) -> Result<SecretText, Failure> {
@@ -140,13 +162,35 @@ fn read_secret(file: &Path) -> Result<SecretText, Failure> {
 
 #[expect(clippy::print_stdout, reason = "tells where everything is")]
 fn announce(engine: &Engine) {
-    println!("API        {}", engine.api_url);
-    println!("kubeconfig {}", engine.kubeconfig.display());
-    println!("metrics    {}/metrics", engine.http_url);
-    println!("webhooks   {}/webhooks/github", engine.http_url);
-    println!("simcloud   {}", engine.cloud_url);
-    println!(
-        "try        kubectl --kubeconfig {} get clusters,machinedeployments,machines -A",
-        engine.kubeconfig.display()
+    let kubeconfig = engine.kubeconfig.as_ref().map(|k| k.display().to_string());
+    let kubectl = match &kubeconfig {
+        Some(file) => format!("kubectl --kubeconfig {file}"),
+        None => "kubectl".to_owned(),
+    };
+    // A Kubernetes may have others' kinds of the same names.
+    let (kinds, group) = (
+        ["clusters", "machinedeployments", "machines"],
+        fleetwright_api::GROUP,
     );
+    let kinds = match &engine.identity {
+        Some(_) => kinds.map(|k| format!("{k}.{group}")).join(","),
+        None => kinds.join(","),
+    };
+    let lines = [
+        ("API", Some(engine.api_url.clone())),
+        ("kubeconfig", kubeconfig),
+        ("metrics", Some(format!("{}/metrics", engine.http_url))),
+        (
+            "webhooks",
+            Some(format!("{}/webhooks/github", engine.http_url)),
+        ),
+        ("simcloud", engine.cloud_url.clone()),
+        ("identity", engine.identity.clone()),
+        ("try", Some(format!("{kubectl} get {kinds} -A"))),
+    ];
+    for (name, value) in lines {
+        if let Some(value) = value {
+            println!("{name:<10} {value}");
+        }
+    }
 }

@@ -15,6 +15,9 @@ pub struct Entry {
     pub seq: u64,
     /// When, in RFC 3339.
     pub wall_time: String,
+    /// Who asked, where it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// What was asked.
     pub verb: String,
     /// Name of the account.

@@ -23,6 +23,11 @@ use crate::{
 /// Milliseconds of patience that a throttled call is asked for.
 const THROTTLE_MS: u64 = 500;
 
+tokio::task_local! {
+    /// Who makes the calls of this task, for the journal.
+    pub(crate) static CALLER: Option<String>;
+}
+
 /// A call under way: what the journal will say of it.
 struct Call {
     entry: Entry,
@@ -47,6 +52,7 @@ impl Cloud {
         let entry = Entry {
             seq: 0,
             wall_time: self.now().to_string(),
+            caller: CALLER.try_with(Clone::clone).ok().flatten(),
             verb: verb.to_owned(),
             account: account.name.clone(),
             instance: None,

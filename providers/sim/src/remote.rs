@@ -8,7 +8,7 @@ use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
     Instance, ListScope, Provider, ProviderError, UpdateInstance,
 };
-use http::{Method, Request, Uri, header, uri::Authority};
+use http::{HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
     client::legacy::{Client, Error as HttpError, connect::HttpConnector},
@@ -48,6 +48,8 @@ pub enum ConnectError {
 
 struct Inner {
     authority: Authority,
+    /// Who asks, as the cloud's journal shows it.
+    caller: Option<HeaderValue>,
     http: Client<HttpConnector, Full<Bytes>>,
     /// The same for the clusters' APIs.
     kube: Client<HttpConnector, kube::client::Body>,
@@ -64,6 +66,10 @@ impl RemoteCloud {
     /// # Errors
     /// [`ConnectError::Url`].
     pub fn new(url: &str) -> Result<Self, ConnectError> {
+        Self::of_caller(url, None)
+    }
+
+    fn of_caller(url: &str, caller: Option<&str>) -> Result<Self, ConnectError> {
         let wrong = || ConnectError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let authority = uri.authority().cloned().ok_or_else(wrong)?;
@@ -79,6 +85,7 @@ impl RemoteCloud {
         connector.set_connect_timeout(Some(TIMEOUT));
         Ok(Self(Arc::new(Inner {
             authority,
+            caller: caller.and_then(|c| HeaderValue::from_str(c).ok()),
             http: Client::builder(TokioExecutor::new()).build(connector.clone()),
             kube: Client::builder(TokioExecutor::new()).build(connector),
             clusters: Mutex::default(),
@@ -90,7 +97,19 @@ impl RemoteCloud {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(url: &str, patience: Duration) -> Result<Self, ConnectError> {
-        let cloud = Self::new(url)?;
+        Self::connect_as(url, None, patience).await
+    }
+
+    /// The same for `caller`, one of several: the cloud's journal shows which asked.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_as(
+        url: &str,
+        caller: Option<&str>,
+        patience: Duration,
+    ) -> Result<Self, ConnectError> {
+        let cloud = Self::of_caller(url, caller)?;
         let until = tokio::time::Instant::now() + patience;
         loop {
             let why = match cloud.ask::<Value>(Method::GET, "/clusters/-", None).await {
@@ -128,10 +147,14 @@ impl RemoteCloud {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, ProviderError> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url()))
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(caller) = &self.0.caller {
+            request = request.header(wire::CALLER, caller);
+        }
+        let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| ProviderError::Terminal {
                 message: format!("the call cannot be written: {e}"),

@@ -37,7 +37,8 @@ use crate::{
     cloud::Cloud,
     faults::Fault,
     latency::Latency,
-    wire::{Answer, Create, Delete, FaultList, Get, LatencyList, List, Update},
+    provider::CALLER,
+    wire::{self, Answer, Create, Delete, FaultList, Get, LatencyList, List, Update},
 };
 
 /// Largest body of a call, in bytes; those to a cluster's API have that API's own limit.
@@ -222,8 +223,15 @@ async fn health() -> &'static str {
     "ok"
 }
 
-async fn call(State(cloud): State<Cloud>, Path(verb): Path<String>, body: Read) -> Response {
-    perform(&cloud, &verb, &body)
+async fn call(
+    State(cloud): State<Cloud>,
+    Path(verb): Path<String>,
+    headers: HeaderMap,
+    body: Read,
+) -> Response {
+    let caller = headers.get(wire::CALLER).and_then(|v| v.to_str().ok());
+    CALLER
+        .scope(caller.map(ToOwned::to_owned), perform(&cloud, &verb, &body))
         .await
         .unwrap_or_else(|refusal| *refusal)
 }

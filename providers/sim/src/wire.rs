@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{faults::Fault, latency::Latency};
 
+/// Header by which one of several engines says which it is.
+pub(crate) const CALLER: &str = "fleetwright-caller";
+
 /// An answer: never bare, so that nothing else that answers is taken for a simulated cloud.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -282,7 +282,8 @@ async fn what_is_answered_was_synced_before() {
     let tracer = server.process.id();
     let traced = std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children"));
     let traced = traced.unwrap().trim().parse().unwrap();
-    assert_eq!(server.process.interrupt_at(traced).await, Some(0));
+    server.process.signal_at(traced, "INT").await;
+    assert_eq!(server.process.end().await, Some(0));
     let calls = calls(&std::fs::read_to_string(&trace).unwrap());
     let log = data(dir.path()).join("state.db-wal").canonicalize();
     let log = log.unwrap_or_else(|_| {

@@ -91,12 +91,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .as_ref()
         .is_some_and(|i| i.control_plane_initialized)
         && !initialized;
+    if became {
+        // Before the status says that it has become so: a kill in between must not lose it.
+        write_kubeconfig(shared, cluster).await?;
+    }
     shared
         .write_status(cluster, cluster.status.as_ref(), &new, BY)
         .await?;
-    if became {
-        write_kubeconfig(shared, cluster).await?;
-    }
 
     if let Some(step) = deletion {
         return tear_down(shared, cluster, &machines, &pools, step).await;
@@ -240,8 +241,16 @@ async fn write_kubeconfig(shared: &Shared, cluster: &Cluster) -> Result<(), Erro
     });
     let params = PatchParams::apply(BY).force();
     let secrets = Api::<Secret>::namespaced(shared.context.client.clone(), &namespace);
-    secrets
+    match secrets
         .patch(&secret.name_any(), &params, &Patch::Apply(body))
-        .await?;
-    Ok(())
+        .await
+    {
+        // The type of a Secret never changes: this one is another's, such as Cluster API's for a cluster of the same name.
+        Err(kube::Error::Api(status)) if status.code == 422 => {
+            tracing::warn!(%namespace, secret = %secret.name_any(), error = %status.message,
+                "the cluster's kubeconfig is not stored: the Secret of this name belongs to somebody else");
+            Ok(())
+        }
+        other => other.map(|_| ()).map_err(Error::from),
+    }
 }

@@ -33,13 +33,13 @@ fn machine(name: &str, owners: Value, control_plane: bool, deleting: bool) -> Ma
 
 fn pool(name: &str) -> MachineDeployment {
     read(
-        json!({"metadata": {"name": name}, "spec": {"clusterName": "c", "template": {"spec": {"providerConfig": {}}}}}),
+        json!({"metadata": {"name": name, "uid": "u"}, "spec": {"clusterName": "c", "template": {"spec": {"providerConfig": {}}}}}),
     )
 }
 
 fn set(name: &str, owners: Value) -> MachineSet {
     read(json!({
-        "metadata": {"name": name, "ownerReferences": owners},
+        "metadata": {"name": name, "uid": "u", "ownerReferences": owners},
         "spec": {"clusterName": "c", "template": {"spec": {"providerConfig": {}}}},
     }))
 }
@@ -74,6 +74,25 @@ fn workers_first_then_the_control_plane_then_the_rest() {
             remaining: 6,
         }
     );
+    // What their owners left behind goes too.
+    let sets = [set("web-1", owner("MachineDeployment"))];
+    let left = [machine("w-0", owner("MachineSet"), false, false)];
+    for (pools, sets, expected) in [
+        (&[pool("web")][..], &sets[..], (vec![], vec![])),
+        (&[], &sets, (vec!["web-1".to_owned()], vec![])),
+        (&[], &[], (vec![], vec!["w-0".to_owned()])),
+    ] {
+        let step = deletion_step(&cluster(), pools, sets, &left);
+        let ClusterDeletionStep::Workers {
+            delete_sets,
+            delete_machines,
+            ..
+        } = step
+        else {
+            panic!("{step:?}")
+        };
+        assert_eq!((delete_sets, delete_machines), expected);
+    }
     // A machine that is still going holds the control plane's back, without any pool left.
     let last = [machine("w-0", owner("MachineSet"), false, true)];
     let mut all = control_plane.to_vec();
