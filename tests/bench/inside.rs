@@ -74,7 +74,7 @@ async fn measure(store: Store, at_a_time: usize) -> anyhow::Result<[f64; 4]> {
     .await?;
     let applied = run(WRITES, "PATCH", APPLY, |n| {
         let at = format!("{MACHINES}/{}", name(n % OBJECTS));
-        let changed = n / OBJECTS % 2 == 0;
+        let changed = (n / OBJECTS).is_multiple_of(2);
         (
             at + "?fieldManager=bench-apply&force=true",
             machine(n % OBJECTS, changed),

@@ -57,7 +57,7 @@ pub(crate) fn removed(server: &ApiServer, key: &str, object: &Value) {
         let index = server.0.index.lock();
         for owner in &owners_of {
             if let Some(owner) = index.keys.get(owner) {
-                push(server, Task::Waiting(owner.clone()));
+                push(server, Task::Waiting(owner.to_string()));
             }
         }
     }

@@ -114,7 +114,7 @@ pub(crate) struct Inner {
 #[derive(Default)]
 pub(crate) struct Index {
     pub(crate) dependents: BTreeMap<String, BTreeSet<String>>,
-    pub(crate) keys: BTreeMap<String, String>,
+    pub(crate) keys: BTreeMap<String, Arc<str>>,
     /// What is removed at a time, in seconds since 1970.
     pub(crate) expiring: BTreeSet<(i64, String)>,
 }

@@ -211,7 +211,10 @@ impl ApiServer {
         let mut index = self.0.index.lock();
         let uid = text(object, "uid");
         if !uid.is_empty() && !index.keys.contains_key(uid) {
-            index.keys.insert(uid.to_owned(), key.to_owned());
+            // The store's own copy of the key, where it has it still.
+            let stored = self.0.store.get(key).map(|entry| entry.key);
+            let key = stored.unwrap_or_else(|| key.into());
+            index.keys.insert(uid.to_owned(), key);
         }
         if let Some(at) = crate::expiry::due(key, object) {
             index.expiring.insert((at, key.to_owned()));

@@ -87,6 +87,44 @@ async fn objects_are_made_changed_watched_and_deleted() {
 }
 
 #[tokio::test]
+async fn managed_fields_come_back_with_every_write_and_can_be_reset() {
+    let server = server();
+    let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");
+    let by = |manager: &str| PatchParams::apply(manager);
+    let made = map("a", json!({"data": {"k": "v"}}));
+    let applied = api.patch("a", &by("one"), &Patch::Apply(&made)).await;
+    let applied = applied.unwrap();
+    let managers = |map: &ConfigMap| -> Vec<String> {
+        let entries = map.metadata.managed_fields.iter().flatten();
+        entries.filter_map(|e| e.manager.clone()).collect()
+    };
+    assert_eq!(managers(&applied), ["one"]);
+    let write = async |patch: Patch<Value>| api.patch("a", &by("two"), &patch).await.unwrap();
+    // What changes nothing is no write, and its answer is whole.
+    assert_eq!(
+        write(Patch::Merge(json!({"data": {"k": "v"}}))).await,
+        applied
+    );
+    let changed = write(Patch::Merge(json!({"data": {"l": "w"}}))).await;
+    assert_eq!(managers(&changed), ["one", "two"]);
+    assert_eq!(api.get("a").await.unwrap(), changed);
+    let dry = PatchParams {
+        dry_run: true,
+        ..by("two")
+    };
+    let more = Patch::Merge(json!({"data": {"m": "x"}}));
+    let tried = api.patch("a", &dry, &more).await.unwrap();
+    assert_eq!(managers(&tried), ["one", "two"]);
+    // A JSON patch may name them, though what it makes of them counts for nothing.
+    let operations = json!([{"op": "remove", "path": "/metadata/managedFields/1"}]);
+    let patch: Patch<Value> = Patch::Json(serde_json::from_value(operations).unwrap());
+    assert_eq!(managers(&write(patch).await), ["one", "two"]);
+    let reset = write(Patch::Merge(json!({"metadata": {"managedFields": [{}]}}))).await;
+    assert_eq!(managers(&reset), Vec::<String>::new());
+    assert_eq!(reset.data.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn dependents_and_namespaces_go_in_order() {
     let server = server();
     let client = server.client("default");
