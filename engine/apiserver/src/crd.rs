@@ -89,6 +89,26 @@ pub(crate) fn reload(server: &ApiServer) -> Result<()> {
     Ok(())
 }
 
+/// What is said of a deprecated version: the best one to go to is named, if it is a better one.
+fn deprecation(spec: &Value, version: &str) -> String {
+    use crate::discovery::Version;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, kind) = (text(&spec["group"]), text(&spec["names"]["kind"]));
+    let better = spec["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|v| v["served"] == true && v["deprecated"] != true)
+        .filter_map(|v| v["name"].as_str())
+        .map(Version::of)
+        .filter(|v| *v < Version::of(version))
+        .min();
+    let told = format!("{group}/{version} {kind} is deprecated");
+    better.map_or(told.clone(), |v| {
+        format!("{told}; use {group}/{} {kind}", v.name)
+    })
+}
+
 fn kind(spec: &Value, version: &Value) -> Kind {
     let names = &spec["names"];
     let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -100,17 +120,8 @@ fn kind(spec: &Value, version: &Value) -> Kind {
         .find(|v| v["storage"] == true && v["name"] != version["name"]);
     let storage = stored.map(|v| format!("{}/{}", name(&spec["group"]), name(&v["name"])));
     let deprecated = (version["deprecated"] == true).then(|| {
-        version["deprecationWarning"].as_str().map_or_else(
-            || {
-                let (group, version, kind) = (
-                    name(&spec["group"]),
-                    name(&version["name"]),
-                    name(&names["kind"]),
-                );
-                format!("{group}/{version} {kind} is deprecated")
-            },
-            str::to_owned,
-        )
+        let own = version["deprecationWarning"].as_str().map(str::to_owned);
+        own.unwrap_or_else(|| deprecation(spec, &name(&version["name"])))
     });
     Kind {
         deprecated,

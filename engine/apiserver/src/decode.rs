@@ -22,7 +22,10 @@ pub(crate) fn json(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
 pub(crate) fn yaml(bytes: &[u8]) -> Result<Value, String> {
     let text =
         std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
-    serde_saphyr::from_str(text).map_err(|error| {
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let told = error.to_string();
         let told = told.lines().next().unwrap_or_default();
         let told = told.strip_prefix("error: ").unwrap_or(told);

@@ -92,17 +92,17 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
 
 /// A version in the order of preference: stable ones, the newest first, then beta, then alpha, then others by name.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Version<'a> {
+pub(crate) struct Version<'a> {
     stage: u8,
     newest: std::cmp::Reverse<(u32, u32)>,
-    name: &'a str,
+    pub(crate) name: &'a str,
 }
 
 /// The kinds of a group by version.
 type Versions<'a> = BTreeMap<Version<'a>, Vec<&'a Kind>>;
 
 impl<'a> Version<'a> {
-    fn of(name: &'a str) -> Self {
+    pub(crate) fn of(name: &'a str) -> Self {
         let (stage, major, minor) = Self::parse(name).unwrap_or((3, 0, 0));
         Self {
             stage,

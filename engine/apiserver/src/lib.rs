@@ -252,7 +252,14 @@ impl ApiServer {
     }
 
     pub(crate) fn now(&self) -> String {
-        fleetwright_api::time::rfc3339_seconds(self.0.options.clock.now())
+        self.after(0)
+    }
+
+    /// The time in so many seconds.
+    pub(crate) fn after(&self, seconds: i64) -> String {
+        let now = self.0.options.clock.now();
+        let then = now.checked_add(jiff::SignedDuration::from_secs(seconds));
+        fleetwright_api::time::rfc3339_seconds(then.unwrap_or(now))
     }
 }
 
@@ -269,7 +276,7 @@ where
             continue;
         };
         if all.len() + data.remaining() > limit {
-            return Err(error::ApiError::too_large(limit));
+            return Err(error::ApiError::too_large(format!("limit is {limit}")));
         }
         all.put(data);
     }

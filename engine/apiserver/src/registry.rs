@@ -56,6 +56,30 @@ impl Kind {
         }
     }
 
+    /// Whether an update must say which version it replaces.
+    pub(crate) fn conditional(&self) -> bool {
+        self.custom
+            || matches!(
+                self.plural.as_str(),
+                "customresourcedefinitions" | "leases" | "poddisruptionbudgets"
+            )
+    }
+
+    /// Whether the answer to a deletion is what was deleted.
+    pub(crate) fn shows_deleted(&self) -> bool {
+        !self.custom
+            && matches!(
+                self.plural.as_str(),
+                "customresourcedefinitions"
+                    | "pods"
+                    | "serviceaccounts"
+                    | "services"
+                    | "persistentvolumes"
+                    | "persistentvolumeclaims"
+                    | "volumeattachments"
+            )
+    }
+
     pub(crate) fn prefix(&self) -> String {
         let group = match &self.storage {
             Some(kept) if !kept.contains('/') => "",

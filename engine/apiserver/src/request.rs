@@ -50,7 +50,8 @@ impl Target {
                 target.resource = (*resource).to_owned();
                 target.name = (*name).to_owned();
             }
-            [resource, name, subresource] => {
+            // What follows a subresource names nothing more for custom kinds.
+            [resource, name, subresource, ..] => {
                 target.resource = (*resource).to_owned();
                 target.name = (*name).to_owned();
                 target.subresource = (*subresource).to_owned();
@@ -88,8 +89,15 @@ impl Query {
         self.0.contains_key(name)
     }
 
+    /// Whether a parameter is there and says anything but no.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), "1" | "true" | "True" | "TRUE")
+        let value = self.get(name);
+        self.has(name) && value != "0" && !value.eq_ignore_ascii_case("false")
+    }
+
+    /// The number that a parameter is.
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
+        self.get(name).parse().ok()
     }
 }
 

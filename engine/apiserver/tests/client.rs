@@ -149,7 +149,7 @@ async fn budgets_hold_pods_until_more_are_healthy() {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     for name in ["a", "b"] {
         let pod = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "x"}},
-            "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}, "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})).unwrap();
+            "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}, "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})).unwrap();
         pods.create(&PostParams::default(), &pod).await.unwrap();
     }
     let gvk = kube::core::GroupVersionKind::gvk("policy", "v1", "PodDisruptionBudget");

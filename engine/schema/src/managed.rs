@@ -23,7 +23,7 @@ pub struct Writer<'a> {
     pub api_version: &'a str,
     /// Subresource written through; empty for the object itself.
     pub subresource: &'a str,
-    /// The time, RFC 3339 in seconds.
+    /// The time, RFC 3339 in seconds; empty for none.
     pub now: &'a str,
 }
 
@@ -278,10 +278,27 @@ pub fn update(schema: &Schema, live: &Value, object: &mut Value, writer: &Writer
                 .or_default();
             held.fields.add(&taken);
             writer.api_version.clone_into(&mut held.api_version);
-            held.time = Some(writer.now.into());
+            held.time = Some(writer.now.into()).filter(|_| !writer.now.is_empty());
         }
     }
     managers.write(object);
+}
+
+/// The names of the managers that hold the field at a path such as `/spec/replicas`.
+#[must_use]
+pub fn holders(object: &Value, path: &str) -> Vec<String> {
+    let path: String = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("/f:{part}"))
+        .collect();
+    let entries = object["metadata"]["managedFields"].as_array();
+    entries
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry["fieldsV1"].pointer(&path).is_some())
+        .filter_map(|entry| entry["manager"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// A field that another manager holds with another value.
@@ -322,11 +339,7 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
             .iter()
             .map(|(manager, fields)| {
                 let lines: Vec<String> = fields.iter().map(|f| format!("- {f}")).collect();
-                format!(
-                    "conflict{} with {manager}:\n{}",
-                    if fields.len() == 1 { "" } else { "s" },
-                    lines.join("\n")
-                )
+                format!("conflicts with {manager}:\n{}", lines.join("\n"))
             })
             .collect(),
     };

@@ -9,6 +9,8 @@ use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::object::{key, meta, text};
 
+/// How much of a `generateName` goes into a name, in bytes.
+const LONGEST_PREFIX: usize = 58;
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 pub(crate) async fn create(call: &Call<'_>) -> ApiResult<Response<Body>> {
@@ -30,7 +32,11 @@ pub(crate) async fn insert(
     let prefix = text(&object, "generateName").to_owned();
     let generated = text(&object, "name").is_empty() && !prefix.is_empty();
     if generated {
-        meta(&mut object).set("name", prefix.clone() + &suffix(call));
+        // What is too long for a name is cut, so that the random part fits.
+        let cut = prefix.char_indices().map(|(at, c)| at + c.len_utf8());
+        let cut = cut.take_while(|end| *end <= LONGEST_PREFIX).last();
+        let prefix = prefix.get(..cut.unwrap_or(0)).unwrap_or_default();
+        meta(&mut object).set("name", prefix.to_owned() + &suffix(call));
     }
     let name = text(&object, "name").to_owned();
     if !text(&object, "resourceVersion").is_empty() {

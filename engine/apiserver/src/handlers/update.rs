@@ -14,14 +14,21 @@ use crate::object::{deleting, finalizers, meta, text};
 /// How often a write without a version of its own is tried against concurrent writers.
 const ATTEMPTS: usize = 32;
 
+/// The media types of patches of custom kinds.
+const PATCHES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+
 /// How a request changes an object.
 enum Change {
     Replace(Value),
     JsonPatch(Value),
-    MergePatch(Value),
-    StrategicMergePatch(Value),
+    MergePatch(Value, Duplicates),
+    StrategicMergePatch(Value, Duplicates),
     Apply(Value),
 }
+
+/// The paths of the fields that a patch gives twice.
+type Duplicates = Vec<String>;
 
 impl Change {
     fn read(call: &Call<'_>, method: &Method) -> ApiResult<Self> {
@@ -33,25 +40,32 @@ impl Change {
         }
         match call.content_type {
             "application/json-patch+json" => Ok(Self::JsonPatch(call.value()?.0)),
-            "application/merge-patch+json" => Ok(Self::MergePatch(call.value()?.0)),
+            "application/merge-patch+json" => {
+                let (body, twice) = call.value()?;
+                if body.is_null() {
+                    return Err(ApiError::bad_request("Invalid JSON Patch"));
+                }
+                fields(&body, "error decoding patch: ")?;
+                Ok(Self::MergePatch(body, twice))
+            }
             "application/strategic-merge-patch+json" if !call.kind.custom => {
-                Ok(Self::StrategicMergePatch(call.value()?.0))
+                let (body, twice) = call.value()?;
+                fields(&body, "")?;
+                Ok(Self::StrategicMergePatch(body, twice))
             }
             "application/apply-patch+yaml" => Ok(Self::Apply(configuration(call)?)),
-            _ => Err(ApiError::media_type(
-                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-            )),
+            _ => Err(ApiError::media_type(PATCHES)),
         }
     }
 
-    /// The resource version that the request insists on; empty for any.
-    fn version<'a>(&'a self, object: &'a Value) -> &'a str {
+    /// Whether the request itself insists on a resource version, so that it is not tried again.
+    fn insists(&self) -> bool {
         match self {
-            Self::Replace(_) => text(object, "resourceVersion"),
-            Self::JsonPatch(_) => "",
-            Self::MergePatch(body) | Self::StrategicMergePatch(body) | Self::Apply(body) => {
-                text(body, "resourceVersion")
-            }
+            Self::JsonPatch(_) => false,
+            Self::Replace(body)
+            | Self::MergePatch(body, _)
+            | Self::StrategicMergePatch(body, _)
+            | Self::Apply(body) => !text(body, "resourceVersion").is_empty(),
         }
     }
 
@@ -62,21 +76,35 @@ impl Change {
             Self::Replace(body) => return Ok(body.clone()),
             Self::Apply(body) => return applied(call, live, body),
             Self::JsonPatch(body) => patch::json(&mut object, body).map_err(refused)?,
-            Self::MergePatch(body) => patch::merge(&mut object, body),
-            Self::StrategicMergePatch(body) => {
+            Self::MergePatch(body, _) => patch::merge(&mut object, body),
+            Self::StrategicMergePatch(body, _) => {
                 object =
                     patch::strategic(call.kind.compiled.root(), live, body).map_err(refused)?;
             }
         }
-        call.check_type(&object)?;
-        call.known_fields(&mut object, &[])?;
-        Ok(object)
+        let twice = match self {
+            Self::MergePatch(_, twice) | Self::StrategicMergePatch(_, twice) => twice.as_slice(),
+            _ => &[],
+        };
+        call.patched(object, twice)
     }
+}
+
+/// Refuses a patch that is no object.
+fn fields(body: &Value, prefix: &str) -> ApiResult<()> {
+    if body.is_object() {
+        return Ok(());
+    }
+    let got = super::body::go_type(body);
+    Err(ApiError::bad_request(format!(
+        "{prefix}json: cannot unmarshal {got} into Go value of type map[string]interface {{}}"
+    )))
 }
 
 fn refused(error: PatchError) -> ApiError {
     match error {
         PatchError::Malformed(text) => ApiError::bad_request(text),
+        PatchError::TooMany(text) => ApiError::too_large(text),
         PatchError::Unfit(_) => ApiError::unprocessable(),
     }
 }
@@ -87,9 +115,10 @@ fn configuration(call: &Call<'_>) -> ApiResult<Value> {
     let (version, kind) = (call.kind.api_version(), call.kind.kind.as_str());
     if !body.is_object() || body["apiVersion"] != version.as_str() || body["kind"] != kind {
         let got = |field: &str| body[field].as_str().unwrap_or_default();
+        let version = got("apiVersion");
+        let slash = if version.contains('/') { "" } else { "/" };
         return Err(ApiError::bad_request(format!(
-            "invalid object type: {}, Kind={}",
-            got("apiVersion"),
+            "invalid object type: {slash}{version}, Kind={}",
             got("kind")
         )));
     }
@@ -121,6 +150,11 @@ fn check_name(call: &Call<'_>, object: &Value) -> ApiResult<()> {
     if name == wanted {
         return Ok(());
     }
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        )));
+    }
     Err(ApiError::bad_request(format!(
         "the name of the object ({name}) does not match the name on the URL ({wanted})"
     )))
@@ -130,7 +164,8 @@ fn applied(call: &Call<'_>, live: &Value, body: &Value) -> ApiResult<Value> {
     let (version, now) = (call.kind.api_version(), call.server.now());
     let writer = call.writer(&version, &now);
     let force = call.query.flag("force");
-    managed::apply(&call.kind.compiled, live, body, &writer, force).map_err(|error| match error {
+    let made = managed::apply(&call.kind.compiled, live, body, &writer, force);
+    let mut made = made.map_err(|error| match error {
         ApplyError::Untyped(ref faults) => {
             let (namespace, name) = (text(body, "namespace"), text(body, "name"));
             ApiError::bad_request(format!(
@@ -149,7 +184,9 @@ fn applied(call: &Call<'_>, live: &Value, body: &Value) -> ApiResult<Value> {
                 .collect();
             ApiError::new(409, "Conflict", error.to_string()).with_causes(&causes)
         }
-    })
+    })?;
+    crate::metadata::normalize(&mut made);
+    Ok(made)
 }
 
 pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
@@ -159,10 +196,15 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
         let (live, revision) = match (call.live(), &change) {
             (Ok(found), _) => found,
             (Err(_), Change::Apply(body)) if call.target.subresource.is_empty() => {
-                if !text(body, "resourceVersion").is_empty() {
-                    return Err(ApiError::modified(call.kind, name));
+                let uid = text(body, "uid");
+                if !uid.is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    );
+                    return Err(ApiError::conflict(call.kind, name, &why));
                 }
-                let object = applied(call, &Value::Null, body)?;
+                let mut object = applied(call, &Value::Null, body)?;
+                crate::object::meta(&mut object).remove("resourceVersion");
                 match super::create::insert(call, object, true).await {
                     // Somebody else was faster: apply to what they made.
                     Err(error) if error.code() == 409 && call.live().is_ok() => continue,
@@ -172,25 +214,60 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
             (Err(error), _) => return Err(error),
         };
         let mut object = change.to(call, &live)?;
-        let version = change.version(&object).to_owned();
-        if version.is_empty() && matches!(change, Change::Replace(_)) && call.kind.custom {
-            let text = "Invalid value: 0: must be specified for an update";
-            let cause = Cause::new("FieldValueInvalid", "metadata.resourceVersion", text);
-            let (group, plural) = (&call.kind.group, &call.kind.plural);
-            return Err(ApiError::invalid(group, plural, name, &[cause]));
-        }
-        if !version.is_empty() && version != revision.to_string() {
-            return Err(ApiError::modified(call.kind, name));
-        }
         check_name(call, &object)?;
+        call.check_namespace(&object)?;
+        check_version(call, &object, revision)?;
+        if matches!(change, Change::Replace(_)) {
+            check_uid(call, &live, &object)?;
+        }
         finish(call, &live, &mut object, matches!(change, Change::Apply(_)))?;
         match store(call, &live, object, revision).await? {
             Some(answer) => return Ok(answer),
-            None if !version.is_empty() => return Err(ApiError::modified(call.kind, name)),
+            None if change.insists() => return Err(ApiError::modified(call.kind, name)),
             None => {}
         }
     }
     Err(ApiError::modified(call.kind, name))
+}
+
+/// Refuses a resource version that is not the object's; some kinds insist on one.
+fn check_version(call: &Call<'_>, object: &Value, revision: u64) -> ApiResult<()> {
+    let (kind, name) = (call.kind, call.target.name.as_str());
+    let version = text(object, "resourceVersion");
+    if matches!(version, "" | "0") {
+        if !kind.conditional() {
+            return Ok(());
+        }
+        let text = "Invalid value: 0: must be specified for an update";
+        let cause = Cause::new("FieldValueInvalid", "metadata.resourceVersion", text);
+        return Err(ApiError::invalid(&kind.group, &kind.plural, name, &[cause]));
+    }
+    if version == revision.to_string() {
+        return Ok(());
+    }
+    Err(ApiError::modified(kind, name))
+}
+
+/// Refuses to replace an object by one of another uid.
+fn check_uid(call: &Call<'_>, live: &Value, object: &Value) -> ApiResult<()> {
+    let (uid, known) = (text(object, "uid"), text(live, "uid"));
+    if uid.is_empty() || uid == known {
+        return Ok(());
+    }
+    let path = match (call.kind.custom, call.kind.plural.as_str()) {
+        (true, plural) => format!("{}/{plural}", call.kind.group),
+        (false, "nodes") => "minions".to_owned(),
+        (false, plural) => plural.to_owned(),
+    };
+    let key = [path.as_str(), &call.target.namespace, &call.target.name]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("/");
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {known}"
+    );
+    Err(ApiError::conflict(call.kind, &call.target.name, &why))
 }
 
 /// Puts back what a request may not change, and counts the generation. What an apply made has its managed fields already.
@@ -200,15 +277,7 @@ pub(crate) fn finish(
     object: &mut Value,
     applied: bool,
 ) -> ApiResult<()> {
-    let (kind, name) = (call.kind, call.target.name.as_str());
-    let uid = text(object, "uid");
-    if !uid.is_empty() && uid != text(live, "uid") {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            text(live, "uid")
-        );
-        return Err(ApiError::conflict(kind, name, &why));
-    }
+    let kind = call.kind;
     if call.target.subresource == "status" {
         let status = object["status"].take();
         let managed = object["metadata"]["managedFields"].take();
@@ -225,22 +294,7 @@ pub(crate) fn finish(
     {
         map.remove("status");
     }
-    let fixed = [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "namespace",
-        "generation",
-        "generateName",
-        "resourceVersion",
-    ];
-    for field in fixed {
-        match &live["metadata"][field] {
-            Value::Null => drop(meta(object).remove(field)),
-            value => meta(object).set(field, value.clone()),
-        }
-    }
+    crate::metadata::keep(live, object);
     call.defaults(object);
     crate::core_objects::prepare(call, Some(live), object)?;
     check_immutable(call, live, object)?;
@@ -257,18 +311,6 @@ pub(crate) fn finish(
         if differs(object, live) || differs(live, object) {
             let next = live["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             meta(object).set("generation", next);
-        }
-    }
-    if deleting(live) {
-        let had = finalizers(live);
-        if let Some(new) = finalizers(object).iter().find(|f| !had.contains(f)) {
-            let text = format!(
-                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{\"{new}\"}}"
-            );
-            let cause = Cause::new("FieldValueForbidden", "metadata.finalizers", text);
-            // Custom kinds are checked twice, and say so twice.
-            let causes = vec![cause; if kind.custom { 2 } else { 1 }];
-            return Err(ApiError::invalid(&kind.group, &kind.kind, name, &causes));
         }
     }
     Ok(())
@@ -391,32 +433,15 @@ pub(crate) fn get_scale(call: &Call<'_>) -> ApiResult<Response<Body>> {
 }
 
 pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
-    let (body, _) = call.value()?;
+    let change = ScaleChange::read(call, method)?;
     for _ in 0..ATTEMPTS {
         let (live, revision) = call.live()?;
-        let mut scale = scale_of(call, &live);
-        if method == Method::PATCH {
-            patch::merge(&mut scale, &body);
-        } else {
-            scale = body.clone();
-        }
+        let scale = change.to(call, &scale_of(call, &live), &live)?;
+        check_name(call, &scale)?;
+        call.check_namespace(&scale)?;
         let version = text(&scale, "resourceVersion");
         if !version.is_empty() && version != revision.to_string() {
             return Err(ApiError::modified(call.kind, &call.target.name));
-        }
-        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-        if replicas < 0 {
-            let cause = Cause::new(
-                "FieldValueInvalid",
-                "spec.replicas",
-                format!("Invalid value: {replicas}: must be greater than or equal to 0"),
-            );
-            return Err(ApiError::invalid(
-                "autoscaling",
-                "Scale",
-                &call.target.name,
-                &[cause],
-            ));
         }
         let mut object = live.clone();
         let path = pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
@@ -424,7 +449,7 @@ pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Res
         for part in path.split('/').filter(|p| !p.is_empty()) {
             slot = &mut slot[part];
         }
-        *slot = replicas.into();
+        *slot = scale["spec"]["replicas"].as_i64().unwrap_or(0).into();
         finish(call, &live, &mut object, false)?;
         if store(call, &live, object, revision).await?.is_some() {
             let shown = if call.dry_run() { live } else { call.live()?.0 };
@@ -432,4 +457,81 @@ pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Res
         }
     }
     Err(ApiError::modified(call.kind, &call.target.name))
+}
+
+/// How a request changes the scale of an object.
+enum ScaleChange {
+    Replace(Value),
+    JsonPatch(Value),
+    MergePatch(Value),
+    Apply(Value),
+}
+
+impl ScaleChange {
+    fn read(call: &Call<'_>, method: &Method) -> ApiResult<Self> {
+        let (body, _) = call.value()?;
+        if method == Method::PUT {
+            let scale = body["kind"] == "Scale" && body["apiVersion"] == "autoscaling/v1";
+            return if scale {
+                Ok(Self::Replace(body))
+            } else {
+                let got = body["kind"].as_str().unwrap_or_default();
+                Err(ApiError::bad_request(format!(
+                    "a Scale of autoscaling/v1 is expected, not {got:?}"
+                )))
+            };
+        }
+        match call.content_type {
+            "application/json-patch+json" => Ok(Self::JsonPatch(body)),
+            "application/merge-patch+json" => {
+                fields(&body, "error decoding patch: ")?;
+                Ok(Self::MergePatch(body))
+            }
+            "application/apply-patch+yaml" => Ok(Self::Apply(body)),
+            _ => Err(ApiError::media_type(PATCHES)),
+        }
+    }
+
+    /// What `scale` becomes; `live` is the object that it is of.
+    fn to(&self, call: &Call<'_>, scale: &Value, live: &Value) -> ApiResult<Value> {
+        let mut changed = scale.clone();
+        match self {
+            Self::Replace(body) => return Ok(body.clone()),
+            Self::JsonPatch(body) => patch::json(&mut changed, body).map_err(refused)?,
+            Self::MergePatch(body) => patch::merge(&mut changed, body),
+            Self::Apply(body) => {
+                // Kubernetes has no way back from an applied Scale to a custom object.
+                let path =
+                    pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
+                let holders = managed::holders(live, &path);
+                if body["spec"]["replicas"] == scale["spec"]["replicas"] || holders.is_empty() {
+                    let text = "a Scale of a custom kind cannot be applied: update or patch it";
+                    return Err(ApiError::bad_request(text));
+                }
+                let causes: Vec<Cause> = holders
+                    .iter()
+                    .map(|m| {
+                        let text = format!("conflict with {m:?} using autoscaling/v1");
+                        Cause::new("FieldManagerConflict", ".spec.replicas", text)
+                    })
+                    .collect();
+                let text = match holders.as_slice() {
+                    [one] => format!(
+                        "Apply failed with 1 conflict: conflict with {one:?} using autoscaling/v1: .spec.replicas"
+                    ),
+                    all => format!("Apply failed with {} conflicts", all.len()),
+                };
+                return Err(ApiError::new(409, "Conflict", text).with_causes(&causes));
+            }
+        }
+        let replicas = &changed["spec"]["replicas"];
+        if changed["kind"] != "Scale" || !(replicas.is_i64() || replicas.is_null()) {
+            let got = super::body::go_type(replicas);
+            let fault = format!(
+                "json: cannot unmarshal {got} into Go struct field ScaleSpec.spec.replicas of type int32"
+            );
+            return Err(ApiError::patch(&changed, &fault));
+        }
+        Ok(changed)
+    }
 }

@@ -141,12 +141,12 @@ fn rules_of_the_recorded_kind() {
     );
     assert_eq!(
         check(spec(60, "small", "a"), None),
-        ["spec: Invalid value: \"object\": more than 50 replicas need size large"]
+        ["spec: Invalid value: more than 50 replicas need size large"]
     );
     assert_eq!(check(spec(60, "large", "a"), None), Vec::<String>::new());
     assert_eq!(
         check(spec(1, "small", "b"), Some(spec(1, "small", "a"))),
-        ["spec.zone: Invalid value: \"string\": zone is immutable"]
+        ["spec.zone: Invalid value: \"b\": zone is immutable"]
     );
 }
 
