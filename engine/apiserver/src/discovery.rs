@@ -7,7 +7,7 @@ use http::{Response, request::Parts};
 use serde_json::{Value, json};
 
 use crate::ApiServer;
-use crate::error::respond;
+use crate::error::{ApiError, respond};
 use crate::registry::Kind;
 
 /// Answers the paths of discovery.
@@ -23,6 +23,23 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
         ["api" | "apis"] | ["api" | "apis", _] | ["apis", _, _] | ["openapi", ..]
     ) {
         return None;
+    }
+    if parts.method != http::Method::GET && segments.first() != Some(&"openapi") {
+        return Some(ApiError::method().response());
+    }
+    let served = |part: &str| {
+        let media = part.split(';').next().unwrap_or_default().trim();
+        let form = part.contains("as=");
+        matches!(
+            media,
+            "" | "application/json"
+                | "application/*"
+                | "*/*"
+                | "application/vnd.kubernetes.protobuf"
+        ) && (!form || part.contains("v=v2") && !part.contains("v=v2beta1"))
+    };
+    if segments.first() != Some(&"openapi") && !accept.split(',').any(served) {
+        return Some(ApiError::not_acceptable(ApiError::MEDIA_TYPES).response());
     }
     let registry = server.kinds();
     let mut groups: BTreeMap<&str, Versions<'_>> = BTreeMap::new();

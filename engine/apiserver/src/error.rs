@@ -123,6 +123,9 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", text)
     }
 
+    /// What is said of an `Accept` header that asks for nothing of what there is.
+    pub(crate) const MEDIA_TYPES: &str = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
     pub(crate) fn not_acceptable(text: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", text)
     }

@@ -191,7 +191,7 @@ impl ApiServer {
                 Op::Delete {
                     key: key.to_owned(),
                     expect: Some(revision),
-                    last: Some(encode(&object)),
+                    last: Some(encode(&live)),
                 }
             } else {
                 Op::Put {

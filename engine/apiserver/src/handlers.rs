@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod evict;
 mod read;
+mod scale;
 mod update;
 mod watch;
 
@@ -51,10 +52,12 @@ pub(crate) async fn dispatch(
 ) -> ApiResult<Response<Body>> {
     let query = Query::parse(parts.uri.query());
     let target = match parts.uri.path().trim_end_matches('/') {
+        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => return Ok(plain(200, "ok")),
         check @ ("/healthz" | "/livez" | "/readyz") => {
             let verbose = query.has("verbose");
             return Ok(plain(200, if verbose { checks(check) } else { "ok" }));
         }
+        "/version" if parts.method != Method::GET => return Err(ApiError::method()),
         "/version" => {
             let version = json!({"major": "1", "minor": "36", "gitVersion": crate::VERSION, "platform": "linux/amd64",
                 "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc"});
@@ -89,8 +92,8 @@ pub(crate) async fn dispatch(
         }
         return Err(ApiError::no_resource());
     }
-    if kind.custom && kind.namespaced && target.namespace.is_empty() && parts.method != Method::GET
-    {
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if kind.custom && kind.namespaced && target.namespace.is_empty() && !reads {
         return Ok(page_not_found());
     }
     if !kind.namespaced && !target.namespace.is_empty() {
@@ -226,9 +229,9 @@ async fn route(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
         ("", &Method::DELETE) => delete::collection(call).await,
         ("eviction", &Method::POST) if kind.plural == "pods" => evict::evict(call).await,
         ("status", &Method::GET) if kind.status => read::get(call),
-        ("scale", &Method::GET) if kind.scale.is_some() => update::get_scale(call),
+        ("scale", &Method::GET) if kind.scale.is_some() => scale::get_scale(call),
         ("scale", &Method::PUT | &Method::PATCH) if kind.scale.is_some() => {
-            update::put_scale(call, method).await
+            scale::put_scale(call, method).await
         }
         ("" | "status", &Method::PUT | &Method::PATCH)
             if named && (target.subresource.is_empty() || kind.status) =>
@@ -318,6 +321,13 @@ impl Call<'_> {
             _ => self.server.now(),
         };
         let version = self.kind.api_version();
+        // A new core object has the fields that every object of its kind has from the outset.
+        let blank = if live.is_null() && !self.kind.custom {
+            crate::core_kinds::blank(&self.kind.kind)
+        } else {
+            Value::Null
+        };
+        let live = if live.is_null() { &blank } else { live };
         managed::update(
             &self.kind.compiled,
             live,

@@ -65,6 +65,11 @@ impl Kind {
             )
     }
 
+    /// Whether an update makes an object that is not there.
+    pub(crate) fn made_by_update(&self) -> bool {
+        !self.custom && matches!(self.plural.as_str(), "leases" | "events")
+    }
+
     /// Whether the answer to a deletion is what was deleted.
     pub(crate) fn shows_deleted(&self) -> bool {
         !self.custom

@@ -98,6 +98,12 @@ impl Selector {
                             "false".to_owned()
                         }
                         Value::Null => String::new(),
+                        // An event is selected by the component that is its source.
+                        Value::Object(map) => map
+                            .get("component")
+                            .and_then(Value::as_str)
+                            .unwrap_or_default()
+                            .to_owned(),
                         other => other.to_string(),
                     })
                 }

@@ -75,8 +75,7 @@ impl Form {
                 _ => {}
             }
         }
-        let text = "only the following media types are accepted: application/json";
-        Err(ApiError::not_acceptable(text))
+        Err(ApiError::not_acceptable(ApiError::MEDIA_TYPES))
     }
 
     /// An object, or an event's, in this form; `first` when nothing was sent before it.
@@ -100,7 +99,11 @@ impl Form {
         match self {
             Self::Whole => list.clone(),
             Self::Metadata | Self::MetadataList => {
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": list["metadata"],
+                let mut meta = list["metadata"].clone();
+                if let Some(map) = meta.as_object_mut() {
+                    map.retain(|_, value| value != "");
+                }
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": meta,
                     "items": items.map(metadata).collect::<Vec<_>>()})
             }
             Self::Table(include) => {
@@ -133,7 +136,14 @@ pub(crate) async fn convert(call: &Call<'_>, answer: Response<Body>) -> ApiResul
         return Ok(bytes(code, whole));
     } else if value["items"].is_array() && value["kind"] == kind.list_kind.as_str() {
         if form == Form::Metadata {
-            let text = "you requested PartialObjectMetadata, but the requested object is a list";
+            let list = if kind.custom {
+                " (*unstructured.UnstructuredList)".to_owned()
+            } else {
+                format!(" (*v1.{})", kind.list_kind)
+            };
+            let text = format!(
+                "you requested PartialObjectMetadata, but the requested object is a list{list}"
+            );
             return Err(ApiError::not_acceptable(text));
         }
         form.list(kind, &value, now)

@@ -267,8 +267,10 @@ pub fn update(schema: &Schema, live: &Value, object: &mut Value, writer: &Writer
     } else {
         Managers::of(live)
     };
+    // What nobody manages is managed by nobody until the first apply.
+    let untracked = managers.0.is_empty() && live["metadata"]["resourceVersion"].is_string();
     let changes = changes(schema.root(), live, object);
-    if !changes.is_same() && !reset {
+    if !changes.is_same() && !reset && !untracked {
         managers.give_up(&changes);
         let taken = changes.added.union(&changes.modified);
         if !taken.is_empty() {
@@ -282,6 +284,28 @@ pub fn update(schema: &Schema, live: &Value, object: &mut Value, writer: &Writer
         }
     }
     managers.write(object);
+}
+
+/// Takes a field of the first level, such as `f:status`, from everybody.
+pub fn disown(object: &mut Value, field: &str) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let Some(entries) = metadata
+        .get_mut("managedFields")
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
+    for entry in entries.iter_mut() {
+        if let Some(fields) = entry["fieldsV1"].as_object_mut() {
+            fields.remove(field);
+        }
+    }
+    entries.retain(|entry| entry["fieldsV1"].as_object().is_some_and(|f| !f.is_empty()));
+    if entries.is_empty() {
+        metadata.remove("managedFields");
+    }
 }
 
 /// The names of the managers that hold the field at a path such as `/spec/replicas`.

@@ -85,10 +85,10 @@ fn step(target: &mut Value, operation: &Value) -> Result<(), PatchError> {
     let in_object = target.pointer(parent).is_some_and(Value::is_object);
     match operation["op"].as_str() {
         Some("replace") if in_object => operation["op"] = "add".into(),
-        Some("test") if in_object && operation["value"].is_null() => {
-            if target.pointer(&path).is_none() {
-                return Ok(());
-            }
+        Some("test")
+            if in_object && operation["value"].is_null() && target.pointer(&path).is_none() =>
+        {
+            return Ok(());
         }
         _ => {}
     }

@@ -94,7 +94,15 @@ impl Call<'_> {
         self.check_type(&object)?;
         self.known_fields(&mut object, &duplicates)?;
         crate::metadata::normalize(&mut object);
+        self.plain(&mut object);
         Ok(object)
+    }
+
+    /// Brings a core object into the form in which Kubernetes writes it: without empty lists and maps.
+    fn plain(&self, object: &mut Value) {
+        if !self.kind.custom {
+            core_types::plain(self.kind.compiled.root(), object);
+        }
     }
 
     /// What a patch made, as an object of the kind, without fields that the kind has not; `duplicates` are those that the
@@ -123,6 +131,7 @@ impl Call<'_> {
         let strict = |fault: String| ApiError::patch(&as_it_came, &fault);
         self.known_fields_or(&mut object, duplicates, strict)?;
         crate::metadata::normalize(&mut object);
+        self.plain(&mut object);
         Ok(object)
     }
 

@@ -81,11 +81,18 @@ pub(crate) async fn insert(
     if !applied {
         meta(&mut object).remove("managedFields");
         call.manage(&Value::Null, &mut object);
+        if kind.status && !kind.custom {
+            fleetwright_schema::managed::disown(&mut object, "f:status");
+        }
     }
+    crate::core_objects::admit(call, &mut object);
+    let at = call.key(&name);
     if call.dry_run() {
+        if server.0.store.get(&at).is_some() {
+            return Err(ApiError::exists(kind, &name));
+        }
         return Ok(respond(201, &object));
     }
-    let at = call.key(&name);
     let put = Op::Put {
         key: at.clone(),
         value: call.encode(&object),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, bytes};
 use crate::selector::Selector;
+use crate::table::Form;
 
 const TOKENS: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -229,11 +230,24 @@ impl Page {
         )
         .into_bytes();
         out.reserve(self.items.iter().map(|e| e.value.len() + 1).sum::<usize>() + 2);
+        // The items of core lists do not say what they are.
+        let head = format!(
+            "{{\"apiVersion\":\"{}\",\"kind\":\"{}\",",
+            call.kind.api_version(),
+            call.kind.kind
+        );
+        let plain = !call.kind.custom && call.form == Form::Whole;
         for (n, entry) in self.items.iter().enumerate() {
             if n > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(&entry.value);
+            match entry.value.strip_prefix(head.as_bytes()) {
+                Some(rest) if plain => {
+                    out.push(b'{');
+                    out.extend_from_slice(rest);
+                }
+                _ => out.extend_from_slice(&entry.value),
+            }
         }
         out.extend_from_slice(b"]}");
         bytes(200, out.into())
@@ -267,7 +281,7 @@ impl Call<'_> {
             causes.push(Cause::new("FieldValueForbidden", field, text));
         };
         if let (Some(_), true) = (initial, watch) {
-            if matching.is_empty() {
+            if matching != "NotOlderThan" {
                 forbid(
                     "resourceVersionMatch",
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
@@ -277,6 +291,12 @@ impl Call<'_> {
             forbid(
                 "sendInitialEvents",
                 "sendInitialEvents is forbidden for list",
+            );
+        }
+        if watch && !query.get("continue").is_empty() {
+            forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden when continue is provided",
             );
         }
         if !matching.is_empty() {
@@ -291,7 +311,7 @@ impl Call<'_> {
                     "resourceVersionMatch is forbidden unless resourceVersion is provided",
                 );
             }
-            if !query.get("continue").is_empty() {
+            if !watch && !query.get("continue").is_empty() {
                 forbid(
                     "resourceVersionMatch",
                     "resourceVersionMatch is forbidden when continue is provided",
@@ -304,7 +324,7 @@ impl Call<'_> {
                 );
             }
             let supported: &[&str] = if watch {
-                &["NotOlderThan", ""]
+                &["NotOlderThan"]
             } else {
                 &["Exact", "NotOlderThan", ""]
             };

@@ -5,17 +5,17 @@ use fleetwright_schema::managed::{self, ApplyError};
 use fleetwright_schema::patch::{self, PatchError};
 use fleetwright_store::{Error as StoreError, Op};
 use http::{Method, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, bytes, respond};
 use crate::object::{deleting, finalizers, meta, text};
 
 /// How often a write without a version of its own is tried against concurrent writers.
-const ATTEMPTS: usize = 32;
+pub(super) const ATTEMPTS: usize = 32;
 
 /// The media types of patches of custom kinds.
-const PATCHES: &str =
+pub(super) const PATCHES: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// How a request changes an object.
@@ -91,7 +91,7 @@ impl Change {
 }
 
 /// Refuses a patch that is no object.
-fn fields(body: &Value, prefix: &str) -> ApiResult<()> {
+pub(super) fn fields(body: &Value, prefix: &str) -> ApiResult<()> {
     if body.is_object() {
         return Ok(());
     }
@@ -101,7 +101,7 @@ fn fields(body: &Value, prefix: &str) -> ApiResult<()> {
     )))
 }
 
-fn refused(error: PatchError) -> ApiError {
+pub(super) fn refused(error: PatchError) -> ApiError {
     match error {
         PatchError::Malformed(text) => ApiError::bad_request(text),
         PatchError::TooMany(text) => ApiError::too_large(text),
@@ -145,7 +145,7 @@ fn configuration(call: &Call<'_>) -> ApiResult<Value> {
     Ok(body)
 }
 
-fn check_name(call: &Call<'_>, object: &Value) -> ApiResult<()> {
+pub(super) fn check_name(call: &Call<'_>, object: &Value) -> ApiResult<()> {
     let (name, wanted) = (text(object, "name"), call.target.name.as_str());
     if name == wanted {
         return Ok(());
@@ -207,6 +207,14 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
                 crate::object::meta(&mut object).remove("resourceVersion");
                 match super::create::insert(call, object, true).await {
                     // Somebody else was faster: apply to what they made.
+                    Err(error) if error.code() == 409 && call.live().is_ok() => continue,
+                    answer => return answer,
+                }
+            }
+            (Err(_), Change::Replace(body))
+                if call.kind.made_by_update() && text(body, "resourceVersion").is_empty() =>
+            {
+                match super::create::insert(call, body.clone(), false).await {
                     Err(error) if error.code() == 409 && call.live().is_ok() => continue,
                     answer => return answer,
                 }
@@ -286,8 +294,11 @@ pub(crate) fn finish(
         if applied {
             object["metadata"]["managedFields"] = managed;
         }
-    } else if kind.status && kind.custom {
+    } else if kind.status {
         object["status"] = live["status"].clone();
+        if kind.group.is_empty() && kind.plural == "namespaces" {
+            object["spec"] = live["spec"].clone();
+        }
     }
     if object["status"].is_null()
         && let Some(map) = object.as_object_mut()
@@ -357,7 +368,7 @@ fn check_immutable(call: &Call<'_>, live: &Value, object: &Value) -> ApiResult<(
 }
 
 /// Stores what changed; `None` when somebody else was faster.
-async fn store(
+pub(super) async fn store(
     call: &Call<'_>,
     live: &Value,
     object: Value,
@@ -374,7 +385,8 @@ async fn store(
         Op::Delete {
             key: key.clone(),
             expect: Some(revision),
-            last: Some(call.encode(&object)),
+            // What is told of it last is what it was before it was let go.
+            last: Some(call.encode(live)),
         }
     } else {
         Op::Put {
@@ -400,138 +412,5 @@ async fn store(
     match server.0.store.get(&key) {
         Some(entry) => Ok(Some(bytes(200, call.kind.shown(entry.value)))),
         None => Ok(Some(respond(200, &object))),
-    }
-}
-
-fn pointer(path: &Value) -> String {
-    path.as_str().unwrap_or_default().replace('.', "/")
-}
-
-fn scale_of(call: &Call<'_>, live: &Value) -> Value {
-    let paths = call.kind.scale.clone().unwrap_or_default();
-    let at = |field: &str| {
-        live.pointer(&pointer(&paths[field]))
-            .cloned()
-            .unwrap_or_default()
-    };
-    let m = &live["metadata"];
-    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": {"name": m["name"], "namespace": m["namespace"], "uid": m["uid"],
-            "resourceVersion": m["resourceVersion"], "creationTimestamp": m["creationTimestamp"]},
-        "spec": {"replicas": at("specReplicasPath").as_i64().unwrap_or(0)},
-        "status": {"replicas": at("statusReplicasPath").as_i64().unwrap_or(0)}});
-    if paths["labelSelectorPath"].is_string()
-        && let Some(selector) = at("labelSelectorPath").as_str()
-    {
-        scale["status"]["selector"] = selector.into();
-    }
-    scale
-}
-
-pub(crate) fn get_scale(call: &Call<'_>) -> ApiResult<Response<Body>> {
-    Ok(respond(200, &scale_of(call, &call.live()?.0)))
-}
-
-pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
-    let change = ScaleChange::read(call, method)?;
-    for _ in 0..ATTEMPTS {
-        let (live, revision) = call.live()?;
-        let scale = change.to(call, &scale_of(call, &live), &live)?;
-        check_name(call, &scale)?;
-        call.check_namespace(&scale)?;
-        let version = text(&scale, "resourceVersion");
-        if !version.is_empty() && version != revision.to_string() {
-            return Err(ApiError::modified(call.kind, &call.target.name));
-        }
-        let mut object = live.clone();
-        let path = pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
-        let mut slot = &mut object;
-        for part in path.split('/').filter(|p| !p.is_empty()) {
-            slot = &mut slot[part];
-        }
-        *slot = scale["spec"]["replicas"].as_i64().unwrap_or(0).into();
-        finish(call, &live, &mut object, false)?;
-        if store(call, &live, object, revision).await?.is_some() {
-            let shown = if call.dry_run() { live } else { call.live()?.0 };
-            return Ok(respond(200, &scale_of(call, &shown)));
-        }
-    }
-    Err(ApiError::modified(call.kind, &call.target.name))
-}
-
-/// How a request changes the scale of an object.
-enum ScaleChange {
-    Replace(Value),
-    JsonPatch(Value),
-    MergePatch(Value),
-    Apply(Value),
-}
-
-impl ScaleChange {
-    fn read(call: &Call<'_>, method: &Method) -> ApiResult<Self> {
-        let (body, _) = call.value()?;
-        if method == Method::PUT {
-            let scale = body["kind"] == "Scale" && body["apiVersion"] == "autoscaling/v1";
-            return if scale {
-                Ok(Self::Replace(body))
-            } else {
-                let got = body["kind"].as_str().unwrap_or_default();
-                Err(ApiError::bad_request(format!(
-                    "a Scale of autoscaling/v1 is expected, not {got:?}"
-                )))
-            };
-        }
-        match call.content_type {
-            "application/json-patch+json" => Ok(Self::JsonPatch(body)),
-            "application/merge-patch+json" => {
-                fields(&body, "error decoding patch: ")?;
-                Ok(Self::MergePatch(body))
-            }
-            "application/apply-patch+yaml" => Ok(Self::Apply(body)),
-            _ => Err(ApiError::media_type(PATCHES)),
-        }
-    }
-
-    /// What `scale` becomes; `live` is the object that it is of.
-    fn to(&self, call: &Call<'_>, scale: &Value, live: &Value) -> ApiResult<Value> {
-        let mut changed = scale.clone();
-        match self {
-            Self::Replace(body) => return Ok(body.clone()),
-            Self::JsonPatch(body) => patch::json(&mut changed, body).map_err(refused)?,
-            Self::MergePatch(body) => patch::merge(&mut changed, body),
-            Self::Apply(body) => {
-                // Kubernetes has no way back from an applied Scale to a custom object.
-                let path =
-                    pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
-                let holders = managed::holders(live, &path);
-                if body["spec"]["replicas"] == scale["spec"]["replicas"] || holders.is_empty() {
-                    let text = "a Scale of a custom kind cannot be applied: update or patch it";
-                    return Err(ApiError::bad_request(text));
-                }
-                let causes: Vec<Cause> = holders
-                    .iter()
-                    .map(|m| {
-                        let text = format!("conflict with {m:?} using autoscaling/v1");
-                        Cause::new("FieldManagerConflict", ".spec.replicas", text)
-                    })
-                    .collect();
-                let text = match holders.as_slice() {
-                    [one] => format!(
-                        "Apply failed with 1 conflict: conflict with {one:?} using autoscaling/v1: .spec.replicas"
-                    ),
-                    all => format!("Apply failed with {} conflicts", all.len()),
-                };
-                return Err(ApiError::new(409, "Conflict", text).with_causes(&causes));
-            }
-        }
-        let replicas = &changed["spec"]["replicas"];
-        if changed["kind"] != "Scale" || !(replicas.is_i64() || replicas.is_null()) {
-            let got = super::body::go_type(replicas);
-            let fault = format!(
-                "json: cannot unmarshal {got} into Go struct field ScaleSpec.spec.replicas of type int32"
-            );
-            return Err(ApiError::patch(&changed, &fault));
-        }
-        Ok(changed)
     }
 }

@@ -169,7 +169,16 @@ impl Watching {
             (true, false) => "DELETED",
             (false, false) => return None,
         };
-        Some(self.line(kind, &value))
+        match (&event.previous, kind, event.deleted) {
+            // What no longer fits is shown as it was when it did, at the revision that changed it.
+            (Some(previous), "DELETED", false) => {
+                let mut object = parsed(&self.kind.shown(previous.clone()))?;
+                let now = parsed(&value)?;
+                object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
+                Some(self.line(kind, object.to_string().as_bytes()))
+            }
+            _ => Some(self.line(kind, &value)),
+        }
     }
 
     /// An event, in the form that was asked for.

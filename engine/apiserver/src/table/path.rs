@@ -73,6 +73,7 @@ pub(super) fn age(text: &str, now: Timestamp) -> String {
         28_800..172_800 => format!("{hours}h"),
         172_800..691_200 => pair(days, "d", hours % 24, "h"),
         691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => pair(days / 365, "y", days % 365, "d"),
         _ => format!("{}y", days / 365),
     }
 }

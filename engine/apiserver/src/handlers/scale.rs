@@ -1,0 +1,145 @@
+//! The scale of an object of a custom kind: read, updated and patched as a `Scale` of its own.
+
+use axum::body::Body;
+use fleetwright_schema::{managed, patch};
+use http::{Method, Response};
+use serde_json::{Value, json};
+
+use super::Call;
+use super::update::{ATTEMPTS, PATCHES, check_name, fields, finish, refused, store};
+use crate::error::{ApiError, ApiResult, Cause, respond};
+use crate::object::text;
+
+fn pointer(path: &Value) -> String {
+    path.as_str().unwrap_or_default().replace('.', "/")
+}
+
+fn scale_of(call: &Call<'_>, live: &Value) -> Value {
+    let paths = call.kind.scale.clone().unwrap_or_default();
+    let at = |field: &str| {
+        live.pointer(&pointer(&paths[field]))
+            .cloned()
+            .unwrap_or_default()
+    };
+    let m = &live["metadata"];
+    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": m["name"], "namespace": m["namespace"], "uid": m["uid"],
+            "resourceVersion": m["resourceVersion"], "creationTimestamp": m["creationTimestamp"]},
+        "spec": {"replicas": at("specReplicasPath").as_i64().unwrap_or(0)},
+        "status": {"replicas": at("statusReplicasPath").as_i64().unwrap_or(0)}});
+    if paths["labelSelectorPath"].is_string()
+        && let Some(selector) = at("labelSelectorPath").as_str()
+    {
+        scale["status"]["selector"] = selector.into();
+    }
+    scale
+}
+
+pub(crate) fn get_scale(call: &Call<'_>) -> ApiResult<Response<Body>> {
+    Ok(respond(200, &scale_of(call, &call.live()?.0)))
+}
+
+pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
+    let change = ScaleChange::read(call, method)?;
+    for _ in 0..ATTEMPTS {
+        let (live, revision) = call.live()?;
+        let scale = change.to(call, &scale_of(call, &live), &live)?;
+        check_name(call, &scale)?;
+        call.check_namespace(&scale)?;
+        let version = text(&scale, "resourceVersion");
+        if !version.is_empty() && version != revision.to_string() {
+            return Err(ApiError::modified(call.kind, &call.target.name));
+        }
+        let mut object = live.clone();
+        let path = pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
+        let mut slot = &mut object;
+        for part in path.split('/').filter(|p| !p.is_empty()) {
+            slot = &mut slot[part];
+        }
+        *slot = scale["spec"]["replicas"].as_i64().unwrap_or(0).into();
+        finish(call, &live, &mut object, false)?;
+        let dry = call.dry_run().then(|| object.clone());
+        if store(call, &live, object, revision).await?.is_some() {
+            let shown = dry.map_or_else(|| call.live().map(|(live, _)| live), Ok)?;
+            return Ok(respond(200, &scale_of(call, &shown)));
+        }
+    }
+    Err(ApiError::modified(call.kind, &call.target.name))
+}
+
+/// How a request changes the scale of an object.
+enum ScaleChange {
+    Replace(Value),
+    JsonPatch(Value),
+    MergePatch(Value),
+    Apply(Value),
+}
+
+impl ScaleChange {
+    fn read(call: &Call<'_>, method: &Method) -> ApiResult<Self> {
+        let (body, _) = call.value()?;
+        if method == Method::PUT {
+            let scale = body["kind"] == "Scale" && body["apiVersion"] == "autoscaling/v1";
+            return if scale {
+                Ok(Self::Replace(body))
+            } else {
+                let got = body["kind"].as_str().unwrap_or_default();
+                Err(ApiError::bad_request(format!(
+                    "a Scale of autoscaling/v1 is expected, not {got:?}"
+                )))
+            };
+        }
+        match call.content_type {
+            "application/json-patch+json" => Ok(Self::JsonPatch(body)),
+            "application/merge-patch+json" => {
+                fields(&body, "error decoding patch: ")?;
+                Ok(Self::MergePatch(body))
+            }
+            "application/apply-patch+yaml" => Ok(Self::Apply(body)),
+            _ => Err(ApiError::media_type(PATCHES)),
+        }
+    }
+
+    /// What `scale` becomes; `live` is the object that it is of.
+    fn to(&self, call: &Call<'_>, scale: &Value, live: &Value) -> ApiResult<Value> {
+        let mut changed = scale.clone();
+        match self {
+            Self::Replace(body) => return Ok(body.clone()),
+            Self::JsonPatch(body) => patch::json(&mut changed, body).map_err(refused)?,
+            Self::MergePatch(body) => patch::merge(&mut changed, body),
+            Self::Apply(body) => {
+                // Kubernetes has no way back from an applied Scale to a custom object.
+                let path =
+                    pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
+                let holders = managed::holders(live, &path);
+                if body["spec"]["replicas"] == scale["spec"]["replicas"] || holders.is_empty() {
+                    let text = "a Scale of a custom kind cannot be applied: update or patch it";
+                    return Err(ApiError::bad_request(text));
+                }
+                let causes: Vec<Cause> = holders
+                    .iter()
+                    .map(|m| {
+                        let text = format!("conflict with {m:?} using autoscaling/v1");
+                        Cause::new("FieldManagerConflict", ".spec.replicas", text)
+                    })
+                    .collect();
+                let text = match holders.as_slice() {
+                    [one] => format!(
+                        "Apply failed with 1 conflict: conflict with {one:?} using autoscaling/v1: .spec.replicas"
+                    ),
+                    all => format!("Apply failed with {} conflicts", all.len()),
+                };
+                return Err(ApiError::new(409, "Conflict", text).with_causes(&causes));
+            }
+        }
+        let replicas = &changed["spec"]["replicas"];
+        if changed["kind"] != "Scale" || !(replicas.is_i64() || replicas.is_null()) {
+            let got = super::body::go_type(replicas);
+            let fault = format!(
+                "json: cannot unmarshal {got} into Go struct field ScaleSpec.spec.replicas of type int32"
+            );
+            return Err(ApiError::patch(&changed, &fault));
+        }
+        Ok(changed)
+    }
+}
