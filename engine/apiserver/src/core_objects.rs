@@ -88,7 +88,7 @@ pub(crate) fn prepare(call: &Call<'_>, live: Option<&Value>, object: &mut Value)
             }
         }
         ("" | "events.k8s.io", "events") => event(call, live, object)?,
-        ("apiextensions.k8s.io", _) => crate::crd::complete(object, live, &call.server.now())?,
+        ("apiextensions.k8s.io", _) => crate::crd::complete(call.server, object, live)?,
         _ => {}
     }
     Ok(())

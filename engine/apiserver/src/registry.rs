@@ -17,6 +17,10 @@ pub(crate) struct Kind {
     pub(crate) singular: String,
     /// The version in which objects are kept, where it is another.
     pub(crate) storage: Option<String>,
+    /// The schema of that version.
+    pub(crate) kept: Option<Schema>,
+    /// Whether its definition is being deleted, so that no object is made any more.
+    pub(crate) terminating: bool,
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) namespaced: bool,

@@ -45,6 +45,10 @@ pub(crate) async fn insert(
         ));
     }
     check_namespace_exists(call, &name)?;
+    if kind.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::forbidden(&kind.group, &kind.plural, &name, why));
+    }
     let now = server.now();
     {
         let mut meta = meta(&mut object);

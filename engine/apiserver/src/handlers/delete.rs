@@ -314,7 +314,11 @@ pub(crate) async fn remove(
         };
         options.check(kind, &live, revision)?;
         let mut object = live.clone();
-        let list = finalizers_for(&live, &options.policy);
+        let mut list = finalizers_for(&live, &options.policy);
+        let definition = kind.plural == "customresourcedefinitions";
+        if definition && !deleting(&live) && !list.iter().any(|f| f == crate::crd::CLEANUP) {
+            list.push(crate::crd::CLEANUP.to_owned());
+        }
         let core = kind.group.is_empty();
         let namespace = core && kind.plural == "namespaces";
         let grace = if core && kind.plural == "pods" {
@@ -339,6 +343,9 @@ pub(crate) async fn remove(
             }
             if namespace {
                 object["status"]["phase"] = "Terminating".into();
+            }
+            if definition {
+                crate::crd::terminate(&mut object, false, &server.now());
             }
         }
         let ended = |object| {
@@ -368,6 +375,9 @@ pub(crate) async fn remove(
             Ok(_) => {}
             Err(StoreError::Conflict { .. }) => continue,
             Err(error) => return Err(error.into()),
+        }
+        if definition {
+            crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
         }
         if stays {
             let stored = server.read(key).map_or(object, |(o, _)| o);

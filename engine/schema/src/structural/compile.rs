@@ -207,15 +207,7 @@ fn kind(r: &mut Reader<'_>, place: &Place) -> Type {
         }
     };
     match declared {
-        _ if int_or_string => {
-            if declared.is_some() {
-                r.fault(
-                    "type",
-                    "must be empty if x-kubernetes-int-or-string is true",
-                );
-            }
-            Type::IntOrString
-        }
+        _ if int_or_string => Type::IntOrString,
         Some(kind) => {
             if place.depth == 0 && kind != Type::Object {
                 r.fault("type", "must be object at the root");
