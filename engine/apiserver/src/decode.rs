@@ -53,6 +53,9 @@ fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     Ok((value, duplicates))
 }
 
+/// Below it a float holds every whole number.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
 struct Place<'a> {
     path: &'a mut String,
     duplicates: &'a mut Vec<String>,
@@ -102,6 +105,11 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        // A number without a fraction is written as one, however it came.
+        if value.fract() == 0.0 && value.abs() < WHOLE {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and in range")]
+            return Ok((value as i64).into());
+        }
         serde_json::Number::from_f64(value)
             .map(Value::Number)
             .ok_or_else(|| E::custom("a number out of range"))

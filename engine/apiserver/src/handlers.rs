@@ -403,7 +403,7 @@ impl Call<'_> {
             } else {
                 errors.extend(validate::values(schema, object, live));
             }
-            errors.extend(self.check_scale(object));
+            errors.extend(scale::faults(self, object));
             errors.extend(validate::structure(schema, object, live));
             validate::rules(schema, object, live, &mut errors);
         }
@@ -423,31 +423,6 @@ impl Call<'_> {
         }
         let name = crate::object::text(object, "name");
         Err(ApiError::invalid(&self.kind.group, kind, name, &causes))
-    }
-
-    /// The paths of the scale subresource must lead to numbers.
-    fn check_scale(&self, object: &Value) -> Option<FieldError> {
-        let field = match self.target.subresource.as_str() {
-            "status" => "statusReplicasPath",
-            _ => "specReplicasPath",
-        };
-        let path = self.kind.scale.as_ref()?.get(field)?.as_str()?;
-        let found = object.pointer(&path.replace('.', "/"))?;
-        if let Some(count) = found.as_i64() {
-            let text = "should be a non-negative integer";
-            return (count < 0).then(|| FieldError::invalid(path, found, text));
-        }
-        if found.is_null() {
-            return None;
-        }
-        let (shown, got) = match found {
-            Value::String(text) => (text.clone(), "string"),
-            Value::Bool(_) => (found.to_string(), "bool"),
-            Value::Number(_) => (found.to_string(), "float64"),
-            _ => (found.to_string(), "object"),
-        };
-        let detail = format!("{path} accessor error: {shown} is of the type {got}, expected int64");
-        Some(FieldError::invalid(path, &0.into(), &detail))
     }
 
     pub(crate) fn dry_run(&self) -> bool {

@@ -9,6 +9,89 @@ use super::Call;
 use super::update::{ATTEMPTS, PATCHES, check_name, fields, finish, refused, store};
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::object::text;
+use fleetwright_schema::FieldError;
+
+/// What does not lead to a number, or to a text, of the paths of the scale subresource.
+pub(super) fn faults(call: &Call<'_>, object: &Value) -> Vec<FieldError> {
+    let Some(paths) = &call.kind.scale else {
+        return Vec::new();
+    };
+    let status = call.target.subresource == "status";
+    let fields: &[&str] = if status {
+        &["statusReplicasPath", "labelSelectorPath"]
+    } else {
+        &["specReplicasPath"]
+    };
+    let mut out = Vec::new();
+    for field in fields {
+        let path = paths[*field].as_str().unwrap_or_default();
+        let is_text = *field == "labelSelectorPath";
+        if path.is_empty() || (is_text && !path.starts_with(".status")) {
+            continue;
+        }
+        let wanted = if is_text { "string" } else { "int64" };
+        let zero = if is_text { json!("") } else { json!(0) };
+        let fault = |found: &Value, wanted: &str| {
+            let (shown, got) = go_value(found);
+            let detail =
+                format!("{path} accessor error: {shown} is of the type {got}, expected {wanted}");
+            FieldError::invalid(path, &zero, &detail)
+        };
+        match reach(object, path) {
+            Err(found) => out.push(fault(found, "map[string]interface{}")),
+            Ok(Value::Null) => {}
+            Ok(Value::String(_)) if is_text => {}
+            Ok(found) => match found.as_i64().filter(|_| !is_text) {
+                Some(count) if count < 0 => {
+                    let why = "should be a non-negative integer";
+                    out.push(FieldError::invalid(path, found, why));
+                }
+                Some(count) if count > i64::from(i32::MAX) => {
+                    let why = format!("should be less than or equal to {}", i32::MAX);
+                    out.push(FieldError::invalid(path, found, &why));
+                }
+                Some(_) => {}
+                None => out.push(fault(found, wanted)),
+            },
+        }
+    }
+    out
+}
+
+/// The value at a path such as `.spec.replicas`; an error is what on the way has no fields.
+fn reach<'a>(object: &'a Value, path: &str) -> Result<&'a Value, &'a Value> {
+    let mut value = object;
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        match value {
+            Value::Object(map) => value = map.get(part).unwrap_or(&Value::Null),
+            Value::Null => {}
+            other => return Err(other),
+        }
+    }
+    Ok(value)
+}
+
+/// A value and its type as Go prints them.
+fn go_value(value: &Value) -> (String, &'static str) {
+    match value {
+        Value::Null => ("<nil>".to_owned(), "<nil>"),
+        Value::Bool(flag) => (flag.to_string(), "bool"),
+        Value::String(text) => (text.clone(), "string"),
+        Value::Number(number) if number.is_f64() => (number.to_string(), "float64"),
+        Value::Number(number) => (number.to_string(), "int64"),
+        Value::Array(list) => {
+            let all: Vec<String> = list.iter().map(|item| go_value(item).0).collect();
+            (format!("[{}]", all.join(" ")), "[]interface {}")
+        }
+        Value::Object(map) => {
+            let all: Vec<String> = map
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", go_value(value).0))
+                .collect();
+            (format!("map[{}]", all.join(" ")), "map[string]interface {}")
+        }
+    }
+}
 
 fn pointer(path: &Value) -> String {
     path.as_str().unwrap_or_default().replace('.', "/")

@@ -160,6 +160,9 @@ pub(super) fn node(
     out.required = r.texts("required");
     out.checks = checks(&mut r);
     children(&mut r, place, &mut out);
+    if out.embedded_resource {
+        out.properties.extend(super::metadata::object_fields());
+    }
     merging(&mut r, &mut out);
     out.junctors = junctors(&mut r, place);
     let nested = out.junctors.iter().flat_map(|j| &j.all_of);
