@@ -116,7 +116,9 @@ pub(crate) fn blank(kind: &str) -> Value {
             "involvedObject": {}, "source": {}, "firstTimestamp": null, "lastTimestamp": null, "eventTime": null,
             "reportingComponent": "", "reportingInstance": "", "regarding": {}, "deprecatedSource": {},
             "deprecatedFirstTimestamp": null, "deprecatedLastTimestamp": null}),
-        "Lease" | "Namespace" | "PersistentVolume" => json!({"spec": {}, "status": {}}),
+        "Lease" | "Namespace" | "PersistentVolume" | "SelfSubjectAccessReview" => {
+            json!({"spec": {}, "status": {}})
+        }
         "Node" => json!({"spec": {}, "status": {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
             "nodeInfo": {"machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "",

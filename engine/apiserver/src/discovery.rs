@@ -24,9 +24,6 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
     ) {
         return None;
     }
-    if parts.method != http::Method::GET && segments.first() != Some(&"openapi") {
-        return Some(ApiError::method().response());
-    }
     let served = |part: &str| {
         let media = part.split(';').next().unwrap_or_default().trim();
         let form = part.contains("as=");
@@ -42,6 +39,13 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
         return Some(ApiError::not_acceptable(ApiError::MEDIA_TYPES).response());
     }
     let registry = server.kinds();
+    // The groups of custom kinds answer whatever they are asked by.
+    let custom = |group: &&str| registry.custom.values().any(|kind| kind.group == **group);
+    let plain =
+        !matches!(segments.as_slice(), ["openapi", ..]) && !segments.get(1).is_some_and(custom);
+    if plain && parts.method != http::Method::GET {
+        return Some(ApiError::method().response());
+    }
     let mut groups: BTreeMap<&str, Versions<'_>> = BTreeMap::new();
     for kind in registry.all() {
         groups

@@ -71,6 +71,21 @@ pub(crate) async fn dispatch(
             },
         },
     };
+    let (query, target) = match (target.watch, parts.method == Method::GET) {
+        (true, true) => {
+            let query = query.with("watch", "true");
+            // Of one object is watched what a list of that name would show.
+            let name = format!("metadata.name={}", target.name);
+            let query = match target.name.as_str() {
+                "" => query,
+                _ => query.with("fieldSelector", &name),
+            };
+            let name = String::new();
+            (query, Target { name, ..target })
+        }
+        (true, false) => return Err(ApiError::method()),
+        _ => (query, target),
+    };
     let kind = server
         .kinds()
         .find(&target.group, &target.version, &target.resource);
@@ -131,6 +146,7 @@ pub(crate) async fn dispatch(
     if kind.review {
         return match parts.method {
             Method::POST if target.name.is_empty() => crate::access::review(&call, user),
+            _ if !target.name.is_empty() => Err(ApiError::no_resource()),
             _ => Err(ApiError::method()),
         };
     }

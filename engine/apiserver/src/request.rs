@@ -13,6 +13,8 @@ pub(crate) struct Target {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) subresource: String,
+    /// Whether the path asks for a watch by its prefix `watch/`.
+    pub(crate) watch: bool,
 }
 
 impl Target {
@@ -33,6 +35,14 @@ impl Target {
             group: group.to_owned(),
             version: version.to_owned(),
             ..Self::default()
+        };
+        // The older way to ask for a watch.
+        let rest = match rest {
+            ["watch", rest @ ..] if !rest.is_empty() => {
+                target.watch = true;
+                rest
+            }
+            rest => rest,
         };
         let rest = match rest {
             ["namespaces", namespace, rest @ ..]
@@ -83,6 +93,12 @@ impl Query {
 
     pub(crate) fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// The same with a parameter more.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

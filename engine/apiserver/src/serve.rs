@@ -149,7 +149,10 @@ impl ApiServer {
         B: http_body::Body,
         B::Error: std::fmt::Display,
     {
-        let user = match auth.user(request.headers()) {
+        let user = auth
+            .user(request.headers())
+            .and_then(|user| crate::auth::impersonated(user, request.headers()));
+        let user = match user {
             Ok(user) => user,
             Err(error) => return error.response(),
         };

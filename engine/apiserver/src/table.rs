@@ -60,11 +60,14 @@ impl Form {
             match (word("as"), word("g"), word("v")) {
                 (None, ..) => return Ok(Self::Whole),
                 (Some("Table"), Some("meta.k8s.io"), Some("v1")) => {
-                    return Ok(Self::Table(match include {
-                        "None" => Include::Nothing,
-                        "Object" => Include::Whole,
-                        _ => Include::Metadata,
-                    }));
+                    return match include {
+                        "None" => Ok(Self::Table(Include::Nothing)),
+                        "Object" => Ok(Self::Table(Include::Whole)),
+                        "" | "Metadata" => Ok(Self::Table(Include::Metadata)),
+                        other => Err(ApiError::bad_request(format!(
+                            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+                        ))),
+                    };
                 }
                 (Some("PartialObjectMetadata"), Some("meta.k8s.io"), Some("v1")) => {
                     return Ok(Self::Metadata);
@@ -231,12 +234,20 @@ fn row(kind: &Kind, object: &Value, include: Include, now: Timestamp) -> Value {
 }
 
 fn custom_cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
-    let mut cells = vec![object["metadata"]["name"].clone()];
+    let mut cells = vec![
+        object["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .into(),
+    ];
     for column in &kind.columns {
         let found = find(object, column["jsonPath"].as_str().unwrap_or_default());
         cells.push(match (column["type"].as_str(), found) {
             (_, Value::Null) => Value::Null,
-            (Some("date"), Value::String(text)) => age(&text, now).into(),
+            (Some("date"), Value::String(text)) => match text.parse::<Timestamp>() {
+                Ok(_) => age(&text, now).into(),
+                Err(_) => "<invalid>".into(),
+            },
             (Some("integer"), Value::Number(number)) => {
                 // A fraction is cut off.
                 number
