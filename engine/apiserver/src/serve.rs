@@ -149,6 +149,23 @@ impl ApiServer {
         B: http_body::Body,
         B::Error: std::fmt::Display,
     {
+        let head = request.method() == http::Method::HEAD;
+        let mut answer = self.answered(auth, request).await;
+        if head {
+            *answer.body_mut() = axum::body::Body::empty();
+        }
+        answer
+    }
+
+    async fn answered<B>(
+        &self,
+        auth: &Auth,
+        request: http::Request<B>,
+    ) -> http::Response<axum::body::Body>
+    where
+        B: http_body::Body,
+        B::Error: std::fmt::Display,
+    {
         let user = auth
             .user(request.headers())
             .and_then(|user| crate::auth::impersonated(user, request.headers()));
