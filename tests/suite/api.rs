@@ -41,7 +41,8 @@ async fn play_all(target: &Target) {
     let crds: Vec<serde_json::Value> = serde_json::from_slice(&crds).unwrap();
     install(target, &crds).await.unwrap();
     let mut failed = Vec::new();
-    for scenario in scenarios(&folder.join("recorded")).unwrap() {
+    let all = ["recorded", "more"].map(|of| scenarios(&folder.join(of)).unwrap());
+    for scenario in all.into_iter().flatten() {
         let verdict = play(target, &scenario).await;
         let inexact = INEXACT.iter().any(|(name, _)| *name == scenario.name);
         match (verdict.shape, verdict.exact, inexact) {

@@ -87,16 +87,27 @@ impl Action {
             "PATCH" => "patch",
             "DELETE" if named => "delete",
             "DELETE" => "deletecollection",
-            _ if Query::parse(parts.uri.query()).flag("watch") => "watch",
+            "OPTIONS" | "TRACE" | "CONNECT" => "",
+            _ if target.watch || Query::parse(parts.uri.query()).flag("watch") => "watch",
             _ if named => "get",
             _ => "list",
         };
+        // A namespace is in itself.
+        let own = target.group.is_empty() && target.resource == "namespaces";
         Self::Resource {
             verb: verb.to_owned(),
+            namespace: if own {
+                target.name.clone()
+            } else {
+                target.namespace
+            },
             group: target.group,
             resource: joined(&target.resource, &target.subresource),
-            namespace: target.namespace,
-            name: target.name,
+            name: if target.watch {
+                String::new()
+            } else {
+                target.name
+            },
         }
     }
 
@@ -167,6 +178,7 @@ fn joined(resource: &str, subresource: &str) -> String {
 /// Answers a review that a user may always ask for about itself.
 pub(crate) fn review(call: &Call<'_>, user: &User) -> ApiResult<Response<Body>> {
     let mut review = call.object()?;
+    crate::object::meta(&mut review);
     review["status"] = match call.kind.kind.as_str() {
         "SelfSubjectReview" => {
             let mut info = json!({"username": user.name, "groups": user.groups});
@@ -175,21 +187,35 @@ pub(crate) fn review(call: &Call<'_>, user: &User) -> ApiResult<Response<Body>> 
             }
             json!({ "userInfo": info })
         }
-        "SelfSubjectRulesReview" => rules(user),
-        kind => {
+        "SelfSubjectRulesReview" => {
+            let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
+            if namespace.is_empty() {
+                return Err(ApiError::bad_request("no namespace on request"));
+            }
+            rules(user)
+        }
+        _ => {
             let Some(action) = Action::asked(&review["spec"]) else {
-                let cause = Cause::new(
-                    "FieldValueInvalid",
-                    "spec.resourceAttributes",
-                    "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
-                );
-                return Err(ApiError::invalid(&call.kind.group, kind, "", &[cause]));
+                let both = &review["spec"]["nonResourceAttributes"];
+                let cause = if both.is_object() {
+                    let text = format!(
+                        "Invalid value: {{\"Path\":{},\"Verb\":{}}}: cannot be specified in combination with resourceAttributes",
+                        both["path"], both["verb"]
+                    );
+                    Cause::new("FieldValueInvalid", "spec.nonResourceAttributes", text)
+                } else {
+                    let text = "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified";
+                    Cause::new("FieldValueInvalid", "spec.resourceAttributes", text)
+                };
+                return Err(ApiError::invalid(&call.kind.group, "", "", &[cause]));
             };
+            let managed = call.manage(&Value::Null, None, &review);
+            review = crate::object::whole(review, managed.as_deref());
             json!({"allowed": user.may(&action)})
         }
     };
-    if !review["metadata"].is_object() {
-        review["metadata"] = json!({});
+    if call.kind.kind == "SelfSubjectReview" {
+        review["metadata"]["creationTimestamp"] = call.server.now().into();
     }
     Ok(respond(201, &review))
 }

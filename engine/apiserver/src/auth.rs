@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::access::Action;
 use crate::error::ApiError;
 use crate::{Error, Result, User};
 
@@ -79,18 +80,17 @@ impl Auth {
 
     /// The user of a request; `Err` for a token that is not accepted.
     pub(crate) fn user(&self, headers: &http::HeaderMap) -> std::result::Result<User, ApiError> {
-        let Some(header) = headers.get(http::header::AUTHORIZATION) else {
+        let header = headers.get(http::header::AUTHORIZATION);
+        let header = header.and_then(|h| h.to_str().ok()).unwrap_or_default();
+        let (scheme, token) = header.trim().split_once(' ').unwrap_or_default();
+        // Whoever shows no token, be it that they show something else, is not known.
+        if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
             return Ok(User {
                 name: "system:anonymous".to_owned(),
                 uid: String::new(),
                 groups: vec!["system:unauthenticated".to_owned()],
             });
-        };
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(|h| h.strip_prefix("Bearer "))
-            .unwrap_or_default();
+        }
         let digest = digest(token.trim());
         let from_file = || self.file.as_ref()?.tokens().get(&digest).cloned();
         self.fixed
@@ -99,6 +99,45 @@ impl Auth {
             .or_else(from_file)
             .ok_or_else(|| ApiError::new(401, "Unauthorized", "Unauthorized"))
     }
+}
+
+/// Whom a request is made as: administrators may make one as somebody else.
+pub(crate) fn impersonated(
+    user: User,
+    headers: &http::HeaderMap,
+) -> std::result::Result<User, ApiError> {
+    let texts = |name: &str| {
+        let all = headers.get_all(name).iter();
+        all.filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let Some(name) = texts("impersonate-user").into_iter().next() else {
+        return Ok(user);
+    };
+    let action = Action::Resource {
+        verb: "impersonate".to_owned(),
+        group: String::new(),
+        resource: "users".to_owned(),
+        namespace: String::new(),
+        name: name.clone(),
+    };
+    if !user.may(&action) {
+        return Err(action.forbidden(&user));
+    }
+    let mut groups = texts("impersonate-group");
+    let known = match name.as_str() {
+        "system:anonymous" => "system:unauthenticated",
+        _ => "system:authenticated",
+    };
+    if !groups.iter().any(|group| group == known) {
+        groups.push(known.to_owned());
+    }
+    let uid = texts("impersonate-uid").into_iter().next();
+    Ok(User {
+        name,
+        uid: uid.unwrap_or_default(),
+        groups,
+    })
 }
 
 fn parse(path: &Path) -> Result<Tokens> {
@@ -121,12 +160,14 @@ fn parse(path: &Path) -> Result<Tokens> {
         if token.is_empty() || name.is_empty() {
             return Err(wrong());
         }
-        let groups = rest.first().map_or("", |g| g.trim_matches('"'));
+        // An empty field names one empty group, as it does for kube-apiserver; nothing is allowed to it.
+        let groups = rest
+            .first()
+            .map(|groups| groups.trim_matches('"').split(','));
         let mut groups: Vec<String> = groups
-            .split(',')
-            .map(str::trim)
-            .filter(|g| !g.is_empty())
-            .map(str::to_owned)
+            .into_iter()
+            .flatten()
+            .map(|group| group.trim().to_owned())
             .collect();
         groups.push("system:authenticated".to_owned());
         let user = User {

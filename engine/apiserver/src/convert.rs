@@ -1,6 +1,6 @@
 //! Versions: what is stored, and what each version shows of it.
 //!
-//! Versions of a custom kind differ in nothing but their name. Events are stored as the core group has them, and the
+//! Versions of a custom kind differ in their name, and show and keep only what their schemas know. Events are stored as the core group has them, and the
 //! group `events.k8s.io` gives some of their fields other names.
 
 use bytes::Bytes;
@@ -56,6 +56,9 @@ impl Kind {
             if self.group == "events.k8s.io" {
                 rename(object, EVENT_FIELDS.iter().copied());
             }
+            if self.custom {
+                fleetwright_schema::prune::prune(&self.compiled, object);
+            }
         }
     }
 
@@ -65,6 +68,10 @@ impl Kind {
             object["apiVersion"] = kept.as_str().into();
             if self.group == "events.k8s.io" {
                 rename(object, EVENT_FIELDS.iter().map(|(core, own)| (*own, *core)));
+            }
+            if let Some(schema) = &self.kept {
+                fleetwright_schema::prune::prune(schema, object);
+                fleetwright_schema::default::apply(schema, object);
             }
         }
     }

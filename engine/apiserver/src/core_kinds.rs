@@ -1,6 +1,7 @@
 //! The kinds that every server has.
 
 use fleetwright_schema::Schema;
+use serde_json::{Value, json};
 
 use crate::core_schemas;
 use crate::registry::Kind;
@@ -99,6 +100,38 @@ impl Kind {
     fn review(mut self) -> Self {
         self.review = true;
         self
+    }
+}
+
+/// What an object of a kind says although nothing was said of it: these fields are nobody's.
+pub(crate) fn blank(kind: &str) -> Value {
+    match kind {
+        "CustomResourceDefinition" => json!({
+            "spec": {"group": "", "names": {"plural": "", "kind": ""}, "scope": "", "versions": null},
+            "status": {"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null}}),
+        "DaemonSet" => json!({
+            "spec": {"selector": null, "template": {"metadata": {}, "spec": {"containers": null}}, "updateStrategy": {}},
+            "status": {"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}}),
+        "Event" => json!({
+            "involvedObject": {}, "source": {}, "firstTimestamp": null, "lastTimestamp": null, "eventTime": null,
+            "reportingComponent": "", "reportingInstance": "", "regarding": {}, "deprecatedSource": {},
+            "deprecatedFirstTimestamp": null, "deprecatedLastTimestamp": null}),
+        "Lease" | "Namespace" | "PersistentVolume" | "SelfSubjectAccessReview" => {
+            json!({"spec": {}, "status": {}})
+        }
+        "Node" => json!({"spec": {}, "status": {
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+            "nodeInfo": {"machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "",
+                "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "",
+                "architecture": ""}}}),
+        "PersistentVolumeClaim" => json!({"spec": {"resources": {}}, "status": {}}),
+        "Pod" => json!({"spec": {"containers": null}, "status": {}}),
+        "PodDisruptionBudget" => json!({"spec": {}, "status": {
+            "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}}),
+        "Service" => json!({"spec": {}, "status": {"loadBalancer": {}}}),
+        "VolumeAttachment" => json!({
+            "spec": {"attacher": "", "source": {}, "nodeName": ""}, "status": {"attached": false}}),
+        _ => json!({}),
     }
 }
 

@@ -25,15 +25,17 @@ pub(crate) fn prepare(call: &Call<'_>, live: Option<&Value>, object: &mut Value)
             }
         }
         ("", "pods") => {
+            crate::core_pods::spec(&mut object["spec"]);
             if !object["status"]["phase"].is_string() {
                 object["status"]["phase"] = "Pending".into();
+            }
+            if object["status"]["qosClass"].is_null() {
+                object["status"]["qosClass"] = crate::core_pods::quality(&object["spec"]).into();
             }
             condition_times(object, &["lastProbeTime", "lastTransitionTime"]);
         }
         ("", "nodes") => {
-            if live.is_none() {
-                taint(object);
-            }
+            node_status(&mut object["status"]);
             condition_times(object, &["lastHeartbeatTime", "lastTransitionTime"]);
         }
         ("", "configmaps") => keys(call, object, &["data", "binaryData"])?,
@@ -42,11 +44,63 @@ pub(crate) fn prepare(call: &Call<'_>, live: Option<&Value>, object: &mut Value)
             keys(call, object, &["data"])?;
         }
         ("", "services") => service(object),
+        ("", "persistentvolumeclaims" | "persistentvolumes")
+            if !object["status"]["phase"].is_string() =>
+        {
+            object["status"]["phase"] = "Pending".into();
+        }
+        ("apps", "daemonsets") => {
+            crate::core_pods::spec(&mut object["spec"]["template"]["spec"]);
+            let update = &mut object["spec"]["updateStrategy"];
+            if update["type"] == "RollingUpdate" {
+                or_insert(update, "rollingUpdate", json!({}));
+                or_insert(&mut update["rollingUpdate"], "maxUnavailable", 1.into());
+                or_insert(&mut update["rollingUpdate"], "maxSurge", 0.into());
+            }
+            counts(
+                object,
+                &[
+                    "currentNumberScheduled",
+                    "numberMisscheduled",
+                    "desiredNumberScheduled",
+                    "numberReady",
+                ],
+            );
+        }
+        ("policy", _) => counts(
+            object,
+            &[
+                "disruptionsAllowed",
+                "currentHealthy",
+                "desiredHealthy",
+                "expectedPods",
+            ],
+        ),
+        ("storage.k8s.io", _) => {
+            or_insert(object, "status", json!({}));
+            or_insert(&mut object["status"], "attached", false.into());
+        }
+        ("coordination.k8s.io", _) => {
+            // These belong to a kind of election that is not served.
+            if let Some(spec) = object["spec"].as_object_mut() {
+                spec.remove("strategy");
+                spec.remove("preferredHolder");
+            }
+        }
         ("" | "events.k8s.io", "events") => event(call, live, object)?,
-        ("apiextensions.k8s.io", _) => crate::crd::complete(object, live, &call.server.now())?,
+        ("apiextensions.k8s.io", _) => crate::crd::complete(call.server, object, live)?,
         _ => {}
     }
     Ok(())
+}
+
+/// What the server adds of its own to a new object, which is nobody's.
+pub(crate) fn admit(call: &Call<'_>, object: &mut Value) {
+    match (call.kind.group.as_str(), call.kind.plural.as_str()) {
+        ("", "nodes") => taint(object),
+        ("", "pods") => crate::core_pods::admit(&mut object["spec"]),
+        _ => {}
+    }
 }
 
 fn map(value: &mut Value) -> Option<&mut Map<String, Value>> {
@@ -62,9 +116,35 @@ fn or_insert(object: &mut Value, field: &str, value: Value) {
     }
 }
 
+/// The status of some kinds always says these numbers.
+fn counts(object: &mut Value, fields: &[&str]) {
+    or_insert(object, "status", json!({}));
+    for field in fields {
+        or_insert(&mut object["status"], field, 0.into());
+    }
+}
+
+fn node_status(status: &mut Value) {
+    if status.is_null() {
+        *status = json!({});
+    }
+    let blank = crate::core_kinds::blank("Node");
+    for field in ["daemonEndpoints", "nodeInfo"] {
+        or_insert(status, field, json!({}));
+        for (name, value) in blank["status"][field].as_object().into_iter().flatten() {
+            or_insert(&mut status[field], name, value.clone());
+        }
+    }
+    if status["allocatable"].is_null() && status["capacity"].is_object() {
+        status["allocatable"] = status["capacity"].clone();
+    }
+}
+
 /// Conditions of these kinds always say their times, be it that there is none.
 fn condition_times(object: &mut Value, times: &[&str]) {
-    let conditions = object["status"]["conditions"].as_array_mut();
+    let conditions = object
+        .pointer_mut("/status/conditions")
+        .and_then(Value::as_array_mut);
     for condition in conditions.into_iter().flatten() {
         for time in times {
             or_insert(condition, time, Value::Null);
@@ -185,6 +265,7 @@ const LARGEST: usize = 1 << 20;
 
 /// What some types of Secret must hold.
 const SECRET_KEYS: &[(&str, &[&str])] = &[
+    ("kubernetes.io/basic-auth", &["username", "password"]),
     ("kubernetes.io/dockercfg", &[".dockercfg"]),
     ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
     ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
@@ -199,6 +280,24 @@ fn keys(call: &Call<'_>, object: &Value, fields: &[&str]) -> ApiResult<()> {
         for (key, value) in object[*field].as_object().into_iter().flatten() {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             let at = format!("{field}[{key}]");
+            let too_long = key.len() > 253;
+            let dots = if key.starts_with("..") && key != "." && key != ".." {
+                Some("must not start with '..'")
+            } else if key == "." {
+                Some("must not be '.'")
+            } else if key == ".." {
+                Some("must not be '..'")
+            } else {
+                None
+            };
+            if too_long {
+                let text = format!("Invalid value: {key:?}: must be no more than 253 characters");
+                causes.push(Cause::new("FieldValueInvalid", at.clone(), text));
+            }
+            if let Some(why) = dots {
+                let text = format!("Invalid value: {key:?}: {why}");
+                causes.push(Cause::new("FieldValueInvalid", at.clone(), text));
+            }
             if key.is_empty() || !key.chars().all(plain) {
                 let text = format!(
                     "Invalid value: {}: a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",

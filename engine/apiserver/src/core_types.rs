@@ -1,8 +1,11 @@
 //! Whether a core object is of the types that its definition gives it; faults are worded as Go's parser words them.
 
+use fleetwright_schema::Node;
+use fleetwright_schema::structural::{Additional, Type};
 use serde_json::Value;
 
 use crate::core_schemas::{REF, definitions};
+use crate::quantity;
 
 /// The first field of a value that is not of its type, such as
 /// `json: cannot unmarshal number into Go struct field ConfigMap.data of type string`.
@@ -15,7 +18,7 @@ pub(crate) fn mismatch(name: &str, value: &Value) -> Option<String> {
     place.check(definitions().get(name)?, short(name), value)
 }
 
-/// Writes the quantities that are numbers as the texts that they are kept as.
+/// Writes quantities as they are kept.
 pub(crate) fn quantities(name: &str, value: &mut Value) {
     if let Some(definition) = definitions().get(name) {
         to_texts(definition, short(name), value);
@@ -30,7 +33,15 @@ fn to_texts(schema: &Value, named: &str, value: &mut Value) {
         return;
     }
     match value {
-        Value::Number(number) if named == "Quantity" => *value = number.to_string().into(),
+        Value::Number(number) if named == "Quantity" => {
+            let text = number.to_string();
+            *value = quantity::canonical(&text).unwrap_or(text).into();
+        }
+        Value::String(text) if named == "Quantity" => {
+            if let Some(canonical) = quantity::canonical(text) {
+                *text = canonical;
+            }
+        }
         Value::Object(map) => {
             for (field, value) in map {
                 let property = schema["properties"].get(field);
@@ -85,6 +96,13 @@ impl Place<'_> {
             return self.check(definitions().get(name)?, short(name), value);
         }
         // Some types read themselves from numbers and texts.
+        match (named, value) {
+            ("Quantity", Value::String(text)) if quantity::canonical(text).is_none() => {
+                return Some(quantity::FAULT.to_owned());
+            }
+            ("Time" | "MicroTime", Value::String(text)) => return time(text, named == "MicroTime"),
+            _ => {}
+        }
         if matches!(named, "Quantity" | "IntOrString" | "JSON") {
             return None;
         }
@@ -133,6 +151,79 @@ impl Place<'_> {
             "json: cannot unmarshal {got} into Go {place} of type {wanted}"
         ))
     }
+}
+
+/// Drops what is null, and the lists and maps that are empty; a null in a map of texts is an empty text.
+pub(crate) fn plain(node: &Node, value: &mut Value) {
+    let Value::Object(map) = value else {
+        for item in value.as_array_mut().into_iter().flatten() {
+            if let Some(items) = &node.items {
+                plain(items, item);
+            }
+        }
+        return;
+    };
+    let texts = match &node.additional {
+        Some(Additional::Node(of)) => of.kind == Type::String,
+        _ => false,
+    };
+    map.retain(|name, value| {
+        let Some(child) = node.child(name) else {
+            return true;
+        };
+        if matches!(
+            name.as_str(),
+            "metadata" | "containers" | "versions" | "managedFields"
+        ) {
+            if name == "containers" {
+                plain(child, value);
+            }
+            return true;
+        }
+        if texts && value.is_null() {
+            *value = "".into();
+        }
+        plain(child, value);
+        match value {
+            Value::Null => false,
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(map) => !map.is_empty() || child.additional.is_none(),
+            _ => true,
+        }
+    });
+}
+
+/// Why a text is no time, as Go tells it.
+fn time(text: &str, micro: bool) -> Option<String> {
+    let zone = text
+        .find(['Z', '+'])
+        .or_else(|| text.rfind('-').filter(|at| *at > 10));
+    let (moment, rest) = text.split_at(zone.unwrap_or(text.len()));
+    let fraction = moment.get(19..).unwrap_or_default();
+    let layout = if micro {
+        "2006-01-02T15:04:05.000000Z07:00"
+    } else {
+        "2006-01-02T15:04:05Z07:00"
+    };
+    let fault = |found: &str, wanted: &str| {
+        Some(format!(
+            "parsing time {text:?} as {layout:?}: cannot parse {found:?} as {wanted:?}"
+        ))
+    };
+    if text.parse::<jiff::Timestamp>().is_err() {
+        let year = text
+            .get(..4)
+            .is_some_and(|y| y.bytes().all(|b| b.is_ascii_digit()));
+        return if year {
+            fault(text.get(4..).unwrap_or_default(), "-")
+        } else {
+            fault(text, "2006")
+        };
+    }
+    if micro && fraction.len() != 7 {
+        return fault(&format!("{fraction}{rest}"), ".000000");
+    }
+    None
 }
 
 /// The Go type of a schema.

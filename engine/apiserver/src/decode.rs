@@ -28,7 +28,10 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Value, String> {
     }
     let text =
         std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
-    serde_saphyr::from_str(text).map_err(|error| {
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let told = error.to_string();
         let told = told.lines().next().unwrap_or_default();
         let told = told.strip_prefix("error: ").unwrap_or(told);
@@ -55,6 +58,9 @@ fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     reader.end()?;
     Ok((value, duplicates))
 }
+
+/// Below it a float holds every whole number.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
 
 struct Place<'a> {
     path: &'a mut String,
@@ -98,6 +104,11 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        // A number without a fraction is written as one, however it came.
+        if value.fract() == 0.0 && value.abs() < WHOLE {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and in range")]
+            return Ok((value as i64).into());
+        }
         serde_json::Number::from_f64(value)
             .map(Value::Number)
             .ok_or_else(|| E::custom("a number out of range"))

@@ -7,7 +7,7 @@ use http::{Response, request::Parts};
 use serde_json::{Value, json};
 
 use crate::ApiServer;
-use crate::error::respond;
+use crate::error::{ApiError, respond};
 use crate::registry::Kind;
 
 /// Answers the paths of discovery.
@@ -24,7 +24,28 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
     ) {
         return None;
     }
+    let served = |part: &str| {
+        let media = part.split(';').next().unwrap_or_default().trim();
+        let form = part.contains("as=");
+        matches!(
+            media,
+            "" | "application/json"
+                | "application/*"
+                | "*/*"
+                | "application/vnd.kubernetes.protobuf"
+        ) && (!form || part.contains("v=v2") && !part.contains("v=v2beta1"))
+    };
+    if segments.first() != Some(&"openapi") && !accept.split(',').any(served) {
+        return Some(ApiError::not_acceptable(ApiError::MEDIA_TYPES).response());
+    }
     let registry = server.kinds();
+    // The groups of custom kinds answer whatever they are asked by.
+    let custom = |group: &&str| registry.custom.values().any(|kind| kind.group == **group);
+    let plain =
+        !matches!(segments.as_slice(), ["openapi", ..]) && !segments.get(1).is_some_and(custom);
+    if plain && parts.method != http::Method::GET {
+        return Some(ApiError::method().response());
+    }
     let mut groups: BTreeMap<&str, Versions<'_>> = BTreeMap::new();
     for kind in registry.all() {
         groups
@@ -92,17 +113,17 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Option<Re
 
 /// A version in the order of preference: stable ones, the newest first, then beta, then alpha, then others by name.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Version<'a> {
+pub(crate) struct Version<'a> {
     stage: u8,
     newest: std::cmp::Reverse<(u32, u32)>,
-    name: &'a str,
+    pub(crate) name: &'a str,
 }
 
 /// The kinds of a group by version.
 type Versions<'a> = BTreeMap<Version<'a>, Vec<&'a Kind>>;
 
 impl<'a> Version<'a> {
-    fn of(name: &'a str) -> Self {
+    pub(crate) fn of(name: &'a str) -> Self {
         let (stage, major, minor) = Self::parse(name).unwrap_or((3, 0, 0));
         Self {
             stage,

@@ -84,7 +84,10 @@ impl ApiError {
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        let mut details = json!({"kind": kind});
+        let mut details = json!({});
+        if !kind.is_empty() {
+            details["kind"] = kind.into();
+        }
         if !group.is_empty() {
             details["group"] = group.into();
         }
@@ -126,16 +129,30 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", text)
     }
 
+    /// What is said of an `Accept` header that asks for nothing of what there is.
+    pub(crate) const MEDIA_TYPES: &str = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
     pub(crate) fn not_acceptable(text: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", text)
     }
 
-    pub(crate) fn too_large(limit: usize) -> Self {
+    pub(crate) fn too_large(why: impl std::fmt::Display) -> Self {
         Self::new(
             413,
             "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {limit}"),
+            format!("Request entity too large: {why}"),
         )
+    }
+
+    /// 422 for what a patch made of an object, and why it is none.
+    pub(crate) fn patch(made: &Value, fault: &str) -> Self {
+        let text = format!("Invalid value: {}: {fault}", Value::from(made.to_string()));
+        let message = format!(" \"\" is invalid: patch: {text}");
+        Self::new(422, "Invalid", message).with_causes(&[Cause::new(
+            "FieldValueInvalid",
+            "patch",
+            text,
+        )])
     }
 
     pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
@@ -213,11 +230,15 @@ impl ApiError {
     }
 
     pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {why}",
-            kind.resource()
-        );
-        Self::new(409, "Conflict", message).about(&kind.group, &kind.plural, name)
+        Self::conflict_of(&kind.group, &kind.plural, name, why)
+    }
+
+    /// 409 about `kind` (a kind or a plural, as Kubernetes has it) of `group`.
+    pub(crate) fn conflict_of(group: &str, kind: &str, name: &str, why: &str) -> Self {
+        let dot = if group.is_empty() { "" } else { "." };
+        let message =
+            format!("Operation cannot be fulfilled on {kind}{dot}{group} \"{name}\": {why}");
+        Self::new(409, "Conflict", message).about(group, kind, name)
     }
 
     pub(crate) fn modified(kind: &Kind, name: &str) -> Self {
@@ -293,7 +314,7 @@ impl ApiError {
 
     /// 504 for a revision that is still to come.
     pub(crate) fn too_new(asked: u64, now: u64) -> Self {
-        let text = format!("Too large resource version: {asked}, current: {now}");
+        let text = format!("Timeout: Too large resource version: {asked}, current: {now}");
         let mut error = Self::new(504, "Timeout", text);
         let text = "Too large resource version";
         error.details = Some(json!({"retryAfterSeconds": 1,
@@ -335,6 +356,23 @@ impl From<fleetwright_store::Error> for ApiError {
         answer.details = Some(json!({"causes": [{"message": error.to_string()}]}));
         answer
     }
+}
+
+/// A text as Go quotes it.
+pub(crate) fn go_quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// An answer of JSON.

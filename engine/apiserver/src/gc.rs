@@ -68,6 +68,18 @@ pub(crate) fn removed(server: &ApiServer, key: &str, object: &Value) {
     {
         push(server, Task::Namespace(namespace.to_owned()));
     }
+    let mut parts = key.split('/').skip(1);
+    if let (Some(group), Some(plural)) = (parts.next(), parts.next()) {
+        let name = format!("{plural}.{group}");
+        let group = "apiextensions.k8s.io";
+        let definition = crate::object::key(group, "customresourcedefinitions", "", &name);
+        if server
+            .read(&definition)
+            .is_some_and(|(crd, _)| deleting(&crd))
+        {
+            push(server, Task::Waiting(definition));
+        }
+    }
     if key.starts_with("/apiextensions.k8s.io/") {
         crate::crd::reload(server).ok();
     }
@@ -195,7 +207,7 @@ impl ApiServer {
                 Op::Delete {
                     key: key.to_owned(),
                     expect: Some(revision),
-                    last: Some(encode(&object)),
+                    last: Some(encode(&live)),
                 }
             } else {
                 Op::Put {
@@ -234,6 +246,13 @@ impl ApiServer {
             }
         };
         if !deleting(&object) {
+            return Ok(());
+        }
+        if list.iter().any(|f| f == crate::crd::CLEANUP) {
+            if self.clear(key, &object).await? {
+                self.rewrite(key, drop_finalizer(crate::crd::CLEANUP))
+                    .await?;
+            }
             return Ok(());
         }
         if list.iter().any(|f| f == "orphan") {
@@ -279,6 +298,23 @@ impl ApiServer {
             }
         }
         Ok(())
+    }
+
+    /// Deletes the objects of a definition that is being deleted; whether none is left.
+    async fn clear(&self, key: &str, crd: &Value) -> Result<bool, StoreError> {
+        let spec = &crd["spec"];
+        let part = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let prefix = crate::object::prefix(&part(&spec["group"]), &part(&spec["names"]["plural"]));
+        for entry in self.0.store.range(&prefix, None, 0).0 {
+            self.erase(&entry.key, "Background").await?;
+        }
+        let left = self.0.store.count(&prefix, None);
+        if left > 0 {
+            let now = self.now();
+            self.rewrite(key, |crd| crate::crd::terminate(crd, true, &now))
+                .await?;
+        }
+        Ok(left == 0)
     }
 
     /// Deletes what is in a namespace that is being deleted, and the namespace once it is empty.

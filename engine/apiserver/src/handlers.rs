@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod evict;
 mod read;
+mod scale;
 mod update;
 mod watch;
 
@@ -53,10 +54,12 @@ pub(crate) async fn dispatch(
 ) -> ApiResult<Response<Body>> {
     let query = Query::parse(parts.uri.query());
     let target = match parts.uri.path().trim_end_matches('/') {
+        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => return Ok(plain(200, "ok")),
         check @ ("/healthz" | "/livez" | "/readyz") => {
             let verbose = query.has("verbose");
             return Ok(plain(200, if verbose { checks(check) } else { "ok" }));
         }
+        "/version" if parts.method != Method::GET => return Err(ApiError::method()),
         "/version" => {
             let version = json!({"major": "1", "minor": "36", "gitVersion": crate::VERSION, "platform": "linux/amd64",
                 "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc"});
@@ -72,6 +75,21 @@ pub(crate) async fn dispatch(
                 None => return Ok(page_not_found()),
             },
         },
+    };
+    let (query, target) = match (target.watch, parts.method == Method::GET) {
+        (true, true) => {
+            let query = query.with("watch", "true");
+            // Of one object is watched what a list of that name would show.
+            let name = format!("metadata.name={}", target.name);
+            let query = match target.name.as_str() {
+                "" => query,
+                _ => query.with("fieldSelector", &name),
+            };
+            let name = String::new();
+            (query, Target { name, ..target })
+        }
+        (true, false) => return Err(ApiError::method()),
+        _ => (query, target),
     };
     let kind = server
         .kinds()
@@ -89,13 +107,19 @@ pub(crate) async fn dispatch(
         };
     };
     if kind.namespaced && target.namespace.is_empty() && !target.name.is_empty() {
+        if kind.custom {
+            return Ok(page_not_found());
+        }
         return Err(ApiError::no_resource());
     }
-    if kind.custom && kind.namespaced && target.namespace.is_empty() && parts.method != Method::GET
-    {
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if kind.custom && kind.namespaced && target.namespace.is_empty() && !reads {
         return Ok(page_not_found());
     }
     if !kind.namespaced && !target.namespace.is_empty() {
+        if kind.custom {
+            return Ok(page_not_found());
+        }
         return Err(ApiError::no_resource());
     }
     let content_type = parts
@@ -116,7 +140,9 @@ pub(crate) async fn dispatch(
             .headers
             .get(http::header::USER_AGENT)
             .and_then(|v| v.to_str().ok())
-            .map_or("unknown", |v| v.split('/').next().unwrap_or(v)),
+            .and_then(|v| v.split('/').next())
+            .filter(|v| !v.is_empty())
+            .unwrap_or("unknown"),
         body,
         longest_watch: parts.extensions.get::<LongestWatch>().map(|l| l.0),
         warnings: parking_lot::Mutex::new(kind.deprecated.iter().cloned().collect()),
@@ -125,12 +151,15 @@ pub(crate) async fn dispatch(
     if kind.review {
         return match parts.method {
             Method::POST if target.name.is_empty() => crate::access::review(&call, user),
+            _ if !target.name.is_empty() => Err(ApiError::no_resource()),
             _ => Err(ApiError::method()),
         };
     }
-    let answer = route(&call, parts).await?;
-    let answer = crate::table::convert(&call, answer).await?;
-    Ok(warn(&call, answer))
+    let answer = match route(&call, &parts.method).await {
+        Ok(answer) => crate::table::convert(&call, answer).await,
+        Err(error) => Err(error),
+    };
+    Ok(warn(&call, answer.unwrap_or_else(|error| error.response())))
 }
 
 /// Refuses query parameters that have no such value.
@@ -167,6 +196,14 @@ fn check_options(call: &Call<'_>, method: &Method) -> ApiResult<()> {
         let text = "Too long: may not be more than 128 bytes";
         return refuse(Cause::new("FieldValueTooLong", "fieldManager", text));
     }
+    if let Some((at, c)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
+        let text = format!(
+            "Invalid value: {}: invalid character U+{:04X} (at position {at})",
+            crate::error::go_quoted(manager),
+            u32::from(c)
+        );
+        return refuse(Cause::new("FieldValueInvalid", "fieldManager", text));
+    }
     let apply = call.content_type.starts_with("application/apply-patch");
     if *method == Method::PATCH && apply && manager.is_empty() {
         let text = "Required value: is required for apply patch";
@@ -196,31 +233,40 @@ fn warn(call: &Call<'_>, mut answer: Response<Body>) -> Response<Body> {
     answer
 }
 
-async fn route(call: &Call<'_>, parts: &Parts) -> ApiResult<Response<Body>> {
+async fn route(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
     let (kind, target, query) = (call.kind, call.target, call.query);
     let named = !target.name.is_empty();
-    match (target.subresource.as_str(), &parts.method) {
+    // Custom kinds answer a HEAD as they do a GET.
+    let method = match *method {
+        Method::HEAD if kind.custom => &Method::GET,
+        _ => method,
+    };
+    match (target.subresource.as_str(), method) {
         ("", &Method::GET) if named => read::get(call),
         ("", &Method::GET) if query.flag("watch") => watch::watch(call),
         ("", &Method::GET) => read::list(call),
-        ("", &Method::POST) if !named => create::create(call).await,
+        ("", &Method::POST) if !named || kind.custom => create::create(call).await,
         ("", &Method::DELETE) if named => delete::delete(call).await,
         ("", &Method::DELETE) => delete::collection(call).await,
         ("eviction", &Method::POST) if kind.plural == "pods" => evict::evict(call).await,
         ("status", &Method::GET) if kind.status => read::get(call),
-        ("scale", &Method::GET) if kind.scale.is_some() => update::get_scale(call),
+        ("scale", &Method::GET) if kind.scale.is_some() => scale::get_scale(call),
         ("scale", &Method::PUT | &Method::PATCH) if kind.scale.is_some() => {
-            update::put_scale(call, &parts.method).await
+            scale::put_scale(call, method).await
         }
         ("" | "status", &Method::PUT | &Method::PATCH)
             if named && (target.subresource.is_empty() || kind.status) =>
         {
-            update::write(call, &parts.method).await
+            update::write(call, method).await
+        }
+        ("", &Method::PUT | &Method::PATCH) if kind.custom => {
+            Err(ApiError::bad_request("name must be provided"))
         }
         ("", method) => Err(unsupported(kind, method)),
         ("status", method) if kind.status => Err(unsupported(kind, method)),
         ("scale", method) if kind.scale.is_some() => Err(unsupported(kind, method)),
         ("eviction", method) if kind.plural == "pods" => Err(unsupported(kind, method)),
+        _ if kind.custom => Err(ApiError::not_found(kind, &target.name)),
         _ => Err(ApiError::no_resource()),
     }
 }
@@ -233,7 +279,9 @@ fn unsupported(kind: &Kind, method: &Method) -> ApiError {
     let verb = match *method {
         Method::POST => "create".to_owned(),
         Method::PUT => "update".to_owned(),
-        _ => method.as_str().to_lowercase(),
+        Method::GET | Method::PATCH | Method::DELETE => method.as_str().to_lowercase(),
+        // What is no verb has no name.
+        _ => String::new(),
     };
     ApiError::unsupported(kind, &verb)
 }
@@ -288,13 +336,40 @@ impl Call<'_> {
 
     /// Who holds which fields of an object that an update puts in the place of `live`, whose managed fields are `kept`.
     pub(crate) fn manage(&self, live: &Value, kept: Option<&RawValue>, object: &Value) -> Kept {
-        let (version, now) = (self.kind.api_version(), self.server.now());
+        // What comes through the scale subresource bears no time.
+        let now = match self.target.subresource.as_str() {
+            "scale" => String::new(),
+            _ => self.server.now(),
+        };
+        let version = self.kind.api_version();
+        // A new core object has the fields that every object of its kind has from the outset.
+        let blank = if live.is_null() && !self.kind.custom {
+            crate::core_kinds::blank(&self.kind.kind)
+        } else {
+            Value::Null
+        };
+        let live = if live.is_null() { &blank } else { live };
         let writer = self.writer(&version, &now);
         managed::update(&self.kind.compiled, live, kept, object, &writer)
     }
 
     /// Drops what the schema does not know, and warns of it or refuses it as the request wishes.
     pub(crate) fn known_fields(&self, object: &mut Value, duplicates: &[String]) -> ApiResult<()> {
+        let (kind, version) = (&self.kind.kind, &self.kind.version);
+        self.known_fields_or(object, duplicates, |fault| {
+            ApiError::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: {fault}"
+            ))
+        })
+    }
+
+    /// The same with a refusal of one's own, made of what is wrong.
+    pub(crate) fn known_fields_or(
+        &self,
+        object: &mut Value,
+        duplicates: &[String],
+        refuse: impl FnOnce(String) -> ApiError,
+    ) -> ApiResult<()> {
         self.quantities(object);
         let unknown = if self.is_own(object) {
             fleetwright_schema::prune::prune(&self.kind.compiled, object)
@@ -316,11 +391,8 @@ impl Call<'_> {
             )
             .collect();
         if mode == "Strict" {
-            let (kind, version) = (&self.kind.kind, &self.kind.version);
-            return Err(ApiError::bad_request(format!(
-                "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
-                texts.join(", ")
-            )));
+            let told = format!("strict decoding error: {}", texts.join(", "));
+            return Err(refuse(told));
         }
         self.warnings.lock().extend(texts);
         Ok(())
@@ -330,9 +402,11 @@ impl Call<'_> {
     /// object replaces.
     pub(crate) fn check(&self, object: &Value, live: Option<&Value>) -> ApiResult<()> {
         let mut errors = crate::metadata::faults(self.kind, object);
-        if self.kind.custom {
-            let warnings = crate::metadata::warnings(object, live);
-            self.warnings.lock().extend(warnings);
+        if let Some(live) = live {
+            let changes = crate::metadata::changes(live, object);
+            // Custom kinds are checked twice, and say so twice.
+            errors.extend(changes.iter().filter(|_| self.kind.custom).cloned());
+            errors.extend(changes);
         }
         let schema = &self.kind.compiled;
         let kind = object["kind"].as_str().unwrap_or_default();
@@ -346,7 +420,7 @@ impl Call<'_> {
             } else {
                 errors.extend(validate::values(schema, object, live));
             }
-            errors.extend(self.check_scale(object));
+            errors.extend(scale::faults(self, object));
             errors.extend(validate::structure(schema, object, live));
             validate::rules(schema, object, live, &mut errors);
         }
@@ -358,35 +432,14 @@ impl Call<'_> {
             causes.extend(crate::core_specs::faults(self.kind, object));
         }
         if causes.is_empty() {
+            if self.kind.custom {
+                let warnings = crate::metadata::warnings(object, live);
+                self.warnings.lock().extend(warnings);
+            }
             return Ok(());
         }
         let name = crate::object::text(object, "name");
         Err(ApiError::invalid(&self.kind.group, kind, name, &causes))
-    }
-
-    /// The paths of the scale subresource must lead to numbers.
-    fn check_scale(&self, object: &Value) -> Option<FieldError> {
-        let field = match self.target.subresource.as_str() {
-            "status" => "statusReplicasPath",
-            _ => "specReplicasPath",
-        };
-        let path = self.kind.scale.as_ref()?.get(field)?.as_str()?;
-        let found = object.pointer(&path.replace('.', "/"))?;
-        if let Some(count) = found.as_i64() {
-            let text = "should be a non-negative integer";
-            return (count < 0).then(|| FieldError::invalid(path, found, text));
-        }
-        if found.is_null() {
-            return None;
-        }
-        let (shown, got) = match found {
-            Value::String(text) => (text.clone(), "string"),
-            Value::Bool(_) => (found.to_string(), "bool"),
-            Value::Number(_) => (found.to_string(), "float64"),
-            _ => (found.to_string(), "object"),
-        };
-        let detail = format!("{path} accessor error: {shown} is of the type {got}, expected int64");
-        Some(FieldError::invalid(path, &0.into(), &detail))
     }
 
     pub(crate) fn dry_run(&self) -> bool {
@@ -452,7 +505,8 @@ pub(crate) async fn remove(
     policy: &str,
 ) -> ApiResult<()> {
     // Boxed: a removal may lead to further removals, and its future would hold itself.
-    Box::pin(delete::remove(server, kind, key, policy, false))
+    let options = delete::Options::own(policy);
+    Box::pin(delete::remove(server, kind, key, &options))
         .await
         .map(drop)
 }

@@ -10,6 +10,7 @@ pub mod connections;
 mod convert;
 mod core_kinds;
 mod core_objects;
+mod core_pods;
 mod core_schemas;
 mod core_specs;
 mod core_types;
@@ -25,6 +26,7 @@ mod metadata;
 mod object;
 mod openapi;
 mod proto;
+mod quantity;
 mod registry;
 mod request;
 mod selector;
@@ -268,7 +270,14 @@ impl ApiServer {
     }
 
     pub(crate) fn now(&self) -> String {
-        fleetwright_api::time::rfc3339_seconds(self.0.options.clock.now())
+        self.after(0)
+    }
+
+    /// The time in so many seconds.
+    pub(crate) fn after(&self, seconds: i64) -> String {
+        let now = self.0.options.clock.now();
+        let then = now.checked_add(jiff::SignedDuration::from_secs(seconds));
+        fleetwright_api::time::rfc3339_seconds(then.unwrap_or(now))
     }
 }
 
@@ -295,7 +304,7 @@ where
             continue;
         };
         if all.len() + data.remaining() > limit {
-            return Err(error::ApiError::too_large(limit));
+            return Err(error::ApiError::too_large(format!("limit is {limit}")));
         }
         all.put(data);
     }

@@ -9,10 +9,103 @@ const NAME_PART: &str = "must consist of alphanumeric characters, '-', '_' or '.
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const DNS_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const DNS_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const QUALIFIED: &str = "a qualified name";
 /// The most that all annotations of an object may hold together, in bytes.
 const ANNOTATIONS: usize = 256 << 10;
 /// Finalizers of Kubernetes' own, which need no domain.
 const OWN_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+
+/// Brings metadata into the form in which Kubernetes writes it: without what is empty.
+pub(crate) fn normalize(object: &mut Value) {
+    let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    meta.retain(|field, value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty() && field != "selfLink",
+        Value::Object(map) => {
+            for text in map.values_mut().filter(|text| text.is_null()) {
+                *text = "".into();
+            }
+            !map.is_empty()
+        }
+        // An empty list of managers is a wish to forget those that are known.
+        Value::Array(list) => !list.is_empty() || field == "managedFields",
+        Value::Number(count) => field != "generation" || count.as_i64() != Some(0),
+        Value::Bool(_) => true,
+    });
+    let owners = meta
+        .get_mut("ownerReferences")
+        .and_then(Value::as_array_mut);
+    for owner in owners
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
+        owner.retain(|_, value| !value.is_null());
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            owner.entry(field).or_insert_with(|| "".into());
+        }
+    }
+}
+
+/// Puts the metadata that no update changes back to what it is in `live`.
+pub(crate) fn keep(live: &Value, object: &mut Value) {
+    let had = &live["metadata"];
+    let mut meta = crate::object::meta(object);
+    for field in [
+        "creationTimestamp",
+        "namespace",
+        "generation",
+        "resourceVersion",
+        "selfLink",
+    ] {
+        match &had[field] {
+            Value::Null => drop(meta.remove(field)),
+            value => meta.set(field, value.clone()),
+        }
+    }
+    if !had["deletionTimestamp"].is_null() {
+        meta.set("deletionTimestamp", had["deletionTimestamp"].clone());
+    }
+    for field in ["uid", "deletionGracePeriodSeconds"] {
+        if meta.get(field).is_null() && !had[field].is_null() {
+            meta.set(field, had[field].clone());
+        }
+    }
+}
+
+/// What is wrong with how an update changes metadata.
+pub(crate) fn changes(live: &Value, object: &Value) -> Vec<FieldError> {
+    let (had, has) = (&live["metadata"], &object["metadata"]);
+    let mut errors = Vec::new();
+    if crate::object::deleting(live) {
+        let known = crate::object::finalizers(live);
+        let mut new = crate::object::finalizers(object);
+        new.retain(|f| !known.contains(f));
+        new.sort();
+        if !new.is_empty() {
+            let shown: Vec<String> = new.iter().map(|f| format!("{f:?}")).collect();
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                shown.join(", ")
+            );
+            errors.push(FieldError::forbidden("metadata.finalizers", &why));
+        }
+    }
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if had[field] != has[field] {
+            let field_name = format!("metadata.{field}");
+            errors.push(FieldError::invalid(
+                field_name,
+                &has[field],
+                "field is immutable",
+            ));
+        }
+    }
+    texts(has, &mut errors);
+    errors
+}
 
 /// Everything that is wrong with an object's metadata.
 pub(crate) fn faults(kind: &Kind, object: &Value) -> Vec<FieldError> {
@@ -20,21 +113,27 @@ pub(crate) fn faults(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = name(kind, meta["name"].as_str().unwrap_or_default())
         .into_iter()
         .collect();
+    texts(meta, &mut errors);
+    finalizers(kind, &meta["finalizers"], &mut errors);
+    errors
+}
+
+/// What is wrong with labels, annotations and owners.
+fn texts(meta: &Value, errors: &mut Vec<FieldError>) {
     for (key, value) in meta["labels"].as_object().into_iter().flatten() {
         let invalid =
             |what: &str, why: &str| FieldError::invalid("metadata.labels", &Value::from(what), why);
-        errors.extend(qualified(key).map(|why| invalid(key, &why)));
+        errors.extend(
+            qualified(key, QUALIFIED)
+                .iter()
+                .map(|why| invalid(key, why)),
+        );
         let value = value.as_str().unwrap_or_default();
-        if value.len() > 63 {
-            errors.push(invalid(value, "must be no more than 63 bytes"));
-        }
-        if !value.is_empty() && !is_part(value) {
-            errors.push(invalid(value, LABEL_VALUE));
-        }
+        errors.extend(label_value(value).iter().map(|why| invalid(value, why)));
     }
     let mut size = 0;
     for (key, value) in meta["annotations"].as_object().into_iter().flatten() {
-        if let Some(why) = qualified(&key.to_lowercase()) {
+        for why in qualified(&key.to_lowercase(), QUALIFIED) {
             let key = Value::from(key.as_str());
             errors.push(FieldError::invalid("metadata.annotations", &key, &why));
         }
@@ -44,9 +143,7 @@ pub(crate) fn faults(kind: &Kind, object: &Value) -> Vec<FieldError> {
         let limit = u64::try_from(ANNOTATIONS).unwrap_or(u64::MAX);
         errors.push(FieldError::too_long("metadata.annotations", limit));
     }
-    owners(&meta["ownerReferences"], &mut errors);
-    finalizers(kind, &meta["finalizers"], &mut errors);
-    errors
+    owners(&meta["ownerReferences"], errors);
 }
 
 /// What is wrong with an object's name.
@@ -66,7 +163,8 @@ fn name(kind: &Kind, name: &str) -> Option<FieldError> {
     };
     let shown = Value::from(name);
     if name.len() > longest {
-        let why = format!("must be no more than {longest} bytes");
+        let unit = if label { "bytes" } else { "characters" };
+        let why = format!("must be no more than {longest} {unit}");
         return Some(FieldError::invalid(field, &shown, &why));
     }
     let good = is_subdomain(name) && !(label && name.contains('.'));
@@ -90,32 +188,54 @@ fn is_part(name: &str) -> bool {
             .all(|c| edge(c) || matches!(c, '-' | '_' | '.'))
 }
 
-/// Why a name such as `example.com/name` is none.
-fn qualified(text: &str) -> Option<String> {
+/// Why a text is no key of a label.
+pub(crate) fn label_key(text: &str) -> Vec<String> {
+    qualified(text, "a valid label key")
+}
+
+/// Why a text is no value of a label.
+pub(crate) fn label_value(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if text.len() > 63 {
+        out.push("must be no more than 63 bytes".to_owned());
+    }
+    if !text.is_empty() && !is_part(text) {
+        out.push(LABEL_VALUE.to_owned());
+    }
+    out
+}
+
+/// Why a name such as `example.com/name` is none; `what` is what it should be.
+fn qualified(text: &str, what: &str) -> Vec<String> {
     let parts: Vec<&str> = text.split('/').collect();
+    let mut out = Vec::new();
     let name = match parts.as_slice() {
         [name] => *name,
-        ["", _] => return Some("prefix part must be non-empty".to_owned()),
-        [prefix, _] if prefix.len() > 253 => {
-            return Some("prefix part must be no more than 253 bytes".to_owned());
+        [prefix, name] => {
+            if prefix.is_empty() {
+                out.push("prefix part must be non-empty".to_owned());
+            } else if prefix.len() > 253 {
+                out.push("prefix part must be no more than 253 bytes".to_owned());
+            } else if !is_subdomain(prefix) {
+                out.push(format!("prefix part {DNS_SUBDOMAIN}"));
+            }
+            *name
         }
-        [prefix, _] if !is_subdomain(prefix) => {
-            return Some(format!("prefix part {DNS_SUBDOMAIN}"));
-        }
-        [_, name] => *name,
         _ => {
-            return Some(format!(
-                "a qualified name {NAME_PART} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            ));
+            return vec![format!(
+                "{what} {NAME_PART} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
-        Some("name part must be non-empty".to_owned())
+        out.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        Some("name part must be no more than 63 bytes".to_owned())
-    } else {
-        (!is_part(name)).then(|| format!("name part {NAME_PART}"))
+        out.push("name part must be no more than 63 bytes".to_owned());
     }
+    if !is_part(name) {
+        out.push(format!("name part {NAME_PART}"));
+    }
+    out
 }
 
 fn owners(list: &Value, errors: &mut Vec<FieldError>) {
@@ -136,6 +256,10 @@ fn owners(list: &Value, errors: &mut Vec<FieldError>) {
                 let field = format!("metadata.ownerReferences.{field}");
                 errors.push(FieldError::invalid(field, &value.into(), why));
             }
+        }
+        if owner["apiVersion"] == "v1" && owner["kind"] == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid("metadata.ownerReferences", owner, why));
         }
         if owner["controller"] == true {
             controllers.push(owner["name"].as_str().unwrap_or_default());
@@ -158,8 +282,11 @@ fn finalizers(kind: &Kind, list: &Value, errors: &mut Vec<FieldError>) {
             format!("metadata.finalizers[{i}]")
         };
         let shown = Value::from(finalizer.as_str());
-        if let Some(why) = qualified(finalizer) {
-            errors.push(FieldError::invalid(field, &shown, &why));
+        let faults = qualified(finalizer, QUALIFIED);
+        if !faults.is_empty() {
+            for why in faults {
+                errors.push(FieldError::invalid(&field, &shown, &why));
+            }
         } else if !kind.custom && is_bare(finalizer) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(field, &shown, why));

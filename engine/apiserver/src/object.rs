@@ -159,6 +159,10 @@ impl Meta<'_> {
         self.0[field] = value.into();
     }
 
+    pub(crate) fn get(&self, field: &str) -> &Value {
+        &self.0[field]
+    }
+
     pub(crate) fn remove(&mut self, field: &str) -> Option<Value> {
         self.0.as_object_mut().and_then(|map| map.remove(field))
     }

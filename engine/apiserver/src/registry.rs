@@ -17,6 +17,10 @@ pub(crate) struct Kind {
     pub(crate) singular: String,
     /// The version in which objects are kept, where it is another.
     pub(crate) storage: Option<String>,
+    /// The schema of that version.
+    pub(crate) kept: Option<Schema>,
+    /// Whether its definition is being deleted, so that no object is made any more.
+    pub(crate) terminating: bool,
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) namespaced: bool,
@@ -54,6 +58,35 @@ impl Kind {
         } else {
             format!("{}.{}", self.plural, self.group)
         }
+    }
+
+    /// Whether an update must say which version it replaces.
+    pub(crate) fn conditional(&self) -> bool {
+        self.custom
+            || matches!(
+                self.plural.as_str(),
+                "customresourcedefinitions" | "leases" | "poddisruptionbudgets"
+            )
+    }
+
+    /// Whether an update makes an object that is not there.
+    pub(crate) fn made_by_update(&self) -> bool {
+        !self.custom && matches!(self.plural.as_str(), "leases" | "events")
+    }
+
+    /// Whether the answer to a deletion is what was deleted.
+    pub(crate) fn shows_deleted(&self) -> bool {
+        !self.custom
+            && matches!(
+                self.plural.as_str(),
+                "customresourcedefinitions"
+                    | "pods"
+                    | "serviceaccounts"
+                    | "services"
+                    | "persistentvolumes"
+                    | "persistentvolumeclaims"
+                    | "volumeattachments"
+            )
     }
 
     pub(crate) fn prefix(&self) -> String {

@@ -13,6 +13,8 @@ pub(crate) struct Target {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) subresource: String,
+    /// Whether the path asks for a watch by its prefix `watch/`.
+    pub(crate) watch: bool,
 }
 
 impl Target {
@@ -34,6 +36,14 @@ impl Target {
             version: version.to_owned(),
             ..Self::default()
         };
+        // The older way to ask for a watch.
+        let rest = match rest {
+            ["watch", rest @ ..] if !rest.is_empty() => {
+                target.watch = true;
+                rest
+            }
+            rest => rest,
+        };
         let rest = match rest {
             ["namespaces", namespace, rest @ ..]
                 if !(rest.is_empty()
@@ -50,7 +60,8 @@ impl Target {
                 target.resource = (*resource).to_owned();
                 target.name = (*name).to_owned();
             }
-            [resource, name, subresource] => {
+            // What follows a subresource names nothing more for custom kinds.
+            [resource, name, subresource, ..] => {
                 target.resource = (*resource).to_owned();
                 target.name = (*name).to_owned();
                 target.subresource = (*subresource).to_owned();
@@ -84,12 +95,25 @@ impl Query {
         self.0.get(name).map_or("", String::as_str)
     }
 
+    /// The same with a parameter more.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
+    /// Whether a parameter is there and says anything but no.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), "1" | "true" | "True" | "TRUE")
+        let value = self.get(name);
+        self.has(name) && value != "0" && !value.eq_ignore_ascii_case("false")
+    }
+
+    /// The number that a parameter is.
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
+        self.get(name).parse().ok()
     }
 }
 

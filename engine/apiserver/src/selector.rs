@@ -1,5 +1,7 @@
 //! Label and field selectors.
 
+mod labels;
+
 use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult};
@@ -27,45 +29,26 @@ pub(crate) struct Selector(Vec<(Place, Test)>);
 
 impl Selector {
     pub(crate) fn parse(kind: &Kind, labels: &str, fields: &str) -> ApiResult<Self> {
-        let mut all = Vec::new();
-        for part in split(labels) {
-            let bad = || ApiError::bad_request(format!("unable to parse requirement: {part}"));
-            let (key, test) = label(part).ok_or_else(bad)?;
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-            if key.is_empty() || !key.chars().all(plain) {
-                return Err(bad());
-            }
-            all.push((Place::Label(key.to_owned()), test));
-        }
-        for part in fields.split(',').filter(|p| !p.trim().is_empty()) {
-            let (path, wanted, equal) = if let Some((path, value)) = part.split_once("!=") {
-                (path, value, false)
-            } else if let Some((path, value)) = part.split_once("==").or(part.split_once('=')) {
-                (path, value, true)
-            } else {
-                return Err(ApiError::bad_request(format!(
-                    "invalid selector: '{fields}'; can't understand '{part}'"
-                )));
-            };
-            let path = path.trim();
+        let requirements = labels::parse(labels).map_err(ApiError::bad_request)?;
+        let mut all: Vec<(Place, Test)> = requirements
+            .into_iter()
+            .map(|(key, test)| (Place::Label(key), test))
+            .collect();
+        for (path, value, equal) in terms(fields).map_err(ApiError::bad_request)? {
             let known = path == "metadata.name"
-                || (path == "metadata.namespace")
-                || kind.selectable.iter().any(|s| s == path);
+                || (path == "metadata.namespace" && kind.namespaced)
+                || kind.selectable.contains(&path);
             if !known {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {path}"
-                )));
+                return Err(ApiError::bad_request(kind.unknown_field(&path)));
             }
-            let values = vec![wanted.trim().to_owned()];
+            let values = vec![value];
             let test = if equal {
                 Test::In(values)
             } else {
                 Test::NotIn(values)
             };
-            all.push((
-                Place::Field(path.split('.').map(str::to_owned).collect()),
-                test,
-            ));
+            let path = path.split('.').map(str::to_owned).collect();
+            all.push((Place::Field(path), test));
         }
         Ok(Self(all))
     }
@@ -115,6 +98,12 @@ impl Selector {
                             "false".to_owned()
                         }
                         Value::Null => String::new(),
+                        // An event is selected by the component that is its source.
+                        Value::Object(map) => map
+                            .get("component")
+                            .and_then(Value::as_str)
+                            .unwrap_or_default()
+                            .to_owned(),
                         other => other.to_string(),
                     })
                 }
@@ -132,50 +121,80 @@ impl Selector {
     }
 }
 
-/// Splits at commas outside parentheses.
-fn split(text: &str) -> Vec<&str> {
-    let mut depth = 0;
-    text.split(|c| {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
+impl Kind {
+    /// What is said of a field that objects cannot be selected by.
+    fn unknown_field(&self, path: &str) -> String {
+        let plain = self.custom
+            || matches!(
+                self.plural.as_str(),
+                "pods" | "nodes" | "events" | "secrets" | "namespaces"
+            );
+        if plain {
+            return format!("field label not supported: {path}");
         }
-        c == ',' && depth == 0
-    })
-    .map(str::trim)
-    .filter(|part| !part.is_empty())
-    .collect()
+        format!(
+            "{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        )
+    }
 }
 
-fn label(part: &str) -> Option<(&str, Test)> {
-    let one = |value: &str| vec![value.trim().to_owned()];
-    if let Some((head, tail)) = part.split_once('(') {
-        let values = tail
-            .strip_suffix(')')?
-            .split(',')
-            .map(|v| v.trim().to_owned())
-            .collect();
-        return match head.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [key, "in"] => Some((key, Test::In(values))),
-            [key, "notin"] => Some((key, Test::NotIn(values))),
-            _ => None,
-        };
+/// The terms of a field selector: field, value, and whether they must be equal.
+fn terms(selector: &str) -> Result<Vec<(String, String, bool)>, String> {
+    let mut parts = split(selector);
+    parts.sort_unstable();
+    let mut out = Vec::new();
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        let operator = part
+            .char_indices()
+            .find_map(|(at, _)| {
+                let operator = ["!=", "==", "="]
+                    .into_iter()
+                    .find(|op| part.get(at..).is_some_and(|rest| rest.starts_with(op)))?;
+                Some((at, operator))
+            })
+            .ok_or_else(|| format!("invalid selector: '{selector}'; can't understand '{part}'"))?;
+        let (at, operator) = operator;
+        let path = part.get(..at).unwrap_or_default().to_owned();
+        let value = unescape(part.get(at + operator.len()..).unwrap_or_default())?;
+        out.push((path, value, operator != "!="));
     }
-    if let Some((key, value)) = part.split_once("!=") {
-        return Some((key.trim(), Test::NotIn(one(value))));
+    Ok(out)
+}
+
+/// Splits at commas that no backslash stands before.
+fn split(selector: &str) -> Vec<&str> {
+    let mut escaped = false;
+    selector
+        .split(|c| {
+            let ends = c == ',' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        })
+        .collect()
+}
+
+fn unescape(value: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                other => {
+                    let rest = other.map(String::from).unwrap_or_default();
+                    return Err(format!(
+                        "invalid field selector: invalid escape sequence: \\{rest}"
+                    ));
+                }
+            },
+            ',' | '=' => {
+                return Err(format!(
+                    "invalid field selector: unescaped character in value: {}",
+                    u32::from(c)
+                ));
+            }
+            c => out.push(c),
+        }
     }
-    if let Some((key, value)) = part.split_once("==").or(part.split_once('=')) {
-        return Some((key.trim(), Test::In(one(value))));
-    }
-    if let Some((key, value)) = part.split_once('>') {
-        return Some((key.trim(), Test::Above(value.trim().parse().ok()?)));
-    }
-    if let Some((key, value)) = part.split_once('<') {
-        return Some((key.trim(), Test::Below(value.trim().parse().ok()?)));
-    }
-    match part.strip_prefix('!') {
-        Some(key) => Some((key.trim(), Test::Missing)),
-        None => Some((part, Test::Exists)),
-    }
+    Ok(out)
 }

@@ -149,7 +149,27 @@ impl ApiServer {
         B: http_body::Body,
         B::Error: std::fmt::Display,
     {
-        let user = match auth.user(request.headers()) {
+        let head = request.method() == http::Method::HEAD;
+        let mut answer = self.answered(auth, request).await;
+        if head {
+            *answer.body_mut() = axum::body::Body::empty();
+        }
+        answer
+    }
+
+    async fn answered<B>(
+        &self,
+        auth: &Auth,
+        request: http::Request<B>,
+    ) -> http::Response<axum::body::Body>
+    where
+        B: http_body::Body,
+        B::Error: std::fmt::Display,
+    {
+        let user = auth
+            .user(request.headers())
+            .and_then(|user| crate::auth::impersonated(user, request.headers()));
+        let user = match user {
             Ok(user) => user,
             Err(error) => return error.response(),
         };

@@ -60,11 +60,14 @@ impl Form {
             match (word("as"), word("g"), word("v")) {
                 (None, ..) => return Ok(Self::Whole),
                 (Some("Table"), Some("meta.k8s.io"), Some("v1")) => {
-                    return Ok(Self::Table(match include {
-                        "None" => Include::Nothing,
-                        "Object" => Include::Whole,
-                        _ => Include::Metadata,
-                    }));
+                    return match include {
+                        "None" => Ok(Self::Table(Include::Nothing)),
+                        "Object" => Ok(Self::Table(Include::Whole)),
+                        "" | "Metadata" => Ok(Self::Table(Include::Metadata)),
+                        other => Err(ApiError::bad_request(format!(
+                            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+                        ))),
+                    };
                 }
                 (Some("PartialObjectMetadata"), Some("meta.k8s.io"), Some("v1")) => {
                     return Ok(Self::Metadata);
@@ -75,8 +78,7 @@ impl Form {
                 _ => {}
             }
         }
-        let text = "only the following media types are accepted: application/json";
-        Err(ApiError::not_acceptable(text))
+        Err(ApiError::not_acceptable(ApiError::MEDIA_TYPES))
     }
 
     /// An object, or an event's, in this form; `first` when nothing was sent before it.
@@ -100,7 +102,11 @@ impl Form {
         match self {
             Self::Whole => list.clone(),
             Self::Metadata | Self::MetadataList => {
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": list["metadata"],
+                let mut meta = list["metadata"].clone();
+                if let Some(map) = meta.as_object_mut() {
+                    map.retain(|_, value| value != "");
+                }
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": meta,
                     "items": items.map(metadata).collect::<Vec<_>>()})
             }
             Self::Table(include) => {
@@ -133,7 +139,14 @@ pub(crate) async fn convert(call: &Call<'_>, answer: Response<Body>) -> ApiResul
         return Ok(bytes(code, whole));
     } else if value["items"].is_array() && value["kind"] == kind.list_kind.as_str() {
         if form == Form::Metadata {
-            let text = "you requested PartialObjectMetadata, but the requested object is a list";
+            let list = if kind.custom {
+                " (*unstructured.UnstructuredList)".to_owned()
+            } else {
+                format!(" (*v1.{})", kind.list_kind)
+            };
+            let text = format!(
+                "you requested PartialObjectMetadata, but the requested object is a list{list}"
+            );
             return Err(ApiError::not_acceptable(text));
         }
         form.list(kind, &value, now)
@@ -221,12 +234,20 @@ fn row(kind: &Kind, object: &Value, include: Include, now: Timestamp) -> Value {
 }
 
 fn custom_cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
-    let mut cells = vec![object["metadata"]["name"].clone()];
+    let mut cells = vec![
+        object["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .into(),
+    ];
     for column in &kind.columns {
         let found = find(object, column["jsonPath"].as_str().unwrap_or_default());
         cells.push(match (column["type"].as_str(), found) {
             (_, Value::Null) => Value::Null,
-            (Some("date"), Value::String(text)) => age(&text, now).into(),
+            (Some("date"), Value::String(text)) => match text.parse::<Timestamp>() {
+                Ok(_) => age(&text, now).into(),
+                Err(_) => "<invalid>".into(),
+            },
             (Some("integer"), Value::Number(number)) => {
                 // A fraction is cut off.
                 number

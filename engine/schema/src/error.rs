@@ -141,6 +141,21 @@ impl FieldError {
         Self::with(FieldErrorReason::FieldValueDuplicate, field, &head, "")
     }
 
+    /// `Invalid value: VALUE: DETAIL` or `Duplicate value: …`; without the value where it is none to be shown.
+    pub(crate) fn refused(
+        reason: FieldErrorReason,
+        field: impl Into<String>,
+        value: Option<&Value>,
+        detail: &str,
+    ) -> Self {
+        let head = match reason {
+            FieldErrorReason::FieldValueDuplicate => "Duplicate value",
+            _ => "Invalid value",
+        };
+        let head = value.map_or_else(|| head.to_owned(), |v| format!("{head}: {}", shown(v)));
+        Self::with(reason, field, &head, detail)
+    }
+
     /// `Forbidden: DETAIL`.
     #[must_use]
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {

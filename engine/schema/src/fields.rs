@@ -241,12 +241,12 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &str, out: &mut Vec<String>) {
+        // The paths that end here come before longer ones.
+        for (element, _) in self.nodes.iter().filter(|(_, branch)| branch.member) {
+            out.push(format!("{prefix}{element}"));
+        }
         for (element, branch) in &self.nodes {
-            let path = format!("{prefix}{element}");
-            if branch.member {
-                out.push(path.clone());
-            }
-            branch.below.collect(&path, out);
+            branch.below.collect(&format!("{prefix}{element}"), out);
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Writer<'a> {
     pub api_version: &'a str,
     /// Subresource written through; empty for the object itself.
     pub subresource: &'a str,
-    /// The time, RFC 3339 in seconds.
+    /// The time, RFC 3339 in seconds; empty for none.
     pub now: &'a str,
 }
 
@@ -278,6 +278,10 @@ pub fn update(
         return kept.map(ToOwned::to_owned);
     }
     let mut managers = Managers::of(kept);
+    // What nobody manages is managed by nobody until the first apply.
+    if managers.0.is_empty() && live["metadata"]["resourceVersion"].is_string() {
+        return None;
+    }
     let own = writer.identity(Operation::Update);
     let taken = changes.added.union(&changes.modified);
     managers.give_up(&taken, &changes.removed, Some(&own));
@@ -285,9 +289,44 @@ pub fn update(
         let held = managers.0.entry(own).or_default();
         held.fields.add(&taken);
         held.api_version = writer.api_version.to_owned().into();
-        held.time = Some(writer.now.to_owned().into());
+        held.time = Some(writer.now.to_owned().into()).filter(|_| !writer.now.is_empty());
     }
     managers.write()
+}
+
+/// The entries as they are on the wire; what cannot be read has none.
+fn entries(kept: Option<&RawValue>) -> Vec<Value> {
+    kept.and_then(|kept| serde_json::from_str(kept.get()).ok())
+        .unwrap_or_default()
+}
+
+/// Takes a field of the first level, such as `f:status`, from everybody.
+#[must_use]
+pub fn disown(kept: Kept, field: &str) -> Kept {
+    let mut entries = entries(kept.as_deref());
+    for entry in &mut entries {
+        if let Some(fields) = entry["fieldsV1"].as_object_mut() {
+            fields.remove(field);
+        }
+    }
+    entries.retain(|entry| entry["fieldsV1"].as_object().is_some_and(|f| !f.is_empty()));
+    let some = !entries.is_empty();
+    some.then(|| to_raw_value(&entries).ok()).flatten()
+}
+
+/// The names of the managers that hold the field at a path such as `/spec/replicas`.
+#[must_use]
+pub fn holders(kept: Option<&RawValue>, path: &str) -> Vec<String> {
+    let path: String = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("/f:{part}"))
+        .collect();
+    entries(kept)
+        .iter()
+        .filter(|entry| entry["fieldsV1"].pointer(&path).is_some())
+        .filter_map(|entry| entry["manager"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// A field that another manager holds with another value.
@@ -328,11 +367,7 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
             .iter()
             .map(|(manager, fields)| {
                 let lines: Vec<String> = fields.iter().map(|f| format!("- {f}")).collect();
-                format!(
-                    "conflict{} with {manager}:\n{}",
-                    if fields.len() == 1 { "" } else { "s" },
-                    lines.join("\n")
-                )
+                format!("conflicts with {manager}:\n{}", lines.join("\n"))
             })
             .collect(),
     };

@@ -32,7 +32,7 @@ fn known(
         Value::Object(map) => {
             let resource = resource || schema.is_some_and(|s| s.embedded_resource);
             map.retain(|name, child| {
-                if resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+                if resource && matches!(name.as_str(), "apiVersion" | "kind") {
                     return true;
                 }
                 let len = path.len();
@@ -40,6 +40,14 @@ fn known(
                     path.push('.');
                 }
                 path.push_str(name);
+                if resource && name == "metadata" {
+                    let declared = schema.and_then(|s| s.properties.get(name));
+                    if let Some(fields) = declared.filter(|m| !m.properties.is_empty()) {
+                        known(Some(fields), child, false, path, dropped);
+                    }
+                    path.truncate(len);
+                    return true;
+                }
                 let keep = match schema {
                     None => false,
                     Some(s) => match (s.properties.get(name), &s.additional) {

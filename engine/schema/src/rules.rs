@@ -209,12 +209,14 @@ impl Rule {
     }
 
     /// The error of a rule that is false.
-    fn failed(&self, field: String, kind: &Value, detail: &str) -> FieldError {
+    fn failed(&self, field: String, value: Option<&Value>, detail: &str) -> FieldError {
         match self.reason {
             FieldErrorReason::FieldValueForbidden => FieldError::forbidden(field, detail),
             FieldErrorReason::FieldValueRequired => FieldError::required(field, detail),
-            FieldErrorReason::FieldValueDuplicate => FieldError::duplicate(field, kind),
-            _ => FieldError::invalid(field, kind, detail),
+            FieldErrorReason::FieldValueDuplicate => {
+                FieldError::refused(FieldErrorReason::FieldValueDuplicate, field, value, "")
+            }
+            _ => FieldError::refused(FieldErrorReason::FieldValueInvalid, field, value, detail),
         }
     }
 

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::Call;
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Cause};
 use crate::object::text;
 use crate::{core_schemas, core_types, decode, proto};
 
 const YAML: &[&str] = &["application/yaml", "application/apply-patch+yaml"];
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// The media types of whole objects.
-const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+pub(super) const OBJECTS: &str =
+    "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// Reads a body by its media type, with the fields that stand in it twice; `None` for one that is not understood.
 pub(crate) fn read(
@@ -42,7 +43,7 @@ fn summary(body: &[u8]) -> String {
 }
 
 /// What Go's parser calls a value.
-fn go_type(value: &Value) -> &'static str {
+pub(crate) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -64,7 +65,7 @@ impl Call<'_> {
                         format!("error decoding YAML: error converting YAML to JSON: {fault}");
                     ApiError::bad_request(text)
                 }
-                "application/json-patch+json" => ApiError::bad_request(fault),
+                "application/strategic-merge-patch+json" => ApiError::bad_request(fault),
                 patch if patch.ends_with("-patch+json") => {
                     ApiError::bad_request(format!("error decoding patch: {fault}"))
                 }
@@ -92,7 +93,57 @@ impl Call<'_> {
         self.typed(&mut object)?;
         self.check_type(&object)?;
         self.known_fields(&mut object, &duplicates)?;
+        crate::metadata::normalize(&mut object);
+        self.plain(&mut object);
         Ok(object)
+    }
+
+    /// Brings a core object into the form in which Kubernetes writes it: without empty lists and maps.
+    fn plain(&self, object: &mut Value) {
+        if !self.kind.custom {
+            core_types::plain(self.kind.compiled.root(), object);
+        }
+    }
+
+    /// What a patch made, as an object of the kind, without fields that the kind has not; `duplicates` are those that the
+    /// patch gives twice.
+    pub(crate) fn patched(&self, mut object: Value, duplicates: &[String]) -> ApiResult<Value> {
+        let version = object["apiVersion"].as_str().unwrap_or_default();
+        let kind = object["kind"].as_str().unwrap_or_default();
+        if self.kind.custom && !version.is_empty() && version != self.kind.api_version() {
+            let text = format!(
+                "Invalid value: {version:?}: must be {}",
+                self.kind.api_version()
+            );
+            let cause = Cause::new("FieldValueInvalid", "apiVersion", text);
+            let group = version.split_once('/').map_or("", |(group, _)| group);
+            return Err(ApiError::invalid(group, kind, &self.target.name, &[cause]));
+        }
+        if kind.is_empty() {
+            let fault = format!("Object 'Kind' is missing in '{object}'");
+            return Err(ApiError::patch(&object, &fault));
+        }
+        let as_it_came = object.clone();
+        if let Some(fault) = self.mismatch(&object) {
+            return Err(ApiError::patch(&as_it_came, &fault));
+        }
+        self.check_type(&object)?;
+        let strict = |fault: String| ApiError::patch(&as_it_came, &fault);
+        self.known_fields_or(&mut object, duplicates, strict)?;
+        crate::metadata::normalize(&mut object);
+        self.plain(&mut object);
+        Ok(object)
+    }
+
+    /// The first field of a wrong type.
+    fn mismatch(&self, object: &Value) -> Option<String> {
+        if self.kind.custom {
+            let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+            return core_types::mismatch(meta, &object["metadata"]);
+        }
+        let (version, own) = (&self.kind.version, &self.kind.kind);
+        let name = core_schemas::name_of(&self.kind.group, version, own);
+        core_types::mismatch(&name, object)
     }
 
     /// Refuses what says of itself no kind; core kinds may leave it out.
@@ -162,10 +213,7 @@ impl Call<'_> {
                 "{kind} in version \"{version}\" cannot be handled as a {own}: {fault}"
             )))
         };
-        let mismatch = if self.kind.custom {
-            let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
-            core_types::mismatch(meta, &object["metadata"])
-        } else if kind != own {
+        if !self.kind.custom && kind != own {
             let group = match self.kind.group.split('.').next() {
                 Some("") | None => "core",
                 Some(group) => group,
@@ -173,11 +221,8 @@ impl Call<'_> {
             return unfit(format!(
                 "converting ({version}.{kind}) to ({group}.{own}): unknown conversion"
             ));
-        } else {
-            let name = core_schemas::name_of(&self.kind.group, version, own);
-            core_types::mismatch(&name, object)
-        };
-        mismatch.map_or(Ok(()), unfit)
+        }
+        self.mismatch(object).map_or(Ok(()), unfit)
     }
 
     /// Writes the quantities of the core kinds that have some as texts.

@@ -8,8 +8,10 @@ use serde_json::Value;
 use super::Call;
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::object::{key, meta, text, whole};
-use fleetwright_schema::managed::Kept;
+use fleetwright_schema::managed::{self, Kept};
 
+/// How much of a `generateName` goes into a name, in bytes.
+const LONGEST_PREFIX: usize = 58;
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 pub(crate) async fn create(call: &Call<'_>) -> ApiResult<Response<Body>> {
@@ -31,7 +33,11 @@ pub(crate) async fn insert(
     let prefix = text(&object, "generateName").to_owned();
     let generated = text(&object, "name").is_empty() && !prefix.is_empty();
     if generated {
-        meta(&mut object).set("name", prefix.clone() + &suffix(call));
+        // What is too long for a name is cut, so that the random part fits.
+        let cut = prefix.char_indices().map(|(at, c)| at + c.len_utf8());
+        let cut = cut.take_while(|end| *end <= LONGEST_PREFIX).last();
+        let prefix = prefix.get(..cut.unwrap_or(0)).unwrap_or_default();
+        meta(&mut object).set("name", prefix.to_owned() + &suffix(call));
     }
     let name = text(&object, "name").to_owned();
     if !text(&object, "resourceVersion").is_empty() {
@@ -40,6 +46,10 @@ pub(crate) async fn insert(
         ));
     }
     check_namespace_exists(call, &name)?;
+    if kind.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::forbidden(&kind.group, &kind.plural, &name, why));
+    }
     let now = server.now();
     {
         let mut meta = meta(&mut object);
@@ -74,11 +84,22 @@ pub(crate) async fn insert(
     crate::core_objects::prepare(call, None, &mut object)?;
     call.check(&object, None)?;
     meta(&mut object).remove("managedFields");
-    let managed = applied.unwrap_or_else(|| call.manage(&Value::Null, None, &object));
+    let managed = applied.unwrap_or_else(|| {
+        let managed = call.manage(&Value::Null, None, &object);
+        if kind.status && !kind.custom {
+            managed::disown(managed, "f:status")
+        } else {
+            managed
+        }
+    });
+    crate::core_objects::admit(call, &mut object);
+    let at = call.key(&name);
     if call.dry_run() {
+        if server.0.store.get(&at).is_some() {
+            return Err(ApiError::exists(kind, &name));
+        }
         return Ok(respond(201, &whole(object, managed.as_deref())));
     }
-    let at = call.key(&name);
     let put = Op::Put {
         key: at.clone(),
         value: call.encode(&object, managed.as_deref()),

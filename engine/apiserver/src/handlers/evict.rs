@@ -4,7 +4,9 @@ use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
-use super::{Call, delete::remove, read::parsed};
+use super::Call;
+use super::delete::{Options, remove};
+use super::read::parsed;
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::object::{deleting, text};
 use crate::selector::Selector;
@@ -21,7 +23,8 @@ pub(crate) async fn evict(call: &Call<'_>) -> ApiResult<Response<Body>> {
             "name in URL does not match name in Eviction object",
         ));
     }
-    let dry = call.dry_run() || !eviction["deleteOptions"]["dryRun"].is_null();
+    let mut options = Options::nested(&eviction["deleteOptions"])?;
+    options.dry |= call.dry_run();
     let (pod, _) = call.live()?;
     let counted = !deleting(&pod)
         && !matches!(
@@ -31,14 +34,8 @@ pub(crate) async fn evict(call: &Call<'_>) -> ApiResult<Response<Body>> {
     if counted {
         check_budgets(call, &pod)?;
     }
-    remove(
-        call.server,
-        call.kind,
-        &call.key(&call.target.name),
-        "",
-        dry,
-    )
-    .await?;
+    let key = call.key(&call.target.name);
+    remove(call.server, call.kind, &key, &options).await?;
     Ok(respond(
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),

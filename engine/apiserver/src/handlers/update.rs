@@ -5,7 +5,7 @@ use fleetwright_schema::managed::{self, ApplyError, Kept};
 use fleetwright_schema::patch::{self, PatchError};
 use fleetwright_store::{Error as StoreError, Op};
 use http::{Method, Response};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::Call;
@@ -13,16 +13,23 @@ use crate::error::{ApiError, ApiResult, Cause, bytes, respond};
 use crate::object::{Live, deleting, finalizers, meta, owners, text, whole};
 
 /// How often a write without a version of its own is tried against concurrent writers.
-const ATTEMPTS: usize = 32;
+pub(super) const ATTEMPTS: usize = 32;
+
+/// The media types of patches of custom kinds.
+pub(super) const PATCHES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// How a request changes an object.
 enum Change {
     Replace(Value),
     JsonPatch(Value),
-    MergePatch(Value),
-    StrategicMergePatch(Value),
+    MergePatch(Value, Duplicates),
+    StrategicMergePatch(Value, Duplicates),
     Apply(Value),
 }
+
+/// The paths of the fields that a patch gives twice.
+type Duplicates = Vec<String>;
 
 impl Change {
     fn read(call: &Call<'_>, method: &Method) -> ApiResult<Self> {
@@ -34,36 +41,39 @@ impl Change {
         }
         match call.content_type {
             "application/json-patch+json" => Ok(Self::JsonPatch(call.value()?.0)),
-            "application/merge-patch+json" => Ok(Self::MergePatch(call.value()?.0)),
+            "application/merge-patch+json" => {
+                let (body, twice) = call.value()?;
+                if body.is_null() {
+                    return Err(ApiError::bad_request("Invalid JSON Patch"));
+                }
+                fields(&body, "error decoding patch: ")?;
+                Ok(Self::MergePatch(body, twice))
+            }
             "application/strategic-merge-patch+json" if !call.kind.custom => {
-                Ok(Self::StrategicMergePatch(call.value()?.0))
+                let (body, twice) = call.value()?;
+                fields(&body, "")?;
+                Ok(Self::StrategicMergePatch(body, twice))
             }
             "application/apply-patch+yaml" => Ok(Self::Apply(configuration(call)?)),
-            _ => Err(ApiError::media_type(
-                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-            )),
+            _ => Err(ApiError::media_type(PATCHES)),
         }
     }
 
-    /// The resource version that the request insists on; empty for any.
-    fn version<'a>(&'a self, object: &'a Value) -> &'a str {
+    /// Whether the request itself insists on a resource version, so that it is not tried again.
+    fn insists(&self) -> bool {
         match self {
-            Self::Replace(_) => text(object, "resourceVersion"),
-            Self::JsonPatch(_) => "",
-            Self::MergePatch(body) | Self::StrategicMergePatch(body) | Self::Apply(body) => {
-                text(body, "resourceVersion")
-            }
+            Self::JsonPatch(_) => false,
+            Self::Replace(body)
+            | Self::MergePatch(body, _)
+            | Self::StrategicMergePatch(body, _)
+            | Self::Apply(body) => !text(body, "resourceVersion").is_empty(),
         }
     }
 
     /// What `live` becomes.
     fn to(&self, call: &Call<'_>, live: &Live) -> ApiResult<(Value, Managed)> {
         let mut object = match self {
-            Self::Replace(body) => {
-                let mut object = body.clone();
-                let managed = Managed::taken_from(&mut object);
-                return Ok((object, managed));
-            }
+            Self::Replace(body) => body.clone(),
             Self::Apply(body) => {
                 let (object, kept) = applied(call, Some(live), body)?;
                 return Ok((object, Managed::Applied(kept)));
@@ -72,53 +82,72 @@ impl Change {
                 // Its paths may lead into the managed fields.
                 let mut object = whole(live.object.clone(), live.kept.as_deref());
                 patch::json(&mut object, body).map_err(refused)?;
-                object
+                call.patched(object, &[])?
             }
-            Self::MergePatch(body) => {
+            Self::MergePatch(body, twice) => {
                 let mut object = live.object.clone();
                 patch::merge(&mut object, body);
-                object
+                call.patched(object, twice)?
             }
-            Self::StrategicMergePatch(body) => {
+            Self::StrategicMergePatch(body, twice) => {
                 let root = call.kind.compiled.root();
-                patch::strategic(root, &live.object, body).map_err(refused)?
+                let object = patch::strategic(root, &live.object, body).map_err(refused)?;
+                call.patched(object, twice)?
             }
         };
-        call.check_type(&object)?;
-        call.known_fields(&mut object, &[])?;
-        let managed = Managed::taken_from(&mut object);
+        let managed = Managed::taken_from(call, &mut object);
         Ok((object, managed))
     }
 }
 
 /// Where the managed fields of what a request makes come from.
-enum Managed {
+pub(super) enum Managed {
     /// Those that were there, and what the request changes.
     Updated,
-    /// There are none any more.
-    Reset,
+    /// Those that the request gives, and what it changes.
+    Given(Kept),
     /// They are here already.
     Applied(Kept),
 }
 
 impl Managed {
-    /// Takes managed fields out of an object that a client sends: a list of one empty entry is a reset, all else counts
-    /// for nothing.
-    fn taken_from(object: &mut Value) -> Self {
+    /// Takes managed fields out of an object that a client sends. An empty list, or one of an empty entry, is the wish to
+    /// forget all; what is not understood counts for nothing, as what comes through a subresource.
+    fn taken_from(call: &Call<'_>, object: &mut Value) -> Self {
         let sent = object
             .get_mut("metadata")
             .and_then(Value::as_object_mut)
             .and_then(|metadata| metadata.remove("managedFields"));
-        match sent {
-            Some(list) if list == json!([{}]) => Self::Reset,
+        let understood = |entry: &Value| {
+            entry["fieldsType"] == "FieldsV1"
+                && matches!(entry["operation"].as_str(), Some("Apply" | "Update"))
+        };
+        match sent.as_ref().and_then(Value::as_array) {
+            _ if !call.target.subresource.is_empty() => Self::Updated,
+            Some(list) if list.is_empty() || list.as_slice() == [json!({})] => Self::Given(None),
+            Some(list) if list.iter().all(understood) => {
+                to_raw_value(list).map_or(Self::Updated, |list| Self::Given(Some(list)))
+            }
             _ => Self::Updated,
         }
     }
 }
 
-fn refused(error: PatchError) -> ApiError {
+/// Refuses a patch that is no object.
+pub(super) fn fields(body: &Value, prefix: &str) -> ApiResult<()> {
+    if body.is_object() {
+        return Ok(());
+    }
+    let got = super::body::go_type(body);
+    Err(ApiError::bad_request(format!(
+        "{prefix}json: cannot unmarshal {got} into Go value of type map[string]interface {{}}"
+    )))
+}
+
+pub(super) fn refused(error: PatchError) -> ApiError {
     match error {
         PatchError::Malformed(text) => ApiError::bad_request(text),
+        PatchError::TooMany(text) => ApiError::too_large(text),
         PatchError::Unfit(_) => ApiError::unprocessable(),
     }
 }
@@ -129,9 +158,10 @@ fn configuration(call: &Call<'_>) -> ApiResult<Value> {
     let (version, kind) = (call.kind.api_version(), call.kind.kind.as_str());
     if !body.is_object() || body["apiVersion"] != version.as_str() || body["kind"] != kind {
         let got = |field: &str| body[field].as_str().unwrap_or_default();
+        let version = got("apiVersion");
+        let slash = if version.contains('/') { "" } else { "/" };
         return Err(ApiError::bad_request(format!(
-            "invalid object type: {}, Kind={}",
-            got("apiVersion"),
+            "invalid object type: {slash}{version}, Kind={}",
             got("kind")
         )));
     }
@@ -158,10 +188,15 @@ fn configuration(call: &Call<'_>) -> ApiResult<Value> {
     Ok(body)
 }
 
-fn check_name(call: &Call<'_>, object: &Value) -> ApiResult<()> {
+pub(super) fn check_name(call: &Call<'_>, object: &Value) -> ApiResult<()> {
     let (name, wanted) = (text(object, "name"), call.target.name.as_str());
     if name == wanted {
         return Ok(());
+    }
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        )));
     }
     Err(ApiError::bad_request(format!(
         "the name of the object ({name}) does not match the name on the URL ({wanted})"
@@ -176,7 +211,7 @@ fn applied(call: &Call<'_>, live: Option<&Live>, body: &Value) -> ApiResult<(Val
     let object = live.map_or(&Value::Null, |live| &live.object);
     let kept = live.and_then(|live| live.kept.as_deref());
     let made = managed::apply(schema, object, kept, body, &writer, force);
-    made.map_err(|error| match error {
+    let (mut made, kept) = made.map_err(|error| match error {
         ApplyError::Untyped(ref faults) => {
             let (namespace, name) = (text(body, "namespace"), text(body, "name"));
             ApiError::bad_request(format!(
@@ -195,7 +230,9 @@ fn applied(call: &Call<'_>, live: Option<&Live>, body: &Value) -> ApiResult<(Val
                 .collect();
             ApiError::new(409, "Conflict", error.to_string()).with_causes(&causes)
         }
-    })
+    })?;
+    crate::metadata::normalize(&mut made);
+    Ok((made, kept))
 }
 
 pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
@@ -205,12 +242,25 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
         let live = match (call.live_apart(), &change) {
             (Ok(found), _) => found,
             (Err(_), Change::Apply(body)) if call.target.subresource.is_empty() => {
-                if !text(body, "resourceVersion").is_empty() {
-                    return Err(ApiError::modified(call.kind, name));
+                let uid = text(body, "uid");
+                if !uid.is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    );
+                    return Err(ApiError::conflict(call.kind, name, &why));
                 }
-                let (object, kept) = applied(call, None, body)?;
+                let (mut object, kept) = applied(call, None, body)?;
+                meta(&mut object).remove("resourceVersion");
                 match super::create::insert(call, object, Some(kept)).await {
                     // Somebody else was faster: apply to what they made.
+                    Err(error) if error.code() == 409 && call.live().is_ok() => continue,
+                    answer => return answer,
+                }
+            }
+            (Err(_), Change::Replace(body))
+                if call.kind.made_by_update() && text(body, "resourceVersion").is_empty() =>
+            {
+                match super::create::insert(call, body.clone(), None).await {
                     Err(error) if error.code() == 409 && call.live().is_ok() => continue,
                     answer => return answer,
                 }
@@ -218,29 +268,64 @@ pub(crate) async fn write(call: &Call<'_>, method: &Method) -> ApiResult<Respons
             (Err(error), _) => return Err(error),
         };
         let (mut object, managed) = change.to(call, &live)?;
-        let version = change.version(&object).to_owned();
-        if version.is_empty() && matches!(change, Change::Replace(_)) && call.kind.custom {
-            let text = "Invalid value: 0: must be specified for an update";
-            let cause = Cause::new("FieldValueInvalid", "metadata.resourceVersion", text);
-            let (group, plural) = (&call.kind.group, &call.kind.plural);
-            return Err(ApiError::invalid(group, plural, name, &[cause]));
-        }
-        if !version.is_empty() && version != live.revision.to_string() {
-            return Err(ApiError::modified(call.kind, name));
-        }
         check_name(call, &object)?;
+        call.check_namespace(&object)?;
+        check_version(call, &object, live.revision)?;
+        if matches!(change, Change::Replace(_)) {
+            check_uid(call, &live.object, &object)?;
+        }
         let kept = finish(call, &live, &mut object, managed)?;
         match store(call, &live, object, kept).await? {
             Some(answer) => return Ok(answer),
-            None if !version.is_empty() => return Err(ApiError::modified(call.kind, name)),
+            None if change.insists() => return Err(ApiError::modified(call.kind, name)),
             None => {}
         }
     }
     Err(ApiError::modified(call.kind, name))
 }
 
+/// Refuses a resource version that is not the object's; some kinds insist on one.
+fn check_version(call: &Call<'_>, object: &Value, revision: u64) -> ApiResult<()> {
+    let (kind, name) = (call.kind, call.target.name.as_str());
+    let version = text(object, "resourceVersion");
+    if matches!(version, "" | "0") {
+        if !kind.conditional() {
+            return Ok(());
+        }
+        let text = "Invalid value: 0: must be specified for an update";
+        let cause = Cause::new("FieldValueInvalid", "metadata.resourceVersion", text);
+        return Err(ApiError::invalid(&kind.group, &kind.plural, name, &[cause]));
+    }
+    if version == revision.to_string() {
+        return Ok(());
+    }
+    Err(ApiError::modified(kind, name))
+}
+
+/// Refuses to replace an object by one of another uid.
+fn check_uid(call: &Call<'_>, live: &Value, object: &Value) -> ApiResult<()> {
+    let (uid, known) = (text(object, "uid"), text(live, "uid"));
+    if uid.is_empty() || uid == known {
+        return Ok(());
+    }
+    let path = match (call.kind.custom, call.kind.plural.as_str()) {
+        (true, plural) => format!("{}/{plural}", call.kind.group),
+        (false, "nodes") => "minions".to_owned(),
+        (false, plural) => plural.to_owned(),
+    };
+    let key = [path.as_str(), &call.target.namespace, &call.target.name]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("/");
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {known}"
+    );
+    Err(ApiError::conflict(call.kind, &call.target.name, &why))
+}
+
 /// Puts back what a request may not change, counts the generation, and gives the managed fields.
-fn finish(
+pub(super) fn finish(
     call: &Call<'_>,
     Live {
         object: live, kept, ..
@@ -248,53 +333,33 @@ fn finish(
     object: &mut Value,
     managed: Managed,
 ) -> ApiResult<Kept> {
-    let (kind, name) = (call.kind, call.target.name.as_str());
-    let uid = text(object, "uid");
-    if !uid.is_empty() && uid != text(live, "uid") {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            text(live, "uid")
-        );
-        return Err(ApiError::conflict(kind, name, &why));
-    }
+    let kind = call.kind;
     if call.target.subresource == "status" {
         let status = object["status"].take();
         let rest = live.as_object().into_iter().flatten();
         let rest = rest.filter(|(field, _)| *field != "status");
         *object = rest.map(|(k, v)| (k.clone(), v.clone())).collect();
         object["status"] = status;
-    } else if kind.status && kind.custom {
+    } else if kind.status {
         object["status"] = live["status"].clone();
+        if kind.group.is_empty() && kind.plural == "namespaces" {
+            object["spec"] = live["spec"].clone();
+        }
     }
     if object["status"].is_null()
         && let Some(map) = object.as_object_mut()
     {
         map.remove("status");
     }
-    let fixed = [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "namespace",
-        "generation",
-        "generateName",
-        "resourceVersion",
-    ];
-    for field in fixed {
-        match &live["metadata"][field] {
-            Value::Null => drop(meta(object).remove(field)),
-            value => meta(object).set(field, value.clone()),
-        }
-    }
+    crate::metadata::keep(live, object);
     call.defaults(object);
     crate::core_objects::prepare(call, Some(live), object)?;
     check_immutable(call, live, object)?;
     call.check(object, Some(live))?;
     let kept = match managed {
         Managed::Applied(kept) => kept,
+        Managed::Given(kept) => call.manage(live, kept.as_deref(), object),
         Managed::Updated => call.manage(live, kept.as_deref(), object),
-        Managed::Reset => None,
     };
     if kind.generation || kind.custom {
         let differs = |a: &Value, b: &Value| {
@@ -305,18 +370,6 @@ fn finish(
         if differs(object, live) || differs(live, object) {
             let next = live["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             meta(object).set("generation", next);
-        }
-    }
-    if deleting(live) {
-        let had = finalizers(live);
-        if let Some(new) = finalizers(object).iter().find(|f| !had.contains(f)) {
-            let text = format!(
-                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{\"{new}\"}}"
-            );
-            let cause = Cause::new("FieldValueForbidden", "metadata.finalizers", text);
-            // Custom kinds are checked twice, and say so twice.
-            let causes = vec![cause; if kind.custom { 2 } else { 1 }];
-            return Err(ApiError::invalid(&kind.group, &kind.kind, name, &causes));
         }
     }
     Ok(kept)
@@ -363,7 +416,7 @@ fn check_immutable(call: &Call<'_>, live: &Value, object: &Value) -> ApiResult<(
 }
 
 /// Stores what changed; `None` when somebody else was faster.
-async fn store(
+pub(super) async fn store(
     call: &Call<'_>,
     live: &Live,
     object: Value,
@@ -384,7 +437,8 @@ async fn store(
         Op::Delete {
             key: key.clone(),
             expect: Some(live.revision),
-            last: Some(call.encode(&object, managed)),
+            // What is told of it last is what it was before it was let go.
+            last: Some(call.encode(&live.object, live.kept.as_deref())),
         }
     } else {
         Op::Put {
@@ -413,80 +467,4 @@ async fn store(
         Some(entry) => Ok(Some(bytes(200, call.kind.shown(entry.value)))),
         None => Ok(Some(respond(200, &whole(object, managed)))),
     }
-}
-
-fn pointer(path: &Value) -> String {
-    path.as_str().unwrap_or_default().replace('.', "/")
-}
-
-fn scale_of(call: &Call<'_>, live: &Value) -> Value {
-    let paths = call.kind.scale.clone().unwrap_or_default();
-    let at = |field: &str| {
-        live.pointer(&pointer(&paths[field]))
-            .cloned()
-            .unwrap_or_default()
-    };
-    let m = &live["metadata"];
-    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": {"name": m["name"], "namespace": m["namespace"], "uid": m["uid"],
-            "resourceVersion": m["resourceVersion"], "creationTimestamp": m["creationTimestamp"]},
-        "spec": {"replicas": at("specReplicasPath").as_i64().unwrap_or(0)},
-        "status": {"replicas": at("statusReplicasPath").as_i64().unwrap_or(0)}});
-    if paths["labelSelectorPath"].is_string()
-        && let Some(selector) = at("labelSelectorPath").as_str()
-    {
-        scale["status"]["selector"] = selector.into();
-    }
-    scale
-}
-
-pub(crate) fn get_scale(call: &Call<'_>) -> ApiResult<Response<Body>> {
-    Ok(respond(200, &scale_of(call, &call.live()?.0)))
-}
-
-pub(crate) async fn put_scale(call: &Call<'_>, method: &Method) -> ApiResult<Response<Body>> {
-    let (body, _) = call.value()?;
-    for _ in 0..ATTEMPTS {
-        let live = call.live_apart()?;
-        let mut scale = scale_of(call, &live.object);
-        if method == Method::PATCH {
-            patch::merge(&mut scale, &body);
-        } else {
-            scale = body.clone();
-        }
-        let version = text(&scale, "resourceVersion");
-        if !version.is_empty() && version != live.revision.to_string() {
-            return Err(ApiError::modified(call.kind, &call.target.name));
-        }
-        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-        if replicas < 0 {
-            let cause = Cause::new(
-                "FieldValueInvalid",
-                "spec.replicas",
-                format!("Invalid value: {replicas}: must be greater than or equal to 0"),
-            );
-            return Err(ApiError::invalid(
-                "autoscaling",
-                "Scale",
-                &call.target.name,
-                &[cause],
-            ));
-        }
-        let mut object = live.object.clone();
-        let path = pointer(&call.kind.scale.clone().unwrap_or_default()["specReplicasPath"]);
-        let mut slot = &mut object;
-        for part in path.split('/').filter(|p| !p.is_empty()) {
-            slot = &mut slot[part];
-        }
-        *slot = replicas.into();
-        let kept = finish(call, &live, &mut object, Managed::Updated)?;
-        if store(call, &live, object, kept).await?.is_some() {
-            let shown = match call.dry_run() {
-                true => live.object,
-                false => call.live()?.0,
-            };
-            return Ok(respond(200, &scale_of(call, &shown)));
-        }
-    }
-    Err(ApiError::modified(call.kind, &call.target.name))
 }

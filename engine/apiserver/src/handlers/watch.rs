@@ -13,7 +13,7 @@ use http::Response;
 use serde_json::json;
 
 use super::{Call, read::parsed};
-use crate::error::{ApiError, ApiResult, Cause, respond};
+use crate::error::{ApiError, ApiResult, respond};
 use crate::registry::Kind;
 use crate::selector::Selector;
 use crate::table::Form;
@@ -36,27 +36,16 @@ struct Watching {
 }
 
 pub(crate) fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
+    call.check_list()?;
     let selector = call.selector()?;
     let query = call.query;
     let initial = query.flag("sendInitialEvents");
-    if initial && query.get("resourceVersionMatch") != "NotOlderThan" {
-        let text =
-            "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-        let cause = Cause::new("FieldValueForbidden", "resourceVersionMatch", text);
-        return Err(ApiError::invalid(
-            "meta.k8s.io",
-            "ListOptions",
-            "",
-            &[cause],
-        ));
-    }
     let text = query.get("resourceVersion");
     let from: u64 = if text.is_empty() {
         0
     } else {
-        text.parse().map_err(|_| {
-            ApiError::bad_request(format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"))
-        })?
+        text.parse()
+            .map_err(|_| ApiError::bad_request(super::read::bad_version(text)))?
     };
     let scope = call.scope();
     let store = &call.server.0.store;
@@ -180,7 +169,16 @@ impl Watching {
             (true, false) => "DELETED",
             (false, false) => return None,
         };
-        Some(self.line(kind, &value))
+        match (&event.previous, kind, event.deleted) {
+            // What no longer fits is shown as it was when it did, at the revision that changed it.
+            (Some(previous), "DELETED", false) => {
+                let mut object = parsed(&self.kind.shown(previous.clone()))?;
+                let now = parsed(&value)?;
+                object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
+                Some(self.line(kind, object.to_string().as_bytes()))
+            }
+            _ => Some(self.line(kind, &value)),
+        }
     }
 
     /// An event, in the form that was asked for.

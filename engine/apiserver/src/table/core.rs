@@ -20,10 +20,13 @@ pub(super) struct Column {
 
 impl Column {
     pub(super) fn definition(&self) -> Value {
-        let format = if self.name == "Name" { "name" } else { "" };
+        let format = match self.name {
+            "Name" | "Attacher" => "name",
+            _ => "",
+        };
         let words = match self.name {
             "Name" => super::meta_words("name").clone(),
-            "Age" => super::meta_words("creationTimestamp").clone(),
+            "Age" | "Created At" => super::meta_words("creationTimestamp").clone(),
             name => name.into(),
         };
         json!({"name": self.name, "type": self.kind, "format": format, "description": words, "priority": self.priority})
@@ -61,7 +64,7 @@ const AGE: Column = text("Age", |o, now| {
 const ANY: &[Column] = &[NAME, AGE];
 const CONFIG_MAPS: &[Column] = &[
     NAME,
-    number("Data", |o, _| {
+    text("Data", |o, _| {
         (size(&o["data"]) + size(&o["binaryData"])).into()
     }),
     AGE,
@@ -69,12 +72,7 @@ const CONFIG_MAPS: &[Column] = &[
 const SECRETS: &[Column] = &[
     NAME,
     text("Type", |o, _| o["type"].clone()),
-    number("Data", |o, _| size(&o["data"]).into()),
-    AGE,
-];
-const SERVICE_ACCOUNTS: &[Column] = &[
-    NAME,
-    number("Secrets", |o, _| list(&o["secrets"]).len().into()),
+    text("Data", |o, _| size(&o["data"]).into()),
     AGE,
 ];
 const NAMESPACES: &[Column] = &[
@@ -193,7 +191,7 @@ const EVENTS: &[Column] = &[
         words.as_str().unwrap_or_default().trim().into()
     }),
     wide(text("First Seen", |o, now| since(first_seen(o), now))),
-    wide(number("Count", |o, _| {
+    wide(text("Count", |o, _| {
         let count = first(&o["count"], &o["deprecatedCount"]);
         let count = if o["series"].is_object() {
             &o["series"]["count"]
@@ -204,6 +202,15 @@ const EVENTS: &[Column] = &[
     })),
     wide(NAME),
 ];
+/// A field of each container of a pod's template.
+fn containers(object: &Value, field: &str) -> Value {
+    let all: Vec<&str> = list(&object["spec"]["template"]["spec"]["containers"])
+        .iter()
+        .filter_map(|container| container[field].as_str())
+        .collect();
+    all.join(",").into()
+}
+
 const LEASES: &[Column] = &[
     NAME,
     text("Holder", |o, _| {
@@ -265,6 +272,11 @@ const DAEMON_SETS: &[Column] = &[
         pairs(&o["spec"]["template"]["spec"]["nodeSelector"])
     }),
     AGE,
+    wide(text("Containers", |o, _| containers(o, "name"))),
+    wide(text("Images", |o, _| containers(o, "image"))),
+    wide(text("Selector", |o, _| {
+        pairs(&o["spec"]["selector"]["matchLabels"])
+    })),
 ];
 const VOLUMES: &[Column] = &[
     NAME,
@@ -343,20 +355,22 @@ const ATTACHMENTS: &[Column] = &[
             .into()
     }),
     text("Node", |o, _| o["spec"]["nodeName"].clone()),
-    text("Attached", |o, _| {
-        o["status"]["attached"]
-            .as_bool()
-            .unwrap_or(false)
-            .to_string()
-            .into()
-    }),
+    Column {
+        kind: "boolean",
+        ..text("Attached", |o, _| {
+            o["status"]["attached"].as_bool().unwrap_or(false).into()
+        })
+    },
     AGE,
 ];
 const DEFINITIONS: &[Column] = &[
     NAME,
-    text("Created At", |o, _| {
-        o["metadata"]["creationTimestamp"].clone()
-    }),
+    Column {
+        kind: "date",
+        ..text("Created At", |o, _| {
+            o["metadata"]["creationTimestamp"].clone()
+        })
+    },
 ];
 
 /// The columns of a core kind; `None` for a custom one.
@@ -377,7 +391,6 @@ pub(super) fn columns(kind: &Kind) -> Option<&'static [Column]> {
         "poddisruptionbudgets" => BUDGETS,
         "pods" => PODS,
         "secrets" => SECRETS,
-        "serviceaccounts" => SERVICE_ACCOUNTS,
         "services" => SERVICES,
         "volumeattachments" => ATTACHMENTS,
         _ => ANY,

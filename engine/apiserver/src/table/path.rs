@@ -28,8 +28,18 @@ pub(super) fn find(object: &Value, path: &str) -> Value {
                 return Value::Null;
             };
             let plain = index.trim_matches(['"', '\'']);
-            value = match index.parse::<usize>() {
-                Ok(n) => &value[n],
+            // Of several values the first is shown.
+            let length = value.as_array().map_or(0, Vec::len);
+            let start = index.split(':').next().unwrap_or_default();
+            value = match start.parse::<i64>() {
+                Ok(n) => match usize::try_from(n) {
+                    Ok(n) => &value[n],
+                    Err(_) => usize::try_from(n.unsigned_abs())
+                        .ok()
+                        .and_then(|back| length.checked_sub(back))
+                        .map_or(&Value::Null, |at| &value[at]),
+                },
+                Err(_) if matches!(start, "*" | "") && value.is_array() => &value[0],
                 Err(_) => &value[plain],
             };
             rest = after;
@@ -73,6 +83,7 @@ pub(super) fn age(text: &str, now: Timestamp) -> String {
         28_800..172_800 => format!("{hours}h"),
         172_800..691_200 => pair(days, "d", hours % 24, "h"),
         691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => pair(days / 365, "y", days % 365, "d"),
         _ => format!("{}y", days / 365),
     }
 }

@@ -220,7 +220,8 @@ impl Run {
         }
         let message = self.message(rule, scope, (value, old));
         let field = rule.field(schema, &self.path);
-        self.errors.push(rule.failed(field, &kind, &message));
+        self.errors
+            .push(rule.failed(field, shown_value(schema.kind, value), &message));
     }
 
     /// What to say of a rule that is false: its `messageExpression`, where that gives one good line, else its message.
@@ -265,7 +266,12 @@ impl Run {
     }
 }
 
-/// Errors of rules show the type of a value in its place.
+/// What a refusal shows of a value: none of an object or a list, which can be long.
+fn shown_value(kind: Type, value: &Value) -> Option<&Value> {
+    (!matches!(kind, Type::Object | Type::Array)).then_some(value)
+}
+
+/// Faults of evaluation show the type of a value in its place.
 fn shown_type(kind: Type) -> Value {
     match kind {
         Type::Any | Type::IntOrString => Value::from(""),

@@ -160,6 +160,9 @@ pub(super) fn node(
     out.required = r.texts("required");
     out.checks = checks(&mut r);
     children(&mut r, place, &mut out);
+    if out.embedded_resource {
+        out.properties.extend(super::metadata::object_fields());
+    }
     merging(&mut r, &mut out);
     out.junctors = junctors(&mut r, place);
     let nested = out.junctors.iter().flat_map(|j| &j.all_of);
@@ -207,15 +210,7 @@ fn kind(r: &mut Reader<'_>, place: &Place) -> Type {
         }
     };
     match declared {
-        _ if int_or_string => {
-            if declared.is_some() {
-                r.fault(
-                    "type",
-                    "must be empty if x-kubernetes-int-or-string is true",
-                );
-            }
-            Type::IntOrString
-        }
+        _ if int_or_string => Type::IntOrString,
         Some(kind) => {
             if place.depth == 0 && kind != Type::Object {
                 r.fault("type", "must be object at the root");

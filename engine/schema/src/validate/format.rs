@@ -22,6 +22,16 @@ pub(super) fn fits(format: &str, text: &str) -> bool {
         "hostname" => text.len() <= 255 && matches(&HOSTNAME, text),
         "email" => matches(&EMAIL, text),
         "uri" => matches(&URI, text),
+        "bsonobjectid" => text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit()),
+        "hexcolor" => matches(&HEX_COLOR, text),
+        "rgbcolor" => matches(&RGB_COLOR, text),
+        "ssn" => matches(&SSN, text),
+        "creditcard" => credit_card(text),
+        "isbn" => isbn10(text) || isbn13(text),
+        "isbn10" => isbn10(text),
+        "isbn13" => isbn13(text),
+        "k8s-short-name" => text.len() <= 63 && matches(&SHORT_NAME, text),
+        "k8s-long-name" => text.len() <= 253 && matches(&LONG_NAME, text),
         _ => true,
     }
 }
@@ -30,9 +40,19 @@ type Pattern = LazyLock<Option<Regex>>;
 
 static DURATION: Pattern = LazyLock::new(|| {
     Regex::new(
-        r"^(?i)[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+|\d+\s*(ns|nanos?(econds?)?|us|µs|micros?(econds?)?|ms|millis?(econds?)?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|wks?|weeks?))$",
+        r"^(?i)(p(\d+y)?(\d+m)?(\d+w)?(\d+d)?(t(\d+h)?(\d+m)?(\d+(\.\d+)?s)?)?|[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+|\d+\s*(ns|nanos?(econds?)?|us|µs|micros?(econds?)?|ms|millis?(econds?)?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|wks?|weeks?)))$",
     )
     .ok()
+});
+static HEX_COLOR: Pattern = LazyLock::new(|| Regex::new(r"^(?i)#?([0-9a-f]{3}|[0-9a-f]{6})$").ok());
+static RGB_COLOR: Pattern = LazyLock::new(|| {
+    let part = r"\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*";
+    Regex::new(&format!(r"^rgb\({part},{part},{part}\)$")).ok()
+});
+static SSN: Pattern = LazyLock::new(|| Regex::new(r"^\d{3}[- ]?\d{2}[- ]?\d{4}$").ok());
+static SHORT_NAME: Pattern = LazyLock::new(|| Regex::new(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$").ok());
+static LONG_NAME: Pattern = LazyLock::new(|| {
+    Regex::new(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$").ok()
 });
 static UUID: Pattern = LazyLock::new(|| {
     Regex::new(r"^(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$").ok()
@@ -42,7 +62,7 @@ static MAC: Pattern = LazyLock::new(|| {
 });
 static HOSTNAME: Pattern = LazyLock::new(|| {
     Regex::new(
-        r"^(?i)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\.?$",
+        r"^(?i)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*([a-z]{2,63}|[a-z0-9][a-z0-9-]{0,61}[a-z0-9]|[a-z0-9])\.?$",
     )
     .ok()
 });
@@ -51,6 +71,58 @@ static URI: Pattern = LazyLock::new(|| Regex::new(r"^([A-Za-z][A-Za-z0-9+.-]*:\S
 
 fn matches(pattern: &Pattern, text: &str) -> bool {
     pattern.as_ref().is_none_or(|p| p.is_match(text))
+}
+
+fn digits(text: &str) -> Vec<u32> {
+    text.chars().filter_map(|c| c.to_digit(10)).collect()
+}
+
+/// The check digit of a card is right, and it has as many digits as cards have.
+fn credit_card(text: &str) -> bool {
+    let digits = digits(text);
+    let plain = text
+        .chars()
+        .all(|c| c.is_ascii_digit() || matches!(c, ' ' | '-'));
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(i, d)| match (i % 2, d * 2) {
+            (0, _) => *d,
+            (_, twice) if twice > 9 => twice - 9,
+            (_, twice) => twice,
+        })
+        .sum();
+    plain && (13..=16).contains(&digits.len()) && sum.is_multiple_of(10)
+}
+
+fn isbn10(text: &str) -> bool {
+    let plain: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
+    let values: Option<Vec<u32>> = plain
+        .chars()
+        .enumerate()
+        .map(|(i, c)| match c {
+            'X' if i == 9 => Some(10),
+            c => c.to_digit(10),
+        })
+        .collect();
+    values.is_some_and(|values| {
+        let sum: u32 = (1u32..).zip(&values).map(|(i, value)| i * value).sum();
+        values.len() == 10 && sum.is_multiple_of(11)
+    })
+}
+
+fn isbn13(text: &str) -> bool {
+    let digits = digits(text);
+    let plain = text
+        .chars()
+        .all(|c| c.is_ascii_digit() || matches!(c, ' ' | '-'));
+    let sum: u32 = digits
+        .iter()
+        .enumerate()
+        .map(|(i, d)| if i % 2 == 0 { *d } else { 3 * d })
+        .sum();
+    plain && digits.len() == 13 && sum.is_multiple_of(10)
 }
 
 fn version(uuid: &str) -> Option<char> {

@@ -75,7 +75,7 @@ fn embedded(schema: &Node, value: &Value, path: &str, errors: &mut Vec<FieldErro
     for name in ["apiVersion", "kind"] {
         let field = format!("{path}.{name}");
         match map.get(name) {
-            None => errors.push(FieldError::required(field, "must not be empty")),
+            None => errors.push(FieldError::required(field, "")),
             Some(Value::String(s)) if s.is_empty() => {
                 errors.push(FieldError::invalid(
                     field,

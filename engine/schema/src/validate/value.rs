@@ -123,6 +123,28 @@ impl Walk<'_> {
             }
             _ => self.type_invalid(kind.name(), found),
         }
+        if kind == Type::Integer && value.is_number() {
+            self.out_of_range("integer", schema.checks.format.as_deref());
+        }
+    }
+
+    /// A number that its type or format cannot hold; told of the object as a whole.
+    fn out_of_range(&mut self, kind: &str, format: Option<&str>) {
+        let field = if self.prefix.is_empty() {
+            "<nil>"
+        } else {
+            self.prefix
+        };
+        let format = match format {
+            Some(format) => format!(" with format {format}"),
+            None => " (default format)".to_owned(),
+        };
+        let detail = format!(
+            "Checked value must be of type {kind}{format} in {}",
+            self.path
+        );
+        self.errors
+            .push(FieldError::invalid(field, &json!(""), &detail));
     }
 
     fn text(&mut self, schema: &Node, text: &str, value: &Value) {
@@ -155,7 +177,13 @@ impl Walk<'_> {
             && whole(number)
             && !in_range(format, number)
         {
-            self.type_invalid(format, &number.to_string());
+            self.out_of_range("integer", Some(format));
+        }
+        let large = number
+            .as_f64()
+            .is_some_and(|f| f.abs() > f64::from(f32::MAX));
+        if schema.kind == Type::Number && checks.format.as_deref() == Some("float") && large {
+            self.out_of_range("number", Some("float"));
         }
         if let Some(factor) = &checks.multiple_of
             && !multiple(number, factor)
@@ -353,7 +381,7 @@ fn found(value: &Value) -> (&'static str, &'static str) {
     match value {
         Value::Null => ("null", ""),
         Value::Bool(_) => ("boolean", ""),
-        Value::Number(n) if n.is_f64() => ("number", "double"),
+        Value::Number(n) if n.is_f64() => ("number", "float64"),
         Value::Number(_) => ("integer", "int64"),
         Value::String(_) => ("string", ""),
         Value::Array(_) => ("array", ""),
