@@ -91,7 +91,8 @@ impl Connection {
 pub(crate) fn failure(what: &str, error: kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => Failure::input(format!("{what}: {}", status.message)),
-        other => Failure::from(anyhow::Error::new(other).context(what.to_owned()))
-            .hint("is the engine running? start it with `fleetwright up`"),
+        other => Failure::from(anyhow::Error::new(other).context(what.to_owned())).hint(
+            "is it running, and is this its address? an engine is started with `fleetwright up`",
+        ),
     }
 }
