@@ -14,6 +14,10 @@ use std::collections::BTreeMap;
 /// The name given to what was there before the first apply to an object without managedFields.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
+/// The manager as which kubectl applies, and where it notes what it applied by itself.
+const KUBECTL: &str = "kubectl";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// Who writes, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
@@ -413,7 +417,19 @@ pub fn apply(
     );
     let mut object = drop_unclaimed(root, merged, &before.fields.set(), config, &managers);
     let changes = changes(root, live, &object);
-    let wanted = changes.added.clone().union(&changes.modified);
+    let mut wanted = changes.added.clone().union(&changes.modified);
+    // What kubectl set by its own way of applying it may go on setting by this one.
+    let adopted = (writer.manager == KUBECTL)
+        .then(|| last_applied(live))
+        .flatten();
+    if let Some(last) = adopted.as_ref().filter(|_| !force) {
+        let since = self::changes(root, last, live);
+        let own = claims(root, last)
+            .difference(&since.added)
+            .difference(&since.modified)
+            .difference(&since.removed);
+        wanted = wanted.difference(&own);
+    }
     let conflicts = conflicts(&managers, &wanted);
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
@@ -435,7 +451,23 @@ pub fn apply(
         );
     }
     managers.write(&mut object);
+    if adopted.is_some() {
+        let mut config = config.clone();
+        if let Some(all) = config
+            .pointer_mut("/metadata/annotations")
+            .and_then(Value::as_object_mut)
+        {
+            all.remove(LAST_APPLIED);
+        }
+        object["metadata"]["annotations"][LAST_APPLIED] = format!("{config}\n").into();
+    }
     Ok(object)
+}
+
+/// What kubectl applied last without the server's help, as it noted it.
+fn last_applied(live: &Value) -> Option<Value> {
+    let noted = live["metadata"]["annotations"][LAST_APPLIED].as_str()?;
+    serde_json::from_str(noted).ok().filter(Value::is_object)
 }
 
 /// Drops what this manager had and no longer declares, unless another has it.
