@@ -25,6 +25,10 @@ pub type Kept = Option<Box<RawValue>>;
 /// The name given to what was there before the first apply to an object without managedFields.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
+/// The manager as which kubectl applies, and where it notes what it applied by itself.
+const KUBECTL: &str = "kubectl";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// Who writes, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
@@ -437,7 +441,7 @@ pub fn apply(
     let claimed = claims(root, config);
     let before = managers.0.remove(&own).unwrap_or_default();
     let merged = merge(root, live, config);
-    let object = drop_unclaimed(
+    let mut object = drop_unclaimed(
         root,
         merged,
         &before.fields.set().difference(&claimed),
@@ -445,14 +449,27 @@ pub fn apply(
         &managers,
     );
     let changes = changes(root, live, &object);
-    let wanted = changes.added.clone().union(&changes.modified);
+    let taken = changes.added.clone().union(&changes.modified);
+    // What kubectl set by its own way of applying it may go on setting by this one.
+    let adopted = (writer.manager == KUBECTL)
+        .then(|| last_applied(live))
+        .flatten();
     if !force {
+        let mut wanted = taken.clone();
+        if let Some(last) = &adopted {
+            let since = self::changes(root, last, live);
+            let own = claims(root, last)
+                .difference(&since.added)
+                .difference(&since.modified)
+                .difference(&since.removed);
+            wanted = wanted.difference(&own);
+        }
         let conflicts = conflicts(&managers, &wanted);
         if !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
         }
     }
-    managers.give_up(&wanted, &changes.removed, None);
+    managers.give_up(&taken, &changes.removed, None);
     let time = if changes.is_same() {
         before.time
     } else {
@@ -468,7 +485,23 @@ pub fn apply(
             },
         );
     }
+    if adopted.is_some() {
+        let mut config = config.clone();
+        if let Some(all) = config
+            .pointer_mut("/metadata/annotations")
+            .and_then(Value::as_object_mut)
+        {
+            all.remove(LAST_APPLIED);
+        }
+        object["metadata"]["annotations"][LAST_APPLIED] = format!("{config}\n").into();
+    }
     Ok((object, managers.write()))
+}
+
+/// What kubectl applied last without the server's help, as it noted it.
+fn last_applied(live: &Value) -> Option<Value> {
+    let noted = live["metadata"]["annotations"][LAST_APPLIED].as_str()?;
+    serde_json::from_str(noted).ok().filter(Value::is_object)
 }
 
 /// Drops of `before`, what this manager had and claims no longer, all that the configuration does not declare otherwise and

@@ -123,13 +123,15 @@ impl Call<'_> {
             let fault = format!("Object 'Kind' is missing in '{object}'");
             return Err(ApiError::patch(&object, &fault));
         }
-        let as_it_came = object.clone();
         if let Some(fault) = self.mismatch(&object) {
-            return Err(ApiError::patch(&as_it_came, &fault));
+            return Err(ApiError::patch(&object, &fault));
         }
         self.check_type(&object)?;
-        let strict = |fault: String| ApiError::patch(&as_it_came, &fault);
-        self.known_fields_or(&mut object, duplicates, strict)?;
+        // The refusal of unknown fields quotes what had them.
+        let strict = self.query.get("fieldValidation") == "Strict";
+        let as_it_came = if strict { object.clone() } else { Value::Null };
+        let refuse = |fault: String| ApiError::patch(&as_it_came, &fault);
+        self.known_fields_or(&mut object, duplicates, refuse)?;
         crate::metadata::normalize(&mut object);
         self.plain(&mut object);
         Ok(object)

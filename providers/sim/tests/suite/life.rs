@@ -67,7 +67,11 @@ async fn a_node_registers_and_watches_stream_over_http() {
         match watch.try_next().await.unwrap().expect("the watch goes on") {
             WatchEvent::Added(node) | WatchEvent::Modified(node)
                 if node.name_any() == "eu-web-1"
-                    && node.status.as_ref().is_some_and(|s| s.node_info.is_some()) =>
+                    && node
+                        .status
+                        .as_ref()
+                        .and_then(|s| s.node_info.as_ref())
+                        .is_some_and(|info| !info.kubelet_version.is_empty()) =>
             {
                 break node;
             }
