@@ -111,8 +111,8 @@ pub(super) enum Managed {
 }
 
 impl Managed {
-    /// Takes managed fields out of an object that a client sends. An empty list, or one of an empty entry, is the wish to
-    /// forget all; what is not understood counts for nothing, as what comes through a subresource.
+    /// Takes managed fields out of an object that a client sends. A list of one empty entry is the wish to forget all, and so
+    /// is an empty one for core kinds; what is not understood counts for nothing, as what comes through a subresource.
     fn taken_from(call: &Call<'_>, object: &mut Value) -> Self {
         let sent = object
             .get_mut("metadata")
@@ -124,8 +124,9 @@ impl Managed {
         };
         match sent.as_ref().and_then(Value::as_array) {
             _ if !call.target.subresource.is_empty() => Self::Updated,
-            Some(list) if list.is_empty() || list.as_slice() == [json!({})] => Self::Given(None),
-            Some(list) if list.iter().all(understood) => {
+            Some(list) if list.as_slice() == [json!({})] => Self::Given(None),
+            Some(list) if list.is_empty() && !call.kind.custom => Self::Given(None),
+            Some(list) if !list.is_empty() && list.iter().all(understood) => {
                 to_raw_value(list).map_or(Self::Updated, |list| Self::Given(Some(list)))
             }
             _ => Self::Updated,

@@ -260,7 +260,7 @@ fn what_the_api_would_refuse_is_refused_with_its_place_and_nothing_is_deleted() 
     assert_eq!(out.deletes, []);
     assert_eq!(
         out.refused[0].reason,
-        "a.yaml:1: spec.clusterName: Invalid value: \"string\": clusterName is immutable: make another pool for another cluster"
+        "a.yaml:1: spec.clusterName: Invalid value: \"b\": clusterName is immutable: make another pool for another cluster"
     );
     let mut even = cluster();
     even["spec"]["controlPlane"]["machines"]["replicas"] = json!(2);
