@@ -133,9 +133,24 @@ impl Engine {
         more: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
+        let stock = Stock::of(data).await;
+        Self::up_on(stock, source, data, more, environment).await
+    }
+
+    /// On an API of its own, whatever cluster the tests are told to use: for what is about its state.
+    pub(crate) async fn up_embedded(source: &str, data: &Path, more: &[&str]) -> Self {
+        Self::up_on(None, source, data, more, &[]).await
+    }
+
+    async fn up_on(
+        stock: Option<Arc<Stock>>,
+        source: &str,
+        data: &Path,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut args = vec!["up", source, "--data", data.to_str().unwrap()];
         args.extend(more);
-        let stock = Stock::of(data).await;
         if let Some(stock) = &stock {
             args.extend(["--kubeconfig", stock.kubeconfig()]);
             if !more.contains(&"--simcloud") {

@@ -269,7 +269,7 @@ async fn a_fleet_is_backed_up_and_restored() {
     );
     fs::create_dir_all(&source).unwrap();
     fs::write(source.join("fleet.yaml"), fleet("v1.33.2", Some(2))).unwrap();
-    let up = || Engine::up(source.to_str().unwrap(), &at, &["--interval", "1"]);
+    let up = || Engine::up_embedded(source.to_str().unwrap(), &at, &["--interval", "1"]);
     let engine = up().await;
     engine.until_at("v1.33.2").await;
     let (at, name) = (at.to_str().unwrap(), file.to_str().unwrap());
