@@ -33,3 +33,32 @@ pub trait ClusterConnections: Send + Sync + 'static {
     /// A kubeconfig of the cluster for people and tools, as YAML; `None` where there is no address to give.
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError>;
 }
+
+/// A member of a cluster's etcd.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EtcdMember {
+    /// The member's own name: that of its machine's node.
+    pub name: String,
+    /// Whether it answers and raises no alarm.
+    pub healthy: bool,
+    /// Whether it only learns: it does not vote, and counts for no quorum.
+    pub learner: bool,
+    /// Whether it was added and has not started yet.
+    pub starting: bool,
+}
+
+/// Looks at the members of clusters' etcd, and takes members away.
+#[async_trait]
+pub trait EtcdMembers: Send + Sync + 'static {
+    /// All members, by name.
+    ///
+    /// # Errors
+    /// etcd cannot be asked: nothing may be concluded from that.
+    async fn members(&self, cluster: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError>;
+
+    /// Hands leadership to another member where `name` leads, and removes the member; one that is gone is no error.
+    ///
+    /// # Errors
+    /// etcd cannot be asked, or refuses.
+    async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError>;
+}

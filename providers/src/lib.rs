@@ -10,7 +10,7 @@ pub mod contract;
 pub mod error;
 pub mod registry;
 
-pub use connections::{ClusterConnections, ClusterRef, ConnectionError};
+pub use connections::{ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers};
 pub use contract::{
     Account, ConfigError, ConfigSchema, CreateInstance, Instance, InstanceState, ListScope,
     Ownership, Provider, UpdateInstance, config_errors,

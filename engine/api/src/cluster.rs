@@ -1,11 +1,13 @@
 //! Cluster: version, control plane and network; everything but the workers.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::MachineTemplate, provider_config::ProviderConfig};
+use crate::{
+    disruption::DisruptionBudget, machine::MachineTemplate, provider_config::ProviderConfig,
+};
 
 /// A Kubernetes cluster.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +58,9 @@ pub struct ClusterSpec {
     /// How upgrades go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<UpgradePolicy>,
+    /// How many machines of the cluster may be out of service at once; no limit of its own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<DisruptionBudget>,
     /// Manifests applied to the new cluster before its pools count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
@@ -98,6 +103,46 @@ pub struct ControlPlaneMachines {
     /// Content of the machines. Their version is the cluster's.
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.spec.version)", "message": "the control plane's version is the cluster's: leave it out here"}]))]
     pub template: MachineTemplate,
+    /// Limits on replacing broken machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remediation: Option<ControlPlaneRemediation>,
+    /// What else than a changed content replaces machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<ControlPlaneRollout>,
+}
+
+/// Limits on replacing broken control-plane machines, as in Cluster API's KubeadmControlPlane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneRemediation {
+    /// How often the replacement of a broken machine that breaks too is replaced again; no limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_retry: Option<i32>,
+    /// Shortest time between two replacements of the same chain, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("default" = 0))]
+    pub retry_period_seconds: Option<i32>,
+    /// A machine that breaks sooner than so many seconds after it was made for a broken one continues its chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("default" = 3600))]
+    pub min_healthy_period_seconds: Option<i32>,
+}
+
+/// Default of `remediation.minHealthyPeriodSeconds`.
+pub const DEFAULT_MIN_HEALTHY_PERIOD_SECONDS: i32 = 3600;
+
+/// What else than a changed content replaces control-plane machines.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneRollout {
+    /// Machines made before this time are replaced once it has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Time>,
+    /// Machines whose certificates expire within so many days are replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 7))]
+    pub certificates_expiry_days: Option<i32>,
 }
 
 /// A provider's managed control plane.

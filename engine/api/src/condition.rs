@@ -56,6 +56,20 @@ pub mod kind {
         REMOTE_CONNECTION_PROBE = "RemoteConnectionProbe";
         /// The wanted version is below the running one: the control plane stays where it is.
         VERSION_HELD = "VersionHeld";
+        /// No health check finds the machine broken.
+        HEALTH_CHECK_SUCCEEDED = "HealthCheckSucceeded";
+        /// False while a broken machine is to be replaced by its owner.
+        OWNER_REMEDIATED = "OwnerRemediated";
+        /// Machines are being replaced because they are broken.
+        REMEDIATING = "Remediating";
+        /// Broken machines may be replaced.
+        REMEDIATION_ALLOWED = "RemediationAllowed";
+        /// etcd has a quorum of healthy members.
+        ETCD_CLUSTER_HEALTHY = "EtcdClusterHealthy";
+        /// The machine's etcd member is healthy.
+        ETCD_MEMBER_HEALTHY = "EtcdMemberHealthy";
+        /// Nothing stands in the way of the upgrade.
+        UPGRADE_BLOCKED = "UpgradeBlocked";
         /// The live state equals Git's.
         IN_SYNC = "InSync";
     }
@@ -150,6 +164,46 @@ pub mod reason {
         PROBE_FAILED = "ProbeFailed";
         /// See [`super::kind::VERSION_HELD`].
         VERSION_BELOW_RUNNING = "VersionBelowRunning";
+        /// See [`super::kind::HEALTH_CHECK_SUCCEEDED`].
+        HEALTH_CHECK_SUCCEEDED = "HealthCheckSucceeded";
+        /// A condition of the node lasts too long.
+        UNHEALTHY_NODE = "UnhealthyNode";
+        /// A condition of the machine lasts too long.
+        UNHEALTHY_MACHINE = "UnhealthyMachine";
+        /// No node appeared in time.
+        NODE_STARTUP_TIMEOUT = "NodeStartupTimeout";
+        /// The instance is gone, and we did not delete it.
+        INSTANCE_LOST = "InstanceLost";
+        /// The provider says that the instance will never run.
+        INSTANCE_FAILED = "InstanceFailed";
+        /// Somebody asked for the replacement by annotation.
+        HAS_REMEDIATE_ANNOTATION = "HasRemediateAnnotation";
+        /// The owner is to replace the machine.
+        WAITING_FOR_REMEDIATION = "WaitingForRemediation";
+        /// The owner cannot replace the machine.
+        CANNOT_BE_REMEDIATED = "CannotBeRemediated";
+        /// The owner replaces the machine later.
+        REMEDIATION_DEFERRED = "RemediationDeferred";
+        /// The machine is being deleted because it is broken.
+        MACHINE_DELETING = "MachineDeleting";
+        /// See [`super::kind::REMEDIATING`].
+        REMEDIATING = "Remediating";
+        /// See [`super::kind::REMEDIATING`].
+        NOT_REMEDIATING = "NotRemediating";
+        /// See [`super::kind::REMEDIATION_ALLOWED`].
+        REMEDIATION_ALLOWED = "RemediationAllowed";
+        /// More machines are broken than the check allows.
+        TOO_MANY_UNHEALTHY = "TooManyUnhealthy";
+        /// Failures have something in common: replacing machines would not help.
+        REMEDIATION_STORM = "RemediationStorm";
+        /// See [`super::kind::ETCD_CLUSTER_HEALTHY`].
+        HEALTHY = "Healthy";
+        /// See [`super::kind::ETCD_CLUSTER_HEALTHY`].
+        NOT_HEALTHY = "NotHealthy";
+        /// It could not be asked.
+        INSPECTION_FAILED = "InspectionFailed";
+        /// A disruption budget allows no more machines out of service.
+        DISRUPTION_BUDGET = "DisruptionBudget";
         /// The version is not held.
         NOT_HELD = "NotHeld";
     }

@@ -14,6 +14,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         crate::Fleet::crd(),
         crate::Machine::crd(),
         crate::MachineDeployment::crd(),
+        crate::MachineDrainRule::crd(),
+        crate::MachineHealthCheck::crd(),
         crate::MachineSet::crd(),
         crate::ProviderAccount::crd(),
     ];
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn every_kind_has_a_structural_schema_with_our_markers() {
         let crds = super::all();
-        assert_eq!(crds.len(), 7);
+        assert_eq!(crds.len(), 9);
         let text = serde_json::to_string(&crds).unwrap();
         for marker in [
             "x-kubernetes-list-map-keys",

@@ -8,7 +8,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::MachineTemplate, machine_set::SetDeletion};
+use crate::{disruption::DisruptionBudget, machine::MachineTemplate, machine_set::SetDeletion};
 
 /// A pool of machines.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,6 +68,9 @@ pub struct MachineDeploymentSpec {
     /// Limits on replacing broken machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remediation: Option<Remediation>,
+    /// How many machines of the pool may be out of service at once; no limit of its own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<DisruptionBudget>,
     /// Old sets that are kept, without machines, as history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("default" = 10))]
@@ -131,7 +134,7 @@ pub struct RollingUpdate {
 }
 
 /// The rule of a number or a percentage.
-fn count_or_share() -> serde_json::Value {
+pub(crate) fn count_or_share() -> serde_json::Value {
     serde_json::json!([{
         "rule": "type(self) == int ? int(self) >= 0 : string(self).matches('^[0-9]+%$')",
         "message": "write a number of machines, or a percentage such as \"25%\"",

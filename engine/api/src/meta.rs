@@ -46,6 +46,29 @@ pub const PREFIX_PRE_DRAIN_HOOK: &str = "pre-drain.delete.hook.machine.fleetwrig
 pub const PREFIX_PRE_TERMINATE_HOOK: &str = "pre-terminate.delete.hook.machine.fleetwright.dev/";
 /// Machine annotation: do not drain its node.
 pub const ANNOTATION_EXCLUDE_NODE_DRAINING: &str = "machine.fleetwright.dev/exclude-node-draining";
+/// Machine annotation: do not wait until its node's volumes are detached.
+pub const ANNOTATION_EXCLUDE_WAIT_FOR_VOLUME_DETACH: &str =
+    "machine.fleetwright.dev/exclude-wait-for-node-volume-detach";
+/// Machine annotation: the machine counts as broken.
+pub const ANNOTATION_REMEDIATE_MACHINE: &str = "fleetwright.dev/remediate-machine";
+/// Machine annotation: health checks leave the machine alone.
+pub const ANNOTATION_SKIP_REMEDIATION: &str = "fleetwright.dev/skip-remediation";
+/// Cluster annotation: the remediation of a control-plane machine that is under way, as JSON.
+pub const ANNOTATION_REMEDIATION_IN_PROGRESS: &str =
+    "controlplane.fleetwright.dev/remediation-in-progress";
+/// Machine annotation: what the machine was made to replace, as JSON.
+pub const ANNOTATION_REMEDIATION_FOR: &str = "controlplane.fleetwright.dev/remediation-for";
+/// Machine annotation: when the certificates of its API server expire, RFC 3339.
+pub const ANNOTATION_CERTIFICATES_EXPIRY: &str = "machine.fleetwright.dev/certificates-expiry";
+/// Annotation on a pool or a set: preflight checks that are skipped, comma separated, or `All`.
+pub const ANNOTATION_SKIP_PREFLIGHT_CHECKS: &str =
+    "machineset.fleetwright.dev/skip-preflight-checks";
+/// Label on a pod of a workload cluster: `skip` or `wait-completed`, what a drain does with it.
+pub const POD_LABEL_DRAIN: &str = "fleetwright.dev/drain";
+/// Taint of nodes that have not got the labels of their machines yet.
+pub const TAINT_UNINITIALIZED: &str = "node.fleetwright.dev/uninitialized";
+/// Taint of nodes whose machine is being replaced by its pool: evicted pods prefer other nodes.
+pub const TAINT_OUTDATED_REVISION: &str = "node.fleetwright.dev/outdated-revision";
 /// Cluster-autoscaler's lower bound of a pool.
 pub const ANNOTATION_AUTOSCALER_MIN: &str =
     "fleetwright.dev/cluster-api-autoscaler-node-group-min-size";

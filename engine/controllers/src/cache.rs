@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta};
+use fleetwright_api::{
+    Cluster, Fleet, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
+    ProviderAccount, meta,
+};
 use kube::{Resource, ResourceExt};
 use parking_lot::RwLock;
 
@@ -169,6 +172,9 @@ pub(crate) struct Caches {
     pub(crate) sets: RwLock<Kind<MachineSet>>,
     pub(crate) machines: RwLock<Kind<Machine>>,
     pub(crate) accounts: RwLock<Kind<ProviderAccount>>,
+    pub(crate) checks: RwLock<Kind<MachineHealthCheck>>,
+    pub(crate) drain_rules: RwLock<Kind<MachineDrainRule>>,
+    pub(crate) fleets: RwLock<Kind<Fleet>>,
 }
 
 impl Caches {
@@ -222,6 +228,9 @@ impl Caches {
             && self.sets.read().synced
             && self.machines.read().synced
             && self.accounts.read().synced
+            && self.checks.read().synced
+            && self.drain_rules.read().synced
+            && self.fleets.read().synced
     }
 }
 
@@ -290,6 +299,41 @@ impl Cached for ProviderAccount {
     }
     fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
         &caches.accounts
+    }
+}
+
+impl Cached for MachineHealthCheck {
+    fn cluster(&self) -> String {
+        self.spec.cluster_name.clone()
+    }
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
+        wake::check(shared, before, now);
+    }
+    fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
+        &caches.checks
+    }
+}
+
+impl Cached for MachineDrainRule {
+    fn cluster(&self) -> String {
+        String::new()
+    }
+    /// A drain looks at them at each pass.
+    fn wake(_: &Shared, _: Option<&Self>, _: Option<&Self>) {}
+    fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
+        &caches.drain_rules
+    }
+}
+
+impl Cached for Fleet {
+    fn cluster(&self) -> String {
+        String::new()
+    }
+    fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
+        wake::fleet(shared, before, now);
+    }
+    fn of(caches: &Caches) -> &RwLock<Kind<Self>> {
+        &caches.fleets
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) enum Key {
     Set(String, String),
     /// A Machine.
     Machine(String, String),
+    /// A MachineHealthCheck.
+    Check(String, String),
 }
 
 impl Key {
@@ -34,14 +36,17 @@ impl Key {
             Self::Pool(..) => "machinedeployment",
             Self::Set(..) => "machineset",
             Self::Machine(..) => "machine",
+            Self::Check(..) => "machinehealthcheck",
         }
     }
 
     pub(crate) fn namespaced(&self) -> (&str, &str) {
         match self {
-            Self::Cluster(ns, n) | Self::Pool(ns, n) | Self::Set(ns, n) | Self::Machine(ns, n) => {
-                (ns, n)
-            }
+            Self::Cluster(ns, n)
+            | Self::Pool(ns, n)
+            | Self::Set(ns, n)
+            | Self::Machine(ns, n)
+            | Self::Check(ns, n) => (ns, n),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The reconcilers, and what they share.
 
+mod check;
 mod cluster;
 mod machine;
 mod pool;
@@ -8,7 +9,8 @@ mod set;
 use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, machine::MachineTemplateSpec, meta, names,
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet,
+    machine::MachineTemplateSpec, meta, names,
 };
 use fleetwright_core::{catalogue::Catalogue, machine_set::MachineUpdate, outcome::Outcome};
 use fleetwright_providers::{ClusterRef, ProviderError};
@@ -196,6 +198,10 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
         },
         Key::Machine(..) => match shared.caches.get::<Machine>(namespace, name) {
             Some(machine) => machine::reconcile(shared, &machine).await,
+            None => Ok(Outcome::Deleted),
+        },
+        Key::Check(..) => match shared.caches.get::<MachineHealthCheck>(namespace, name) {
+            Some(check) => check::reconcile(shared, &check).await,
             None => Ok(Outcome::Deleted),
         },
     }

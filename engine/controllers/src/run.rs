@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount};
+use fleetwright_api::{
+    Cluster, Fleet, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
+    ProviderAccount,
+};
 use fleetwright_core::outcome::Outcome;
 use fleetwright_providers::{ClusterRef, ListScope, ProviderError};
 use futures::StreamExt;
@@ -62,6 +65,9 @@ impl Controllers {
         tasks.spawn(watch::<MachineSet>(Arc::clone(&shared)));
         tasks.spawn(watch::<Machine>(Arc::clone(&shared)));
         tasks.spawn(watch::<ProviderAccount>(Arc::clone(&shared)));
+        tasks.spawn(watch::<MachineHealthCheck>(Arc::clone(&shared)));
+        tasks.spawn(watch::<MachineDrainRule>(Arc::clone(&shared)));
+        tasks.spawn(watch::<Fleet>(Arc::clone(&shared)));
         tasks.spawn(list_accounts(Arc::clone(&shared)));
         tasks.spawn(follow_nodes(Arc::clone(&shared), follow));
         tasks.spawn(work(shared));

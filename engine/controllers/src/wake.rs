@@ -2,7 +2,8 @@
 //! news concerns, and nobody else. Machines come by the hundred: what wakes all of them is told apart from what does not.
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, cluster::ClusterStatus, meta,
+    Cluster, Fleet, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
+    cluster::ClusterStatus, meta, names,
 };
 use fleetwright_core::cluster::is_control_plane;
 use kube::{Resource, ResourceExt};
@@ -114,4 +115,31 @@ pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Ma
 
 pub(crate) fn account(shared: &Shared, _: Option<&ProviderAccount>, _: Option<&ProviderAccount>) {
     shared.inventory.wake.notify_one();
+}
+
+pub(crate) fn check(
+    shared: &Shared,
+    before: Option<&MachineHealthCheck>,
+    now: Option<&MachineHealthCheck>,
+) {
+    let Some(object) = now.or(before) else { return };
+    let (namespace, name) = name_of(object);
+    shared.queue.add(Key::Check(namespace, name));
+}
+
+/// The clusters of a Fleet, where what they look at of it changed: the versions that it allows and its budget.
+pub(crate) fn fleet(shared: &Shared, before: Option<&Fleet>, now: Option<&Fleet>) {
+    let part = |fleet: &Fleet| (fleet.spec.versions.clone(), fleet.spec.disruption.clone());
+    let Some(object) = now.or(before) else { return };
+    if before.map(part) == now.map(part) {
+        return;
+    }
+    let (namespace, name) = name_of(object);
+    let hash = names::fleet_hash(&namespace, &name);
+    for cluster in shared.caches.all::<Cluster>() {
+        if cluster.labels().get(meta::LABEL_FLEET) == Some(&hash) {
+            let (namespace, name) = name_of(cluster.as_ref());
+            shared.queue.add(Key::Cluster(namespace, name));
+        }
+    }
 }

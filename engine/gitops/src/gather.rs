@@ -29,6 +29,8 @@ const CLUSTERS_AT_ONCE: usize = 50;
 const KINDS: &[(&str, &str, bool)] = &[
     (API_VERSION, "Cluster", true),
     (API_VERSION, "MachineDeployment", true),
+    (API_VERSION, "MachineDrainRule", false),
+    (API_VERSION, "MachineHealthCheck", false),
     ("v1", "ConfigMap", false),
     ("v1", "Namespace", false),
 ];

@@ -147,6 +147,8 @@ const REFUSED: &[(&str, &str)] = &[
 const KNOWN: &[(&str, &str)] = &[
     (API_VERSION, "Cluster"),
     (API_VERSION, "MachineDeployment"),
+    (API_VERSION, "MachineDrainRule"),
+    (API_VERSION, "MachineHealthCheck"),
     ("v1", "Namespace"),
     ("v1", "ConfigMap"),
 ];

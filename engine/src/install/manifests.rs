@@ -112,7 +112,9 @@ fn cluster_rules() -> Value {
         {
             // Clusters and pools come from Git and go with it; sets and Machines are made for them.
             "apiGroups": [GROUP],
-            "resources": ["clusters", "machinedeployments", "machinesets", "machines"],
+            "resources": [
+                "clusters", "machinedeployments", "machinesets", "machines", "machinehealthchecks", "machinedrainrules",
+            ],
             "verbs": ["list", "watch", "create", "patch", "delete"],
         },
         {"apiGroups": [GROUP], "resources": ["clusters"], "verbs": ["get"]},
@@ -127,7 +129,7 @@ fn cluster_rules() -> Value {
             "apiGroups": [GROUP],
             "resources": [
                 "clusters/status", "machinedeployments/status", "machinesets/status", "machines/status",
-                "fleets/status", "commitstatuses/status",
+                "machinehealthchecks/status", "fleets/status", "commitstatuses/status",
             ],
             "verbs": ["patch"],
         },
