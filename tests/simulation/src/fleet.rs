@@ -24,7 +24,7 @@ pub struct Pool {
     /// Its replicas; `None` where the repository does not say.
     pub replicas: Option<i64>,
     /// Replicas that it begins with.
-    pub first: i64,
+    first: i64,
     instance_type: Option<usize>,
     image: Option<usize>,
     tag: u64,
@@ -75,7 +75,7 @@ impl Pool {
             .clone();
         let first = chance.within(2, 7).cast_signed();
         Self {
-            replicas: chance.permille(600).then_some(first),
+            replicas: Some(first),
             first,
             instance_type: option(chance, TYPES.len()),
             image: option(chance, IMAGES.len()),
@@ -209,7 +209,7 @@ impl Fleet {
             let cluster = Cluster::draw(chance, &name, pools);
             fleet.clusters.insert(name, cluster);
         }
-        while fleet.machines() < LEAST_MACHINES {
+        while fleet.machines() < LEAST_MACHINES + 2 {
             let of = chance.index(fleet.clusters.len());
             let Some(cluster) = fleet.clusters.values_mut().nth(of) else {
                 continue;
@@ -217,7 +217,7 @@ impl Fleet {
             let of = chance.index(cluster.pools.len());
             if let Some(pool) = cluster.pools.values_mut().nth(of) {
                 pool.first += 1;
-                pool.replicas = pool.replicas.map(|_| pool.first);
+                pool.replicas = Some(pool.first);
             }
         }
         fleet
@@ -227,14 +227,6 @@ impl Fleet {
     pub fn machines(&self) -> usize {
         let all: i64 = self.clusters.values().map(Cluster::machines).sum();
         usize::try_from(all).unwrap_or(0)
-    }
-
-    /// All pools, with their clusters.
-    pub fn pools(&self) -> Vec<(String, String)> {
-        self.clusters
-            .iter()
-            .flat_map(|(c, cluster)| cluster.pools.keys().map(|p| (c.clone(), p.clone())))
-            .collect()
     }
 
     /// Its documents, one a file.
@@ -281,7 +273,9 @@ impl Fleet {
         if what < 44 {
             self.next_pool += 1;
             let pool = format!("{name}-{}", self.next_pool);
-            cluster.pools.insert(pool.clone(), Pool::draw(chance));
+            let mut drawn = Pool::draw(chance);
+            drawn.replicas = drawn.replicas.filter(|_| chance.permille(700));
+            cluster.pools.insert(pool.clone(), drawn);
             return format!("{name}: pool {pool} added");
         }
         let Some((pool, it)) = cluster.pools.iter_mut().nth(at) else {

@@ -130,7 +130,7 @@ async fn prepare(people: &mut People, chance: &Chance) -> Result<(), kube::Error
         "apiVersion": "fleetwright.dev/v1alpha1", "kind": "Fleet",
         "metadata": {"name": "default", "namespace": "default"},
         "spec": {
-            "source": {"url": "https://forge.example/acme/fleet", "intervalSeconds": 300},
+            "source": {"url": "https://forge.example/acme/fleet", "intervalSeconds": 1800},
             "forge": {"type": "github", "repository": "acme/fleet"},
             "prune": {"maxMachines": 20},
         },

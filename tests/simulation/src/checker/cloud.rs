@@ -68,8 +68,9 @@ impl Checker {
                 self.one_instance(&machine);
                 self.skew(&machine);
             }
+            // What is gone already is deleted once more.
             "delete" => {
-                if !self.duplicates.contains(&instance) {
+                if !machine.is_empty() && !self.duplicates.contains(&instance) {
                     self.instance_doomed(&machine, entry);
                 }
             }

@@ -242,8 +242,14 @@ impl Checker {
                 }
             }
             Some(before) if before.spec.replicas > object.spec.replicas => {
+                let newest = |s: &Set| {
+                    let revision = s.metadata.annotations.get(meta::ANNOTATION_ROLLOUT_REVISION);
+                    revision.and_then(|r| r.parse::<u64>().ok()).unwrap_or(u64::MAX)
+                };
                 let others = self.sets.iter().filter(|(n, s)| {
-                    *n != name && s.metadata.owner() == Some(&owner) && s.spec.replicas > 0
+                    *n != name
+                        && s.metadata.owner() == Some(&owner)
+                        && (s.spec.replicas > 0 || newest(s) > newest(&object))
                 });
                 let alone = others.count() == 0;
                 let going = pool.metadata.deleting() || self.going(&pool.spec.cluster_name);
@@ -252,7 +258,7 @@ impl Checker {
                     let to = object.spec.replicas;
                     self.broke(
                         "I7",
-                        format!("set {name} shrinks to {to}: it is the only one of pool {owner}, which wants {replicas}"),
+                        format!("set {name} shrinks to {to}: it is the newest of pool {owner}, which wants {replicas}"),
                     );
                 }
             }
