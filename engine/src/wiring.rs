@@ -11,7 +11,7 @@ use fleetwright_api::{
 use fleetwright_controllers::{Controllers, Metrics};
 use fleetwright_gitops::{follow, sync::Sync};
 use fleetwright_providers::Registry;
-use fleetwright_webhook::{outbox, receiver::Receiver};
+use fleetwright_webhook::{github::GitHub, outbox, receiver::Receiver};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -259,6 +259,7 @@ impl Workers {
             client: client.clone(),
             catalogue: Arc::new(catalogue),
             cache: self.cache,
+            repositories: None,
             installation: self.installation,
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
@@ -267,8 +268,14 @@ impl Workers {
             token: self.token,
             api_url: None,
         };
-        let outbox = outbox::Outbox::new(client.clone(), defaults, self.clock, self.random);
-        let outbox = step(outbox, "cannot post commit statuses")?;
+        let github = step(GitHub::new(), "cannot post commit statuses")?;
+        let outbox = outbox::Outbox::new(
+            client.clone(),
+            Arc::new(github),
+            defaults,
+            self.clock,
+            self.random,
+        );
         let mut spawn = |part: futures::future::BoxFuture<'static, ()>| {
             tasks.spawn(async move {
                 part.await;

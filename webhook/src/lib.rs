@@ -3,6 +3,7 @@
 //! A webhook only wakes a fetch and is never believed. A commit status is an object first
 //! ([`fleetwright_api::CommitStatus`]) and a request to the forge afterwards, so that none is lost.
 
+pub mod forge;
 pub mod github;
 pub mod outbox;
 pub mod receiver;

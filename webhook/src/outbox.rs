@@ -29,7 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use decide::{Decision, POSTED, decide};
 
-use crate::github::{Destination, GitHub, PUBLIC_API, PostError};
+use crate::{
+    forge::Forge,
+    github::{Destination, PUBLIC_API, PostError},
+};
 
 /// Posts under way at the same time; GitHub allows 100 over all endpoints.
 const IN_FLIGHT: usize = 8;
@@ -47,7 +50,7 @@ pub struct Defaults {
 /// The outbox of one engine.
 pub struct Outbox {
     client: Client,
-    github: GitHub,
+    forge: Arc<dyn Forge>,
     defaults: Defaults,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -75,23 +78,21 @@ struct Posted {
 }
 
 impl Outbox {
-    /// An outbox over `client`.
-    ///
-    /// # Errors
-    /// The platform's trust store cannot be read.
+    /// An outbox over `client` that posts to `forge`.
     pub fn new(
         client: Client,
+        forge: Arc<dyn Forge>,
         defaults: Defaults,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
-    ) -> Result<Self, PostError> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             client,
-            github: GitHub::new()?,
+            forge,
             defaults,
             clock,
             random,
-        })
+        }
     }
 
     /// Runs until `token` is cancelled; a post under way is then cut off and repeated by the next run.
@@ -237,7 +238,7 @@ impl Outbox {
             sha: &spec.sha,
             context: &spec.context,
         };
-        self.github
+        self.forge
             .post(&destination, &spec.wanted, self.clock.now())
             .await
     }

@@ -137,10 +137,24 @@ impl ApiServer {
     /// # Errors
     /// When a stored object cannot be read.
     pub fn new(store: Store, options: Options) -> Result<Self> {
+        let server = Self::start(store, options, Arc::default())?;
+        crd::reload(&server)?;
+        Ok(server)
+    }
+
+    /// A server over another store that holds the same CustomResourceDefinitions as this one's: what was compiled of them is shared.
+    ///
+    /// # Errors
+    /// When a stored object cannot be read.
+    pub fn beside(&self, store: Store, options: Options) -> Result<Self> {
+        Self::start(store, options, self.kinds())
+    }
+
+    fn start(store: Store, options: Options, kinds: Arc<Registry>) -> Result<Self> {
         let server = Self(Arc::new(Inner {
             store,
             options,
-            registry: RwLock::new(Arc::new(Registry::default())),
+            registry: RwLock::new(kinds),
             index: Mutex::default(),
             pending: Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
@@ -153,7 +167,6 @@ impl ApiServer {
             server.index(&entry.key, &object);
             gc::resume(&server, &entry.key, &object);
         }
-        crd::reload(&server)?;
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             if server
                 .0

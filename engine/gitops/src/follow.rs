@@ -20,7 +20,7 @@ use crate::{
     apply::{ApplyError, Settings, apply},
     gather::{GatherError, gather, live_clusters, policy_of},
     load::dangling,
-    read::{Declared, ReadError, Reader},
+    read::{Declared, ReadError, Reader, Repositories},
     settle::{Outcome, Pending, Seen},
     tell::{NOT_CONVERGING, Ready, Telling, chain, mistakes, problems, some, told},
     wishes::Wishes,
@@ -35,6 +35,8 @@ pub struct Context {
     pub catalogue: Arc<Catalogue>,
     /// Folder of the bare caches, one per repository and Secret.
     pub cache: PathBuf,
+    /// Repositories in memory, in their place.
+    pub repositories: Option<Arc<dyn Repositories>>,
     /// Name of this installation: part of commit statuses' contexts.
     pub installation: String,
     /// The clock.
@@ -94,7 +96,8 @@ impl Follower {
     pub fn new(context: Context, fleet: Fleet) -> Self {
         let (client, catalogue) = (context.client.clone(), Arc::clone(&context.catalogue));
         Self {
-            reader: Reader::new(client, catalogue, context.cache.clone()),
+            reader: Reader::new(client, catalogue, context.cache.clone())
+                .over(context.repositories.clone()),
             telling: Telling::of(&fleet),
             unsettled: Unsettled::before(&fleet),
             context,

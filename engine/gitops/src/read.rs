@@ -63,7 +63,7 @@ pub struct Found {
 pub enum Tree {
     /// In the cache of a repository.
     Git(GitSource, Oid),
-    /// Of a directory, already read.
+    /// Of a directory, or of a repository in memory: already read.
     Directory(Snapshot),
     /// Of a directory that has not changed since it was read.
     Unchanged(Directory, String),
@@ -102,11 +102,22 @@ pub struct Declared {
     pub outside: Vec<Outside>,
 }
 
+/// Repositories that are no further away than memory. They are read where a look stands, without a thread: so a look in a simulation
+/// is the same each time.
+pub trait Repositories: Send + Sync + 'static {
+    /// The files of `source`, as they are now.
+    ///
+    /// # Errors
+    /// [`SourceError`], as of any repository.
+    fn read(&self, source: &FleetSource) -> Result<Snapshot, SourceError>;
+}
+
 /// Reads the source of one Fleet.
 pub struct Reader {
     client: Client,
     catalogue: Arc<Catalogue>,
     cache: PathBuf,
+    repositories: Option<Arc<dyn Repositories>>,
     last: Option<Arc<Declared>>,
     /// The directory as it was last read, if an edit since then would show.
     stands: Option<(Directory, Fingerprint, String)>,
@@ -121,10 +132,18 @@ impl Reader {
             client,
             catalogue,
             cache,
+            repositories: None,
             last: None,
             stands: None,
             running: None,
         }
+    }
+
+    /// Reads URLs from `repositories`, where there are any, instead of fetching.
+    #[must_use]
+    pub fn over(mut self, repositories: Option<Arc<dyn Repositories>>) -> Self {
+        self.repositories = repositories;
+        self
     }
 
     /// The revision that the Fleet's source is at now.
@@ -141,6 +160,13 @@ impl Reader {
             };
             return self.directory(directory, now).await;
         };
+        if let Some(repositories) = &self.repositories {
+            let snapshot = repositories.read(&source)?;
+            return Ok(Found {
+                revision: snapshot.revision.clone(),
+                tree: Ok(Tree::Directory(snapshot)),
+            });
+        }
         let git = self.git(fleet, &source, url).await?;
         let reference = source.reference.unwrap_or_default();
         let find = move || {
@@ -221,7 +247,10 @@ impl Reader {
                 allow,
             })
         };
-        let declared = Arc::new(self.blocking(read).await??);
+        let declared = Arc::new(match &self.repositories {
+            Some(_) => read()?,
+            None => self.blocking(read).await??,
+        });
         self.last = Some(Arc::clone(&declared));
         Ok(declared)
     }

@@ -25,7 +25,7 @@ use crate::{
     clusters::Clusters,
     faults::{Fault, FaultEffect, Faults},
     instance::SimInstance,
-    journal::{Entry, Journal},
+    journal::{Entry, Journal, Told},
     latency::{self, Latency},
     state::{Due, State},
 };
@@ -143,6 +143,33 @@ impl Cloud {
             state.plan(instance.due, Due::Instance(instance.id.clone()));
             state.insert(instance);
         }
+        Self::over(options, store, state, journal)
+    }
+
+    /// A cloud without a folder: it is gone with its last clone. Each line of its journal is told to `told`, while the call is
+    /// under way.
+    ///
+    /// # Errors
+    /// None, as long as memory holds.
+    pub fn in_memory(
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        told: Told,
+    ) -> Result<Self, CloudError> {
+        let options = CloudOptions {
+            dir: PathBuf::new(),
+            clock,
+            random,
+        };
+        Self::over(options, Store::memory(), State::new(), Journal::told(told))
+    }
+
+    fn over(
+        options: CloudOptions,
+        store: Store,
+        state: State,
+        journal: Journal,
+    ) -> Result<Self, CloudError> {
         let clusters = Clusters::new(&options, store.clone())?;
         Ok(Self(Arc::new(Inner {
             options,
@@ -397,6 +424,10 @@ impl Cloud {
         }
     }
 
+    pub(crate) fn ago(&self, time: SignedDuration) -> Timestamp {
+        self.now().checked_sub(time).unwrap_or(Timestamp::MIN)
+    }
+
     fn after(&self, pause: SignedDuration) -> Timestamp {
         self.now().checked_add(pause).unwrap_or(Timestamp::MAX)
     }
@@ -413,7 +444,9 @@ impl Cloud {
             InstanceState::Pending => {
                 instance.state = InstanceState::Running;
                 // The node registers before the list shows the instance as running, as a boot script would.
-                if let Err(error) = self.0.clusters.register(self, &instance).await {
+                if !instance.mute
+                    && let Err(error) = self.0.clusters.register(self, &instance).await
+                {
                     let error = chain(&error);
                     tracing::warn!(instance = %id, %error, "the simulated node cannot register");
                     self.postpone(id, InstanceState::Pending);
@@ -444,7 +477,7 @@ impl Cloud {
     }
 
     /// An instance is gone: from the file first, so that none that was seen to be gone comes back.
-    async fn remove(&self, instance: &SimInstance) {
+    pub(crate) async fn remove(&self, instance: &SimInstance) {
         let id = &instance.id;
         let next = self.0.state.lock().next;
         if let Err(error) = self.0.store.commit(removal(id, next)).await {
@@ -453,7 +486,7 @@ impl Cloud {
             self.postpone(id, InstanceState::Deleting);
             return;
         }
-        self.0.state.lock().remove(id);
+        self.0.state.lock().remove(id, self.now());
         if self.0.store.get(&place(id)).is_some() {
             self.store(id).await; // a change in place came in between
         }

@@ -147,6 +147,11 @@ impl SimCluster {
         })
     }
 
+    /// What it holds.
+    pub(crate) fn objects(&self) -> Store {
+        self.memory.clone()
+    }
+
     /// Answers one request, after what it changed is in the cloud's file.
     pub(crate) async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where

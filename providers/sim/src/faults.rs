@@ -14,6 +14,21 @@ pub enum FaultEffect {
     Throttled,
     /// There is no machine of this kind.
     NoCapacity,
+    /// The instance runs, and its node never registers.
+    NeverJoins,
+    /// The list is of a while ago.
+    Stale,
+}
+
+impl FaultEffect {
+    /// The verb of the calls that it happens to; any where there is none.
+    pub fn verb(self) -> Option<&'static str> {
+        match self {
+            Self::NoCapacity | Self::NeverJoins => Some("create"),
+            Self::Stale => Some("list"),
+            Self::RequestLost | Self::AnswerLost | Self::Throttled => None,
+        }
+    }
 }
 
 /// The calls that there are.
@@ -77,9 +92,10 @@ impl Fault {
     /// A sentence.
     pub fn check(&self) -> Result<(), String> {
         check_verb(self.verb.as_deref())?;
-        let create = self.verb.as_deref().is_none_or(|v| v == "create");
-        if self.effect == FaultEffect::NoCapacity && !create {
-            return Err("effect: noCapacity happens to create alone".into());
+        if let (Some(verb), Some(only)) = (&self.verb, self.effect.verb())
+            && verb != only
+        {
+            return Err(format!("effect: this one happens to {only} alone"));
         }
         if self.count == 0 {
             return Err("count: a fault fires at least once".into());
@@ -125,7 +141,7 @@ impl Faults {
     ) -> Option<FaultEffect> {
         let fault = self.all.iter_mut().find(|f| {
             f.count > 0
-                && (f.effect != FaultEffect::NoCapacity || verb == "create")
+                && f.effect.verb().is_none_or(|only| only == verb)
                 && matches(&f.verb, verb)
                 && matches(&f.account, account)
                 && matches(&f.region, region)
@@ -179,7 +195,11 @@ mod tests {
             ),
             (
                 r#"{"effect": "noCapacity", "verb": "list"}"#,
-                "effect: noCapacity happens to create alone",
+                "effect: this one happens to create alone",
+            ),
+            (
+                r#"{"effect": "stale", "verb": "create"}"#,
+                "effect: this one happens to list alone",
             ),
             (
                 r#"{"effect": "throttled", "count": 0}"#,

@@ -20,6 +20,9 @@ pub(crate) struct SimInstance {
     pub(crate) created: Timestamp,
     /// When it is booted, or, while it is being deleted, gone.
     pub(crate) due: Timestamp,
+    /// Its node never registers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) mute: bool,
 }
 
 impl SimInstance {

@@ -2,6 +2,7 @@
 //! that are asked for, and a journal of every call. In process it is [`Cloud`]; as a process of its own it is
 //! served by [`serve()`] and reached through [`RemoteCloud`].
 
+mod accidents;
 pub mod cloud;
 mod cluster;
 mod clusters;

@@ -22,6 +22,8 @@ use crate::{
 
 /// Milliseconds of patience that a throttled call is asked for.
 const THROTTLE_MS: u64 = 500;
+/// How far behind a stale list is.
+const STALE: SignedDuration = SignedDuration::from_secs(30);
 
 tokio::task_local! {
     /// Who makes the calls of this task, for the journal.
@@ -100,7 +102,9 @@ impl Cloud {
             Some(FaultEffect::NoCapacity) => Err(ProviderError::NoCapacity {
                 message: "no machine of this type is free".into(),
             }),
-            Some(FaultEffect::AnswerLost) | None => Ok(()),
+            Some(FaultEffect::AnswerLost | FaultEffect::NeverJoins | FaultEffect::Stale) | None => {
+                Ok(())
+            }
         }
     }
 
@@ -108,6 +112,7 @@ impl Cloud {
         &self,
         account: &Account,
         order: &CreateInstance,
+        mute: bool,
     ) -> Result<SimInstance, ProviderError> {
         let terminal = |message: String| Err(ProviderError::Terminal { message });
         known(account)?;
@@ -129,13 +134,13 @@ impl Cloud {
                     ));
                 }
                 Some(known) => (known, false),
-                None => (self.add(&mut state, account, order)?, true),
+                None => (self.add(&mut state, account, order, mute)?, true),
             }
         };
         // Also where it was there already: whoever asked for it before may not have stored it yet.
         if let Err(error) = self.persist(&instance.id).await {
             if new {
-                self.0.state.lock().remove(&instance.id);
+                self.0.state.lock().remove(&instance.id, self.now());
             }
             return Err(error);
         }
@@ -178,6 +183,7 @@ impl Cloud {
         state: &mut State,
         account: &Account,
         order: &CreateInstance,
+        mute: bool,
     ) -> Result<SimInstance, ProviderError> {
         let ours = state
             .instances
@@ -198,6 +204,7 @@ impl Cloud {
             state: InstanceState::Pending,
             created: now,
             due: now.checked_add(boot).unwrap_or(Timestamp::MAX),
+            mute,
         };
         state.insert(instance.clone());
         Ok(instance)
@@ -350,7 +357,8 @@ impl Provider for Cloud {
         if let Err(refusal) = Self::refuse(&call) {
             return self.end(call, None, Err(refusal));
         }
-        let result = self.make(account, order).await;
+        let mute = call.fault == Some(FaultEffect::NeverJoins);
+        let result = self.make(account, order, mute).await;
         let id = result.as_ref().ok().map(|i| i.id.clone());
         self.end(call, id.as_deref(), result.map(|i| i.show()))
     }
@@ -383,6 +391,13 @@ impl Provider for Cloud {
         let result = Self::refuse(&call).and_then(|()| known(account)).map(|()| {
             let state = self.0.state.lock();
             let ours = state.instances.values().filter(wanted);
+            if call.fault == Some(FaultEffect::Stale) {
+                let then = self.ago(STALE);
+                let gone = state.gone.iter().filter(|(at, _)| *at > then);
+                let gone = gone.map(|(_, instance)| instance).filter(wanted);
+                let older = ours.chain(gone).filter(|i| i.created <= then);
+                return older.map(SimInstance::show).collect();
+            }
             ours.map(SimInstance::show).collect()
         });
         self.end(call, None, result)

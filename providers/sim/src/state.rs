@@ -1,6 +1,6 @@
 //! What the cloud has in memory: its instances, and what becomes due.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
@@ -19,6 +19,9 @@ pub(crate) enum Due {
     TearDown(String),
 }
 
+/// Instances that are remembered after they have gone.
+const REMEMBERED: usize = 100;
+
 /// All instances, and what becomes due when.
 #[derive(Default)]
 pub(crate) struct State {
@@ -26,6 +29,8 @@ pub(crate) struct State {
     /// Instance key to id.
     pub(crate) by_key: BTreeMap<String, String>,
     pub(crate) next: u64,
+    /// Those that went last, and when, as they were.
+    pub(crate) gone: VecDeque<(Timestamp, SimInstance)>,
     /// Instances of each cluster, by its key.
     of_cluster: BTreeMap<String, usize>,
     due: BTreeSet<(Timestamp, Due)>,
@@ -52,10 +57,18 @@ impl State {
         self.instances.insert(instance.id.clone(), instance);
     }
 
-    pub(crate) fn remove(&mut self, id: &str) {
+    /// Forgets an instance; what went before it in the last while is still to be seen in [`State::gone`].
+    pub(crate) fn remove(&mut self, id: &str, now: Timestamp) {
         if let Some(instance) = self.instances.remove(id) {
-            self.by_key.remove(&instance.order.owner.instance_key);
-            let cluster = instance.order.owner.cluster_key;
+            let key = &instance.order.owner.instance_key;
+            if self.by_key.get(key).is_some_and(|of| of == id) {
+                self.by_key.remove(key);
+            }
+            let cluster = instance.order.owner.cluster_key.clone();
+            if self.gone.len() >= REMEMBERED {
+                self.gone.pop_front();
+            }
+            self.gone.push_back((now, instance));
             if let Some(count) = self.of_cluster.get_mut(&cluster) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {

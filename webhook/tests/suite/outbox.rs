@@ -74,7 +74,8 @@ impl Engine {
             token: token.map(SecretText::new),
             api_url: None,
         };
-        let outbox = Outbox::new(client.clone(), defaults, clock, random).unwrap();
+        let github = Arc::new(GitHub::new().unwrap());
+        let outbox = Outbox::new(client.clone(), github, defaults, clock, random);
         let mut tasks = JoinSet::new();
         tasks.spawn(outbox.run(CancellationToken::new()));
         Self {

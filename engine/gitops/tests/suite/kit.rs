@@ -57,6 +57,7 @@ impl World {
             client,
             catalogue: Arc::new(catalogue),
             cache: dir.path().join("cache"),
+            repositories: None,
             installation: "test".into(),
             clock: clock.clone(),
             random,

@@ -39,6 +39,8 @@ fn the_page_names_every_field() {
         FaultEffect::AnswerLost,
         FaultEffect::Throttled,
         FaultEffect::NoCapacity,
+        FaultEffect::NeverJoins,
+        FaultEffect::Stale,
     ] {
         let fault: Fault = serde_json::from_value(json!({"effect": effect})).unwrap();
         names.extend(keys(&serde_json::to_value(&fault).unwrap()));

@@ -1,0 +1,307 @@
+//! The checker: it looks at the API's history and the cloud's journal from outside, and says which invariant broke.
+
+mod cloud;
+pub use self::cloud::{FOREIGN_NODE, INSTALLATION};
+mod control_plane;
+mod end;
+mod git;
+pub mod model;
+mod pools;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::Hasher,
+    sync::Arc,
+};
+
+use fleetwright_api::time::Clock;
+use fleetwright_provider_sim::{Cloud, Entry};
+use fleetwright_store::{Event, Store, Watch};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use self::model::{Cluster, FleetObject, Machine, Pool, Set, Wish};
+use crate::{
+    clock::SimClock,
+    places::{Posts, Repository},
+    weather::Weather,
+};
+
+/// Lines of history that a failure shows.
+const SHOWN: usize = 60;
+
+/// What broke.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// The invariant, such as `I3`.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+    /// When.
+    pub at: Timestamp,
+    /// What came before.
+    pub history: Vec<String>,
+}
+
+/// What the checker knows beside the API's objects.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub clock: SimClock,
+    pub weather: Arc<Weather>,
+    pub repository: Arc<Repository>,
+    pub posts: Arc<Mutex<Posts>>,
+}
+
+/// The machines of the API, with what happened to them.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub object: Machine,
+    /// It was available once.
+    pub was_available: bool,
+    /// What its control plane was to be when it was made.
+    pub cause: String,
+    /// Since when it is available, or is not.
+    pub changed: Timestamp,
+}
+
+impl Known {
+    pub fn available(&self) -> bool {
+        !self.object.metadata.deleting()
+            && model::is_true(&self.object.status.conditions, "Available")
+    }
+}
+
+/// The checker of one run.
+pub struct Checker {
+    pub around: Surroundings,
+    pub cloud: Option<Cloud>,
+    watch: Watch,
+    pub clusters: BTreeMap<String, Cluster>,
+    pub pools: BTreeMap<String, Pool>,
+    pub sets: BTreeMap<String, Set>,
+    pub machines: BTreeMap<String, Known>,
+    pub fleet: FleetObject,
+    pub wishes: BTreeMap<String, Wish>,
+    pools_seen: BTreeMap<String, pools::Seen>,
+    roots: git::Roots,
+    /// Machines that people deleted, or that went with what they deleted.
+    pub by_people: BTreeSet<String>,
+    /// Instances that nobody of ours made.
+    pub foreign: BTreeSet<String>,
+    /// Instances that appeared beside those that they are copies of.
+    pub duplicates: BTreeSet<String>,
+    /// Names that machines have had.
+    names: BTreeMap<String, String>,
+    lines: VecDeque<String>,
+    keep_all: bool,
+    digest: std::hash::DefaultHasher,
+    pub broken: Option<Broken>,
+    pub failed: Arc<Notify>,
+    /// Changes of the API that count as writes.
+    pub writes: u64,
+    /// Calls that change something at the provider.
+    pub calls: u64,
+    /// Most machines that ran at a time.
+    pub most_machines: usize,
+    /// Machines made and gone, in order, as (verb, name).
+    pub moves: Vec<(&'static str, String)>,
+}
+
+impl Checker {
+    /// A checker of what happens from now on in `store`.
+    pub fn new(around: Surroundings, store: &Store, keep_all: bool) -> Self {
+        Self {
+            around,
+            cloud: None,
+            watch: store.watch("/", store.revision()),
+            clusters: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            fleet: FleetObject::default(),
+            wishes: BTreeMap::new(),
+            pools_seen: BTreeMap::new(),
+            roots: git::Roots::default(),
+            by_people: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            duplicates: BTreeSet::new(),
+            names: BTreeMap::new(),
+            lines: VecDeque::new(),
+            keep_all,
+            digest: std::hash::DefaultHasher::new(),
+            broken: None,
+            failed: Arc::new(Notify::new()),
+            writes: 0,
+            calls: 0,
+            most_machines: 0,
+            moves: Vec::new(),
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.around.clock.now()
+    }
+
+    /// A line of history; each is part of the digest.
+    pub fn line(&mut self, text: String) {
+        let line = format!("{} {text}", self.now());
+        self.digest.write(line.as_bytes());
+        if !self.keep_all && self.lines.len() >= SHOWN {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    /// The digest of all that happened, and the lines that were kept.
+    pub fn journal(&self) -> (u64, Vec<String>) {
+        (self.digest.finish(), self.lines.iter().cloned().collect())
+    }
+
+    /// An invariant is broken. Only the first time counts.
+    pub fn broke(&mut self, invariant: &'static str, what: String) {
+        if self.broken.is_none() {
+            let from = self.lines.len().saturating_sub(SHOWN);
+            self.broken = Some(Broken {
+                invariant,
+                what,
+                at: self.now(),
+                history: self.lines.iter().skip(from).cloned().collect(),
+            });
+            self.failed.notify_one();
+        }
+    }
+
+    /// Looks at what changed in the API since the last look.
+    pub fn look(&mut self) {
+        loop {
+            match self.watch.ready() {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => events.iter().for_each(|event| self.event(event)),
+                Err(error) => return self.broke("checker", format!("history is lost: {error}")),
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let mut parts = event.key.splitn(5, '/').skip(1);
+        let (group, plural) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let _namespace = parts.next();
+        let name = parts.next().unwrap_or("").to_owned();
+        self.digest.write(&event.value);
+        if plural != "events" && plural != "leases" {
+            self.writes += 1;
+        }
+        let verb = match (&event.previous, event.deleted) {
+            (_, true) => "gone",
+            (None, _) => "made",
+            _ => "changed",
+        };
+        if group != "fleetwright.dev" {
+            self.line(format!("{} {plural}/{name} {verb}", event.revision));
+            return;
+        }
+        let bytes = &event.value[..];
+        let note = match plural {
+            "machines" => self.take(bytes, |c, o| c.machine(&name, o, event.deleted)),
+            "machinesets" => self.take(bytes, |c, o| c.set(&name, o, event.deleted)),
+            "machinedeployments" => self.take(bytes, |c, o| c.pool(&name, o, event.deleted)),
+            "clusters" => self.take(bytes, |c, o| c.cluster(&name, o, event.deleted)),
+            "fleets" => self.take(bytes, |c, o: FleetObject| {
+                c.fleet = o;
+                String::new()
+            }),
+            "commitstatuses" => self.take(bytes, |c, o| c.wish(&name, o, event.deleted)),
+            _ => String::new(),
+        };
+        self.line(format!("{} {plural}/{name} {verb} {note}", event.revision));
+    }
+
+    fn take<O: serde::de::DeserializeOwned>(
+        &mut self,
+        bytes: &[u8],
+        then: impl FnOnce(&mut Self, O) -> String,
+    ) -> String {
+        match serde_json::from_slice(bytes) {
+            Ok(object) => then(self, object),
+            Err(error) => {
+                self.broke("checker", format!("an object cannot be read: {error}"));
+                String::new()
+            }
+        }
+    }
+
+    fn machine(&mut self, name: &str, object: Machine, gone: bool) -> String {
+        if gone {
+            self.machines.remove(name);
+            self.moves.push(("gone", name.to_owned()));
+            self.machine_gone(&object);
+            return String::new();
+        }
+        let before = self.machines.get(name).cloned();
+        if before.is_none() {
+            match self.names.get(name) {
+                Some(uid) if *uid != object.metadata.uid => {
+                    self.broke("I1", format!("machine name {name} is used a second time"));
+                }
+                _ => {}
+            }
+            self.names.insert(name.to_owned(), object.metadata.uid.clone());
+            self.moves.push(("create", name.to_owned()));
+        }
+        let available = model::is_true(&object.status.conditions, "Available");
+        let worker = !object
+            .metadata
+            .labels
+            .contains_key(fleetwright_api::meta::LABEL_CONTROL_PLANE);
+        let known = Known {
+            was_available: available || before.as_ref().is_some_and(|b| b.was_available),
+            cause: before
+                .as_ref()
+                .map_or_else(|| self.control_plane_cause(&object), |b| b.cause.clone()),
+            changed: match &before {
+                Some(b) if model::is_true(&b.object.status.conditions, "Available") == available => b.changed,
+                _ => self.now(),
+            },
+            object: object.clone(),
+        };
+        self.machines.insert(name.to_owned(), known.clone());
+        let running = self.machines.values().filter(|m| m.available()).count();
+        self.most_machines = self.most_machines.max(running);
+        let doomed = object.metadata.deleting()
+            && before.as_ref().is_none_or(|b| !b.object.metadata.deleting());
+        if doomed {
+            self.moves.push(("delete", name.to_owned()));
+        }
+        let was = before.as_ref().is_some_and(Known::available);
+        match (worker, before.is_none(), doomed) {
+            (true, true, _) => self.worker_made(name),
+            (true, _, true) => self.worker_doomed(name, was),
+            (false, true, _) => self.control_plane_made(name),
+            (false, _, true) => self.control_plane_doomed(name),
+            _ => {}
+        }
+        self.pool_of(name);
+        let ready = model::condition(&object.status.conditions, "Ready");
+        format!(
+            "v={} {}{}{}{}",
+            object.spec.version.as_deref().unwrap_or("-"),
+            if object.metadata.deleting() { "deleting " } else { "" },
+            if available { "available" } else { "" },
+            ready.map_or("", |r| r.reason.as_str()),
+            ready.map_or(String::new(), |r| format!(" ({})", r.message.chars().take(80).collect::<String>())),
+        )
+    }
+
+    /// A line of the cloud's journal.
+    pub fn called(&mut self, entry: &Entry) {
+        self.look();
+        let text = serde_json::to_string(entry).unwrap_or_default();
+        if entry.verb == "list" && entry.outcome == "ok" && entry.fault.is_none() {
+            self.digest.write(text.as_bytes());
+        } else {
+            self.line(text);
+        }
+        self.cloud_call(entry);
+    }
+}

@@ -1,0 +1,305 @@
+//! What the repository says: clusters and pools, drawn and changed by chance, as documents.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::chance::Chance;
+
+/// Versions that there are, one patch of each minor version but for one.
+pub const VERSIONS: [&str; 6] = ["v1.31.4", "v1.32.2", "v1.33.1", "v1.33.4", "v1.34.1", "v1.35.0"];
+/// Accounts with their regions.
+pub const ACCOUNTS: [(&str, &str); 2] = [("sim-eu", "eu"), ("sim-us", "us")];
+/// Seconds that a drain may take.
+pub const DRAIN_SECONDS: i64 = 240;
+/// Machines that there are at least.
+pub const LEAST_MACHINES: usize = 30;
+
+const TYPES: [&str; 3] = ["sim.small", "sim.medium", "sim.large"];
+const IMAGES: [&str; 3] = ["ubuntu-24.04", "ubuntu-26.04", "debian-13"];
+
+/// A pool as the repository has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its replicas; `None` where the repository does not say.
+    pub replicas: Option<i64>,
+    /// Replicas that it begins with.
+    first: i64,
+    instance_type: Option<usize>,
+    image: Option<usize>,
+    tag: u64,
+    label: u64,
+    taint: bool,
+    surge: Value,
+    unavailable: Value,
+    min_ready: i64,
+}
+
+/// A cluster as the repository has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Index of its version.
+    pub version: usize,
+    /// Control-plane machines.
+    pub replicas: i64,
+    account: usize,
+    instance_type: Option<usize>,
+    /// Workloads: replicas, and whether the budget lets none of them go.
+    workloads: Vec<(i64, bool)>,
+    /// Its pools.
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// All that the repository says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// Its clusters.
+    pub clusters: BTreeMap<String, Cluster>,
+    next_pool: u64,
+}
+
+fn option(chance: &Chance, of: usize) -> Option<usize> {
+    chance.permille(700).then(|| chance.index(of))
+}
+
+impl Pool {
+    fn draw(chance: &Chance) -> Self {
+        let (surge, unavailable) = chance
+            .pick(&[
+                (json!(1), json!(0)),
+                (json!(0), json!(1)),
+                (json!(2), json!(1)),
+                (json!("50%"), json!("25%")),
+                (json!("25%"), json!("0%")),
+            ])
+            .clone();
+        let first = chance.within(2, 7).cast_signed();
+        Self {
+            replicas: Some(first),
+            first,
+            instance_type: option(chance, TYPES.len()),
+            image: option(chance, IMAGES.len()),
+            tag: 0,
+            label: 0,
+            taint: chance.permille(200),
+            surge,
+            unavailable,
+            min_ready: *chance.pick(&[0, 0, 10, 60]),
+        }
+    }
+
+    fn document(&self, name: &str, cluster: &str, account: &str) -> Value {
+        let mut config = machine_config(account, self.instance_type, self.image);
+        if self.tag > 0 {
+            config["tags"] = json!({"team": format!("team-{}", self.tag)});
+        }
+        let mut labels = json!({});
+        if self.label > 0 {
+            labels["node.fleetwright.dev/tier"] = json!(format!("tier-{}", self.label));
+        }
+        let mut spec = json!({
+            "providerConfig": config,
+            "minReadySeconds": self.min_ready,
+            "deletion": {"nodeDrainTimeoutSeconds": DRAIN_SECONDS, "nodeVolumeDetachTimeoutSeconds": 60, "nodeDeletionTimeoutSeconds": 30},
+        });
+        if self.taint {
+            spec["taints"] = json!([{"key": "example.org/special", "value": "yes", "effect": "NoSchedule", "propagation": "Always"}]);
+        }
+        let mut document = json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineDeployment",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "clusterName": cluster,
+                "template": {"metadata": {"labels": labels}, "spec": spec},
+                "rollout": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {
+                    "maxSurge": self.surge, "maxUnavailable": self.unavailable,
+                }}},
+            },
+        });
+        if let Some(replicas) = self.replicas {
+            document["spec"]["replicas"] = json!(replicas);
+        }
+        document
+    }
+}
+
+fn machine_config(account: &str, kind: Option<usize>, image: Option<usize>) -> Value {
+    let mut config = json!({
+        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimMachineConfig",
+        "account": account, "bootSeconds": 20,
+    });
+    if let Some(kind) = kind {
+        config["instanceType"] = json!(TYPES[kind]);
+    }
+    if let Some(image) = image {
+        config["image"] = json!(IMAGES[image]);
+    }
+    config
+}
+
+impl Cluster {
+    fn draw(chance: &Chance, name: &str, pools: u64) -> Self {
+        let mut cluster = Self {
+            version: chance.index(3),
+            replicas: *chance.pick(&[1, 3, 3]),
+            account: chance.index(ACCOUNTS.len()),
+            instance_type: option(chance, TYPES.len()),
+            workloads: Vec::new(),
+            pools: BTreeMap::new(),
+        };
+        for _ in 0..chance.within(1, 3) {
+            let workload = (chance.within(1, 4).cast_signed(), chance.permille(350));
+            cluster.workloads.push(workload);
+        }
+        for n in 0..pools {
+            cluster.pools.insert(format!("{name}-{n}"), Pool::draw(chance));
+        }
+        cluster
+    }
+
+    fn machines(&self) -> i64 {
+        self.replicas + self.pools.values().map(|p| p.first).sum::<i64>()
+    }
+
+    fn account(&self) -> &'static str {
+        ACCOUNTS[self.account].0
+    }
+
+    fn document(&self, name: &str) -> Value {
+        let workloads: Vec<Value> = self
+            .workloads
+            .iter()
+            .enumerate()
+            .map(|(n, (replicas, blocks))| {
+                let least = if *blocks { *replicas } else { replicas - 1 };
+                json!({
+                    "name": format!("app-{n}"), "replicas": replicas, "minAvailable": least,
+                    "startSeconds": 2, "terminationSeconds": 1,
+                })
+            })
+            .collect();
+        json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "Cluster",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "version": VERSIONS[self.version],
+                "controlPlane": {"machines": {"replicas": self.replicas, "template": {"spec": {
+                    "providerConfig": machine_config(self.account(), self.instance_type, None),
+                    "deletion": {"nodeDrainTimeoutSeconds": DRAIN_SECONDS, "nodeVolumeDetachTimeoutSeconds": 60, "nodeDeletionTimeoutSeconds": 30},
+                }}}},
+                "providerConfig": {
+                    "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimClusterConfig",
+                    "account": self.account(), "workloads": workloads,
+                },
+            },
+        })
+    }
+}
+
+impl Fleet {
+    /// A fleet to begin with.
+    pub fn draw(chance: &Chance) -> Self {
+        let mut fleet = Self {
+            clusters: BTreeMap::new(),
+            next_pool: 10,
+        };
+        for n in 0..chance.within(3, 5) {
+            let name = format!("c{n}");
+            let pools = chance.within(2, 4);
+            let cluster = Cluster::draw(chance, &name, pools);
+            fleet.clusters.insert(name, cluster);
+        }
+        while fleet.machines() < LEAST_MACHINES + 2 {
+            let of = chance.index(fleet.clusters.len());
+            let Some(cluster) = fleet.clusters.values_mut().nth(of) else {
+                continue;
+            };
+            let of = chance.index(cluster.pools.len());
+            if let Some(pool) = cluster.pools.values_mut().nth(of) {
+                pool.first += 1;
+                pool.replicas = Some(pool.first);
+            }
+        }
+        fleet
+    }
+
+    /// Machines that it begins with.
+    pub fn machines(&self) -> usize {
+        let all: i64 = self.clusters.values().map(Cluster::machines).sum();
+        usize::try_from(all).unwrap_or(0)
+    }
+
+    /// Its documents, one a file.
+    pub fn files(&self) -> BTreeMap<String, Value> {
+        let mut files = BTreeMap::new();
+        for (name, cluster) in &self.clusters {
+            files.insert(format!("{name}/cluster.json"), cluster.document(name));
+            for (pool, it) in &cluster.pools {
+                let document = it.document(pool, name, cluster.account());
+                files.insert(format!("{name}/{pool}.json"), document);
+            }
+        }
+        files
+    }
+
+    /// One change, and what it is about.
+    pub fn change(&mut self, chance: &Chance) -> String {
+        let of = chance.index(self.clusters.len());
+        let Some((name, cluster)) = self.clusters.iter_mut().nth(of) else {
+            return String::new();
+        };
+        let at = chance.index(cluster.pools.len().max(1));
+        let several = cluster.pools.len();
+        let what = chance.within(0, 100);
+        if what < 22 {
+            let most = VERSIONS.len() as u64;
+            let to = chance.within(cluster.version as u64, most.min(cluster.version as u64 + 4));
+            cluster.version = usize::try_from(to).unwrap_or(0);
+            return format!("{name}: version {}", VERSIONS[cluster.version]);
+        }
+        if what < 28 {
+            cluster.instance_type = Some(chance.index(TYPES.len()));
+            return format!("{name}: type of the control plane");
+        }
+        if what < 32 {
+            cluster.replicas = if cluster.replicas == 1 { 3 } else { cluster.replicas };
+            return format!("{name}: control-plane replicas {}", cluster.replicas);
+        }
+        if what < 36 {
+            let n = chance.index(cluster.workloads.len());
+            cluster.workloads[n] = (chance.within(1, 4).cast_signed(), chance.permille(350));
+            return format!("{name}: workloads");
+        }
+        if what < 44 {
+            self.next_pool += 1;
+            let pool = format!("{name}-{}", self.next_pool);
+            let mut drawn = Pool::draw(chance);
+            drawn.replicas = drawn.replicas.filter(|_| chance.permille(700));
+            cluster.pools.insert(pool.clone(), drawn);
+            return format!("{name}: pool {pool} added");
+        }
+        let Some((pool, it)) = cluster.pools.iter_mut().nth(at) else {
+            return String::new();
+        };
+        let pool = pool.clone();
+        match what {
+            44..62 => it.instance_type = option(chance, TYPES.len()),
+            62..70 => it.image = Some(chance.index(IMAGES.len())),
+            70..78 => it.replicas = Some(chance.within(1, 8).cast_signed()),
+            78..82 => it.replicas = None,
+            82..88 => it.label = chance.within(0, 4),
+            88..91 => it.taint = !it.taint,
+            91..93 => it.tag = chance.within(0, 4),
+            93..97 => {
+                let other = Pool::draw(chance);
+                (it.surge, it.unavailable) = (other.surge, other.unavailable);
+            }
+            _ if several > 1 => {
+                cluster.pools.remove(&pool);
+                return format!("{name}: pool {pool} removed");
+            }
+            _ => it.min_ready = *chance.pick(&[0, 10, 30]),
+        }
+        format!("{pool}: changed ({what})")
+    }
+}

@@ -1,0 +1,254 @@
+//! A run from its beginning to its end.
+
+use std::collections::BTreeMap;
+
+use fleetwright_api::{ProviderAccount, provider_account::ProviderAccountSpec};
+use fleetwright_provider_sim::FaultEffect;
+use fleetwright_providers::{Account, CreateInstance, Ownership, Provider};
+use kube::{Api, api::PostParams};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    acts::People,
+    chance::Chance,
+    checker::Broken,
+    fleet::{ACCOUNTS, Fleet, LEAST_MACHINES},
+    script::{CALM, CONVERGED, ENDED, LENGTH, Script},
+    weather::Kind,
+    world::{Template, World, template},
+};
+
+/// Kinds of fault that fire in each run at least.
+const LEAST_FAULTS: usize = 5;
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// What broke, if anything did.
+    pub broken: Option<Broken>,
+    /// Simulated seconds.
+    pub seconds: u64,
+    /// What fired how often.
+    pub fired: BTreeMap<Kind, u64>,
+    /// Digest of all that happened.
+    pub digest: u64,
+    /// Lines that were kept.
+    pub lines: Vec<String>,
+    /// Machines that were replaced or made.
+    pub made: usize,
+    /// Changes of the API.
+    pub writes: u64,
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// The run cannot begin.
+pub fn run(seed: u64, keep_all: bool) -> Result<Outcome, String> {
+    let template = template()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .map_err(|e| e.to_string())?;
+    runtime.block_on(simulate(seed, keep_all, template))
+}
+
+async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outcome, String> {
+    let chance = Chance::of(seed, 10);
+    let script = Script::draw(&chance);
+    let world = World::new(seed, script.windows.clone(), keep_all, template)?;
+    let mut tasks = JoinSet::new();
+    let (cloud, token) = (world.cloud.clone(), CancellationToken::new());
+    tasks.spawn(async move { cloud.run(token).await });
+    let mut people = People {
+        world: world.clone(),
+        chance: Chance::of(seed, 11),
+        fleets: Vec::new(),
+        later: JoinSet::new(),
+    };
+    prepare(&mut people, &Chance::of(seed, 12)).await.map_err(|e| e.to_string())?;
+    tasks.spawn(world.clone().keep_engine());
+    let failed = world.checker.lock().failed.clone();
+    tokio::select! {
+        biased;
+        () = failed.notified() => {}
+        () = play(&mut people, &script) => {}
+    }
+    let seconds = world.clock.seconds();
+    drop(people);
+    tasks.shutdown().await;
+    let mut checker = world.checker.lock();
+    let fired = world.weather.fired();
+    if checker.broken.is_none() {
+        if fired.len() < LEAST_FAULTS {
+            checker.broke("generator", format!("only {} kinds of fault fired", fired.len()));
+        }
+        if checker.most_machines < LEAST_MACHINES {
+            let most = checker.most_machines;
+            checker.broke("generator", format!("at most {most} machines ran"));
+        }
+    }
+    let (digest, lines) = checker.journal();
+    let outcome = Outcome {
+        seed,
+        broken: checker.broken.take(),
+        seconds,
+        fired,
+        digest,
+        lines,
+        made: checker.moves.iter().filter(|(verb, _)| *verb == "create").count(),
+        writes: checker.writes,
+    };
+    drop(checker);
+    world.end();
+    Ok(outcome)
+}
+
+/// Accounts, the Fleet, and things that are none of ours.
+async fn prepare(people: &mut People, chance: &Chance) -> Result<(), kube::Error> {
+    let world = people.world.clone();
+    let client = world.kubectl();
+    let accounts = Api::<ProviderAccount>::all(client.clone());
+    for (name, region) in ACCOUNTS {
+        let spec = ProviderAccountSpec {
+            provider: "sim".into(),
+            region: Some(region.into()),
+            ..ProviderAccountSpec::default()
+        };
+        let account = ProviderAccount::new(name, spec);
+        accounts.create(&PostParams::default(), &account).await?;
+        foreign(&world, name, region).await;
+    }
+    let fleet = Fleet::draw(chance);
+    people.push(fleet, "the beginning".into()).await;
+    let fleet = json!({
+        "apiVersion": "fleetwright.dev/v1alpha1", "kind": "Fleet",
+        "metadata": {"name": "default", "namespace": "default"},
+        "spec": {
+            "source": {"url": "https://forge.example/acme/fleet", "intervalSeconds": 1800},
+            "forge": {"type": "github", "repository": "acme/fleet"},
+            "prune": {"maxMachines": 20},
+        },
+    });
+    let fleet = serde_json::from_value(fleet).map_err(kube::Error::SerdeError)?;
+    Api::<fleetwright_api::Fleet>::namespaced(client, "default")
+        .create(&PostParams::default(), &fleet)
+        .await?;
+    world.checker.lock().look();
+    Ok(())
+}
+
+/// An instance of somebody else in the same account.
+async fn foreign(world: &World, name: &str, region: &str) {
+    let account = Account {
+        name: name.to_owned(),
+        provider: "sim".to_owned(),
+        region: region.to_owned(),
+        ..Account::default()
+    };
+    let order = CreateInstance {
+        owner: Ownership {
+            installation: "another".into(),
+            cluster_key: format!("another-{region}"),
+            cluster: "default/c0".into(),
+            machine: "c0-cp-0".into(),
+            instance_key: format!("another-{region}"),
+            ..Ownership::default()
+        },
+        control_plane: true,
+        version: "v1.31.4".into(),
+        config: json!({
+            "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimMachineConfig", "account": name,
+        }),
+        ..CreateInstance::default()
+    };
+    if let Ok(made) = world.cloud.create(&account, &order).await {
+        world.checker.lock().foreign.insert(made.id);
+    }
+}
+
+async fn play(people: &mut People, script: &Script) {
+    let world = people.world.clone();
+    for (at, act) in &script.acts {
+        tokio::time::sleep_until(world.clock.instant(*at)).await;
+        people.act(act).await;
+    }
+    tokio::time::sleep_until(world.clock.instant(CALM)).await;
+    calm(&world);
+    if !converged(&world, CONVERGED).await {
+        return;
+    }
+    // One more commit, with nothing else in between.
+    if let Some(mut fleet) = people.fleets.last().cloned() {
+        let subject = fleet.change(&people.chance);
+        people.push(fleet, subject).await;
+    }
+    tokio::time::sleep_until(world.clock.instant(world.clock.seconds() + 400)).await;
+    if !converged(&world, ENDED).await {
+        return;
+    }
+    still(&world).await;
+}
+
+/// Faults are over: what fired is counted, what waits to fire is taken back.
+fn calm(world: &World) {
+    for fault in world.cloud.faults() {
+        let kind = match fault.effect {
+            FaultEffect::RequestLost => Kind::ProviderRequestLost,
+            FaultEffect::AnswerLost => Kind::ProviderAnswerLost,
+            FaultEffect::Throttled => Kind::ProviderThrottled,
+            FaultEffect::NoCapacity => Kind::NoCapacity,
+            FaultEffect::NeverJoins => Kind::NeverJoins,
+            FaultEffect::Stale => Kind::StaleList,
+        };
+        world.weather.count(kind, fault.fired);
+    }
+    world.cloud.clear_faults();
+    world.checker.lock().line("calm".to_owned());
+}
+
+/// Waits until all has converged, and stays so for a while; by `until` at the latest.
+async fn converged(world: &World, until: u64) -> bool {
+    loop {
+        let left = {
+            let mut checker = world.checker.lock();
+            checker.look();
+            checker.unconverged()
+        };
+        if left.is_empty() {
+            return true;
+        }
+        if world.clock.seconds() >= until {
+            world.checker.lock().broke("convergence", left.join("\n  "));
+            return false;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    }
+}
+
+/// Nothing is written and nothing is asked for any more.
+async fn still(world: &World) {
+    // What converged last is told last.
+    tokio::time::sleep(std::time::Duration::from_secs(120)).await;
+    let counts = || {
+        let mut checker = world.checker.lock();
+        checker.look();
+        (checker.writes, checker.calls)
+    };
+    let before = counts();
+    tokio::time::sleep_until(world.clock.instant(LENGTH)).await;
+    let after = counts();
+    if before != after {
+        let what = format!(
+            "{} writes and {} calls that change something, where nothing was to be done",
+            after.0 - before.0,
+            after.1 - before.1
+        );
+        world.checker.lock().broke("fixed point", what);
+    }
+}

@@ -1,0 +1,186 @@
+//! What happens in a run, and when: drawn before it begins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetwright_provider_sim::FaultEffect;
+
+use crate::{
+    chance::Chance,
+    clock::SimClock,
+    weather::{Kind, Window},
+};
+
+/// Seconds of a run.
+pub const LENGTH: u64 = 12 * 3600;
+/// When the last fault is over, and people have put right what they did.
+pub const CALM: u64 = 9 * 3600 + 1800;
+/// When everything must have converged.
+pub const CONVERGED: u64 = CALM + 4500;
+/// When everything must have converged that the last commit changed.
+pub const ENDED: u64 = CONVERGED + 2400;
+/// When faults begin: there is a fleet by then.
+const BEGIN: u64 = 900;
+
+/// Something that happens at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// Somebody pushes a commit.
+    Commit,
+    /// Somebody pushes what the commit before the last one held.
+    Revert,
+    /// The engine ends after so many polls.
+    Crash(u64),
+    /// The engine ends, and another release of it starts.
+    Release,
+    /// The provider's calls go wrong.
+    Provider(FaultEffect, Option<&'static str>, u64),
+    /// An account may have no more instances than it has.
+    QuotaLow(usize),
+    /// It may again.
+    QuotaHigh(usize),
+    /// An instance vanishes.
+    Lose,
+    /// An instance is there twice.
+    Duplicate,
+    /// A node is not ready for so many seconds.
+    Flap(u64),
+    /// A cluster cannot be reached for so many seconds.
+    Unreachable(u64),
+    /// Somebody scales a pool with kubectl.
+    Scale,
+    /// Somebody pauses a pool or a cluster for so many seconds.
+    Pause(u64),
+    /// Somebody deletes a machine.
+    Kill,
+    /// Somebody looks for machines that do not come, and deletes them.
+    Repair,
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct Script {
+    /// What happens when.
+    pub acts: Vec<(u64, Act)>,
+    /// The weather.
+    pub windows: BTreeMap<Kind, Vec<Window>>,
+}
+
+impl Script {
+    /// The script of a seed.
+    pub fn draw(chance: &Chance) -> Self {
+        let mut kinds: BTreeSet<Kind> = [Kind::Crash, Kind::ApiError, Kind::WatchCut, Kind::ProviderThrottled, Kind::StaleList].into();
+        while kinds.len() < 13 {
+            kinds.insert(*chance.pick(Kind::ALL));
+        }
+        let mut script = Self {
+            acts: Vec::new(),
+            windows: BTreeMap::new(),
+        };
+        for n in 0..chance.within(3, 6) {
+            let act = if n > 1 && chance.permille(300) { Act::Revert } else { Act::Commit };
+            script.add(chance, act);
+        }
+        for _ in 0..chance.within(0, 3) {
+            script.add(chance, Act::Scale);
+        }
+        if chance.permille(400) {
+            script.add(chance, Act::Pause(chance.within(300, 3600)));
+        }
+        if chance.permille(300) {
+            script.add(chance, Act::Kill);
+        }
+        for kind in kinds {
+            script.kind(chance, kind);
+        }
+        for at in (BEGIN..CALM + 1200).step_by(1200) {
+            script.acts.push((at, Act::Repair));
+        }
+        script.acts.sort_by_key(|(at, _)| *at);
+        script
+    }
+
+    fn add(&mut self, chance: &Chance, act: Act) {
+        self.acts.push((chance.within(BEGIN, CALM - 3600), act));
+    }
+
+    /// Something that happens soon after some commit or other, when there is much to disturb.
+    fn soon(&mut self, chance: &Chance, act: Act) {
+        let commits: Vec<u64> = self
+            .acts
+            .iter()
+            .filter(|(_, a)| matches!(a, Act::Commit | Act::Revert))
+            .map(|(at, _)| *at)
+            .collect();
+        let at = chance.pick(&commits) + chance.within(0, 400);
+        self.acts.push((at.min(CALM - 1), act));
+    }
+
+    fn window(&mut self, chance: &Chance, kind: Kind, permille: u64) {
+        let mut all = Vec::new();
+        for _ in 0..chance.within(2, 5) {
+            let commits: Vec<u64> = self
+                .acts
+                .iter()
+                .filter(|(_, a)| matches!(a, Act::Commit | Act::Revert))
+                .map(|(at, _)| *at)
+                .collect();
+            let from = chance.pick(&commits) + chance.within(0, 300);
+            let to = (from + chance.within(60, 1500)).min(CALM);
+            all.push(Window {
+                from: SimClock::at(from),
+                to: SimClock::at(to),
+                permille,
+            });
+        }
+        self.windows.insert(kind, all);
+    }
+
+    fn kind(&mut self, chance: &Chance, kind: Kind) {
+        let provider = |effect, verb| Act::Provider(effect, verb, chance.within(1, 9));
+        let times = chance.within(2, 6);
+        match kind {
+            Kind::ApiError => self.window(chance, kind, 80),
+            Kind::ApiConflict => self.window(chance, kind, 100),
+            Kind::ApiTimeout => self.window(chance, kind, 20),
+            Kind::ApiAnswerLost => self.window(chance, kind, 80),
+            Kind::WatchCut => self.window(chance, kind, 700),
+            Kind::WatchGone => self.window(chance, kind, 500),
+            Kind::WorkloadError => self.window(chance, kind, 150),
+            Kind::SourceFails => self.window(chance, kind, 600),
+            Kind::ForgeFails => self.window(chance, kind, 500),
+            Kind::ForgeAnswerLost => self.window(chance, kind, 500),
+            // These come by themselves, of what the fleet is.
+            Kind::Budget | Kind::DrainTimeout => {}
+            _ => {
+                for _ in 0..times {
+                    let act = match kind {
+                        Kind::Crash => Act::Crash(chance.within(0, 400)),
+                        Kind::ProviderThrottled => provider(FaultEffect::Throttled, None),
+                        Kind::ProviderRequestLost => provider(FaultEffect::RequestLost, None),
+                        Kind::ProviderAnswerLost => {
+                            provider(FaultEffect::AnswerLost, chance.pick(&[Some("create"), Some("delete"), None]).to_owned())
+                        }
+                        Kind::NoCapacity => provider(FaultEffect::NoCapacity, None),
+                        Kind::StaleList => provider(FaultEffect::Stale, None),
+                        Kind::NeverJoins => Act::Provider(FaultEffect::NeverJoins, None, 1),
+                        Kind::LostInstance => Act::Lose,
+                        Kind::Duplicate => Act::Duplicate,
+                        Kind::NodeFlap => Act::Flap(chance.within(20, 900)),
+                        Kind::Unreachable => Act::Unreachable(chance.within(20, 1200)),
+                        Kind::Quota => {
+                            let account = chance.index(crate::fleet::ACCOUNTS.len());
+                            let until = chance.within(600, 2400);
+                            self.soon(chance, Act::QuotaLow(account));
+                            let at = self.acts.last().map_or(BEGIN, |(at, _)| *at);
+                            self.acts.push(((at + until).min(CALM), Act::QuotaHigh(account)));
+                            continue;
+                        }
+                        Kind::Release => Act::Release,
+                        _ => continue,
+                    };
+                    self.soon(chance, act);
+                }
+            }
+        }
+    }
+}
