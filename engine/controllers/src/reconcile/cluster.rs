@@ -9,6 +9,7 @@ use fleetwright_core::{
     machine_set::NewMachine,
     outcome::Outcome,
     status::{self, ClusterFacts},
+    why::{Record, control_plane_goes},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
@@ -121,14 +122,21 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                     .patch(&latest, Shared::ordinal_patch(machine.ordinal + 1), BY)
                     .await?;
             }
-            let new = to_machine(shared, cluster, *machine)?;
+            let mut new = to_machine(shared, cluster, *machine)?;
+            new.annotations_mut().insert(
+                meta::ANNOTATION_MADE_BECAUSE.to_owned(),
+                Record::of_control_plane(&reason, cluster).write(),
+            );
             shared.create(&new, BY).await?;
             Ok(Outcome::Changed)
         }
         ControlPlaneAction::Delete { machine, reason } => {
             tracing::info!(cluster = %name, %machine, %reason, "control-plane machine goes");
             if let Some(doomed) = control_plane.iter().find(|m| m.name_any() == machine) {
-                shared.delete(doomed).await?;
+                let changes = decision.outdated.get(&machine);
+                let changes = changes.map_or(&[][..], Vec::as_slice);
+                let because = control_plane_goes(&reason, changes, cluster);
+                shared.delete_machine(doomed, because).await?;
             }
             Ok(Outcome::Changed)
         }
