@@ -7,7 +7,7 @@ use fleetwright_api::{
     Cluster, MachineDeployment, meta,
     time::{Clock as _, SystemClock},
 };
-use jiff::{Timestamp, Unit};
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -66,7 +66,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Resume(one) => switch(one, meta::ANNOTATION_PAUSED, |_| None, "goes on").await,
         Command::Restart(one) => {
-            let now = |now: Timestamp| Some(now.round(Unit::Second).unwrap_or(now).to_string());
+            // Times of creation are cut to whole seconds: what was made within this one is older than its end.
+            let second = TimestampRound::new()
+                .smallest(Unit::Second)
+                .mode(RoundMode::Ceil);
+            let now = |now: Timestamp| Some(now.round(second).unwrap_or(now).to_string());
             let says = "replaces all its machines";
             switch(one, meta::ANNOTATION_RESTARTED_AT, now, says).await
         }

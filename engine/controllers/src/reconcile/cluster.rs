@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
-    control_plane::{ControlPlaneAction, ControlPlaneView, decide},
+    control_plane::{ControlPlaneAction, ControlPlaneView, decide, next_restart},
     machine_set::NewMachine,
     outcome::Outcome,
     status::{self, ClusterFacts},
@@ -140,8 +140,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
             }
             Ok(Outcome::Changed)
         }
-        ControlPlaneAction::Wait(wait) => Ok(Outcome::wait(wait.to_string())),
-        ControlPlaneAction::Settled => Ok(Outcome::Done),
+        ControlPlaneAction::Wait(wait) => {
+            let next = next_restart(cluster, now);
+            Ok(super::rest(Some(wait.to_string()), next, now))
+        }
+        ControlPlaneAction::Settled => Ok(super::rest(None, next_restart(cluster, now), now)),
     }
 }
 
