@@ -6,10 +6,12 @@ mod backup;
 mod install;
 mod plan;
 mod restore;
+mod rollout;
 mod simcloud;
 mod status;
 mod up;
 mod validate;
+mod why;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,10 @@ enum Command {
     Validate(validate::Args),
     /// Show fleets, clusters and pools.
     Status(status::Args),
+    /// Show and steer rollouts: history, undo, pause, resume, restart.
+    Rollout(rollout::Args),
+    /// Say why an object is as it is and what it waits for: from the commit and the field to the pod.
+    Why(why::Args),
     /// Write the whole state into a file, while the engine runs or not.
     Backup(backup::Args),
     /// Start anew from a backup.
@@ -102,10 +108,12 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Install(args) => install::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Restore(args) => restore::run(&args),
+        Command::Rollout(args) => rollout::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Simcloud(args) => simcloud::run(args).await,
         Command::Up(args) => up::run(*args).await,
         Command::Validate(args) => validate::run(&args),
+        Command::Why(args) => why::run(args).await,
     }
 }
 
@@ -134,25 +142,28 @@ mod tests {
         super::Cli::command().debug_assert();
     }
 
+    fn describe(command: &mut clap::Command, path: &str, level: &str, page: &mut String) {
+        for command in command
+            .get_subcommands_mut()
+            .filter(|c| c.get_name() != "help")
+        {
+            let help = command.render_long_help().to_string();
+            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+            let path = format!("{path} {}", command.get_name());
+            write!(page, "\n{level} {path}\n\n```\n{}\n```\n", lines.join("\n")).unwrap();
+            describe(command, &path, &format!("{level}#"), page);
+        }
+    }
+
     /// Every command's help, as the page of the documentation. `UPDATE_DOCS=1` writes the page anew.
     #[test]
     fn the_page_of_commands_is_what_help_says() {
         let mut page = String::from(
-            "# Commands\n\nWhat `--help` says. Exit codes: 0 done, 1 the input has a mistake or was refused, 2 the call is wrong, 70 a fault of ours, 75 to be started again.\n",
+            "# Commands\n\nWhat `--help` says. Exit codes: 0 done, 1 the input has a mistake or was refused, 2 the call is wrong,\n3 nothing was written because Git owns the object: what is printed is for the repository, 70 a fault of ours, 75 to be started again.\n",
         );
         let mut all = super::Cli::command().term_width(110);
         all.build();
-        for command in all.get_subcommands_mut().filter(|c| c.get_name() != "help") {
-            let help = command.render_long_help().to_string();
-            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-            let name = command.get_name().to_owned();
-            write!(
-                page,
-                "\n## fleetwright {name}\n\n```\n{}\n```\n",
-                lines.join("\n")
-            )
-            .unwrap();
-        }
+        describe(&mut all, "fleetwright", "##", &mut page);
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&file, &page).unwrap();

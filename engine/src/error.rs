@@ -9,6 +9,8 @@ pub(crate) enum Kind {
     Input,
     /// The call itself is wrong (flags, a busy data folder): exit code 2.
     Usage,
+    /// Nothing is wrong, but Git owns what would be changed: exit code 3.
+    Repository,
     /// Something that we did not expect: exit code 70, as `sysexits.h` has it for software errors.
     Internal,
     /// Nothing is wrong, and a new start is due: exit code 75, as `sysexits.h` has it for temporary failures.
@@ -20,6 +22,7 @@ impl Kind {
         ExitCode::from(match self {
             Self::Input => 1,
             Self::Usage => 2,
+            Self::Repository => 3,
             Self::Internal => 70,
             Self::Again => 75,
         })
@@ -51,6 +54,14 @@ impl Failure {
         }
     }
 
+    pub(crate) fn repository(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Repository,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
     pub(crate) fn again(message: impl Into<String>) -> Self {
         Self {
             kind: Kind::Again,
@@ -67,7 +78,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        let word = match self.kind {
+            Kind::Repository => "note",
+            _ => "error",
+        };
+        write!(f, "{word}: {}", self.message)?;
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cloud;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod forge;

@@ -255,7 +255,7 @@ pub struct MachineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub instance: Option<Value>,
-    /// When the steps of the deletion began.
+    /// Why the machine goes, and when the steps of its deletion began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion: Option<MachineDeletionStatus>,
     /// Conditions.
@@ -314,10 +314,13 @@ pub struct MachineAddress {
     pub address: String,
 }
 
-/// When the steps of a machine's deletion began.
+/// Why a machine goes, and when the steps of its deletion began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineDeletionStatus {
+    /// Why it goes, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
     /// The drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_drain_start_time: Option<Time>,

@@ -24,6 +24,8 @@ pub const ANNOTATION_PAUSED: &str = "fleetwright.dev/paused";
 pub const ANNOTATION_RESTARTED_AT: &str = "fleetwright.dev/restarted-at";
 /// Annotation on a pool: roll a changed providerConfig at once, before the pool's worker step.
 pub const ANNOTATION_ROLL_NOW: &str = "fleetwright.dev/roll-now";
+/// Annotation on sets and control-plane Machines: what they were made for, as JSON.
+pub const ANNOTATION_MADE_BECAUSE: &str = "fleetwright.dev/made-because";
 /// Annotation on a Machine: delete this one first when scaling down.
 pub const ANNOTATION_DELETE_MACHINE: &str = "fleetwright.dev/delete-machine";
 /// Annotation on a MachineSet: make no machines.

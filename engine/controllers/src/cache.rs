@@ -12,6 +12,7 @@ use fleetwright_api::{
     Cluster, Fleet, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
     ProviderAccount, meta,
 };
+use fleetwright_core::cluster::is_control_plane;
 use kube::{Resource, ResourceExt};
 use parking_lot::RwLock;
 
@@ -48,6 +49,8 @@ pub(crate) enum Mark {
     ProviderId(String, String, String),
     /// Namespace and name of the Cluster, and the name of the node.
     Node(String, String, String),
+    /// Namespace and name of the Cluster whose worker nobody controls.
+    Orphan(String, String),
 }
 
 /// One kind's objects.
@@ -279,8 +282,10 @@ impl Cached for Machine {
         let id = self.spec.provider_id.clone();
         let id = id.map(|id| Mark::ProviderId(namespace.clone(), cluster.clone(), id));
         let node = node_name(self).map(ToOwned::to_owned);
-        let node = node.map(|node| Mark::Node(namespace, cluster, node));
-        id.into_iter().chain(node).collect()
+        let node = node.map(|node| Mark::Node(namespace.clone(), cluster.clone(), node));
+        let orphan = meta::controller_of(self).is_none() && !is_control_plane(self);
+        let orphan = orphan.then_some(Mark::Orphan(namespace, cluster));
+        id.into_iter().chain(node).chain(orphan).collect()
     }
     fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
         wake::machine(shared, before, now);
@@ -391,7 +396,7 @@ mod tests {
         let gone = caches.machines.write().keep_only(&listed);
         assert_eq!(gone.len(), 1);
         assert_eq!(caches.of_cluster::<Machine>("ns", "c").len(), 1);
-        assert_eq!(caches.machines.read().index.len(), 2, "no empty entries");
+        assert_eq!(caches.machines.read().index.len(), 3, "no empty entries");
         assert!(!caches.synced());
     }
 }

@@ -6,7 +6,7 @@ mod machine;
 mod pool;
 mod set;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet,
@@ -16,12 +16,13 @@ use fleetwright_core::{catalogue::Catalogue, machine_set::MachineUpdate, outcome
 use fleetwright_providers::{ClusterRef, ProviderError};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub(crate) use self::machine::to_account as account_of;
 use crate::{
-    cache::{Cached, Caches, Mark},
+    cache::{Cached, Caches, Mark, name_of},
     context::Context,
     inventory::Inventory,
     nodes::Nodes,
@@ -85,6 +86,9 @@ pub(crate) struct Shared {
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.
     pub(crate) follow: UnboundedSender<ClusterRef>,
+    /// Why machines go that were deleted by a decision of ours, by namespace and name: each machine's own status keeps it from its
+    /// next write on, so that knowing it costs none.
+    pub(crate) goes: Mutex<BTreeMap<(String, String), String>>,
 }
 
 impl Shared {
@@ -130,6 +134,12 @@ impl Shared {
         }
     }
 
+    /// Deletes a machine, and remembers why until its status says it.
+    async fn delete_machine(&self, machine: &Machine, because: String) -> Result<(), Error> {
+        self.goes.lock().entry(name_of(machine)).or_insert(because);
+        self.delete(machine).await
+    }
+
     /// Changes a running machine's fields in place.
     async fn update_machine(
         &self,
@@ -171,6 +181,24 @@ impl Shared {
     }
 }
 
+/// How a reconcile ends that has nothing to do: it waits for what `waits` says, and looks again at `next`.
+fn rest(waits: Option<String>, next: Option<Timestamp>, now: Timestamp) -> Outcome {
+    let next = next.map(|at| seconds_until(at, now));
+    match (waits, next) {
+        (waits, Some(seconds)) => {
+            let waits = waits.unwrap_or_else(|| "its time has not come".to_owned());
+            Outcome::wait_seconds(waits, seconds)
+        }
+        (Some(waits), None) => Outcome::wait(waits),
+        (None, None) => Outcome::Done,
+    }
+}
+
+/// Whole seconds after which `at` has passed.
+fn seconds_until(at: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(at.duration_since(now).as_secs()).unwrap_or(0) + 1
+}
+
 /// The name of the node that a machine was given.
 pub(crate) fn node_name(machine: &Machine) -> Option<&str> {
     let node = machine.status.as_ref()?.node_ref.as_ref()?;
@@ -198,7 +226,11 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
         },
         Key::Machine(..) => match shared.caches.get::<Machine>(namespace, name) {
             Some(machine) => machine::reconcile(shared, &machine).await,
-            None => Ok(Outcome::Deleted),
+            None => {
+                let machine = (namespace.to_owned(), name.to_owned());
+                shared.goes.lock().remove(&machine);
+                Ok(Outcome::Deleted)
+            }
         },
         Key::Check(..) => match shared.caches.get::<MachineHealthCheck>(namespace, name) {
             Some(check) => check::reconcile(shared, &check).await,

@@ -52,6 +52,7 @@ impl Controllers {
             inventory: Inventory::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,
+            goes: parking_lot::Mutex::default(),
         });
         Self { shared, follow }
     }

@@ -48,9 +48,18 @@ pub(crate) fn cluster(shared: &Shared, before: Option<&Cluster>, now: Option<&Cl
                 .queue
                 .add(Key::Pool(namespace.clone(), pool.name_any()));
         }
+        wake_sets_of(shared, &namespace, &name);
         shared.wake_machines_of(&namespace, &name);
     }
     shared.queue.add(Key::Cluster(namespace, name));
+}
+
+/// Wakes every set of a cluster: its version may let them make machines, or a machine of nobody's be one of theirs.
+fn wake_sets_of(shared: &Shared, namespace: &str, cluster: &str) {
+    for set in shared.caches.of_cluster::<MachineSet>(namespace, cluster) {
+        let key = Key::Set(namespace.to_owned(), set.name_any());
+        shared.queue.add(key);
+    }
 }
 
 pub(crate) fn pool(
@@ -103,6 +112,8 @@ pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Ma
     if let Some(owner) = owner {
         let key = Key::Set(namespace.clone(), owner.name.clone());
         shared.queue.add(key);
+    } else if !is_control_plane(object) && meta::controller_of(object).is_none() {
+        wake_sets_of(shared, &namespace, &object.spec.cluster_name);
     }
     // How a worker is comes to the Cluster through its pool's status.
     let passes = before.is_none() || object.metadata.deletion_timestamp.is_some() || now.is_none();

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -20,30 +21,40 @@ pub const FIELDS: &[(&str, Effect)] = &[
 ];
 
 /// One field that differs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldChange {
     /// Where, from the template: `spec.version`, `metadata.labels.team`, `spec.providerConfig.image`.
     pub path: String,
     /// What is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Value>,
     /// What is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Value>,
+}
+
+/// A value as people read it.
+fn text(value: &Option<Value>) -> String {
+    match value {
+        None => "(unset)".to_owned(),
+        Some(Value::String(s)) => s.clone(),
+        Some(v) => v.to_string(),
+    }
+}
+
+impl FieldChange {
+    /// The change as part of a sentence: `providerConfig.image changed from a to b`.
+    pub fn clause(&self) -> String {
+        let path = self.path.strip_prefix("spec.").unwrap_or(&self.path);
+        let (from, to) = (text(&self.from), text(&self.to));
+        format!("{path} changed from {from} to {to}")
+    }
 }
 
 impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |v: &Option<Value>| match v {
-            None => "(unset)".to_owned(),
-            Some(Value::String(s)) => s.clone(),
-            Some(v) => v.to_string(),
-        };
-        write!(
-            f,
-            "{}: {} -> {}",
-            self.path,
-            text(&self.from),
-            text(&self.to)
-        )
+        let (from, to) = (text(&self.from), text(&self.to));
+        write!(f, "{}: {from} -> {to}", self.path)
     }
 }
 

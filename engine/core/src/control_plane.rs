@@ -263,14 +263,20 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
     out
 }
 
+/// The time before which machines are replaced, as `rollout restart` puts it.
+fn restarted_at(cluster: &Cluster) -> Option<Timestamp> {
+    let annotations = cluster.metadata.annotations.as_ref()?;
+    let text = annotations.get(meta::ANNOTATION_RESTARTED_AT)?;
+    text.parse().ok()
+}
+
+/// When there will be something to decide though nothing happens: a restart that lies ahead.
+pub fn next_restart(cluster: &Cluster, now: Timestamp) -> Option<Timestamp> {
+    restarted_at(cluster).filter(|at| *at > now)
+}
+
 fn before_restart(cluster: &Cluster, machine: &Machine, now: Timestamp) -> bool {
-    let at = cluster
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|a| a.get(meta::ANNOTATION_RESTARTED_AT))
-        .and_then(|text| text.parse::<Timestamp>().ok());
-    match (at, &machine.metadata.creation_timestamp) {
+    match (restarted_at(cluster), &machine.metadata.creation_timestamp) {
         (Some(at), Some(created)) => at <= now && created.0 < at,
         _ => false,
     }

@@ -1,5 +1,8 @@
 //! What a set does next: machines to make, to delete, to change in place.
 
+mod ownership;
+mod preflight;
+
 use std::{collections::BTreeMap, fmt};
 
 use fleetwright_api::{
@@ -14,6 +17,11 @@ use crate::{
     catalogue::Catalogue,
     compare::{FieldChange, compare},
     content::Content,
+};
+
+pub use self::{
+    ownership::{Ownership, ownership},
+    preflight::{PreflightFailure, preflight},
 };
 
 #[cfg(test)]
@@ -83,7 +91,7 @@ pub struct MachineUpdate {
 }
 
 /// Why a set makes no machine though it has too few.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetWait {
     /// The set or its pool is paused.
     Paused,
@@ -91,15 +99,21 @@ pub enum SetWait {
     CreateDisabled,
     /// The set is on its way out.
     Deleting,
+    /// Checks before machines are made do not pass.
+    Preflight(Vec<PreflightFailure>),
 }
 
 impl fmt::Display for SetWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Paused => "paused",
-            Self::CreateDisabled => "this set makes no more machines",
-            Self::Deleting => "the set is on its way out",
-        })
+        match self {
+            Self::Paused => f.write_str("paused"),
+            Self::CreateDisabled => f.write_str("this set makes no more machines"),
+            Self::Deleting => f.write_str("the set is on its way out"),
+            Self::Preflight(failures) => {
+                let words: Vec<String> = failures.iter().map(ToString::to_string).collect();
+                f.write_str(&words.join("; "))
+            }
+        }
     }
 }
 
@@ -123,6 +137,14 @@ impl SetDecision {
     /// Whether there is nothing to do.
     pub fn is_settled(&self) -> bool {
         self.create.is_empty() && self.delete.is_empty() && self.update.is_empty()
+    }
+
+    /// Makes no machine while checks do not pass; what goes and what changes in place is not held up.
+    pub fn hold(&mut self, failures: Vec<PreflightFailure>) {
+        if !failures.is_empty() && !self.create.is_empty() {
+            self.create.clear();
+            self.waiting = Some(SetWait::Preflight(failures));
+        }
     }
 }
 
@@ -187,7 +209,8 @@ pub fn scale(
         .as_ref()
         .and_then(|d| d.order)
         .unwrap_or_default();
-    out.delete = choose(machines, machines.len().saturating_sub(want), order, now)
+    let excess = machines.len().saturating_sub(want);
+    out.delete = choose(machines, excess, order, seed(set), now)
         .into_iter()
         .filter(|(_, because)| *because != Because::Deleting)
         .map(|(machine, because)| MachineDelete {
@@ -212,14 +235,21 @@ pub fn updates(
         .collect()
 }
 
-/// The machines of which `count` go first, with the reason. Ties go by name, `Random` too, so that the choice can be
-/// told beforehand.
-pub fn choose(
-    machines: &[Machine],
+/// What makes one pool's `Random` order another than the next one's: the uid of the pool, or of a set without one.
+fn seed(set: &MachineSet) -> &str {
+    let pool = meta::controller_of(set).map(|o| o.uid.as_str());
+    pool.or(set.metadata.uid.as_deref()).unwrap_or_default()
+}
+
+/// The machines of which `count` go first, with the reason. `Random` shuffles by `seed` and the machines' names: whatever is known
+/// of both, a plan too, tells the choice beforehand. Other ties go by name.
+pub fn choose<'a>(
+    machines: &'a [Machine],
     count: usize,
     order: DeletionOrder,
+    seed: &str,
     now: Timestamp,
-) -> Vec<(&Machine, Because)> {
+) -> Vec<(&'a Machine, Because)> {
     let mut all: Vec<(&Machine, Because)> = machines.iter().map(|m| (m, because(m))).collect();
     let age = |m: &Machine| {
         m.metadata
@@ -227,18 +257,15 @@ pub fn choose(
             .as_ref()
             .map(|t| now.duration_since(t.0).as_secs().max(0))
     };
-    all.sort_by_key(|(m, because)| {
-        let by_age = match order {
-            _ if *because != Because::Order => 0,
-            DeletionOrder::Random => 0,
-            DeletionOrder::Oldest => -age(m).unwrap_or(0),
-            DeletionOrder::Newest => age(m).unwrap_or(0),
+    all.sort_by_cached_key(|(m, because)| {
+        let name = m.metadata.name.as_deref().unwrap_or_default();
+        let (by_age, by_chance) = match order {
+            _ if count == 0 || *because != Because::Order => (0, String::new()),
+            DeletionOrder::Random => (0, names::short_hash(["goes", seed, name], 16)),
+            DeletionOrder::Oldest => (-age(m).unwrap_or(0), String::new()),
+            DeletionOrder::Newest => (age(m).unwrap_or(0), String::new()),
         };
-        (
-            *because,
-            by_age,
-            m.metadata.name.as_deref().unwrap_or_default(),
-        )
+        (*because, by_age, by_chance, name)
     });
     all.truncate(count);
     all

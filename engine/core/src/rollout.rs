@@ -3,6 +3,7 @@
 pub mod arithmetic;
 pub mod bounds;
 mod exceptions;
+mod history;
 mod sets;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use std::{
 };
 
 use fleetwright_api::{
-    MachineDeployment, MachineSet,
+    Cluster, MachineDeployment, MachineSet,
     machine::MachineTemplate,
     machine_deployment::{DEFAULT_REVISION_HISTORY_LIMIT, StrategyType},
     machine_set::{MachineSetSpec, SetDeletion},
@@ -27,12 +28,14 @@ pub use self::{
     arithmetic::ScaleReason,
     bounds::{Bounds, BoundsError, bounds},
     exceptions::Exception,
+    history::{Revision, Undo, UndoError, history, undo},
 };
 use crate::{
     catalogue::Catalogue,
     compare::FieldChange,
     content::Content,
     pool_version::{PoolVersion, VersionReason},
+    why::Record,
 };
 
 /// A set to be made.
@@ -59,7 +62,7 @@ pub struct NewSet {
 }
 
 impl NewSet {
-    /// The set as it is stored, without owner.
+    /// The set as it is stored.
     pub fn to_set(&self, pool: &MachineDeployment) -> MachineSet {
         let selector = [meta::LABEL_DEPLOYMENT_NAME, meta::LABEL_TEMPLATE_HASH]
             .into_iter()
@@ -80,6 +83,7 @@ impl NewSet {
         set.metadata.namespace.clone_from(&pool.metadata.namespace);
         set.metadata.labels = Some(self.labels.clone());
         set.metadata.annotations = Some(self.annotations.clone());
+        set.metadata.owner_references = meta::controller_owner(pool).map(|owner| vec![owner]);
         set
     }
 }
@@ -110,6 +114,15 @@ pub struct SetUpdate {
     pub annotations: BTreeMap<String, Option<String>>,
     /// What of the template changes.
     pub changes: Vec<FieldChange>,
+}
+
+/// A set becomes the current one: it is made, or an old one is what the pool wants again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Turn {
+    /// What of the pool's wish differs from the set that was current until now; empty for a first set and for a restart.
+    pub changes: Vec<FieldChange>,
+    /// The time before which machines are replaced, where nothing else is why.
+    pub restart: Option<Timestamp>,
 }
 
 /// Why a pool does not do what its spec says yet.
@@ -146,6 +159,8 @@ pub struct RolloutDecision {
     pub version: Option<String>,
     /// Revision of the current set: for the pool's annotation [`meta::ANNOTATION_ROLLOUT_REVISION`].
     pub revision: u64,
+    /// Why the current set becomes the current one, when it does so now.
+    pub turn: Option<Turn>,
     /// A set to be made.
     pub create: Option<NewSet>,
     /// Sets whose own fields change.
@@ -160,9 +175,24 @@ pub struct RolloutDecision {
     pub held: bool,
     /// Why the pool may be outside its bounds for now.
     pub exceptions: BTreeSet<Exception>,
+    /// When there will be something to decide though nothing happens: `rollout.after` or a restart that lies ahead.
+    pub next: Option<Timestamp>,
 }
 
 impl RolloutDecision {
+    /// Has the current set tell why it becomes the current one, if it does so now: with what is written of it anyway.
+    pub fn record(&mut self, pool: &MachineDeployment, cluster: Option<&Cluster>) {
+        let Some(turn) = &self.turn else { return };
+        let record = Record::of_set(turn, pool, cluster).write();
+        let key = meta::ANNOTATION_MADE_BECAUSE.to_owned();
+        let current = self.current.as_ref();
+        if let Some(new) = &mut self.create {
+            new.annotations.insert(key, record);
+        } else if let Some(update) = self.updates.iter_mut().find(|u| Some(&u.name) == current) {
+            update.annotations.insert(key, Some(record));
+        }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_settled(&self) -> bool {
         self.create.is_none()
@@ -207,6 +237,7 @@ pub fn decide(
 
     // Which set is the new one.
     let cutoff = sets::cutoff(pool, now);
+    out.next = sets::next_cutoff(pool, now);
     let mut current = want
         .as_ref()
         .and_then(|w| sets::find_new(&sets, w, cutoff, catalogue));
@@ -233,6 +264,9 @@ pub fn decide(
         }
         _ => (None, sets::rows(&sets, current)),
     };
+    if let Some(want) = &want {
+        out.turn = sets::turn(&sets, current, want, cutoff, out.revision, catalogue);
+    }
     out.current = create
         .as_ref()
         .map(|n| n.name.clone())

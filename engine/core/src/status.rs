@@ -12,7 +12,7 @@ use jiff::Timestamp;
 pub use self::{
     cluster::{ClusterFacts, cluster, has_converged, pool_unconverged, unconverged},
     machine::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
-    pool::{incomplete, is_complete, machine_deployment, machine_set, recount},
+    pool::{incomplete, is_complete, machine_deployment, machine_set, next_stuck, recount},
 };
 
 /// Conditions under construction, of one object at one time.

@@ -4,6 +4,7 @@
 //! [`gather`] lists, [`apply`]s, and tells through [`wishes`] what [`settle`] finds out.
 
 pub mod apply;
+pub mod edit;
 pub mod follow;
 pub mod gather;
 pub mod load;

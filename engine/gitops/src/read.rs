@@ -22,7 +22,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     gather::{by_key, desired_of},
-    load::{LoadContext, LoadError, Outside, load},
+    load::{LoadContext, LoadError, Outside, SourceFile, load},
     source::{Fingerprint, GitSource, Snapshot, SourceError, read_directory},
 };
 
@@ -77,6 +77,15 @@ impl Tree {
             Self::Git(_, id) => id.to_string(),
             Self::Directory(snapshot) => snapshot.tree.clone(),
             Self::Unchanged(_, tree) => tree.clone(),
+        }
+    }
+
+    /// Its files; blocks.
+    fn files(self) -> Result<Vec<SourceFile>, SourceError> {
+        match self {
+            Self::Git(source, id) => source.files(id),
+            Self::Directory(snapshot) => Ok(snapshot.files),
+            Self::Unchanged(at, _) => Ok(stable(&at)?.files),
         }
     }
 }
@@ -211,6 +220,14 @@ impl Reader {
         })
     }
 
+    /// The files of a tree.
+    ///
+    /// # Errors
+    /// [`ReadError`], when they cannot be read as a whole.
+    pub async fn files(&mut self, tree: Tree) -> Result<Vec<SourceFile>, ReadError> {
+        Ok(self.blocking(move || tree.files()).await??)
+    }
+
     /// What a tree declares, as far as `allow` lets it.
     ///
     /// # Errors
@@ -227,11 +244,7 @@ impl Reader {
         }
         let (catalogue, allow) = (Arc::clone(&self.catalogue), allow.clone());
         let read = move || {
-            let files = match tree {
-                Tree::Git(source, id) => source.files(id)?,
-                Tree::Directory(snapshot) => snapshot.files,
-                Tree::Unchanged(at, _) => stable(&at)?.files,
-            };
+            let files = tree.files()?;
             let context = LoadContext {
                 provider_schema: &|version, kind| catalogue.schema(version, kind),
                 allow: &allow,

@@ -3,7 +3,10 @@
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment,
     condition::{self, kind},
+    time::{Clock as _, SystemClock},
 };
+use fleetwright_core::why::{cluster_waits, pool_waits};
+use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;
 
@@ -30,7 +33,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let pools: Vec<MachineDeployment> = list(&client).await?;
     args.output
         .print(&document(&fleets, &clusters, &pools), || {
-            table(&fleets, &clusters, &pools)
+            table(&fleets, &clusters, &pools, SystemClock.now())
         })
 }
 
@@ -57,14 +60,22 @@ fn document(
         })).collect::<Vec<_>>(),
         "clusters": clusters.iter().map(|c| json!({
             "namespace": c.namespace(), "name": c.name_any(), "version": c.spec.version, "status": c.status,
+            "waits": cluster_waits(c),
         })).collect::<Vec<_>>(),
         "pools": pools.iter().map(|p| json!({
             "namespace": p.namespace(), "name": p.name_any(), "cluster": p.spec.cluster_name, "status": p.status,
+            "waits": pool_waits(p),
         })).collect::<Vec<_>>(),
     })
 }
 
-fn table(fleets: &[Fleet], clusters: &[Cluster], pools: &[MachineDeployment]) -> String {
+/// Fleets, then clusters: a line each, and below it what it and its pools wait for and since when.
+fn table(
+    fleets: &[Fleet],
+    clusters: &[Cluster],
+    pools: &[MachineDeployment],
+    now: Timestamp,
+) -> String {
     let mut text = String::new();
     for fleet in fleets {
         let status = fleet.status.clone().unwrap_or_default();
@@ -87,9 +98,30 @@ fn table(fleets: &[Fleet], clusters: &[Cluster], pools: &[MachineDeployment]) ->
             ready.map_or("", |c| c.message.as_str()),
         );
     }
-    for line in overview::lines(clusters, pools) {
+    for mut line in overview::lines(clusters, pools) {
+        // Said in full below.
+        line.message.clear();
         text += &line.render(usize::MAX);
         text.push('\n');
+        let here = |namespace: Option<String>, cluster: &str| {
+            format!("{}/{cluster}", namespace.unwrap_or_default()) == line.cluster
+        };
+        for cluster in clusters
+            .iter()
+            .filter(|c| here(c.namespace(), &c.name_any()))
+        {
+            if let Some(waits) = cluster_waits(cluster) {
+                text += &format!("    {}\n", waits.sentence(now));
+            }
+        }
+        for pool in pools
+            .iter()
+            .filter(|p| here(p.namespace(), &p.spec.cluster_name))
+        {
+            if let Some(waits) = pool_waits(pool) {
+                text += &format!("    pool {}: {}\n", pool.name_any(), waits.sentence(now));
+            }
+        }
     }
     if text.is_empty() {
         text.push_str("no fleets and no clusters\n");
@@ -105,7 +137,10 @@ mod tests {
 
     #[test]
     fn an_empty_engine_says_so() {
-        assert_eq!(table(&[], &[], &[]), "no fleets and no clusters\n");
+        assert_eq!(
+            table(&[], &[], &[], Timestamp::UNIX_EPOCH),
+            "no fleets and no clusters\n"
+        );
     }
 
     #[test]
@@ -123,7 +158,7 @@ mod tests {
         );
         fleet.metadata.namespace = Some("default".into());
         assert_eq!(
-            table(&[fleet], &[], &[]),
+            table(&[fleet], &[], &[], Timestamp::UNIX_EPOCH),
             "fleet default/default  file:///srv/fleet.git  nothing seen yet  \n"
         );
     }

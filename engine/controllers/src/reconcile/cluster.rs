@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
-    control_plane::{ControlPlaneAction, ControlPlaneView, decide},
+    control_plane::{ControlPlaneAction, ControlPlaneView, decide, next_restart},
     machine_set::NewMachine,
     outcome::Outcome,
     status::{self, ClusterFacts},
+    why::{Record, control_plane_goes},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
@@ -121,19 +122,29 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                     .patch(&latest, Shared::ordinal_patch(machine.ordinal + 1), BY)
                     .await?;
             }
-            let new = to_machine(shared, cluster, *machine)?;
+            let mut new = to_machine(shared, cluster, *machine)?;
+            new.annotations_mut().insert(
+                meta::ANNOTATION_MADE_BECAUSE.to_owned(),
+                Record::of_control_plane(&reason, cluster).write(),
+            );
             shared.create(&new, BY).await?;
             Ok(Outcome::Changed)
         }
         ControlPlaneAction::Delete { machine, reason } => {
             tracing::info!(cluster = %name, %machine, %reason, "control-plane machine goes");
             if let Some(doomed) = control_plane.iter().find(|m| m.name_any() == machine) {
-                shared.delete(doomed).await?;
+                let changes = decision.outdated.get(&machine);
+                let changes = changes.map_or(&[][..], Vec::as_slice);
+                let because = control_plane_goes(&reason, changes, cluster);
+                shared.delete_machine(doomed, because).await?;
             }
             Ok(Outcome::Changed)
         }
-        ControlPlaneAction::Wait(wait) => Ok(Outcome::wait(wait.to_string())),
-        ControlPlaneAction::Settled => Ok(Outcome::Done),
+        ControlPlaneAction::Wait(wait) => {
+            let next = next_restart(cluster, now);
+            Ok(super::rest(Some(wait.to_string()), next, now))
+        }
+        ControlPlaneAction::Settled => Ok(super::rest(None, next_restart(cluster, now), now)),
     }
 }
 

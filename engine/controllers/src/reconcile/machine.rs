@@ -14,11 +14,11 @@ use fleetwright_core::{
     outcome::Outcome,
     pool_version::effective_version,
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
+    why::Scene,
 };
 use fleetwright_providers::{
     Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
 };
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, ResourceExt,
@@ -26,7 +26,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared};
+use super::{Error, Shared, seconds_until};
 use crate::{
     cache::name_of,
     drain,
@@ -104,7 +104,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         let observation = observe(shared, &latest, &view, step.clone(), detail);
         let mut new = status::machine(&latest, &observation, now);
         if let MachineStep::Delete(deletion) = &step {
-            deletion.record_start(new.deletion.get_or_insert_default(), now);
+            let record = new.deletion.get_or_insert_default();
+            deletion.record_start(record, now);
+            if record.because.is_none() {
+                record.because = Some(goes(shared, &latest, view.cluster.as_deref()));
+            }
         }
         shared
             .write_status(&latest, latest.status.as_ref(), &new, BY)
@@ -123,11 +127,6 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
             None => Ok(Outcome::wait(step.to_string())),
         },
     }
-}
-
-/// Whole seconds after which `at` has passed.
-fn seconds_until(at: Timestamp, now: Timestamp) -> u64 {
-    u64::try_from(at.duration_since(now).as_secs()).unwrap_or(0) + 1
 }
 
 /// The error and its causes in one line.
@@ -494,6 +493,25 @@ fn observe(
         step,
         detail,
     }
+}
+
+/// Why the machine goes: what was noted when it was deleted, else what its owners tell.
+fn goes(shared: &Shared, machine: &Machine, cluster: Option<&Cluster>) -> String {
+    if let Some(noted) = shared.goes.lock().get(&name_of(machine)) {
+        return noted.clone();
+    }
+    let namespace = machine.namespace().unwrap_or_default();
+    let owner = meta::controller_of(machine).filter(|o| o.kind == "MachineSet");
+    let set = owner.and_then(|o| shared.caches.get::<MachineSet>(&namespace, &o.name));
+    let owner = set.as_deref().and_then(meta::controller_of);
+    let pool = owner.and_then(|o| shared.caches.get::<MachineDeployment>(&namespace, &o.name));
+    let scene = Scene {
+        cluster,
+        pools: pool.as_deref().map_or(&[], std::slice::from_ref),
+        sets: set.as_deref().map_or(&[], std::slice::from_ref),
+        machines: &[],
+    };
+    scene.goes(machine)
 }
 
 /// Whether the machine is what its pool or its Cluster wants now.

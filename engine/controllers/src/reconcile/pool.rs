@@ -44,7 +44,7 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         return Ok(Outcome::wait(wait.to_string()));
     };
     let version = effective_version(&cluster, pool);
-    let decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {
+    let mut decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {
         Ok(decision) => decision,
         Err(error) => {
             let new = status::machine_deployment(pool, &sets, &machines, None, now);
@@ -72,13 +72,12 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         return Ok(Outcome::wait("the pool is on its way out"));
     }
 
+    decision.record(pool, Some(&cluster));
     if let Some(new) = &decision.create {
-        let owner = meta::controller_owner(pool)
-            .ok_or_else(|| Error::Invalid("the pool has no uid".into()))?;
-        tracing::info!(pool = %name, set = %new.name, because = %sentence(&new.because), "new set");
-        let mut set = new.to_set(pool);
-        set.metadata.owner_references = Some(vec![owner]);
-        shared.create(&set, BY).await?;
+        let changes: Vec<String> = new.because.iter().map(ToString::to_string).collect();
+        let because = changes.join("; ");
+        tracing::info!(pool = %name, set = %new.name, %because, "new set");
+        shared.create(&new.to_set(pool), BY).await?;
     }
     let find = |name: &str| sets.iter().find(|s| s.name_any() == name);
     let latest = |name: &str| shared.caches.get::<MachineSet>(&namespace, name);
@@ -131,20 +130,14 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             shared.patch(pool.as_ref(), patch, BY).await?;
         }
     }
-    match (&decision.waiting, decision.is_settled()) {
-        (_, false) => Ok(Outcome::Changed),
-        (Some(wait), true) => Ok(Outcome::wait(wait.to_string())),
-        (None, true) => Ok(Outcome::Done),
+    if !decision.is_settled() {
+        return Ok(Outcome::Changed);
     }
-}
-
-fn sentence<T: ToString>(changes: &[T]) -> String {
-    if changes.is_empty() {
-        return "the first set of the pool".into();
-    }
-    changes
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    let waits = decision.waiting.as_ref().map(ToString::to_string);
+    let next = decision
+        .next
+        .into_iter()
+        .chain(status::next_stuck(&machines, now))
+        .min();
+    Ok(super::rest(waits, next, now))
 }

@@ -1,17 +1,24 @@
 //! MachineSet: as many machines as wanted, each with what reaches it in place.
 
-use fleetwright_api::{Machine, MachineDeployment, MachineSet, meta};
+use std::sync::Arc;
+
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta};
 use fleetwright_core::{
-    machine_set::{NewMachine, decide},
+    machine_set::{NewMachine, Ownership, decide, ownership, preflight},
     outcome::Outcome,
     status,
+    why::{current, worker_goes},
 };
 use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
+use serde_json::json;
 
 use super::{Error, Shared};
-use crate::{cache::name_of, write::Written};
+use crate::{
+    cache::{Mark, name_of},
+    write::Written,
+};
 
 const BY: &str = "fleetwright-machineset";
 /// Machines that a set makes at the same time.
@@ -24,13 +31,22 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         .filter(|o| o.kind == "MachineDeployment")
         .and_then(|o| shared.caches.get::<MachineDeployment>(&namespace, &o.name));
     let now = shared.now();
+    if own(shared, set, &machines).await? {
+        return Ok(Outcome::Changed);
+    }
     let next = pool.as_ref().map_or_else(
         || Shared::next_ordinal(set),
         |p| Shared::next_ordinal(p.as_ref()),
     );
-    let decision = decide(set, &machines, next, &shared.catalogue, now);
+    let mut decision = decide(set, &machines, next, &shared.catalogue, now);
+    let cluster = shared
+        .caches
+        .get::<Cluster>(&namespace, &set.spec.cluster_name);
+    if let (Some(cluster), false) = (&cluster, decision.create.is_empty()) {
+        decision.hold(preflight(set, pool.as_deref(), cluster));
+    }
 
-    let new = status::machine_set(set, &machines, now);
+    let new = status::machine_set(set, &machines, decision.waiting.as_ref(), now);
     shared
         .write_status(set, set.status.as_ref(), &new, BY)
         .await?;
@@ -58,10 +74,16 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
             try_join_all(some.iter().map(|machine| shared.create(machine, BY))).await?;
         }
     }
-    for doomed in &decision.delete {
-        if let Some(machine) = machines.iter().find(|m| m.name_any() == doomed.name) {
-            tracing::info!(set = %name, machine = %doomed.name, because = %doomed.because, "machine goes");
-            shared.delete(machine).await?;
+    if !decision.delete.is_empty() {
+        let owner = meta::controller_of(set).map(|o| o.uid.as_str());
+        let sets: Vec<MachineSet> = shared.caches.owned(owner.unwrap_or_default());
+        let current = pool.as_ref().and_then(|pool| current(pool, &sets));
+        for doomed in &decision.delete {
+            if let Some(machine) = machines.iter().find(|m| m.name_any() == doomed.name) {
+                let because = worker_goes(doomed.because, set, pool.as_deref(), current);
+                tracing::info!(set = %name, machine = %doomed.name, %because, "machine goes");
+                shared.delete_machine(machine, because).await?;
+            }
         }
     }
     for update in &decision.update {
@@ -69,11 +91,47 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
             shared.update_machine(machine, update, BY).await?;
         }
     }
-    match (&decision.waiting, decision.is_settled()) {
-        (_, false) => Ok(Outcome::Changed),
-        (Some(wait), true) => Ok(Outcome::wait(wait.to_string())),
-        (None, true) => Ok(Outcome::Done),
+    if !decision.is_settled() {
+        return Ok(Outcome::Changed);
     }
+    let waits = decision.waiting.as_ref().map(ToString::to_string);
+    Ok(super::rest(waits, status::next_stuck(&machines, now), now))
+}
+
+/// Takes in machines that nobody controls and that the set selects, and lets go of those that it no longer selects; whether any.
+async fn own(shared: &Shared, set: &MachineSet, machines: &[Machine]) -> Result<bool, Error> {
+    let (namespace, name) = name_of(set);
+    let mark = Mark::Orphan(namespace, set.spec.cluster_name.clone());
+    let orphans: Vec<Machine> = shared
+        .caches
+        .marked(&mark)
+        .into_iter()
+        .map(Arc::unwrap_or_clone)
+        .collect();
+    let change = ownership(set, machines, &orphans);
+    let find = |list: &[Machine], name: &String| {
+        list.iter()
+            .find(|m| m.metadata.name.as_ref() == Some(name))
+            .cloned()
+    };
+    for (adopts, names) in [(true, &change.adopt), (false, &change.release)] {
+        for machine in names
+            .iter()
+            .filter_map(|name| find(if adopts { &orphans } else { machines }, name))
+        {
+            let mut owners: Vec<OwnerReference> = machine.owner_references().to_vec();
+            if adopts {
+                owners.extend(meta::controller_owner(set));
+            } else {
+                owners.retain(|o| Some(&o.uid) != set.metadata.uid.as_ref());
+            }
+            let label = adopts.then_some(&name);
+            tracing::info!(set = %name, machine = %machine.name_any(), adopts, "machine changes hands");
+            let patch = json!({"metadata": {"ownerReferences": owners, "labels": {meta::LABEL_SET_NAME: label}}});
+            shared.patch(&machine, patch, BY).await?;
+        }
+    }
+    Ok(change != Ownership::default())
 }
 
 async fn raise<K: Written>(shared: &Shared, owner: &K, to: u64) -> Result<(), Error> {

@@ -5,7 +5,7 @@ mod random;
 use fleetwright_api::{
     cluster::{ClusterSpec, ClusterStatus, ControlPlane, ControlPlaneMachines, UpgradePolicy},
     condition::{Status, kind},
-    machine::{MachineStatus, MachineTemplate, NodeRef},
+    machine::{MachineStatus, NodeRef},
     time::k8s_time,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -37,7 +37,7 @@ impl World {
                     control_plane: ControlPlane {
                         machines: Some(ControlPlaneMachines {
                             replicas: Some(replicas),
-                            template: MachineTemplate::default(),
+                            ..ControlPlaneMachines::default()
                         }),
                         ..ControlPlane::default()
                     },

@@ -1,5 +1,8 @@
 //! Cluster API's tables of which machine goes first (TestMachineRandomDelete, -NewestDelete, -OldestDelete).
 
+mod ownership;
+mod preflight;
+
 use std::collections::BTreeMap;
 
 use fleetwright_api::{
@@ -16,7 +19,8 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(10_000_000 + seconds).unwrap()
 }
 
-/// A machine by what it is: ok, del, bad, unknown, marked, nonode; named by its place, older first.
+/// A machine by what it is: ok, del, bad or unknown by its node, ill or unsure by its health check, marked, nonode, ageless; named
+/// by its place, older first.
 fn machine(index: usize, what: &str) -> Machine {
     let mut status = MachineStatus {
         node_ref: Some(NodeRef { name: "n".into() }),
@@ -36,6 +40,15 @@ fn machine(index: usize, what: &str) -> Machine {
         None,
         at(0),
     );
+    let check = match what {
+        "ill" => Some(Status::False),
+        "unsure" => Some(Status::Unknown),
+        _ => None,
+    };
+    if let Some(check) = check {
+        let kind = kind::HEALTH_CHECK_SUCCEEDED;
+        condition::set(&mut status.conditions, kind, check, "X", "", None, at(0));
+    }
     if what == "nonode" {
         status.node_ref = None;
     }
@@ -55,43 +68,118 @@ fn machine(index: usize, what: &str) -> Machine {
     }
 }
 
+fn all(input: &str) -> Vec<Machine> {
+    let one = |(index, what)| machine(index, what);
+    input.split_whitespace().enumerate().map(one).collect()
+}
+
+fn chosen(input: &str, count: usize, order: DeletionOrder) -> Vec<usize> {
+    let all = all(input);
+    choose(&all, count, order, "pool", at(0))
+        .into_iter()
+        .map(|(m, _)| usize::try_from(ordinal(m).unwrap()).unwrap())
+        .collect()
+}
+
+/// TestMachineRandomDelete, but for its rows on in-place updates. What a row says is what kind of machine goes, not which of equals.
+#[test]
+fn at_random_machines_go_by_what_they_are() {
+    for (input, count, want) in [
+        ("ok ok", 0, vec![]),
+        ("ok ok", 5, vec!["ok", "ok"]),
+        ("ok bad ok", 2, vec!["bad", "ok"]),
+        ("ok del bad del", 2, vec!["del", "del"]),
+        ("ok del ok bad", 2, vec!["del", "bad"]),
+        ("bad marked bad ok", 1, vec!["marked"]),
+        ("ok nonode ok", 1, vec!["nonode"]),
+        ("ok bad ok", 1, vec!["bad"]),
+        ("ok unknown bad", 1, vec!["bad"]),
+        ("ok ill ok", 1, vec!["ill"]),
+        ("ok unsure ill", 1, vec!["ill"]),
+    ] {
+        let words: Vec<&str> = input.split(' ').collect();
+        let got: Vec<&str> = chosen(input, count, DeletionOrder::Random)
+            .into_iter()
+            .map(|at| words[at])
+            .collect();
+        assert_eq!(got, want, "{input} {count}");
+    }
+    // Unknown is not known to be bad: such a machine goes no sooner than others.
+    for what in ["unknown", "unsure"] {
+        let last = chosen(&format!("ok {what} ok ok"), 4, DeletionOrder::Random);
+        let same = chosen("ok ok ok ok", 4, DeletionOrder::Random);
+        assert_eq!(last, same, "{what}");
+    }
+}
+
+/// TestMachineNewestDelete and TestMachineOldestDelete (machines are older first), and TestMachineDeleteMultipleSamePriority.
 #[test]
 fn machines_go_in_the_order_of_the_table() {
     use DeletionOrder::{Newest, Oldest, Random};
+    let ten = ["marked"; 10].join(" ");
     for (order, input, count, want) in [
-        (Random, "ok ok", 0, vec![]),
-        (Random, "ok ok", 5, vec![0, 1]),
-        (Random, "ok bad ok", 2, vec![1, 0]),
-        (Random, "ok del bad del", 2, vec![1, 3]),
-        (Random, "ok del ok bad", 2, vec![1, 3]),
-        (Random, "bad marked bad ok", 1, vec![1]),
-        (Random, "ok nonode ok", 1, vec![1]),
-        (Random, "ok unknown bad", 1, vec![2]),
-        (Random, "ok unknown ok", 1, vec![0]),
-        (Random, "marked marked marked marked", 2, vec![0, 1]),
         (Newest, "ok ok del", 1, vec![2]),
+        (Newest, "del ok ok", 2, vec![0, 2]),
         (Newest, "del ok ok", 3, vec![0, 2, 1]),
         (Newest, "marked ok ok", 1, vec![0]),
         (Newest, "nonode ok ok", 1, vec![0]),
         (Newest, "bad ok ok", 1, vec![0]),
-        (Oldest, "ok ok ok", 2, vec![0, 1]),
+        (Newest, "ill ok ok", 1, vec![0]),
+        (Oldest, "ok ok ok ok", 1, vec![0]),
+        (Oldest, "ok ok ok ok", 2, vec![0, 1]),
+        (Oldest, "ok ok ok ok", 3, vec![0, 1, 2]),
+        (Oldest, "ok ok ok ok", 4, vec![0, 1, 2, 3]),
         (Oldest, "ageless ok ok", 3, vec![1, 2, 0]),
         (Oldest, "ok ok marked", 1, vec![2]),
         (Oldest, "ok ok nonode", 1, vec![2]),
+        (Oldest, "ok ok bad", 1, vec![2]),
         (Oldest, "ok bad del", 1, vec![2]),
+        (Oldest, "bad del bad", 1, vec![1]),
+        (Random, "marked marked marked marked", 2, vec![0, 1]),
+        (Random, &ten, 4, vec![0, 1, 2, 3]),
+        (Newest, &ten, 1, vec![0]),
+        (Oldest, &ten, 3, vec![0, 1, 2]),
     ] {
-        let all: Vec<Machine> = input
-            .split(' ')
-            .enumerate()
-            .map(|(i, w)| machine(i, w))
-            .collect();
-        let got: Vec<String> = choose(&all, count, order, at(0))
-            .into_iter()
-            .map(|(m, _)| m.metadata.name.clone().unwrap())
-            .collect();
-        let want: Vec<String> = want.into_iter().map(|i: usize| format!("s-{i}")).collect();
+        let got = chosen(input, count, order);
         assert_eq!(got, want, "{order:?} {input} {count}");
     }
+}
+
+#[test]
+fn random_is_a_shuffle_of_its_own_for_each_pool_and_the_same_each_time() {
+    let machines = all(&["ok"; 12].join(" "));
+    let order = |machines: &[Machine], seed: &str| -> Vec<u64> {
+        choose(machines, 12, DeletionOrder::Random, seed, at(0))
+            .into_iter()
+            .map(|(m, _)| ordinal(m).unwrap())
+            .collect()
+    };
+    let orders: std::collections::BTreeSet<Vec<u64>> = (0..50)
+        .map(|seed| order(&machines, &format!("uid-{seed}")))
+        .collect();
+    assert_eq!(orders.len(), 50, "every pool has another order");
+    let mut first = std::collections::BTreeMap::<u64, usize>::new();
+    for seed in 0..1_200 {
+        *first
+            .entry(order(&machines, &seed.to_string())[0])
+            .or_default() += 1;
+    }
+    // 100 each are expected; the chance to be outside of this is below one in a million.
+    assert!(
+        first.len() == 12 && first.values().all(|n| (50..160).contains(n)),
+        "{first:?}"
+    );
+    // Whichever others there are and in which order they are read: a machine keeps its place among those that stay.
+    let mut fewer: Vec<Machine> = machines.clone();
+    fewer.reverse();
+    fewer.retain(|m| ordinal(m) != Some(3));
+    let mut want = order(&machines, "a");
+    want.retain(|n| *n != 3);
+    let got: Vec<u64> = choose(&fewer, 12, DeletionOrder::Random, "a", at(5_000))
+        .into_iter()
+        .map(|(m, _)| ordinal(m).unwrap())
+        .collect();
+    assert_eq!(got, want);
 }
 
 fn set(replicas: i32) -> MachineSet {
@@ -199,4 +287,76 @@ fn labels_flow_down_and_foreign_ones_stay() {
     assert!(decide(&set, &machines, 1, &catalogue, at(0)).is_settled());
     let labels = machines[0].metadata.labels.as_ref().unwrap();
     assert!(labels.contains_key("foreign") && !labels.contains_key("team"));
+}
+
+/// Everything that flows down in place goes again when it is no longer asked for.
+#[test]
+fn what_is_no_longer_asked_for_is_taken_away() {
+    use fleetwright_api::machine::{MachineDeletion, MachineTaint, ReadinessGate, TaintEffect};
+    let catalogue = Catalogue::default();
+    let mut set = set(1);
+    let template = &mut set.spec.template;
+    let bare = template.clone();
+    template
+        .metadata
+        .annotations
+        .insert("site".into(), "a".into());
+    template
+        .metadata
+        .annotations
+        .insert("rack".into(), "7".into());
+    template.spec.min_ready_seconds = Some(30);
+    template.spec.taints = vec![MachineTaint {
+        key: "dedicated".into(),
+        value: None,
+        effect: TaintEffect::NoSchedule,
+        propagation: None,
+    }];
+    template.spec.deletion = Some(MachineDeletion {
+        node_drain_timeout_seconds: Some(60),
+        ..MachineDeletion::default()
+    });
+    template.spec.readiness_gates = vec![ReadinessGate {
+        condition_type: "Tested".into(),
+        polarity: None,
+    }];
+    let mut machines = Vec::new();
+    let first = decide(&set, &machines, 0, &catalogue, at(0));
+    act(&mut machines, first);
+    let annotations = machines[0].metadata.annotations.get_or_insert_default();
+    annotations.insert("foreign".into(), "x".into());
+    assert!(decide(&set, &machines, 1, &catalogue, at(0)).is_settled());
+    // One of two annotations, then all.
+    set.spec.template.metadata.annotations.remove("rack");
+    let some = decide(&set, &machines, 1, &catalogue, at(0));
+    assert_eq!(some.update[0].annotations.get("rack"), Some(&None));
+    act(&mut machines, some);
+    set.spec.template = bare;
+    let change = decide(&set, &machines, 1, &catalogue, at(0));
+    let paths: Vec<&str> = change.update[0]
+        .changes
+        .iter()
+        .map(|c| c.path.as_str())
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "metadata.annotations.site",
+            "spec.deletion",
+            "spec.minReadySeconds",
+            "spec.readinessGates",
+            "spec.taints"
+        ]
+    );
+    act(&mut machines, change);
+    assert!(decide(&set, &machines, 1, &catalogue, at(0)).is_settled());
+    assert_eq!(machines[0].spec.content, set.spec.template.spec);
+    let left: Vec<&String> = machines[0]
+        .metadata
+        .annotations
+        .as_ref()
+        .unwrap()
+        .keys()
+        .collect();
+    assert_eq!(left, ["fleetwright.dev/written-provider-config", "foreign"]);
 }

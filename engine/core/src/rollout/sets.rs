@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fleetwright_api::{MachineDeployment, MachineSet, meta, names};
 use jiff::Timestamp;
 
-use super::{Bounds, NewSet, SetUpdate, arithmetic::Row};
+use super::{Bounds, NewSet, SetUpdate, Turn, arithmetic::Row};
 use crate::{
     catalogue::Catalogue,
     compare::compare,
@@ -15,8 +15,18 @@ use crate::{
 /// Digits of the hash in a set's name. The first character says the hash's version.
 const HASH_DIGITS: usize = 9;
 
-/// The last time that has passed at which older sets became out of date: `rollout.after`, `restarted-at`.
+/// The last time that has passed at which older sets became out of date.
 pub(super) fn cutoff(pool: &MachineDeployment, now: Timestamp) -> Option<Timestamp> {
+    cutoffs(pool).filter(|t| *t <= now).max()
+}
+
+/// The first time ahead at which sets will become out of date.
+pub(super) fn next_cutoff(pool: &MachineDeployment, now: Timestamp) -> Option<Timestamp> {
+    cutoffs(pool).filter(|t| *t > now).min()
+}
+
+/// Times at which older sets become out of date: `rollout.after`, `restarted-at`.
+fn cutoffs(pool: &MachineDeployment) -> impl Iterator<Item = Timestamp> {
     let after = pool
         .spec
         .rollout
@@ -29,18 +39,14 @@ pub(super) fn cutoff(pool: &MachineDeployment, now: Timestamp) -> Option<Timesta
         .as_ref()
         .and_then(|a| a.get(meta::ANNOTATION_RESTARTED_AT))
         .and_then(|text| text.parse::<Timestamp>().ok());
-    [after, restarted]
-        .into_iter()
-        .flatten()
-        .filter(|t| *t <= now)
-        .max()
+    [after, restarted].into_iter().flatten()
 }
 
-fn spec(set: &MachineSet) -> i32 {
+pub(super) fn spec(set: &MachineSet) -> i32 {
     set.spec.replicas.unwrap_or(1).max(0)
 }
 
-fn annotation<'a>(set: &'a MachineSet, key: &str) -> Option<&'a str> {
+pub(super) fn annotation<'a>(set: &'a MachineSet, key: &str) -> Option<&'a str> {
     set.metadata
         .annotations
         .as_ref()?
@@ -48,7 +54,7 @@ fn annotation<'a>(set: &'a MachineSet, key: &str) -> Option<&'a str> {
         .map(String::as_str)
 }
 
-fn number<T: std::str::FromStr>(set: &MachineSet, key: &str) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(set: &MachineSet, key: &str) -> Option<T> {
     annotation(set, key)?.parse().ok()
 }
 
@@ -103,6 +109,27 @@ pub(super) fn revision(sets: &[&MachineSet], current: Option<&MachineSet>) -> u6
         .unwrap_or(0);
     let own = current.and_then(|c| number::<u64>(c, meta::ANNOTATION_ROLLOUT_REVISION));
     own.filter(|r| *r > others).unwrap_or(others + 1)
+}
+
+/// Why `current`, or a set that is to be made, becomes the current one; `None` when it is that already.
+pub(super) fn turn(
+    sets: &[&MachineSet],
+    current: Option<&MachineSet>,
+    want: &Content,
+    cutoff: Option<Timestamp>,
+    revision: u64,
+    catalogue: &Catalogue,
+) -> Option<Turn> {
+    if current.is_some_and(|c| number(c, meta::ANNOTATION_ROLLOUT_REVISION) == Some(revision)) {
+        return None;
+    }
+    let before =
+        latest(sets).filter(|l| current.is_none_or(|c| c.metadata.name != l.metadata.name));
+    let changes = before
+        .map(|before| compare(want, &Content::of_set(before), catalogue).replace)
+        .unwrap_or_default();
+    let restart = cutoff.filter(|_| before.is_some() && changes.is_empty());
+    Some(Turn { changes, restart })
 }
 
 /// The numbers of the new set and of the old ones, oldest first. A set on its way out wants none.

@@ -3,6 +3,7 @@
 
 mod decide;
 mod exceptions;
+mod history;
 mod random;
 mod revisions;
 mod sequences;

@@ -9,11 +9,19 @@ use fleetwright_api::{
     machine_set::MachineSetStatus,
     meta,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::{Conditions, all_machines, few};
-use crate::rollout::{RolloutDecision, RolloutWait, bounds};
+use crate::{
+    machine_set::SetWait,
+    rollout::{RolloutDecision, RolloutWait, bounds},
+};
+
+/// A machine that is on its way out for longer is named as stuck.
+const STUCK: SignedDuration = SignedDuration::from_mins(15);
+/// Between how much a set scales up and why it cannot.
+const BUT: &str = ", but ";
 
 fn conditions(machine: &Machine) -> &[Condition] {
     machine
@@ -51,8 +59,13 @@ fn selector(written: Option<&LabelSelector>, key: &str, name: Option<&str>) -> S
         .join(",")
 }
 
-/// The status of a set from its machines (those on their way out included).
-pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> MachineSetStatus {
+/// The status of a set from its machines (those on their way out included) and from why it makes none.
+pub fn machine_set(
+    set: &MachineSet,
+    machines: &[Machine],
+    waiting: Option<&SetWait>,
+    now: Timestamp,
+) -> MachineSetStatus {
     let all: Vec<&Machine> = machines.iter().collect();
     let old = set.status.as_ref();
     let mut list = old.map(|s| s.conditions.clone()).unwrap_or_default();
@@ -64,7 +77,10 @@ pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> Ma
         generation: set.metadata.generation,
         now,
     };
-    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    let but: Vec<String> = waiting.map(ToString::to_string).into_iter().collect();
+    let want = if deleting { 0 } else { want };
+    scaling(&mut out, replicas, want, &all, &but);
+    remediating(&mut out, &all);
     all_machines(
         &mut out,
         kind::MACHINES_READY,
@@ -104,30 +120,76 @@ pub fn recount(set: &mut MachineSet, machines: &[Machine]) {
     status.available_replicas = count(&all, kind::AVAILABLE);
 }
 
-fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]) {
-    out.flag(
-        kind::SCALING_UP,
-        have < want,
-        format!("scaling up from {have} to {want} machines"),
-    );
-    let leaving: Vec<String> = machines
+/// ScalingUp with what holds it up, ScalingDown with the machines that are on their way out: first those that are stuck.
+fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine], but: &[String]) {
+    let mut text = format!("scaling up from {have} to {want} machines");
+    if !but.is_empty() {
+        text.push_str(&format!("{BUT}{}", few(but)));
+    }
+    out.flag(kind::SCALING_UP, have < want, text);
+    let mut leaving: Vec<(bool, String)> = machines
         .iter()
-        .filter(|m| m.metadata.deletion_timestamp.is_some())
-        .map(|m| {
+        .filter_map(|m| Some((*m, m.metadata.deletion_timestamp.as_ref()?.0)))
+        .map(|(m, since)| {
             let (name, list) = named(m);
             let why = condition::get(list, kind::DELETING).map_or("", |c| c.message.as_str());
-            if why.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{name}: {why}")
+            let stuck = out.now.duration_since(since) > STUCK;
+            let mut text = name.to_owned();
+            if stuck {
+                text.push_str(" in deletion since more than 15m");
             }
+            if !why.is_empty() {
+                text.push_str(&format!(": {why}"));
+            }
+            (!stuck, text)
         })
         .collect();
+    leaving.sort();
+    let leaving: Vec<String> = leaving.into_iter().map(|(_, text)| text).collect();
     let mut text = format!("scaling down from {have} to {want} machines");
     if !leaving.is_empty() {
         text.push_str(&format!(" ({})", few(&leaving)));
     }
     out.flag(kind::SCALING_DOWN, have > want, text);
+}
+
+/// When the next machine on its way out counts as stuck: statuses change then though nothing else does.
+pub fn next_stuck<'a>(
+    machines: impl IntoIterator<Item = &'a Machine>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    machines
+        .into_iter()
+        .filter_map(|m| m.metadata.deletion_timestamp.as_ref())
+        .filter_map(|t| t.0.checked_add(STUCK).ok())
+        .filter(|at| *at >= now)
+        .min()
+}
+
+/// Remediating: machines that are broken and to be replaced by their owner, with what it says of each.
+fn remediating(out: &mut Conditions<'_>, machines: &[&Machine]) {
+    let broken: Vec<String> = machines
+        .iter()
+        .map(|m| named(m))
+        .filter_map(|(name, list)| Some((name, condition::get(list, kind::OWNER_REMEDIATED)?)))
+        .filter(|(_, c)| c.status == "False")
+        .map(|(name, c)| format!("{name}: {}", c.message))
+        .collect();
+    let text = format!("replacing broken machines ({})", few(&broken));
+    out.flag(kind::REMEDIATING, !broken.is_empty(), text);
+}
+
+/// What sets say of why they make no machines, each thing once.
+fn held_up(sets: &[MachineSet]) -> Vec<String> {
+    let mut all: Vec<String> = sets
+        .iter()
+        .filter_map(|set| condition::get(&set.status.as_ref()?.conditions, kind::SCALING_UP))
+        .filter(|c| c.status == "True")
+        .filter_map(|c| c.message.split_once(BUT).map(|(_, why)| why.to_owned()))
+        .collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// The status of a pool from its machines (those on their way out included) and from what was decided for it.
@@ -199,7 +261,9 @@ pub fn machine_deployment(
         ),
     }
     rolling(&mut out, &outdated, &all, decision);
-    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    let wanted = if deleting { 0 } else { want };
+    scaling(&mut out, replicas, wanted, &all, &held_up(sets));
+    remediating(&mut out, &all);
     all_machines(
         &mut out,
         kind::MACHINES_READY,

@@ -160,14 +160,15 @@ impl World {
             .unwrap()
     }
 
-    fn act(&mut self) -> RolloutDecision {
+    pub(super) fn act(&mut self) -> RolloutDecision {
         let decision = self.decide();
         self.apply(decision.clone(), usize::MAX);
         decision
     }
 
     /// Writes what was decided, in the controller's order; of the changes of size only the first `scales`.
-    pub(super) fn apply(&mut self, next: RolloutDecision, scales: usize) {
+    pub(super) fn apply(&mut self, mut next: RolloutDecision, scales: usize) {
+        next.record(&self.pool, None);
         for update in next.updates {
             let set = self.set(&update.name);
             set.spec.template = update.template;
@@ -203,7 +204,7 @@ impl World {
         self.clock += 10;
     }
 
-    fn settle(&mut self) -> usize {
+    pub(super) fn settle(&mut self) -> usize {
         for step in 0..100 {
             if self.act().is_settled() {
                 return step;

@@ -433,3 +433,85 @@ proptest! {
         }
     }
 }
+
+/// Runs of whole rollouts, each in an order of its own.
+const ORDERS: u64 = 1_200;
+
+/// A plain generator (xorshift64*): the same seed gives the same order.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(high).unwrap() % n
+    }
+}
+
+/// Nobody scales, fails or deletes anything: both bounds hold as they are at every step, with no exception, and the rollout ends.
+#[test]
+fn whole_rollouts_keep_both_bounds_in_more_than_a_thousand_random_orders() {
+    let (mut steps, mut fullest) = (0, 0);
+    for seed in 1..=ORDERS {
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut small = |n: usize| i32::try_from(dice.below(n)).unwrap();
+        let mut sim = Sim::new(1 + small(8), small(4), small(4));
+        let contents = 1 + dice.below(2);
+        for content in 1..=contents {
+            let image = ["a", "b", "c"][content];
+            sim.world.pool.spec.template.spec.provider_config = config(json!({"image": image}));
+            let done = |sim: &Sim| {
+                if sim.total() != sim.bounds.replicas
+                    || sim.available() != sim.bounds.replicas
+                    || !sim.at_rest()
+                {
+                    return false;
+                }
+                let decision = sim.world.decide();
+                let of = |m: &Live| meta::controller_of(&m.machine).map(|o| o.name.clone());
+                decision.is_settled() && sim.machines.iter().all(|m| of(m) == decision.current)
+            };
+            let mut moves = 0;
+            // A second change comes while the first one is under way.
+            let enough = if content < contents { 40 } else { 20_000 };
+            while moves < enough && !(content == contents && done(&sim)) {
+                moves += 1;
+                let n = dice.below(64);
+                let cut = if dice.below(5) == 0 {
+                    dice.below(3)
+                } else {
+                    usize::MAX
+                };
+                let event = match dice.below(5) {
+                    0 => Event::Pool(cut),
+                    1 => Event::Set(n, cut),
+                    2 => Event::Up(n),
+                    3 => Event::Seen(n),
+                    _ => Event::Gone(n),
+                };
+                sim.happen(event);
+                let (available, total) = (sim.available(), sim.total());
+                let (min, max) = (sim.bounds.min_available(), sim.bounds.max_total());
+                assert!(
+                    available >= min,
+                    "seed {seed}: {available} < {min}: {}",
+                    sim.line()
+                );
+                assert!(total <= max, "seed {seed}: {total} > {max}: {}", sim.line());
+                fullest = fullest.max(total - sim.bounds.replicas);
+            }
+            steps += moves;
+            assert!(
+                content < contents || done(&sim),
+                "seed {seed} does not end: {}",
+                sim.line()
+            );
+        }
+    }
+    assert!(
+        fullest == 3 && steps > 50_000,
+        "the surge was used: {fullest} in {steps} steps"
+    );
+}
