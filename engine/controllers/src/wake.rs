@@ -48,6 +48,14 @@ pub(crate) fn cluster(shared: &Shared, before: Option<&Cluster>, now: Option<&Cl
                 .queue
                 .add(Key::Pool(namespace.clone(), pool.name_any()));
         }
+        // A set looks at nothing of its Cluster but its pause.
+        if before.map(meta::is_paused) != now.map(meta::is_paused) {
+            for set in shared.caches.of_cluster::<MachineSet>(&namespace, &name) {
+                shared
+                    .queue
+                    .add(Key::Set(namespace.clone(), set.name_any()));
+            }
+        }
         shared.wake_machines_of(&namespace, &name);
     }
     shared.queue.add(Key::Cluster(namespace, name));
@@ -113,8 +121,24 @@ pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Ma
     shared.queue.add(Key::Machine(namespace, name));
 }
 
-pub(crate) fn account(shared: &Shared, _: Option<&ProviderAccount>, _: Option<&ProviderAccount>) {
+/// The account's list, and the machines that may have been refused for what it said before.
+pub(crate) fn account(
+    shared: &Shared,
+    before: Option<&ProviderAccount>,
+    now: Option<&ProviderAccount>,
+) {
     shared.inventory.wake.notify_one();
+    let Some(object) = now.or(before) else { return };
+    if before.map(|a| &a.spec) == now.map(|a| &a.spec) {
+        return;
+    }
+    let account = object.name_any();
+    for machine in shared.caches.all::<Machine>() {
+        if machine.spec.content.provider_config.account() == account {
+            let (namespace, name) = name_of(machine.as_ref());
+            shared.queue.add(Key::Machine(namespace, name));
+        }
+    }
 }
 
 pub(crate) fn check(

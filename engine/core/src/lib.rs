@@ -17,4 +17,5 @@ pub mod plan;
 pub mod pool_version;
 pub mod quorum;
 pub mod rollout;
+pub mod selector;
 pub mod status;

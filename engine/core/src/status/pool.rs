@@ -12,7 +12,7 @@ use fleetwright_api::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::{Conditions, all_machines, few};
+use super::{Conditions, all_machines, few, refusal};
 use crate::rollout::{RolloutDecision, RolloutWait, bounds};
 
 fn conditions(machine: &Machine) -> &[Condition] {
@@ -27,6 +27,12 @@ fn named(machine: &Machine) -> (&str, &[Condition]) {
         machine.metadata.name.as_deref().unwrap_or_default(),
         conditions(machine),
     )
+}
+
+/// Those that are not on their way out.
+fn alive<'a>(machines: &'a [&Machine]) -> impl Iterator<Item = &'a Machine> {
+    let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
+    machines.iter().copied().filter(stays)
 }
 
 fn count(machines: &[&Machine], kind: &str) -> i32 {
@@ -64,7 +70,14 @@ pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> Ma
         generation: set.metadata.generation,
         now,
     };
-    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    let refused = refusal(alive(&all));
+    scaling(
+        &mut out,
+        replicas,
+        if deleting { 0 } else { want },
+        &all,
+        refused,
+    );
     all_machines(
         &mut out,
         kind::MACHINES_READY,
@@ -104,12 +117,22 @@ pub fn recount(set: &mut MachineSet, machines: &[Machine]) {
     status.available_replicas = count(&all, kind::AVAILABLE);
 }
 
-fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]) {
-    out.flag(
-        kind::SCALING_UP,
-        have < want,
-        format!("scaling up from {have} to {want} machines"),
-    );
+/// ScalingUp: there are too few machines, or the provider refuses some that are wanted. ScalingDown: there are too many.
+fn scaling(
+    out: &mut Conditions<'_>,
+    have: i32,
+    want: i32,
+    machines: &[&Machine],
+    refusal: Option<(&str, String)>,
+) {
+    match refusal.filter(|_| want > 0) {
+        Some((reason, text)) => out.set(kind::SCALING_UP, Status::True, reason, text),
+        None => out.flag(
+            kind::SCALING_UP,
+            have < want,
+            format!("scaling up from {have} to {want} machines"),
+        ),
+    }
     let leaving: Vec<String> = machines
         .iter()
         .filter(|m| m.metadata.deletion_timestamp.is_some())
@@ -199,7 +222,18 @@ pub fn machine_deployment(
         ),
     }
     rolling(&mut out, &outdated, &all, decision);
-    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    // What the pool no longer wants may be refused.
+    let current = decision.and_then(|d| d.current.as_deref());
+    let refused = refusal(alive(&all).filter(|m| {
+        meta::controller_of(*m).is_some_and(|owner| Some(owner.name.as_str()) == current)
+    }));
+    scaling(
+        &mut out,
+        replicas,
+        if deleting { 0 } else { want },
+        &all,
+        refused,
+    );
     all_machines(
         &mut out,
         kind::MACHINES_READY,
