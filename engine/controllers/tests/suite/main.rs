@@ -5,6 +5,8 @@ mod changes;
 #[cfg(test)]
 mod deletion;
 #[cfg(test)]
+mod draining;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod kinds;
@@ -12,5 +14,9 @@ mod kinds;
 mod kit;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod nodes;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod upgrades;
