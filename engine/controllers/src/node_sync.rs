@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use fleetwright_api::{
-    Machine,
+    Machine, MachineDeployment, MachineSet,
     machine::{MachineTaint, TaintEffect, TaintPropagation},
     meta,
 };
@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Taint;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
-use crate::nodes::NodeView;
+use crate::{cache::Caches, nodes::NodeView};
 
 const OURS: &str = "node.fleetwright.dev";
 
@@ -97,6 +97,23 @@ fn mark_outdated(taints: &mut Vec<Taint>, outdated: bool) {
             ..Taint::default()
         });
     }
+}
+
+/// Whether the machine's pool has a newer set than the machine's.
+pub(crate) fn is_outdated(caches: &Caches, machine: &Machine) -> bool {
+    let revisions = || -> Option<(u64, u64)> {
+        let namespace = machine.namespace()?;
+        let owner = meta::controller_of(machine).filter(|o| o.kind == "MachineSet")?;
+        let set = caches.get::<MachineSet>(&namespace, &owner.name)?;
+        let owner = meta::controller_of(set.as_ref())?;
+        let pool = caches.get::<MachineDeployment>(&namespace, &owner.name)?;
+        let number = |annotations: &BTreeMap<String, String>| -> Option<u64> {
+            let text = annotations.get(meta::ANNOTATION_ROLLOUT_REVISION)?;
+            text.parse().ok()
+        };
+        Some((number(set.annotations())?, number(pool.annotations())?))
+    };
+    revisions().is_some_and(|(set, pool)| set < pool)
 }
 
 /// The merge patch that brings the node in step with its machine; `None` when it is. `outdated` says whether the machine's pool has a

@@ -169,7 +169,7 @@ impl Pending {
                     done.push(key.clone());
                 }
                 Standing::Converging(text) | Standing::Blocked(text) if words.is_empty() => {
-                    words = text
+                    words = text;
                 }
                 Standing::Converging(_) | Standing::Blocked(_) => {}
             }

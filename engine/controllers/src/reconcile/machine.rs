@@ -1,16 +1,16 @@
 //! Machine: its instance, its node, and its way out.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod leaving;
+
+use std::sync::Arc;
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineDrainRule, MachineSet, ProviderAccount, meta,
-    names, version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta, names, version::Version,
 };
 use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
     content::Content,
-    drain::{pause_seconds, rules_of},
     machine::{DeletionStep, Instance, MachineFacts, MachineStep, NodeState, next_step},
     outcome::Outcome,
     pool_version::effective_version,
@@ -27,10 +27,10 @@ use kube::{
 };
 use serde_json::json;
 
+use self::leaving::look;
 use super::{Error, Shared};
 use crate::{
     cache::name_of,
-    drain::Draining,
     inventory::Seen,
     node_sync,
     nodes::{NodeView, SeenNode},
@@ -139,94 +139,6 @@ fn told(error: &Error) -> String {
             format!("{text}; it is asked again, at least once a minute")
         }
         _ => text,
-    }
-}
-
-/// A drain, and the volumes that it leaves, are looked at where they are: what is found is part of what is decided. Gives the step,
-/// more words on it, and when to look again although nothing happens here.
-async fn look(
-    shared: &Shared,
-    machine: &Machine,
-    view: &mut View,
-    mut step: MachineStep,
-    now: Timestamp,
-) -> (MachineStep, Option<String>, Option<u64>) {
-    while let MachineStep::Delete(
-        deletion
-        @ (DeletionStep::Drain { started, .. } | DeletionStep::WaitVolumes { started, .. }),
-    ) = &step
-    {
-        let pause = Some(pause_seconds(*started, now));
-        let drains = matches!(deletion, DeletionStep::Drain { .. });
-        if !drains && view.facts.volumes_attached.is_some() {
-            return (step, None, pause);
-        }
-        let looked = match workload(shared, machine).await {
-            Ok(client) => {
-                let draining = draining(shared, machine, view, &client, deletion);
-                if drains {
-                    draining.pass(now).await.map(|progress| {
-                        let done = progress.plan.is_done();
-                        view.facts.drained = Some(done);
-                        (!done).then(|| progress.to_string())
-                    })
-                } else {
-                    draining.volumes(now).await.map(|volumes| {
-                        view.facts.volumes_attached = Some(volumes);
-                        None
-                    })
-                }
-                .map_err(|e| Error::Workload(Box::new(e)))
-            }
-            Err(error) => Err(error),
-        };
-        match looked {
-            Ok(None) => step = next_step(machine, &view.facts, now),
-            Ok(words) => return (step, words, pause),
-            Err(error) => {
-                let words = format!("{deletion}: {}", chain(&error));
-                return (step, Some(words), pause);
-            }
-        }
-    }
-    (step, None, None)
-}
-
-fn draining<'a>(
-    shared: &Shared,
-    machine: &Machine,
-    view: &View,
-    client: &'a kube::Client,
-    step: &'a DeletionStep,
-) -> Draining<'a> {
-    let (node, unreachable, started, until) = match step {
-        DeletionStep::Drain {
-            node,
-            unreachable,
-            started,
-            until,
-        } => (node.as_str(), *unreachable, *started, *until),
-        DeletionStep::WaitVolumes {
-            node,
-            started,
-            until,
-            ..
-        } => (node.as_str(), false, *started, *until),
-        _ => ("", false, Timestamp::MIN, Timestamp::MIN),
-    };
-    let rules = shared.caches.all::<MachineDrainRule>();
-    let rules = rules.iter().map(Arc::as_ref);
-    Draining {
-        client,
-        node,
-        cordoned: matches!(&view.node, SeenNode::There(n) if n.unschedulable),
-        unreachable,
-        rules: match &view.cluster {
-            Some(cluster) => rules_of(machine, cluster, rules),
-            None => Vec::new(),
-        },
-        started,
-        until,
     }
 }
 
@@ -438,6 +350,10 @@ async fn act(
     }
 }
 
+fn word<T>(result: &Result<T, ProviderError>) -> &'static str {
+    result.as_ref().err().map_or("Ok", ProviderError::word)
+}
+
 /// Counts a call to a provider, when it is made.
 async fn called<T>(
     shared: &Shared,
@@ -445,8 +361,7 @@ async fn called<T>(
     call: impl Future<Output = Result<T, ProviderError>>,
 ) -> Result<T, ProviderError> {
     let result = call.await;
-    let word = result.as_ref().err().map_or("Ok", ProviderError::word);
-    shared.context.metrics.called(verb, word);
+    shared.context.metrics.called(verb, word(&result));
     result
 }
 
@@ -531,26 +446,8 @@ async fn workload(shared: &Shared, machine: &Machine) -> Result<kube::Client, Er
     client.map_err(|e| Error::Invalid(format!("cluster {} cannot be reached: {e}", reference.name)))
 }
 
-/// Whether the machine's pool has a newer set than the machine's.
-fn is_outdated(shared: &Shared, machine: &Machine) -> Option<bool> {
-    let namespace = machine.namespace()?;
-    let owner = meta::controller_of(machine).filter(|o| o.kind == "MachineSet")?;
-    let set = shared.caches.get::<MachineSet>(&namespace, &owner.name)?;
-    let owner = meta::controller_of(set.as_ref())?;
-    let pool = shared
-        .caches
-        .get::<MachineDeployment>(&namespace, &owner.name)?;
-    let revision = |annotations: &BTreeMap<String, String>| -> Option<u64> {
-        annotations
-            .get(meta::ANNOTATION_ROLLOUT_REVISION)?
-            .parse()
-            .ok()
-    };
-    Some(revision(set.annotations())? < revision(pool.annotations())?)
-}
-
 async fn sync_node(shared: &Shared, machine: &Machine, node: &NodeView) -> Result<(), Error> {
-    let outdated = is_outdated(shared, machine).unwrap_or(false);
+    let outdated = node_sync::is_outdated(&shared.caches, machine);
     let Some(patch) = node_sync::patch(machine, &machine.spec.cluster_name, node, outdated) else {
         return Ok(());
     };

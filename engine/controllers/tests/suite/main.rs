@@ -1,6 +1,8 @@
 //! The controllers against a real API server and the simulated cloud.
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod deletion;
