@@ -68,6 +68,11 @@ impl ProviderError {
         }
     }
 
+    /// Whether the same call would be refused again, until the settings or the account change.
+    pub const fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal { .. } | Self::Credentials { .. })
+    }
+
     /// A word for metrics and reasons.
     pub const fn word(&self) -> &'static str {
         match self {

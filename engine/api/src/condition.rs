@@ -130,6 +130,18 @@ pub mod reason {
         NODE_READY = "NodeReady";
         /// See [`super::kind::NODE_READY`].
         NODE_NOT_READY = "NodeNotReady";
+        /// See [`super::kind::NODE_HEALTHY`].
+        NODE_HEALTHY_UNKNOWN = "NodeHealthyUnknown";
+        /// See [`super::kind::NODE_READY`].
+        NODE_READY_UNKNOWN = "NodeReadyUnknown";
+        /// The cluster's API has not answered for so long that what was known no longer counts.
+        CONNECTION_DOWN = "ConnectionDown";
+        /// The provider will never make this instance: its settings must change.
+        TERMINAL = "Terminal";
+        /// The provider does not accept the account's credentials.
+        CREDENTIALS_REFUSED = "CredentialsRefused";
+        /// A quota of the account is used up.
+        QUOTA_EXCEEDED = "QuotaExceeded";
         /// The instance is not there (yet).
         DOES_NOT_EXIST = "ObjectDoesNotExist";
         /// The instance was there and is gone.

@@ -41,10 +41,13 @@ use crate::{disruption::DisruptionBudget, machine::MachineTemplate, machine_set:
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","description":"Effective Kubernetes version"}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.selector) == has(oldSelf.selector)",
-    "message": "selector is immutable: leave it as it was, or make another pool",
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.selector) == has(oldSelf.selector)",
+        "message": "selector is immutable: leave it as it was, or make another pool",
+    },
+    selects_its_template(),
+]))]
 pub struct MachineDeploymentSpec {
     /// Name of the Cluster in the same namespace.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable: make another pool for another cluster"}]))]
@@ -119,7 +122,7 @@ pub enum StrategyType {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!(has(self.maxSurge) && has(self.maxUnavailable) && type(self.maxSurge) == int && type(self.maxUnavailable) == int && int(self.maxSurge) == 0 && int(self.maxUnavailable) == 0)",
+    "rule": "!(has(self.maxSurge) && has(self.maxUnavailable) && (type(self.maxSurge) == int ? int(self.maxSurge) == 0 : string(self.maxSurge).matches('^0+%$')) && (type(self.maxUnavailable) == int ? int(self.maxUnavailable) == 0 : string(self.maxUnavailable).matches('^0+%$')))",
     "message": "maxSurge and maxUnavailable cannot both be 0: set one of them to 1 or more",
 }]))]
 pub struct RollingUpdate {
@@ -131,6 +134,15 @@ pub struct RollingUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = 0, "x-kubernetes-validations" = count_or_share()))]
     pub max_unavailable: Option<IntOrString>,
+}
+
+/// The rule that a selector, where one is written, selects what is made of the template. The pool's own labels need not be in it.
+pub(crate) fn selects_its_template() -> serde_json::Value {
+    serde_json::json!({
+        "rule": "!has(self.selector) || !has(self.selector.matchLabels) || self.selector.matchLabels.all(k, k.startsWith('fleetwright.dev/') || (has(self.template.metadata) && has(self.template.metadata.labels) && k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k]))",
+        "message": "selector does not match the template's labels: write the same labels into template.metadata.labels, or leave selector out",
+        "fieldPath": ".selector",
+    })
 }
 
 /// The rule of a number or a percentage.

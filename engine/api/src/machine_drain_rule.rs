@@ -27,12 +27,28 @@ pub struct MachineDrainRuleSpec {
     pub drain: DrainRule,
     /// Machines of the same namespace that the rule holds for; all when empty. One entry must match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = each_once("machines")))]
     pub machines: Vec<DrainRuleMachines>,
     /// Pods that the rule holds for; all when empty. One entry must match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = each_once("pods")))]
     pub pods: Vec<DrainRulePods>,
+}
+
+/// The rule of a list without repetitions.
+fn each_once(list: &str) -> serde_json::Value {
+    serde_json::json!([{
+        "rule": "self.all(x, self.exists_one(y, x == y))",
+        "message": format!("entries in {list} must be unique: leave out what is there already"),
+    }])
+}
+
+/// The rule of a selector: its operators are those that Kubernetes knows.
+fn known_operators() -> serde_json::Value {
+    serde_json::json!([{
+        "rule": "!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'])",
+        "message": "an operator of matchExpressions is none of In, NotIn, Exists and DoesNotExist",
+    }])
 }
 
 /// What is done with the pods.
@@ -65,23 +81,29 @@ pub enum DrainBehavior {
 /// Machines: all that is given must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct DrainRuleMachines {
     /// Labels of the Machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = known_operators()))]
     pub selector: Option<LabelSelector>,
     /// Labels of the Cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = known_operators()))]
     pub cluster_selector: Option<LabelSelector>,
 }
 
 /// Pods: all that is given must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct DrainRulePods {
     /// Labels of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = known_operators()))]
     pub selector: Option<LabelSelector>,
     /// Labels of the pod's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = known_operators()))]
     pub namespace_selector: Option<LabelSelector>,
 }

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::MachineTemplate;
+use crate::{machine::MachineTemplate, machine_deployment::selects_its_template};
 
 /// A number of machines of one content.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +36,7 @@ use crate::machine::MachineTemplate;
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.template.spec.version","description":"Kubernetes version"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [selects_its_template()]))]
 pub struct MachineSetSpec {
     /// Name of the Cluster in the same namespace.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "clusterName is immutable: make another set for another cluster"}]))]

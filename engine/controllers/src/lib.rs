@@ -12,6 +12,7 @@ mod node_sync;
 mod nodes;
 mod queue;
 mod reconcile;
+mod refusals;
 mod run;
 mod wake;
 mod write;

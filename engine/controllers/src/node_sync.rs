@@ -1,4 +1,5 @@
-//! What a Machine hands to its node: labels and annotations of certain domains, taints, and who it is.
+//! What a Machine hands to its node: labels and annotations of certain domains, taints, and who it is. A node registers with taint
+//! `uninitialized`, which goes with the first of these writes; while its machine's pool has a newer set, it has taint `outdated-revision`.
 //!
 //! Domains as in Cluster API: of labels `node-role.kubernetes.io` exactly, `node-restriction.kubernetes.io` and our
 //! `node.fleetwright.dev` with their sub-domains; of annotations the last of them. Annotations on the node remember what we put, so that it
@@ -7,15 +8,15 @@
 use std::collections::BTreeMap;
 
 use fleetwright_api::{
-    Machine,
-    machine::{MachineTaint, TaintPropagation},
+    Machine, MachineDeployment, MachineSet,
+    machine::{MachineTaint, TaintEffect, TaintPropagation},
     meta,
 };
 use k8s_openapi::api::core::v1::Taint;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
-use crate::nodes::NodeView;
+use crate::{cache::Caches, nodes::NodeView};
 
 const OURS: &str = "node.fleetwright.dev";
 
@@ -73,8 +74,56 @@ fn split(list: Option<&String>) -> Vec<&str> {
         .unwrap_or_default()
 }
 
-/// The merge patch that brings the node in step with its machine; `None` when it is.
-pub(crate) fn patch(machine: &Machine, cluster: &str, node: &NodeView) -> Option<Value> {
+/// The taints that a node of `machine` registers with: all of the machine's, and the one that keeps pods away until its labels are
+/// there.
+pub(crate) fn registered(machine: &Machine) -> Vec<MachineTaint> {
+    let mut taints = machine.spec.content.taints.clone();
+    taints.push(MachineTaint {
+        key: meta::TAINT_UNINITIALIZED.to_owned(),
+        value: None,
+        effect: TaintEffect::NoSchedule,
+        propagation: Some(TaintPropagation::OnInitialization),
+    });
+    taints
+}
+
+/// Puts in or takes away the taint of a node whose machine is to be replaced: evicted pods then prefer other nodes.
+fn mark_outdated(taints: &mut Vec<Taint>, outdated: bool) {
+    taints.retain(|t| t.key != meta::TAINT_OUTDATED_REVISION);
+    if outdated {
+        taints.push(Taint {
+            key: meta::TAINT_OUTDATED_REVISION.to_owned(),
+            effect: TaintEffect::PreferNoSchedule.as_str().to_owned(),
+            ..Taint::default()
+        });
+    }
+}
+
+/// Whether the machine's pool has a newer set than the machine's.
+pub(crate) fn is_outdated(caches: &Caches, machine: &Machine) -> bool {
+    let revisions = || -> Option<(u64, u64)> {
+        let namespace = machine.namespace()?;
+        let owner = meta::controller_of(machine).filter(|o| o.kind == "MachineSet")?;
+        let set = caches.get::<MachineSet>(&namespace, &owner.name)?;
+        let owner = meta::controller_of(set.as_ref())?;
+        let pool = caches.get::<MachineDeployment>(&namespace, &owner.name)?;
+        let number = |annotations: &BTreeMap<String, String>| -> Option<u64> {
+            let text = annotations.get(meta::ANNOTATION_ROLLOUT_REVISION)?;
+            text.parse().ok()
+        };
+        Some((number(set.annotations())?, number(pool.annotations())?))
+    };
+    revisions().is_some_and(|(set, pool)| set < pool)
+}
+
+/// The merge patch that brings the node in step with its machine; `None` when it is. `outdated` says whether the machine's pool has a
+/// newer set. It holds for the node as it was seen only: a list of taints replaces what another may have put meanwhile.
+pub(crate) fn patch(
+    machine: &Machine,
+    cluster: &str,
+    node: &NodeView,
+    outdated: bool,
+) -> Option<Value> {
     let want = labels(machine);
     let mut label_patch = Map::new();
     for key in split(node.annotations.get(meta::NODE_ANNOTATION_LABELS)) {
@@ -102,12 +151,14 @@ pub(crate) fn patch(machine: &Machine, cluster: &str, node: &NodeView) -> Option
         .iter()
         .filter(|t| {
             let id = taint_id(&t.key, &t.effect);
-            !before.contains(&id.as_str())
+            t.key != meta::TAINT_UNINITIALIZED
+                && !before.contains(&id.as_str())
                 && !ours.iter().any(|o| taint_id(&o.key, &o.effect) == id)
         })
         .cloned()
         .collect();
     taints.extend(ours.iter().cloned());
+    mark_outdated(&mut taints, outdated);
     let by_id = |list: &[Taint]| -> BTreeMap<String, Option<String>> {
         list.iter()
             .map(|t| (taint_id(&t.key, &t.effect), t.value.clone()))
@@ -168,124 +219,14 @@ pub(crate) fn patch(machine: &Machine, cluster: &str, node: &NodeView) -> Option
     if by_id(&taints) != by_id(&node.taints) {
         patch["spec"]["taints"] = json!(taints);
     }
-    (patch != json!({})).then_some(patch)
+    if patch == json!({}) {
+        return None;
+    }
+    if let Some(version) = &node.resource_version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    Some(patch)
 }
 
 #[cfg(test)]
-mod tests {
-    use fleetwright_api::machine::{MachineSpec, NodeInfo, TaintEffect};
-    use fleetwright_core::status::NodeHealth;
-
-    use super::*;
-
-    fn node() -> NodeView {
-        NodeView {
-            name: "n".into(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            taints: Vec::new(),
-            unschedulable: false,
-            health: NodeHealth::Healthy,
-            info: NodeInfo::default(),
-        }
-    }
-
-    fn machine(labels: &[(&str, &str)], taints: &[&str]) -> Machine {
-        let mut m = Machine::new("m", MachineSpec::default());
-        m.labels_mut().extend(
-            labels
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
-        );
-        m.spec.content.taints = taints
-            .iter()
-            .map(|k| MachineTaint {
-                key: (*k).into(),
-                value: None,
-                effect: TaintEffect::NoSchedule,
-                propagation: None,
-            })
-            .collect();
-        m
-    }
-
-    /// Applies a patch of ours to the view, as the API would.
-    fn apply(node: &mut NodeView, patch: &Value) {
-        for (field, map) in [
-            ("labels", &mut node.labels),
-            ("annotations", &mut node.annotations),
-        ] {
-            for (k, v) in patch["metadata"][field].as_object().into_iter().flatten() {
-                match v.as_str() {
-                    Some(text) => map.insert(k.clone(), text.into()),
-                    None => map.remove(k),
-                };
-            }
-        }
-        if let Some(taints) = patch["spec"].get("taints") {
-            node.taints = serde_json::from_value(taints.clone()).unwrap();
-        }
-    }
-
-    #[test]
-    fn only_certain_domains_reach_the_node() {
-        for (key, want) in [
-            ("node-role.kubernetes.io/web", true),
-            ("sub.node-role.kubernetes.io/web", false),
-            ("a.node-restriction.kubernetes.io/x", true),
-            ("xnode-restriction.kubernetes.io/x", false),
-            ("node.fleetwright.dev/site", true),
-            ("fleetwright.dev/set-name", false),
-            ("plain", false),
-        ] {
-            assert_eq!(is_synced(key), want, "{key}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_longer_asked_for_goes_and_what_others_put_stays() {
-        let mut n = node();
-        n.taints.push(Taint {
-            key: "theirs".into(),
-            effect: "NoExecute".into(),
-            ..Taint::default()
-        });
-        n.labels
-            .insert("node-role.kubernetes.io/theirs".into(), String::new());
-        n.annotations
-            .insert("node.fleetwright.dev/theirs".into(), "x".into());
-        let mut first = machine(&[("node-role.kubernetes.io/web", "")], &["ours"]);
-        first.annotations_mut().extend([
-            ("node.fleetwright.dev/rack".to_owned(), "7".to_owned()),
-            ("note".to_owned(), "y".to_owned()),
-        ]);
-        let change = patch(&first, "c", &n).unwrap();
-        apply(&mut n, &change);
-        assert_eq!(patch(&first, "c", &n), None, "a fixed point");
-        assert_eq!((n.labels.len(), n.taints.len()), (2, 2));
-        let annotation = |n: &NodeView, key: &str| n.annotations.get(key).cloned();
-        assert_eq!(
-            annotation(&n, "node.fleetwright.dev/rack").as_deref(),
-            Some("7")
-        );
-        assert_eq!(annotation(&n, "note"), None);
-        let second = machine(&[], &[]);
-        let change = patch(&second, "c", &n).unwrap();
-        apply(&mut n, &change);
-        assert_eq!(patch(&second, "c", &n), None);
-        assert_eq!(
-            n.taints.iter().map(|t| t.key.as_str()).collect::<Vec<_>>(),
-            ["theirs"]
-        );
-        assert_eq!(
-            n.labels.keys().collect::<Vec<_>>(),
-            ["node-role.kubernetes.io/theirs"]
-        );
-        assert_eq!(annotation(&n, "node.fleetwright.dev/rack"), None);
-        assert_eq!(
-            annotation(&n, "node.fleetwright.dev/theirs").as_deref(),
-            Some("x")
-        );
-        assert_eq!(annotation(&n, meta::NODE_ANNOTATION_ANNOTATIONS), None);
-    }
-}
+mod tests;

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::machine::NodeInfo;
-use fleetwright_core::status::NodeHealth;
+use fleetwright_core::status::{CONNECTION_GRACE_SECONDS, NodeHealth};
 use fleetwright_providers::ClusterRef;
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{Api, ResourceExt, runtime::watcher};
 use parking_lot::Mutex;
@@ -17,12 +18,25 @@ use crate::{queue::Key, reconcile::Shared};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NodeView {
     pub(crate) name: String,
+    /// What a write that must not undo another's is tied to.
+    pub(crate) resource_version: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) taints: Vec<Taint>,
     pub(crate) unschedulable: bool,
     pub(crate) health: NodeHealth,
     pub(crate) info: NodeInfo,
+}
+
+impl NodeView {
+    /// Whether two views differ in their resource version at most.
+    fn same(&self, other: &Self) -> bool {
+        let other = Self {
+            resource_version: self.resource_version.clone(),
+            ..other.clone()
+        };
+        *self == other
+    }
 }
 
 #[derive(Default)]
@@ -32,6 +46,8 @@ struct ClusterNodes {
     synced: bool,
     /// Whether the API has answered or refused once: before that nothing is said of it.
     asked: bool,
+    /// Since when the API does not answer; `None` while it does.
+    lost: Option<Timestamp>,
     task: Option<AbortHandle>,
 }
 
@@ -72,6 +88,12 @@ impl Nodes {
             (None, None) => return SeenNode::Unknown,
         };
         found.cloned().map_or(SeenNode::Missing, SeenNode::There)
+    }
+
+    /// Since when the cluster's API does not answer; `None` while it does or nobody has asked.
+    pub(crate) fn lost(&self, namespace: &str, cluster: &str) -> Option<Timestamp> {
+        let key = (namespace.to_owned(), cluster.to_owned());
+        self.clusters.lock().get(&key)?.lost
     }
 
     /// Whether the cluster's API answers; `None` while nobody has asked.
@@ -123,6 +145,7 @@ impl Nodes {
 
 async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
     let mut pause = Duration::from_millis(100);
+    let mut told = None;
     loop {
         match shared.context.connections.client(&cluster).await {
             Ok(client) => {
@@ -145,10 +168,17 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                 tracing::debug!(cluster = %cluster.name, %error, "the cluster cannot be reached");
             }
         }
-        let was = shared.nodes.with(&cluster, |c| {
+        let now = shared.now();
+        let (was, lost) = shared.nodes.with(&cluster, |c| {
             c.asked = true;
-            std::mem::replace(&mut c.synced, false)
+            let lost = *c.lost.get_or_insert(now);
+            (std::mem::replace(&mut c.synced, false), lost)
         });
+        // What machines say of their nodes holds for a while, and then they say that nobody knows.
+        if now.duration_since(lost).as_secs() >= CONNECTION_GRACE_SECONDS && told != Some(lost) {
+            told = Some(lost);
+            shared.wake_machines_of(&cluster.namespace, &cluster.name);
+        }
         if was {
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
@@ -168,9 +198,9 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             shared.nodes.with(cluster, |c| c.nodes.insert(id, view));
         }
         watcher::Event::InitDone => {
-            shared
-                .nodes
-                .with(cluster, |c| (c.synced, c.asked) = (true, true));
+            shared.nodes.with(cluster, |c| {
+                (c.synced, c.asked, c.lost) = (true, true, None)
+            });
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
                 cluster.name.clone(),
@@ -181,7 +211,8 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             let (id, view) = project(&node);
             let name = view.name.clone();
             let changed = shared.nodes.with(cluster, |c| {
-                c.nodes.insert(id.clone(), view.clone()) != Some(view)
+                let before = c.nodes.insert(id.clone(), view.clone());
+                before.is_none_or(|before| !before.same(&view))
             });
             if changed {
                 shared.wake_machine_of_node(cluster, &id, &name);
@@ -205,13 +236,14 @@ fn project(node: &Node) -> (String, NodeView) {
         .find(|k| find(k).is_some_and(|c| c.status == "True"));
     let health = match (find("Ready").map(|c| c.status.as_str()), pressed) {
         (Some("True"), None) => NodeHealth::Healthy,
-        (Some("True"), Some(kind)) => NodeHealth::NotHealthy(format!("the node reports {kind}")),
+        (Some("True"), Some(kind)) => NodeHealth::Pressed(format!("the node reports {kind}")),
         (Some("False"), _) => NodeHealth::NotHealthy("the node is not ready".into()),
         _ => NodeHealth::Unknown("the kubelet does not report".into()),
     };
     let info = status.node_info.unwrap_or_default();
     let view = NodeView {
         name: node.name_any(),
+        resource_version: node.resource_version(),
         labels: node.labels().clone(),
         annotations: node.annotations().clone(),
         taints: spec.taints.unwrap_or_default(),

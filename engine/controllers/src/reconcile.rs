@@ -27,6 +27,7 @@ use crate::{
     inventory::Inventory,
     nodes::Nodes,
     queue::{Key, Queue},
+    refusals::Refusals,
     write::merge_diff,
 };
 
@@ -59,11 +60,19 @@ impl From<kube::Error> for Error {
 impl Error {
     /// Whether somebody else wrote in between: the next event brings us back with fresh eyes.
     pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 409))
+        matches!(self, Self::Api(error) | Self::Workload(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 409))
     }
 
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 404))
+    }
+
+    /// The provider's own error.
+    pub(crate) fn of_provider(&self) -> Option<&ProviderError> {
+        match self {
+            Self::Provider(error) => Some(error),
+            _ => None,
+        }
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
@@ -82,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) nodes: Nodes,
     pub(crate) inventory: Inventory,
+    pub(crate) refusals: Refusals,
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.
@@ -94,6 +104,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn now(&self) -> Timestamp {
         self.context.clock.now()
+    }
+
+    /// Whether a Cluster is paused: then so is all that belongs to it.
+    pub(crate) fn cluster_is_paused(&self, namespace: &str, name: &str) -> bool {
+        let cluster = self.caches.get::<Cluster>(namespace, name);
+        cluster.is_some_and(|c| meta::is_paused(c.as_ref()))
     }
 
     pub(crate) fn cluster_ref(&self, namespace: &str, name: &str) -> ClusterRef {

@@ -25,6 +25,7 @@ use crate::{
     nodes::Nodes,
     queue::{Key, Queue},
     reconcile::{Shared, account_of, reconcile},
+    refusals::Refusals,
 };
 
 /// Reconciles that run at the same time: each waits for the API or a provider most of its time.
@@ -50,6 +51,7 @@ impl Controllers {
             queue: Queue::default(),
             nodes: Nodes::default(),
             inventory: Inventory::default(),
+            refusals: Refusals::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,
             goes: parking_lot::Mutex::default(),

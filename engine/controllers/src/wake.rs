@@ -124,8 +124,24 @@ pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Ma
     shared.queue.add(Key::Machine(namespace, name));
 }
 
-pub(crate) fn account(shared: &Shared, _: Option<&ProviderAccount>, _: Option<&ProviderAccount>) {
+/// The account's list, and the machines that may have been refused for what it said before.
+pub(crate) fn account(
+    shared: &Shared,
+    before: Option<&ProviderAccount>,
+    now: Option<&ProviderAccount>,
+) {
     shared.inventory.wake.notify_one();
+    let Some(object) = now.or(before) else { return };
+    if before.map(|a| &a.spec) == now.map(|a| &a.spec) {
+        return;
+    }
+    let account = object.name_any();
+    for machine in shared.caches.all::<Machine>() {
+        if machine.spec.content.provider_config.account() == account {
+            let (namespace, name) = name_of(machine.as_ref());
+            shared.queue.add(Key::Machine(namespace, name));
+        }
+    }
 }
 
 pub(crate) fn check(

@@ -1,21 +1,29 @@
-//! Which pods of a node are to be evicted, which are waited for, which stay.
+//! Which pods of a node are evicted, in which order, which are waited for, and which stay.
+
+mod message;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod volumes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
+use fleetwright_api::{machine_drain_rule::DrainBehavior, meta::POD_LABEL_DRAIN};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
 
-#[cfg(test)]
-mod tests;
+pub use self::{
+    message::{DrainProgress, Eviction, pause_seconds},
+    rules::{PodRule, rules_of},
+    volumes::{AttachedVolumes, attached},
+};
 
-/// Pod label: `skip` leaves the pod alone, `wait-completed` waits for it to end by itself.
-pub const LABEL_DRAIN: &str = "fleetwright.dev/drain";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// A pod, by namespace and name.
+/// A pod (or what else has a namespace), by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodKey {
     /// Its namespace.
@@ -25,7 +33,16 @@ pub struct PodKey {
 }
 
 impl PodKey {
-    fn of(pod: &Pod) -> Self {
+    /// Of this namespace and name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// Of a pod.
+    pub fn of(pod: &Pod) -> Self {
         Self {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
@@ -48,10 +65,22 @@ pub enum SkipReason {
     Mirror,
     /// Its label says so.
     Label,
+    /// A MachineDrainRule says so.
+    Rule,
     /// It is to end by itself, and has.
     Completed,
     /// It was deleted long ago on a node that no longer answers.
     Unreachable,
+}
+
+impl SkipReason {
+    /// Whether the pod goes on running, and so its volumes stay attached.
+    pub fn stays(self) -> bool {
+        matches!(
+            self,
+            Self::DaemonSet | Self::Mirror | Self::Label | Self::Rule
+        )
+    }
 }
 
 /// A remark on a pod that is evicted all the same.
@@ -79,14 +108,18 @@ impl fmt::Display for Warning {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct DrainPlan {
-    /// To be evicted now.
+    /// To be evicted now: those of the lowest order.
     pub evict: Vec<PodKey>,
     /// Evicted already, still ending.
     pub terminating: Vec<PodKey>,
     /// Not evicted: they end by themselves.
     pub waiting: Vec<PodKey>,
+    /// Those of a higher order: their turn comes when all of the above are gone.
+    pub later: Vec<PodKey>,
     /// Left alone.
     pub skipped: Vec<(PodKey, SkipReason)>,
+    /// What cannot be decided, with the reason: the drain does not end before it can.
+    pub undecided: BTreeMap<PodKey, String>,
     /// Remarks on pods that are evicted.
     pub warnings: Vec<(PodKey, Warning)>,
 }
@@ -94,12 +127,16 @@ pub struct DrainPlan {
 impl DrainPlan {
     /// Whether nothing is left to go.
     pub fn is_done(&self) -> bool {
-        self.evict.is_empty() && self.terminating.is_empty() && self.waiting.is_empty()
+        self.remaining() == 0
     }
 
     /// Pods that are still to go.
     pub fn remaining(&self) -> usize {
-        self.evict.len() + self.terminating.len() + self.waiting.len()
+        self.evict.len()
+            + self.terminating.len()
+            + self.waiting.len()
+            + self.later.len()
+            + self.undecided.len()
     }
 }
 
@@ -110,6 +147,10 @@ pub struct DrainFacts {
     pub daemon_sets: BTreeSet<PodKey>,
     /// Whether the node's kubelet has stopped reporting: pods that were deleted more than a second ago are not waited for.
     pub unreachable: bool,
+    /// The rules that hold for the machine, from [`rules_of`].
+    pub rules: Vec<PodRule>,
+    /// Labels of the namespaces that there are; looked at only where a rule asks for them.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Sorts the pods of a node, in the order of their names.
@@ -117,14 +158,26 @@ pub fn classify(pods: &[Pod], facts: &DrainFacts, now: Timestamp) -> DrainPlan {
     let mut plan = DrainPlan::default();
     let mut sorted: Vec<(PodKey, &Pod)> = pods.iter().map(|p| (PodKey::of(p), p)).collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut going = Vec::new();
     for (key, pod) in sorted {
         match verdict(pod, facts, now) {
-            Verdict::Skip(reason) => plan.skipped.push((key, reason)),
-            Verdict::WaitCompleted => plan.waiting.push(key),
-            Verdict::Drain(_) if pod.metadata.deletion_timestamp.is_some() => {
+            Ok(Verdict::Skip(reason)) => plan.skipped.push((key, reason)),
+            Ok(Verdict::WaitCompleted) => going.push((0, key, None)),
+            Ok(Verdict::Drain(order, warnings)) => going.push((order, key, Some((pod, warnings)))),
+            Err(why) => {
+                plan.undecided.insert(key, why);
+            }
+        }
+    }
+    let lowest = going.iter().map(|(order, ..)| *order).min();
+    for (order, key, evicted) in going {
+        match evicted {
+            _ if Some(order) != lowest => plan.later.push(key),
+            None => plan.waiting.push(key),
+            Some((pod, _)) if pod.metadata.deletion_timestamp.is_some() => {
                 plan.terminating.push(key);
             }
-            Verdict::Drain(warnings) => {
+            Some((_, warnings)) => {
                 plan.warnings
                     .extend(warnings.into_iter().map(|w| (key.clone(), w)));
                 plan.evict.push(key);
@@ -135,12 +188,19 @@ pub fn classify(pods: &[Pod], facts: &DrainFacts, now: Timestamp) -> DrainPlan {
 }
 
 enum Verdict {
-    Drain(Vec<Warning>),
+    Drain(i32, Vec<Warning>),
     WaitCompleted,
     Skip(SkipReason),
 }
 
-fn verdict(pod: &Pod, facts: &DrainFacts, now: Timestamp) -> Verdict {
+/// Whether a pod has run to its end.
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The filters of a drain, in Cluster API's order.
+fn verdict(pod: &Pod, facts: &DrainFacts, now: Timestamp) -> Result<Verdict, String> {
     let meta = &pod.metadata;
     if facts.unreachable
         && meta
@@ -148,37 +208,24 @@ fn verdict(pod: &Pod, facts: &DrainFacts, now: Timestamp) -> Verdict {
             .as_ref()
             .is_some_and(|t| now.duration_since(t.0).as_secs() > 1)
     {
-        return Verdict::Skip(SkipReason::Unreachable);
+        return Ok(Verdict::Skip(SkipReason::Unreachable));
     }
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    let finished = matches!(phase, Some("Succeeded" | "Failed"));
+    let finished = is_finished(pod);
     let mut warnings = Vec::new();
     let controller = controller(pod);
     if let Some(owner) = controller.filter(|o| o.kind == "DaemonSet")
         && !finished
     {
-        let set = PodKey {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: owner.name.clone(),
-        };
+        let namespace = meta.namespace.clone().unwrap_or_default();
+        let set = PodKey::new(namespace, owner.name.clone());
         if facts.daemon_sets.contains(&set) {
-            return Verdict::Skip(SkipReason::DaemonSet);
+            return Ok(Verdict::Skip(SkipReason::DaemonSet));
         }
         warnings.push(Warning::DaemonSetGone);
     }
-    if meta
-        .annotations
-        .as_ref()
-        .is_some_and(|a| a.contains_key(MIRROR))
-    {
-        return Verdict::Skip(SkipReason::Mirror);
-    }
-    let label = meta.labels.as_ref().and_then(|l| l.get(LABEL_DRAIN));
-    match label.map(|l| l.to_ascii_lowercase()).as_deref() {
-        Some("skip") => return Verdict::Skip(SkipReason::Label),
-        Some("wait-completed") if finished => return Verdict::Skip(SkipReason::Completed),
-        Some("wait-completed") => return Verdict::WaitCompleted,
-        _ => {}
+    let annotations = meta.annotations.as_ref();
+    if annotations.is_some_and(|a| a.contains_key(MIRROR)) {
+        return Ok(Verdict::Skip(SkipReason::Mirror));
     }
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
     if !finished && volumes.into_iter().flatten().any(|v| v.empty_dir.is_some()) {
@@ -187,7 +234,27 @@ fn verdict(pod: &Pod, facts: &DrainFacts, now: Timestamp) -> Verdict {
     if !finished && controller.is_none() {
         warnings.push(Warning::NoController);
     }
-    Verdict::Drain(warnings)
+    // A pod that has ended by itself need not be waited for, though its object stays.
+    let wait_completed = || match finished {
+        true => Verdict::Skip(SkipReason::Completed),
+        false => Verdict::WaitCompleted,
+    };
+    let label = meta.labels.as_ref().and_then(|l| l.get(POD_LABEL_DRAIN));
+    match label.map(|l| l.to_ascii_lowercase()).as_deref() {
+        Some("skip") => return Ok(Verdict::Skip(SkipReason::Label)),
+        Some("wait-completed") => return Ok(wait_completed()),
+        _ => {}
+    }
+    for rule in &facts.rules {
+        if rule.matches(pod, &facts.namespaces)? {
+            return Ok(match rule.drain.behavior {
+                DrainBehavior::Drain => Verdict::Drain(rule.drain.order.unwrap_or(0), warnings),
+                DrainBehavior::Skip => Verdict::Skip(SkipReason::Rule),
+                DrainBehavior::WaitCompleted => wait_completed(),
+            });
+        }
+    }
+    Ok(Verdict::Drain(0, warnings))
 }
 
 fn controller(pod: &Pod) -> Option<&OwnerReference> {
@@ -196,91 +263,4 @@ fn controller(pod: &Pod) -> Option<&OwnerReference> {
         .iter()
         .flatten()
         .find(|o| o.controller == Some(true))
-}
-
-/// What came of asking for one eviction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Eviction {
-    /// It was accepted.
-    Accepted,
-    /// The pod was gone.
-    Gone,
-    /// A budget forbids it for now (429); the API server's words.
-    Budget(String),
-    /// Anything else; the API server's words.
-    Failed(String),
-}
-
-/// How a drain stands, in words for `status`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DrainProgress {
-    /// When it began.
-    pub started: Option<Timestamp>,
-    /// The plan that was acted on.
-    pub plan: DrainPlan,
-    /// What came of the evictions.
-    pub evictions: BTreeMap<PodKey, Eviction>,
-}
-
-impl DrainProgress {
-    /// Pods that a budget protects.
-    pub fn protected(&self) -> impl Iterator<Item = (&PodKey, &str)> {
-        self.evictions.iter().filter_map(|(key, e)| match e {
-            Eviction::Budget(text) => Some((key, text.as_str())),
-            _ => None,
-        })
-    }
-}
-
-/// Pods named in one sentence, at most.
-const NAMED: usize = 3;
-
-impl fmt::Display for DrainProgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = Vec::new();
-        let names = |keys: &[&PodKey]| {
-            let mut text = keys
-                .iter()
-                .take(NAMED)
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            if keys.len() > NAMED {
-                text.push_str(&format!(" and {} more", keys.len() - NAMED));
-            }
-            text
-        };
-        for (key, text) in self.protected().take(NAMED) {
-            parts.push(format!("pod {key} is protected by a budget ({text})"));
-        }
-        let failed = self.evictions.iter().filter_map(|(key, e)| match e {
-            Eviction::Failed(text) => Some((key, text)),
-            _ => None,
-        });
-        for (key, text) in failed.take(NAMED) {
-            parts.push(format!("pod {key} could not be evicted ({text})"));
-        }
-        let accepted: Vec<&PodKey> = self
-            .evictions
-            .iter()
-            .filter(|(_, e)| **e == Eviction::Accepted)
-            .map(|(k, _)| k)
-            .collect();
-        let ending: Vec<&PodKey> = self.plan.terminating.iter().chain(accepted).collect();
-        if !ending.is_empty() {
-            parts.push(format!("still ending: {}", names(&ending)));
-        }
-        let waiting: Vec<&PodKey> = self.plan.waiting.iter().collect();
-        if !waiting.is_empty() {
-            parts.push(format!("waiting for completion of {}", names(&waiting)));
-        }
-        f.write_str("draining")?;
-        if let Some(started) = self.started {
-            write!(f, " since {started}")?;
-        }
-        if !parts.is_empty() {
-            write!(f, ": {}", parts.join("; "))?;
-        }
-        Ok(())
-    }
 }

@@ -17,5 +17,6 @@ pub mod plan;
 pub mod pool_version;
 pub mod quorum;
 pub mod rollout;
+pub mod selector;
 pub mod status;
 pub mod why;

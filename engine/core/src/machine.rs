@@ -62,6 +62,8 @@ pub struct MachineFacts {
     pub may_start: bool,
     /// Whether its Cluster is on its way out.
     pub cluster_deleting: bool,
+    /// Whether its Cluster is paused: then so is all that belongs to it.
+    pub cluster_paused: bool,
     /// Whether the control plane goes on without this machine: another machine of it that stays, or one that is not ours.
     pub control_plane_stays: bool,
     /// Whether every pod that is to go has gone (from [`crate::drain::DrainPlan::is_done`]); `None` while not looked.
@@ -69,6 +71,9 @@ pub struct MachineFacts {
     /// Volumes that are still attached; `None` while not looked.
     pub volumes_attached: Option<Vec<String>>,
 }
+
+/// Volumes named in one sentence, at most.
+const NAMED: usize = 5;
 
 /// What is done next for a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +122,8 @@ pub enum DeletionStep {
         node: String,
         /// Whether its kubelet has stopped reporting.
         unreachable: bool,
+        /// When it began.
+        started: Timestamp,
         /// When it is given up.
         until: Timestamp,
     },
@@ -126,6 +133,8 @@ pub enum DeletionStep {
         node: String,
         /// The volumes; empty while not looked.
         volumes: Vec<String>,
+        /// When the wait began.
+        started: Timestamp,
         /// When it is given up.
         until: Timestamp,
     },
@@ -202,14 +211,37 @@ impl fmt::Display for DeletionStep {
             Self::WaitPreDrainHook { hooks } => {
                 write!(f, "waiting for pre-drain hooks: {}", hooks.join(", "))
             }
-            Self::Drain { node, until, .. } => {
-                write!(f, "draining node {node} (until {until} at most)")
+            Self::Drain {
+                node,
+                started,
+                until,
+                ..
+            } => {
+                write!(
+                    f,
+                    "draining node {node} since {started} (until {until} at most)"
+                )
             }
-            Self::WaitVolumes { volumes, until, .. } => write!(
-                f,
-                "waiting for volumes to be detached: {} (until {until} at most)",
-                volumes.join(", ")
-            ),
+            Self::WaitVolumes {
+                node,
+                volumes,
+                started,
+                until,
+            } => {
+                write!(
+                    f,
+                    "waiting for volumes to be detached from node {node} since {started} (until {until} at most)"
+                )?;
+                if volumes.is_empty() {
+                    return Ok(());
+                }
+                let named = volumes.len().min(NAMED);
+                write!(f, ": {}", volumes[..named].join(", "))?;
+                match volumes.len() - named {
+                    0 => Ok(()),
+                    more => write!(f, ", ... ({more} more)"),
+                }
+            }
             Self::WaitPreTerminateHook { hooks } => {
                 write!(f, "waiting for pre-terminate hooks: {}", hooks.join(", "))
             }
@@ -218,7 +250,9 @@ impl fmt::Display for DeletionStep {
             Self::WaitProvider => {
                 f.write_str("waiting for the provider to say whether the instance is gone")
             }
-            Self::DeleteNode { node, .. } => write!(f, "deleting node {node}"),
+            Self::DeleteNode { node, until } => {
+                write!(f, "deleting node {node} (until {until} at most)")
+            }
             Self::RemoveFinalizer => f.write_str("all is gone"),
         }
     }
@@ -245,16 +279,12 @@ impl fmt::Display for MachineStep {
 
 /// What is done next for `machine`.
 pub fn next_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> MachineStep {
-    if machine.metadata.deletion_timestamp.is_some() {
-        // A pause holds back a deletion too.
-        return if meta::is_paused(machine) {
-            MachineStep::Paused
-        } else {
-            MachineStep::Delete(deletion_step(machine, facts, now))
-        };
-    }
-    if meta::is_paused(machine) {
+    // A pause holds back a deletion too.
+    if meta::is_paused(machine) || facts.cluster_paused {
         return MachineStep::Paused;
+    }
+    if machine.metadata.deletion_timestamp.is_some() {
+        return MachineStep::Delete(deletion_step(machine, facts, now));
     }
     let finalizers = machine.metadata.finalizers.as_deref().unwrap_or_default();
     if !finalizers.iter().any(|f| f == meta::FINALIZER_MACHINE) {
@@ -280,7 +310,8 @@ pub fn next_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> Mac
 }
 
 /// What is done next for a machine on its way out. Hooks, cordon and drain, volumes, hooks, instance, node, finalizer;
-/// when the cluster itself goes, or its control plane with this machine, only hooks before the end, the instance and the finalizer.
+/// when the cluster itself goes, or its control plane with this machine, or no node is known, only hooks before the end, the
+/// instance and the finalizer. Drain and volumes are over for good once the end is waited for or the instance goes.
 pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> DeletionStep {
     let begun = machine
         .status
@@ -296,13 +327,14 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
         NodeState::Present { name, unreachable } => Some((name.clone(), *unreachable)),
         _ => None,
     };
-    let node_work = !facts.cluster_deleting && facts.control_plane_stays;
-    let stopping = matches!(facts.instance, Instance::Missing | Instance::Stopping);
-    let ending = stopping || begun.wait_for_pre_terminate_hook_start_time.is_some();
+    let node_work =
+        !facts.cluster_deleting && facts.control_plane_stays && (known.is_some() || node.is_some());
+    if node_work && let Some(hooks) = hooks(machine, meta::PREFIX_PRE_DRAIN_HOOK) {
+        return DeletionStep::WaitPreDrainHook { hooks };
+    }
+    let ending = matches!(facts.instance, Instance::Missing | Instance::Stopping)
+        || begun.wait_for_pre_terminate_hook_start_time.is_some();
     if node_work && !ending {
-        if let Some(hooks) = hooks(machine, meta::PREFIX_PRE_DRAIN_HOOK) {
-            return DeletionStep::WaitPreDrainHook { hooks };
-        }
         if let Some((node, unreachable)) = node.clone() {
             if let Some(step) = drain_or_volumes(machine, facts, &begun, node, unreachable, now) {
                 return step;
@@ -311,21 +343,12 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
             && let Some(node) = known.clone()
         {
             // The cluster cannot be asked: the drain's time-out runs meanwhile.
-            let until = deadline(
-                begun.node_drain_start_time.as_ref(),
-                drain_timeout(machine),
-                now,
-            );
-            if now < until && !excluded(machine) {
-                return DeletionStep::Drain {
-                    node,
-                    unreachable: true,
-                    until,
-                };
+            if let Some(step) = drain(machine, &begun, node, true, now) {
+                return step;
             }
         }
     }
-    if !stopping && let Some(hooks) = hooks(machine, meta::PREFIX_PRE_TERMINATE_HOOK) {
+    if let Some(hooks) = hooks(machine, meta::PREFIX_PRE_TERMINATE_HOOK) {
         return DeletionStep::WaitPreTerminateHook { hooks };
     }
     match &facts.instance {
@@ -357,6 +380,36 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
     DeletionStep::RemoveFinalizer
 }
 
+/// The drain, while it is allowed: not excluded, not timed out, and not over. It is over once volumes are waited for.
+fn drain(
+    machine: &Machine,
+    begun: &MachineDeletionStatus,
+    node: String,
+    unreachable: bool,
+    now: Timestamp,
+) -> Option<DeletionStep> {
+    if begun.wait_for_node_volume_detach_start_time.is_some()
+        || has(machine, meta::ANNOTATION_EXCLUDE_NODE_DRAINING)
+    {
+        return None;
+    }
+    let seconds = machine
+        .spec
+        .content
+        .deletion
+        .as_ref()
+        .and_then(|d| d.node_drain_timeout_seconds)
+        .unwrap_or(DEFAULT_NODE_DRAIN_TIMEOUT_SECONDS);
+    let start = begun.node_drain_start_time.as_ref();
+    let until = deadline(start, seconds, now);
+    (now < until).then(|| DeletionStep::Drain {
+        node,
+        unreachable,
+        started: begin(start, now),
+        until,
+    })
+}
+
 fn drain_or_volumes(
     machine: &Machine,
     facts: &MachineFacts,
@@ -365,24 +418,16 @@ fn drain_or_volumes(
     unreachable: bool,
     now: Timestamp,
 ) -> Option<DeletionStep> {
-    // Once volumes are waited for, the drain is over.
-    let draining = begun.wait_for_node_volume_detach_start_time.is_none() && !excluded(machine);
-    if draining && facts.drained != Some(true) {
-        let until = deadline(
-            begun.node_drain_start_time.as_ref(),
-            drain_timeout(machine),
-            now,
-        );
-        if now < until {
-            return Some(DeletionStep::Drain {
-                node,
-                unreachable,
-                until,
-            });
-        }
+    if facts.drained != Some(true)
+        && let Some(step) = drain(machine, begun, node.clone(), unreachable, now)
+    {
+        return Some(step);
     }
     let volumes = facts.volumes_attached.clone();
-    if unreachable || volumes.as_ref().is_some_and(Vec::is_empty) {
+    if unreachable
+        || volumes.as_ref().is_some_and(Vec::is_empty)
+        || has(machine, meta::ANNOTATION_EXCLUDE_WAIT_FOR_VOLUME_DETACH)
+    {
         return None;
     }
     let seconds = machine
@@ -392,40 +437,29 @@ fn drain_or_volumes(
         .as_ref()
         .and_then(|d| d.node_volume_detach_timeout_seconds)
         .unwrap_or(DEFAULT_NODE_VOLUME_DETACH_TIMEOUT_SECONDS);
-    let until = deadline(
-        begun.wait_for_node_volume_detach_start_time.as_ref(),
-        seconds,
-        now,
-    );
+    let start = begun.wait_for_node_volume_detach_start_time.as_ref();
+    let until = deadline(start, seconds, now);
     (now < until).then(|| DeletionStep::WaitVolumes {
         node,
         volumes: volumes.unwrap_or_default(),
+        started: begin(start, now),
         until,
     })
 }
 
-fn excluded(machine: &Machine) -> bool {
-    machine
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|a| a.contains_key(meta::ANNOTATION_EXCLUDE_NODE_DRAINING))
+fn has(machine: &Machine, annotation: &str) -> bool {
+    let annotations = machine.metadata.annotations.as_ref();
+    annotations.is_some_and(|a| a.contains_key(annotation))
 }
 
-fn drain_timeout(machine: &Machine) -> i32 {
-    machine
-        .spec
-        .content
-        .deletion
-        .as_ref()
-        .and_then(|d| d.node_drain_timeout_seconds)
-        .unwrap_or(DEFAULT_NODE_DRAIN_TIMEOUT_SECONDS)
+/// When a step began: now, in the whole seconds that are stored, when it has not.
+fn begin(start: Option<&Time>, now: Timestamp) -> Timestamp {
+    start.map_or_else(|| k8s_time(now).0, |t| t.0)
 }
 
 /// When a step that began then (or now) is given up. A time-out of 0 or less counts as one second.
 fn deadline(start: Option<&Time>, seconds: i32, now: Timestamp) -> Timestamp {
-    let start = start.map_or(now, |t| t.0);
-    start
+    begin(start, now)
         .checked_add(jiff::SignedDuration::from_secs(i64::from(seconds.max(1))))
         .unwrap_or(Timestamp::MAX)
 }

@@ -6,12 +6,18 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-use fleetwright_api::condition::{self, Condition, Status};
+use fleetwright_api::{
+    Machine,
+    condition::{self, Condition, Status, reason},
+};
 use jiff::Timestamp;
 
 pub use self::{
     cluster::{ClusterFacts, cluster, has_converged, pool_unconverged, unconverged},
-    machine::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
+    machine::{
+        CONNECTION_GRACE_SECONDS, MachineObservation, NodeHealth, NodeObservation, UpToDate,
+        available_at, machine,
+    },
     pool::{incomplete, is_complete, machine_deployment, machine_set, next_stuck, recount},
 };
 
@@ -42,6 +48,44 @@ impl Conditions<'_> {
         let message = if on { message.into() } else { String::new() };
         self.set(kind, on.into(), reason, message);
     }
+}
+
+/// Says that an object is paused because its Cluster is.
+pub fn pause(conditions: &mut Vec<Condition>, generation: Option<i64>, now: Timestamp) {
+    let text = "its Cluster is paused";
+    let kind = condition::kind::PAUSED;
+    condition::set(conditions, kind, Status::True, kind, text, generation, now);
+}
+
+/// Reasons of a provider's refusal that no retry mends: settings or account must change.
+const FOR_GOOD: [&str; 2] = [reason::TERMINAL, reason::CREDENTIALS_REFUSED];
+
+/// The reason for which a provider refuses to make some of these machines, and which in words: first what no retry mends.
+fn refusal<'a>(machines: impl Iterator<Item = &'a Machine>) -> Option<(&'a str, String)> {
+    let refused: Vec<(&str, String)> = machines
+        .filter_map(|m| {
+            let list = &m.status.as_ref()?.conditions;
+            let c = condition::get(list, condition::kind::INFRASTRUCTURE_READY)?;
+            let said = FOR_GOOD.contains(&c.reason.as_str()) || c.reason == reason::QUOTA_EXCEEDED;
+            let name = m.metadata.name.as_deref().unwrap_or_default();
+            (said && c.status == "False")
+                .then(|| (c.reason.as_str(), format!("{name}: {}", c.message)))
+        })
+        .collect();
+    let first = refused.iter().find(|(r, _)| FOR_GOOD.contains(r));
+    let reason = first.or(refused.first())?.0;
+    let same: Vec<String> = refused
+        .iter()
+        .filter(|(r, _)| *r == reason)
+        .map(|(_, text)| text.clone())
+        .collect();
+    Some((reason, few(&same)))
+}
+
+/// What stands in the way of a pool's machines, or of a cluster's control plane, for good: until settings or an account change.
+pub fn refused(conditions: &[Condition]) -> Option<&str> {
+    let c = condition::get(conditions, condition::kind::SCALING_UP)?;
+    (c.status == "True" && FOR_GOOD.contains(&c.reason.as_str())).then_some(c.message.as_str())
 }
 
 /// At most three of `items` in one message.

@@ -14,6 +14,8 @@ pub enum Standing {
     Converged,
     /// It is on its way; in words.
     Converging(String),
+    /// It gets no further unless something is put right: why. Then it may get there yet.
+    Blocked(String),
     /// It will not get there by itself: why, and what to do.
     Stuck(String),
 }
@@ -21,9 +23,25 @@ pub enum Standing {
 /// Where a pool stands; `cluster` is the one that it belongs to, if it is known.
 fn pool(cluster: Option<&Cluster>, pool: &MachineDeployment) -> Standing {
     match status::pool_unconverged(cluster, pool) {
-        Some(words) => Standing::Converging(words),
+        Some(words) => blocked(pool).map_or(Standing::Converging(words), Standing::Blocked),
         None => Standing::Converged,
     }
+}
+
+/// Why the provider will make no machine of a pool as it is now, if so. What was seen of it before its last change says nothing.
+fn blocked(pool: &MachineDeployment) -> Option<String> {
+    let status = pool.status.as_ref()?;
+    let seen = status.observed_generation == pool.metadata.generation;
+    let why = status::refused(&status.conditions).filter(|_| seen)?;
+    Some(format!("pool {}: {why}", pool.name_any()))
+}
+
+/// The same of a cluster's control plane.
+fn blocked_control_plane(cluster: &Cluster) -> Option<String> {
+    let status = cluster.status.as_ref()?;
+    let seen = status.observed_generation == cluster.metadata.generation;
+    let why = status::refused(&status.conditions).filter(|_| seen)?;
+    Some(format!("cluster {}: {why}", cluster.name_any()))
 }
 
 /// Where a cluster stands, its own pools included.
@@ -31,8 +49,11 @@ fn cluster<'a>(
     cluster: &Cluster,
     pools: impl IntoIterator<Item = &'a MachineDeployment>,
 ) -> Standing {
-    if let Some(words) = status::unconverged(cluster, pools) {
-        return Standing::Converging(words);
+    let pools: Vec<_> = pools.into_iter().collect();
+    if let Some(words) = status::unconverged(cluster, pools.iter().copied()) {
+        let blocked =
+            blocked_control_plane(cluster).or_else(|| pools.iter().find_map(|p| blocked(p)));
+        return blocked.map_or(Standing::Converging(words), Standing::Blocked);
     }
     let conditions = cluster.status.iter().flat_map(|s| &s.conditions);
     let held = conditions
@@ -126,9 +147,10 @@ impl Pending {
         moved.checked_add(SignedDuration::from_secs(deadline)).ok()
     }
 
-    /// Looks again: what converged once is done with. Fails when nothing moved for `deadline` seconds.
+    /// Looks again: what converged once is done with. Fails when nothing moved for `deadline` seconds, and at once when something can
+    /// get no further; what is still waited for may turn that.
     pub fn look(&mut self, seen: &Seen, now: Timestamp, deadline: i64) -> Outcome {
-        let mut words = String::new();
+        let (mut words, mut blocked) = (String::new(), None);
         let mut done = Vec::new();
         for (key, generation) in &self.waiting {
             let standing = match generation {
@@ -137,14 +159,19 @@ impl Pending {
                 }
                 _ => seen.standing(key),
             };
+            if let Standing::Blocked(why) = &standing {
+                blocked.get_or_insert_with(|| why.clone());
+            }
             match standing {
                 Standing::Converged => done.push(key.clone()),
                 Standing::Stuck(why) => {
                     self.stuck.insert(key.clone(), why);
                     done.push(key.clone());
                 }
-                Standing::Converging(text) if words.is_empty() => words = text,
-                Standing::Converging(_) => {}
+                Standing::Converging(text) | Standing::Blocked(text) if words.is_empty() => {
+                    words = text;
+                }
+                Standing::Converging(_) | Standing::Blocked(_) => {}
             }
         }
         for key in &done {
@@ -159,6 +186,10 @@ impl Pending {
         }
         if self.waiting.is_empty() {
             return Outcome::Success(self.total);
+        }
+        // Waiting for the deadline would tell nobody more; what is put right turns it.
+        if let Some(why) = blocked {
+            return Outcome::Failure(why);
         }
         let still = self
             .moved

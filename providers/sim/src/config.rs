@@ -126,6 +126,26 @@ pub fn schemas() -> Vec<ConfigSchema> {
                     "type": "number", "minimum": 0, "maximum": 3600, "default": 1,
                     "description": "Seconds that a pod takes to end.",
                 },
+                "kind": {
+                    "type": "string", "enum": ["Deployment", "DaemonSet", "StaticPod"], "default": "Deployment",
+                    "description": "What keeps its pods: of the last two, one on each node unless replicas is 0.",
+                },
+                "labels": {
+                    "type": "object", "additionalProperties": {"type": "string"},
+                    "description": "Further labels of its pods.",
+                },
+                "emptyDir": {
+                    "type": "boolean", "default": false,
+                    "description": "Whether its pods have an emptyDir volume.",
+                },
+                "completeSeconds": {
+                    "type": "number", "minimum": 0, "maximum": 86400,
+                    "description": "Seconds that a pod runs before it has done its work; for ever where it is left out.",
+                },
+                "volumeDetachSeconds": {
+                    "type": "number", "minimum": 0, "maximum": 86400,
+                    "description": "Gives each pod a volume, which is detached so many seconds after the pod has ended.",
+                },
             },
         },
     });

@@ -18,6 +18,7 @@ pub mod quota;
 pub mod remote;
 pub mod serve;
 mod state;
+mod volumes;
 mod wire;
 mod workloads;
 

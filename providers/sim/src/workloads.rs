@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
+        apps::v1::DaemonSet,
         core::v1::{Node, Pod},
         policy::v1::PodDisruptionBudget,
     },
@@ -14,10 +15,25 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use serde::Deserialize;
 
+#[cfg(test)]
+mod tests;
+
 /// Label of the pods and budgets that the cloud keeps: the name of their workload.
 pub(crate) const WORKLOAD: &str = "sim.fleetwright.dev/workload";
 /// Annotation of a pod: from when on it is ready. Kubernetes' own times have whole seconds only.
 pub(crate) const READY_AT: &str = "sim.fleetwright.dev/ready-at";
+
+/// What keeps the pods of a workload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum Kind {
+    /// As many pods as wanted, wherever there is room.
+    #[default]
+    Deployment,
+    /// One pod on each node, of a DaemonSet.
+    DaemonSet,
+    /// One pod on each node, of the kubelet: the API shows mirrors.
+    StaticPod,
+}
 
 /// Pods that a cluster keeps.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -33,6 +49,18 @@ pub(crate) struct Workload {
     pub(crate) start_seconds: f64,
     #[serde(default = "termination")]
     pub(crate) termination_seconds: f64,
+    #[serde(default)]
+    pub(crate) kind: Kind,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) empty_dir: bool,
+    /// Seconds that a pod runs until it has done its work.
+    #[serde(default)]
+    pub(crate) complete_seconds: Option<f64>,
+    /// Seconds after the end of a pod until its volume is detached; no volume without it.
+    #[serde(default)]
+    pub(crate) volume_detach_seconds: Option<f64>,
 }
 
 fn default_namespace() -> String {
@@ -61,12 +89,44 @@ pub(crate) enum Step<'a> {
     },
     /// A pod has started.
     Ready { namespace: String, name: String },
+    /// A pod has done its work.
+    Complete { namespace: String, name: String },
+    /// What a budget allows has changed.
+    BudgetStatus {
+        workload: &'a Workload,
+        status: BudgetStatus,
+    },
+    /// A DaemonSet that nobody declares any more goes.
+    DropDaemonSet { namespace: String, name: String },
     /// A pod is asked to end, or, `at_once`, is gone.
     End {
         namespace: String,
         name: String,
         at_once: bool,
     },
+}
+
+/// What a budget's status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BudgetStatus {
+    pub(crate) expected: i32,
+    pub(crate) healthy: i32,
+    pub(crate) desired: i32,
+}
+
+impl BudgetStatus {
+    /// Evictions that it allows.
+    pub(crate) fn allowed(self) -> i32 {
+        (self.healthy - self.desired).max(0)
+    }
+
+    fn is_told(self, budget: &PodDisruptionBudget) -> bool {
+        budget.status.as_ref().is_some_and(|s| {
+            (s.expected_pods, s.current_healthy, s.desired_healthy)
+                == (Some(self.expected), Some(self.healthy), Some(self.desired))
+                && s.disruptions_allowed == Some(self.allowed())
+        })
+    }
 }
 
 /// What a cluster holds.
@@ -76,6 +136,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) pods: &'a [Pod],
     /// Those that carry [`WORKLOAD`].
     pub(crate) budgets: &'a [PodDisruptionBudget],
+    /// Those that carry [`WORKLOAD`].
+    pub(crate) daemon_sets: &'a [DaemonSet],
 }
 
 /// What is to be done so that the cluster holds what is wanted, and when to look again although nothing changed.
@@ -123,10 +185,13 @@ pub(crate) fn decide<'a>(
         } else if workload.is_none() {
             steps.push(end(false));
         } else {
-            match ready_at(pod).filter(|_| !is_ready(pod)) {
-                Some(time) if time > now => at(time),
-                Some(_) => steps.push(Step::Ready { namespace, name }),
-                None => {}
+            match (ready_at(pod), completes_at(pod, workload)) {
+                _ if has_completed(pod) => {}
+                (Some(time), _) if !is_ready(pod) && time > now => at(time),
+                (Some(_), _) if !is_ready(pod) => steps.push(Step::Ready { namespace, name }),
+                (_, Some(time)) if time > now => at(time),
+                (_, Some(_)) => steps.push(Step::Complete { namespace, name }),
+                _ => {}
             }
             alive.entry(slot).or_default().push(pod);
         }
@@ -134,9 +199,58 @@ pub(crate) fn decide<'a>(
     for workload in wanted {
         let slot = (workload.namespace.clone(), workload.name.clone());
         let pods = alive.remove(&slot).unwrap_or_default();
-        steps.extend(scale(workload, pods, &free));
+        steps.extend(tell_budget(workload, &pods, seen.budgets));
+        steps.extend(match workload.kind {
+            Kind::Deployment => scale(workload, pods, &free),
+            Kind::DaemonSet | Kind::StaticPod => one_each(workload, &pods, seen.nodes),
+        });
     }
+    let declared = |d: &DaemonSet| {
+        wanted.iter().any(|w| {
+            w.kind == Kind::DaemonSet
+                && (d.namespace().as_ref(), d.name_any()) == (Some(&w.namespace), w.name.clone())
+        })
+    };
+    let gone = seen.daemon_sets.iter().filter(|d| !declared(d));
+    steps.extend(gone.map(|d| Step::DropDaemonSet {
+        namespace: d.namespace().unwrap_or_default(),
+        name: d.name_any(),
+    }));
     (steps, again)
+}
+
+/// A pod on each node that is ready, whatever else the node says.
+fn one_each<'a>(workload: &'a Workload, pods: &[&Pod], nodes: &[Node]) -> Vec<Step<'a>> {
+    let bare = |n: &&Node| {
+        n.metadata.deletion_timestamp.is_none()
+            && is_node_ready(n)
+            && !pods.iter().any(|p| node_of(p) == Some(&n.name_any()))
+    };
+    let make = |n: &Node| Step::Make {
+        workload,
+        node: n.name_any(),
+    };
+    let wanted = nodes.iter().filter(|_| workload.replicas > 0);
+    wanted.filter(bare).map(make).collect()
+}
+
+/// What a workload's budget allows, where its status does not say so yet.
+fn tell_budget<'a>(
+    workload: &'a Workload,
+    pods: &[&Pod],
+    budgets: &[PodDisruptionBudget],
+) -> Option<Step<'a>> {
+    let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let status = BudgetStatus {
+        expected: number(workload.replicas),
+        healthy: number(pods.iter().filter(|p| is_ready(p)).count()),
+        desired: workload.min_available?,
+    };
+    let own = |b: &&PodDisruptionBudget| {
+        (b.namespace().as_ref(), b.name_any()) == (Some(&workload.namespace), workload.name.clone())
+    };
+    let budget = budgets.iter().find(own)?;
+    (!status.is_told(budget)).then_some(Step::BudgetStatus { workload, status })
 }
 
 /// Pods of a workload that are too many or too few.
@@ -196,7 +310,7 @@ fn budgets<'a>(wanted: &'a [Workload], there: &[PodDisruptionBudget]) -> Vec<Ste
     make.chain(gone).collect()
 }
 
-fn node_of(pod: &Pod) -> Option<&str> {
+pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
@@ -205,7 +319,20 @@ fn ready_at(pod: &Pod) -> Option<Timestamp> {
     Some(text.parse().unwrap_or(Timestamp::MIN))
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// When a pod of a workload whose pods end by themselves has done its work.
+fn completes_at(pod: &Pod, workload: Option<&Workload>) -> Option<Timestamp> {
+    let seconds = workload?.complete_seconds?;
+    ready_at(pod)?
+        .checked_add(SignedDuration::from_secs_f64(seconds))
+        .ok()
+}
+
+pub(crate) fn has_completed(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    phase == Some("Succeeded")
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let conditions = status.and_then(|s| s.conditions.as_deref());
     let ready =
@@ -215,253 +342,18 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// Whether the scheduler would put a pod without tolerations there.
 fn takes_pods(node: &Node) -> bool {
-    let (spec, status) = (node.spec.as_ref(), node.status.as_ref());
+    let spec = node.spec.as_ref();
     let taints = spec.and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    let conditions = status
-        .and_then(|s| s.conditions.as_deref())
-        .unwrap_or_default();
     node.metadata.deletion_timestamp.is_none()
         && spec.and_then(|s| s.unschedulable) != Some(true)
         && taints.iter().all(|t| t.effect == "PreferNoSchedule")
-        && conditions
-            .iter()
-            .any(|c| c.type_ == "Ready" && c.status == "True")
+        && is_node_ready(node)
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn workload(replicas: usize, min_available: Option<i32>) -> Workload {
-        Workload {
-            name: "shop".into(),
-            namespace: "s".into(),
-            replicas,
-            min_available,
-            start_seconds: 0.5,
-            termination_seconds: 1.0,
-        }
-    }
-
-    fn node(name: &str, ready: bool, spec: Value) -> Node {
-        let ready = if ready { "True" } else { "Unknown" };
-        let status = json!({"conditions": [{"type": "Ready", "status": ready}]});
-        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec, "status": status}))
-            .unwrap()
-    }
-
-    fn pod(name: &str, node: &str, ready: bool) -> Value {
-        let ready = if ready { "True" } else { "False" };
-        json!({
-            "metadata": {
-                "name": name, "namespace": "s", "labels": {WORKLOAD: "shop"},
-                "annotations": {READY_AT: "1970-01-01T00:00:10Z"},
-            },
-            "spec": {"nodeName": node, "containers": []},
-            "status": {"conditions": [{"type": "Ready", "status": ready}]},
-        })
-    }
-
-    fn decided(
-        wanted: &[Workload],
-        nodes: &[Node],
-        pods: &[Value],
-        second: i64,
-    ) -> (String, Option<i64>) {
-        let pods: Vec<Pod> = pods
-            .iter()
-            .map(|p| serde_json::from_value(p.clone()).unwrap())
-            .collect();
-        let seen = Seen {
-            nodes,
-            pods: &pods,
-            budgets: &[],
-        };
-        let now = Timestamp::from_second(second).unwrap();
-        let (steps, again) = decide(wanted, &seen, now);
-        let text = |step: &Step<'_>| match step {
-            Step::Budget(_) => "budget".to_owned(),
-            Step::DropBudget { name, .. } => format!("drop {name}"),
-            Step::Make { node, .. } => format!("make on {node}"),
-            Step::Ready { name, .. } => format!("ready {name}"),
-            Step::End {
-                name,
-                at_once: false,
-                ..
-            } => format!("end {name}"),
-            Step::End {
-                name,
-                at_once: true,
-                ..
-            } => format!("gone {name}"),
-        };
-        let steps: Vec<_> = steps.iter().map(text).collect();
-        (steps.join(", "), again.map(|a| a.as_second()))
-    }
-
-    /// Name, replicas, nodes, pods, second; steps, second of the next look.
-    type Row<'a> = (
-        &'a str,
-        usize,
-        &'a [Node],
-        Vec<Value>,
-        i64,
-        &'a str,
-        Option<i64>,
-    );
-
-    #[test]
-    fn what_is_done_about_pods() {
-        let (a, b) = (node("a", true, json!({})), node("b", true, json!({})));
-        let nodes = [a.clone(), b.clone()];
-        let with = |mut pod: Value, field: &str, value: Value| {
-            pod["metadata"][field] = value;
-            pod
-        };
-        let deleting = |pod: Value| with(pod, "deletionTimestamp", json!("1970-01-01T00:00:20Z"));
-        let two = [pod("p1", "a", true), pod("p2", "b", true)];
-        let rows: &[Row<'_>] = &[
-            (
-                "missing ones are spread",
-                3,
-                &nodes,
-                vec![],
-                0,
-                "make on a, make on b, make on a",
-                None,
-            ),
-            ("all there", 2, &nodes, two.to_vec(), 0, "", None),
-            (
-                "one more, where fewer are",
-                2,
-                &nodes,
-                vec![pod("p1", "a", true)],
-                0,
-                "make on b",
-                None,
-            ),
-            ("no node yet", 2, &[], vec![], 0, "", None),
-            (
-                "starts later",
-                1,
-                &nodes,
-                vec![pod("p1", "a", false)],
-                9,
-                "",
-                Some(10),
-            ),
-            (
-                "has started",
-                1,
-                &nodes,
-                vec![pod("p1", "a", false)],
-                10,
-                "ready p1",
-                None,
-            ),
-            (
-                "one ends: its place is taken",
-                2,
-                &nodes,
-                vec![two[0].clone(), deleting(two[1].clone())],
-                0,
-                "make on b",
-                Some(20),
-            ),
-            (
-                "its time is over",
-                1,
-                &nodes,
-                vec![two[0].clone(), deleting(two[1].clone())],
-                20,
-                "gone p2",
-                None,
-            ),
-            ("too many", 1, &nodes, two.to_vec(), 0, "end p2", None),
-            (
-                "too many: the one not ready first",
-                1,
-                &nodes,
-                vec![pod("p1", "a", false), two[1].clone()],
-                0,
-                "end p1",
-                Some(10),
-            ),
-            (
-                "none wanted",
-                0,
-                &nodes,
-                two.to_vec(),
-                0,
-                "end p1, end p2",
-                None,
-            ),
-            (
-                "its node is gone",
-                2,
-                std::slice::from_ref(&a),
-                two.to_vec(),
-                0,
-                "gone p2, make on a",
-                None,
-            ),
-        ];
-        for (what, replicas, nodes, pods, second, steps, again) in rows {
-            let wanted = [workload(*replicas, None)];
-            let got = decided(&wanted, nodes, pods, *second);
-            assert_eq!(got, ((*steps).to_owned(), *again), "{what}");
-        }
-        let got = decided(&[], &nodes, &two, 0);
-        assert_eq!(got.0, "end p1, end p2", "nobody declares it any more");
-        let mut at_once = workload(1, None);
-        at_once.termination_seconds = 0.0;
-        let got = decided(
-            &[at_once],
-            &nodes,
-            &[two[0].clone(), deleting(two[1].clone())],
-            0,
-        );
-        assert_eq!(got.0, "gone p2", "it ends without delay");
-    }
-
-    #[test]
-    fn which_nodes_take_pods() {
-        let taint = |effect: &str| json!({"taints": [{"key": "k", "effect": effect}]});
-        let rows = [
-            (node("n", true, json!({})), true),
-            (node("n", false, json!({})), false),
-            (node("n", true, json!({"unschedulable": true})), false),
-            (node("n", true, taint("NoSchedule")), false),
-            (node("n", true, taint("NoExecute")), false),
-            (node("n", true, taint("PreferNoSchedule")), true),
-        ];
-        for (node, expected) in rows {
-            assert_eq!(takes_pods(&node), expected, "{node:?}");
-        }
-    }
-
-    #[test]
-    fn budgets_follow_what_is_declared() {
-        let budget = |min: i32| -> PodDisruptionBudget {
-            serde_json::from_value(json!({"metadata": {"name": "shop", "namespace": "s"}, "spec": {"minAvailable": min}})).unwrap()
-        };
-        let drop = || Step::DropBudget {
-            namespace: "s".into(),
-            name: "shop".into(),
-        };
-        let (two, none) = ([workload(0, Some(2))], [workload(0, None)]);
-        let rows: [(&[Workload], Vec<PodDisruptionBudget>, Vec<Step<'_>>); 6] = [
-            (&two, vec![], vec![Step::Budget(&two[0])]),
-            (&two, vec![budget(2)], vec![]),
-            (&two, vec![budget(1)], vec![Step::Budget(&two[0])]),
-            (&none, vec![budget(2)], vec![drop()]),
-            (&[], vec![budget(2)], vec![drop()]),
-            (&none, vec![], vec![]),
-        ];
-        for (wanted, there, expected) in rows {
-            assert_eq!(budgets(wanted, &there), expected, "{wanted:?} {there:?}");
-        }
-    }
+fn is_node_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref());
+    conditions
+        .unwrap_or_default()
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
 }

@@ -64,14 +64,22 @@ impl People {
 
     /// Pushes what `fleet` says.
     pub async fn push(&mut self, fleet: Fleet, subject: String) {
-        let sha = self.world.repository.push(fleet.files(), self.world.now(), subject.clone());
+        let sha = self
+            .world
+            .repository
+            .push(fleet.files(), self.world.now(), subject.clone());
         self.note(format!("commit {sha}: {subject}"));
         self.fleets.push(fleet);
         // Often a webhook tells of it; else the next look finds it.
         if self.chance.permille(700) {
             let at = self.world.now().to_string();
-            let patch = Patch::Merge(json!({"metadata": {"annotations": {meta::ANNOTATION_REQUESTED_AT: at}}}));
-            self.api::<FleetObject>().patch("default", &by_hand(), &patch).await.ok();
+            let patch = Patch::Merge(
+                json!({"metadata": {"annotations": {meta::ANNOTATION_REQUESTED_AT: at}}}),
+            );
+            self.api::<FleetObject>()
+                .patch("default", &by_hand(), &patch)
+                .await
+                .ok();
             self.look();
         }
     }
@@ -80,7 +88,9 @@ impl People {
     pub async fn act(&mut self, act: &Act) {
         match act {
             Act::Commit => {
-                let Some(mut fleet) = self.fleets.last().cloned() else { return };
+                let Some(mut fleet) = self.fleets.last().cloned() else {
+                    return;
+                };
                 let mut subject = fleet.change(&self.chance);
                 if self.chance.permille(400) {
                     subject = format!("{subject}; {}", fleet.change(&self.chance));
@@ -88,7 +98,11 @@ impl People {
                 self.push(fleet, subject).await;
             }
             Act::Revert => {
-                let before = self.fleets.len().checked_sub(2).map(|n| self.fleets[n].clone());
+                let before = self
+                    .fleets
+                    .len()
+                    .checked_sub(2)
+                    .map(|n| self.fleets[n].clone());
                 if let Some(fleet) = before {
                     self.push(fleet, "revert".into()).await;
                 }
@@ -126,7 +140,9 @@ impl People {
                 if let Some((id, _, machine)) = self.instance()
                     && let Some(copy) = self.world.cloud.duplicate(&id).await
                 {
-                    self.note(format!("instance {id} of {machine} is there twice, as {copy}"));
+                    self.note(format!(
+                        "instance {id} of {machine} is there twice, as {copy}"
+                    ));
                     self.world.checker.lock().duplicates.insert(copy);
                     self.world.weather.count(Kind::Duplicate, 1);
                 }
@@ -149,12 +165,16 @@ impl People {
                 let to = self.chance.within(1, 8);
                 self.note(format!("kubectl scale {pool} --replicas {to}"));
                 let patch = Patch::Merge(json!({"spec": {"replicas": to}}));
-                self.api::<MachineDeployment>().patch(&pool, &by_hand(), &patch).await.ok();
+                self.api::<MachineDeployment>()
+                    .patch(&pool, &by_hand(), &patch)
+                    .await
+                    .ok();
                 self.look();
             }
             Act::Pause(seconds) => self.pause(*seconds).await,
             Act::Kill => {
-                let machines: Vec<String> = self.world.checker.lock().machines.keys().cloned().collect();
+                let machines: Vec<String> =
+                    self.world.checker.lock().machines.keys().cloned().collect();
                 if !machines.is_empty() {
                     let name = self.chance.pick(&machines).clone();
                     self.kill(&name).await;
@@ -209,18 +229,28 @@ impl People {
     }
 
     async fn flap(&mut self, seconds: u64) {
-        let Some((_, key, machine)) = self.instance() else { return };
+        let Some((_, key, machine)) = self.instance() else {
+            return;
+        };
         let of = ClusterRef {
             key,
             ..ClusterRef::default()
         };
-        let Ok(client) = self.world.cloud.client(&of).await else { return };
+        let Ok(client) = self.world.cloud.client(&of).await else {
+            return;
+        };
         let nodes = Api::<Node>::all(client);
         let heard = |status: &'static str| {
-            Patch::Strategic(json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "Simulated", "message": ""}]}}))
+            Patch::Strategic(
+                json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "Simulated", "message": ""}]}}),
+            )
         };
         let none = PatchParams::default();
-        if nodes.patch_status(&machine, &none, &heard("Unknown")).await.is_err() {
+        if nodes
+            .patch_status(&machine, &none, &heard("Unknown"))
+            .await
+            .is_err()
+        {
             return;
         }
         self.note(format!("node {machine} is heard of no more"));
@@ -233,7 +263,10 @@ impl People {
                 i.state == InstanceState::Running && i.owner.is_some_and(|o| o.machine == machine)
             });
             if there {
-                nodes.patch_status(&machine, &none, &heard("True")).await.ok();
+                nodes
+                    .patch_status(&machine, &none, &heard("True"))
+                    .await
+                    .ok();
             }
         });
     }
@@ -241,22 +274,33 @@ impl People {
     async fn pause(&mut self, seconds: u64) {
         let Some(pool) = self.pool() else { return };
         self.note(format!("kubectl annotate {pool} paused"));
-        let annotate = |value: Value| Patch::Merge(json!({"metadata": {"annotations": {meta::ANNOTATION_PAUSED: value}}}));
+        let annotate = |value: Value| {
+            Patch::Merge(json!({"metadata": {"annotations": {meta::ANNOTATION_PAUSED: value}}}))
+        };
         let pools = self.api::<MachineDeployment>();
-        pools.patch(&pool, &by_hand(), &annotate(json!("true"))).await.ok();
+        pools
+            .patch(&pool, &by_hand(), &annotate(json!("true")))
+            .await
+            .ok();
         self.look();
         let world = self.world.clone();
         self.later.spawn(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             let pools = Api::<MachineDeployment>::namespaced(world.kubectl(), "default");
-            pools.patch(&pool, &by_hand(), &annotate(Value::Null)).await.ok();
+            pools
+                .patch(&pool, &by_hand(), &annotate(Value::Null))
+                .await
+                .ok();
         });
     }
 
     async fn kill(&self, name: &str) {
         self.note(format!("kubectl delete machine {name}"));
         self.world.checker.lock().by_people.insert(name.to_owned());
-        self.api::<Machine>().delete(name, &DeleteParams::background()).await.ok();
+        self.api::<Machine>()
+            .delete(name, &DeleteParams::background())
+            .await
+            .ok();
         self.look();
     }
 
@@ -265,7 +309,8 @@ impl People {
         let doomed: Vec<String> = {
             let checker = self.world.checker.lock();
             let now = self.world.now();
-            let long = |m: &crate::checker::Known| now.duration_since(m.changed).as_secs() > PATIENCE;
+            let long =
+                |m: &crate::checker::Known| now.duration_since(m.changed).as_secs() > PATIENCE;
             checker
                 .machines
                 .iter()

@@ -246,7 +246,8 @@ impl Checker {
                 }
                 _ => {}
             }
-            self.names.insert(name.to_owned(), object.metadata.uid.clone());
+            self.names
+                .insert(name.to_owned(), object.metadata.uid.clone());
             self.moves.push(("create", name.to_owned()));
         }
         let available = model::is_true(&object.status.conditions, "Available");
@@ -260,7 +261,11 @@ impl Checker {
                 .as_ref()
                 .map_or_else(|| self.control_plane_cause(&object), |b| b.cause.clone()),
             changed: match &before {
-                Some(b) if model::is_true(&b.object.status.conditions, "Available") == available => b.changed,
+                Some(b)
+                    if model::is_true(&b.object.status.conditions, "Available") == available =>
+                {
+                    b.changed
+                }
                 _ => self.now(),
             },
             object: object.clone(),
@@ -269,7 +274,9 @@ impl Checker {
         let running = self.machines.values().filter(|m| m.available()).count();
         self.most_machines = self.most_machines.max(running);
         let doomed = object.metadata.deleting()
-            && before.as_ref().is_none_or(|b| !b.object.metadata.deleting());
+            && before
+                .as_ref()
+                .is_none_or(|b| !b.object.metadata.deleting());
         if doomed {
             self.moves.push(("delete", name.to_owned()));
         }
@@ -286,10 +293,17 @@ impl Checker {
         format!(
             "v={} {}{}{}{}",
             object.spec.version.as_deref().unwrap_or("-"),
-            if object.metadata.deleting() { "deleting " } else { "" },
+            if object.metadata.deleting() {
+                "deleting "
+            } else {
+                ""
+            },
             if available { "available" } else { "" },
             ready.map_or("", |r| r.reason.as_str()),
-            ready.map_or(String::new(), |r| format!(" ({})", r.message.chars().take(80).collect::<String>())),
+            ready.map_or(String::new(), |r| format!(
+                " ({})",
+                r.message.chars().take(80).collect::<String>()
+            )),
         )
     }
 

@@ -71,7 +71,9 @@ async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outc
         fleets: Vec::new(),
         later: JoinSet::new(),
     };
-    prepare(&mut people, &Chance::of(seed, 12)).await.map_err(|e| e.to_string())?;
+    prepare(&mut people, &Chance::of(seed, 12))
+        .await
+        .map_err(|e| e.to_string())?;
     tasks.spawn(world.clone().keep_engine());
     let failed = world.checker.lock().failed.clone();
     tokio::select! {
@@ -86,7 +88,10 @@ async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outc
     let fired = world.weather.fired();
     if checker.broken.is_none() {
         if fired.len() < LEAST_FAULTS {
-            checker.broke("generator", format!("only {} kinds of fault fired", fired.len()));
+            checker.broke(
+                "generator",
+                format!("only {} kinds of fault fired", fired.len()),
+            );
         }
         if checker.most_machines < LEAST_MACHINES {
             let most = checker.most_machines;
@@ -101,7 +106,11 @@ async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outc
         fired,
         digest,
         lines,
-        made: checker.moves.iter().filter(|(verb, _)| *verb == "create").count(),
+        made: checker
+            .moves
+            .iter()
+            .filter(|(verb, _)| *verb == "create")
+            .count(),
         writes: checker.writes,
     };
     drop(checker);

@@ -1,5 +1,7 @@
 //! Machine: its instance, its node, and its way out.
 
+mod leaving;
+
 use std::sync::Arc;
 
 use fleetwright_api::{
@@ -9,7 +11,6 @@ use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
     content::Content,
-    drain::DrainProgress,
     machine::{DeletionStep, Instance, MachineFacts, MachineStep, NodeState, next_step},
     outcome::Outcome,
     pool_version::effective_version,
@@ -19,6 +20,7 @@ use fleetwright_core::{
 use fleetwright_providers::{
     Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, ResourceExt,
@@ -26,24 +28,27 @@ use kube::{
 };
 use serde_json::json;
 
+use self::leaving::look;
 use super::{Error, Shared, seconds_until};
 use crate::{
     cache::name_of,
-    drain,
     inventory::Seen,
     node_sync,
     nodes::{NodeView, SeenNode},
+    refusals::AGAIN_SECONDS,
 };
 
 const BY: &str = "fleetwright-machine";
-/// Time between two passes of a drain that has to wait.
-const DRAIN_PAUSE_SECONDS: u64 = 2;
 
 struct View {
     cluster: Option<Arc<Cluster>>,
     account: String,
     seen: Seen,
     node: SeenNode,
+    /// Since when the cluster does not answer.
+    lost: Option<Timestamp>,
+    /// The word of the provider's error, where it refused something just now.
+    refused: Option<&'static str>,
     facts: MachineFacts,
 }
 
@@ -51,32 +56,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     let now = shared.now();
     let (namespace, name) = name_of(machine);
     let mut view = gather(shared, machine);
-    let mut step = next_step(machine, &view.facts, now);
-    let mut detail = None;
-    let mut retry = None;
-
-    // A drain is looked at where it happens: what it finds is part of what is decided.
-    if let MachineStep::Delete(DeletionStep::Drain {
-        node, unreachable, ..
-    }) = &step
-    {
-        match drain_pass(shared, machine, &view, node, *unreachable).await {
-            Ok(progress) => {
-                view.facts.drained = Some(progress.plan.is_done());
-                view.facts.volumes_attached = Some(Vec::new());
-                if progress.plan.is_done() {
-                    step = next_step(machine, &view.facts, now);
-                } else {
-                    detail = Some(progress.to_string());
-                    retry = Some(DRAIN_PAUSE_SECONDS);
-                }
-            }
-            Err(error) => {
-                detail = Some(format!("draining: {error}"));
-                retry = Some(DRAIN_PAUSE_SECONDS);
-            }
-        }
-    }
+    let step = next_step(machine, &view.facts, now);
+    let (mut step, mut detail, mut retry) = look(shared, machine, &mut view, step, now).await;
     let mut failure = act(shared, machine, &mut view, &step).await;
     // What follows once the id is stored is done at once: the status in between would tell nobody anything.
     if let (MachineStep::SetProviderId(_), Ok(())) = (&step, &failure)
@@ -86,7 +67,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         failure = act(shared, &stored, &mut view, &step).await;
     }
     if let Err(error) = &failure {
-        detail = Some(chain(error));
+        detail = Some(told(error));
+        view.refused = error.of_provider().map(ProviderError::word);
     }
 
     let latest = shared
@@ -101,7 +83,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
     }
     if !matches!(step, MachineStep::Delete(DeletionStep::RemoveFinalizer)) || failure.is_err() {
-        let observation = observe(shared, &latest, &view, step.clone(), detail);
+        let observation = observe(shared, &latest, &view, step.clone(), detail, now);
         let mut new = status::machine(&latest, &observation, now);
         if let MachineStep::Delete(deletion) = &step {
             let record = new.deletion.get_or_insert_default();
@@ -118,7 +100,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
             retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
         }
     }
-    failure?;
+    match failure {
+        // Asking again at once cannot help: the machine or its account has to change.
+        Err(error) if error.of_provider().is_some_and(ProviderError::is_terminal) => {
+            return Ok(Outcome::wait_seconds(chain(&error), AGAIN_SECONDS));
+        }
+        other => other?,
+    }
     match step {
         MachineStep::Delete(DeletionStep::RemoveFinalizer) => Ok(Outcome::Deleted),
         MachineStep::Running { .. } if retry.is_none() => Ok(Outcome::Done),
@@ -138,6 +126,20 @@ fn chain(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The error, and what comes of it.
+fn told(error: &Error) -> String {
+    let text = chain(error);
+    match error.of_provider() {
+        Some(e) if e.is_terminal() => format!(
+            "{text}; it is asked again when the machine or its account changes, or after {AGAIN_SECONDS} s"
+        ),
+        Some(ProviderError::Quota { .. } | ProviderError::NoCapacity { .. }) => {
+            format!("{text}; it is asked again, at least once a minute")
+        }
+        _ => text,
+    }
 }
 
 fn gather(shared: &Shared, machine: &Machine) -> View {
@@ -203,15 +205,20 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         cluster_deleting: cluster
             .as_ref()
             .is_none_or(|c| c.metadata.deletion_timestamp.is_some()),
+        cluster_paused: cluster
+            .as_ref()
+            .is_some_and(|c| meta::is_paused(c.as_ref())),
         control_plane_stays: machine.metadata.deletion_timestamp.is_none() || stays(),
         drained: None,
         volumes_attached: None,
     };
     View {
+        lost: shared.nodes.lost(&namespace, cluster_name),
         cluster,
         account,
         seen,
         node,
+        refused: None,
         facts,
     }
 }
@@ -310,9 +317,14 @@ async fn act(
             };
             let (provider, account) = provider(shared, machine, &view.account)?;
             let key = machine.spec.instance_key.as_deref().unwrap_or_default();
-            let result = provider.delete(&account, &instance.id, key).await;
-            shared.context.metrics.called("delete", word(&result));
-            result?;
+            let call = called(
+                shared,
+                "delete",
+                provider.delete(&account, &instance.id, key),
+            );
+            let asked = (&account, &instance.id);
+            let (refusals, now) = (&shared.refusals, shared.now());
+            refusals.call((key, "delete"), &asked, now, call).await?;
             shared.inventory.deleting(&view.account, key);
             Ok(())
         }
@@ -328,6 +340,8 @@ async fn act(
             }
         }
         MachineStep::Delete(DeletionStep::RemoveFinalizer) => {
+            let key = machine.spec.instance_key.as_deref().unwrap_or_default();
+            shared.refusals.forget(key);
             shared
                 .remove_finalizer(machine, meta::FINALIZER_MACHINE, BY)
                 .await
@@ -338,6 +352,17 @@ async fn act(
 
 fn word<T>(result: &Result<T, ProviderError>) -> &'static str {
     result.as_ref().err().map_or("Ok", ProviderError::word)
+}
+
+/// Counts a call to a provider, when it is made.
+async fn called<T>(
+    shared: &Shared,
+    verb: &'static str,
+    call: impl Future<Output = Result<T, ProviderError>>,
+) -> Result<T, ProviderError> {
+    let result = call.await;
+    shared.context.metrics.called(verb, word(&result));
+    result
 }
 
 async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) -> Result<(), Error> {
@@ -364,11 +389,11 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
         config_digest: given.config_digest,
         failure_domain: machine.spec.content.failure_domain.clone(),
         labels: node_sync::labels(machine),
-        taints: machine.spec.content.taints.clone(),
+        taints: node_sync::registered(machine),
     };
-    let result = provider.create(&account, &order).await;
-    shared.context.metrics.called("create", word(&result));
-    let instance = result?;
+    let call = called(shared, "create", provider.create(&account, &order));
+    let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
+    let instance = refusals.call((&key, "create"), &asked, now, call).await?;
     shared
         .inventory
         .wrote(&view.account, &key, Some(instance.clone()));
@@ -402,10 +427,15 @@ async fn update_instance(shared: &Shared, machine: &Machine, view: &View) -> Res
         return Ok(());
     }
     let (provider, account) = provider(shared, machine, &view.account)?;
-    let result = provider.update(&account, &instance.id, &change).await;
-    shared.context.metrics.called("update", word(&result));
     let key = machine.spec.instance_key.as_deref().unwrap_or_default();
-    shared.inventory.wrote(&view.account, key, Some(result?));
+    let call = called(
+        shared,
+        "update",
+        provider.update(&account, &instance.id, &change),
+    );
+    let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &change));
+    let updated = refusals.call((key, "update"), &asked, now, call).await?;
+    shared.inventory.wrote(&view.account, key, Some(updated));
     Ok(())
 }
 
@@ -417,7 +447,8 @@ async fn workload(shared: &Shared, machine: &Machine) -> Result<kube::Client, Er
 }
 
 async fn sync_node(shared: &Shared, machine: &Machine, node: &NodeView) -> Result<(), Error> {
-    let Some(patch) = node_sync::patch(machine, &machine.spec.cluster_name, node) else {
+    let outdated = node_sync::is_outdated(&shared.caches, machine);
+    let Some(patch) = node_sync::patch(machine, &machine.spec.cluster_name, node, outdated) else {
         return Ok(());
     };
     let client = workload(shared, machine).await?;
@@ -434,37 +465,13 @@ async fn sync_node(shared: &Shared, machine: &Machine, node: &NodeView) -> Resul
     }
 }
 
-async fn drain_pass(
-    shared: &Shared,
-    machine: &Machine,
-    view: &View,
-    node: &str,
-    unreachable: bool,
-) -> Result<DrainProgress, Error> {
-    let client = workload(shared, machine).await?;
-    let cordoned = matches!(&view.node, SeenNode::There(n) if n.unschedulable);
-    let started = machine
-        .status
-        .as_ref()
-        .and_then(|s| s.deletion.as_ref()?.node_drain_start_time.clone());
-    drain::pass(
-        &client,
-        node,
-        cordoned,
-        unreachable,
-        started.map(|t| t.0),
-        shared.now(),
-    )
-    .await
-    .map_err(|e| Error::Workload(Box::new(e)))
-}
-
 fn observe(
     shared: &Shared,
     machine: &Machine,
     view: &View,
     step: MachineStep,
     detail: Option<String>,
+    now: Timestamp,
 ) -> MachineObservation {
     let instance = match &view.seen {
         Seen::There(i) => Some(i),
@@ -481,7 +488,7 @@ fn observe(
         addresses: instance.map(|i| i.addresses.clone()),
         failure_domain: instance.and_then(|i| i.failure_domain.clone()),
         node: match &view.node {
-            SeenNode::Unknown => NodeObservation::NotAsked,
+            SeenNode::Unknown => NodeObservation::not_asked(view.lost, now),
             SeenNode::Missing => NodeObservation::Missing,
             SeenNode::There(n) => NodeObservation::Present {
                 name: n.name.clone(),
@@ -491,6 +498,7 @@ fn observe(
         },
         up_to_date: up_to_date(shared, machine, view).unwrap_or(UpToDate::Unknown),
         step,
+        refused: view.refused,
         detail,
     }
 }

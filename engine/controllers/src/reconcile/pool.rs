@@ -43,6 +43,14 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             .await?;
         return Ok(Outcome::wait(wait.to_string()));
     };
+    if meta::is_paused(cluster.as_ref()) {
+        let mut new = status::machine_deployment(pool, &sets, &machines, None, now);
+        status::pause(&mut new.conditions, pool.metadata.generation, now);
+        shared
+            .write_status(pool, pool.status.as_ref(), &new, BY)
+            .await?;
+        return Ok(Outcome::wait("its Cluster is paused"));
+    }
     let version = effective_version(&cluster, pool);
     let mut decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {
         Ok(decision) => decision,

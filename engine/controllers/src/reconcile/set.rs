@@ -46,10 +46,17 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         decision.hold(preflight(set, pool.as_deref(), cluster));
     }
 
-    let new = status::machine_set(set, &machines, decision.waiting.as_ref(), now);
+    let mut new = status::machine_set(set, &machines, decision.waiting.as_ref(), now);
+    let paused = shared.cluster_is_paused(&namespace, &set.spec.cluster_name);
+    if paused {
+        status::pause(&mut new.conditions, set.metadata.generation, now);
+    }
     shared
         .write_status(set, set.status.as_ref(), &new, BY)
         .await?;
+    if paused {
+        return Ok(Outcome::wait("its Cluster is paused"));
+    }
 
     if !decision.create.is_empty() {
         // The counter goes up first, so that an ordinal is never used again.

@@ -41,7 +41,7 @@ async fn a_drain_waits_for_a_budget_says_so_and_goes_on_when_it_may() {
     for part in [
         "True DrainingNode: draining since 2",
         &format!("default/{pod}"),
-        "budget db",
+        "is protected by budget db, 0 disruptions allowed",
     ] {
         assert!(line.contains(part), "{part} is not in: {line}");
     }

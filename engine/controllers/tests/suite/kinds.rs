@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::kit::{config, merge};
 
-async fn client() -> Client {
+pub(crate) async fn client() -> Client {
     let options = Options::new(Arc::new(SystemClock), Arc::new(SeededRandom::new(1)));
     let server = ApiServer::new(Store::memory(), options).unwrap();
     let ours: Vec<Value> = crds::all()
@@ -32,7 +32,7 @@ fn definition(kind: &str) -> CustomResourceDefinition {
     all.into_iter().find(|c| c.spec.names.kind == kind).unwrap()
 }
 
-fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
+pub(crate) fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
     let crd = definition(kind);
     let gvk = GroupVersionKind::gvk("fleetwright.dev", "v1alpha1", kind);
     let resource = ApiResource::from_gvk_with_plural(&gvk, &crd.spec.names.plural);
@@ -386,7 +386,7 @@ async fn what_may_never_change_does_not() {
     let client = client().await;
     let key = "0".repeat(32);
     let managed = json!({"providerConfig": config("sim.small")});
-    let selector = json!({"matchLabels": {"a": "b"}});
+    let selector = json!({"matchLabels": {"fleetwright.dev/a": "b"}});
     for (kind, first, change, words) in [
         (
             "Cluster",
@@ -415,7 +415,7 @@ async fn what_may_never_change_does_not() {
         (
             "MachineDeployment",
             json!({"spec": {"selector": selector}}),
-            json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}}),
+            json!({"spec": {"selector": {"matchLabels": {"fleetwright.dev/a": "c"}}}}),
             "selector is immutable: leave it",
         ),
         (

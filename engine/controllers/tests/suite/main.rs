@@ -1,9 +1,13 @@
 //! The controllers against a real API server and the simulated cloud.
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod deletion;
+#[cfg(test)]
+mod draining;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -12,5 +16,9 @@ mod kinds;
 mod kit;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod nodes;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod upgrades;

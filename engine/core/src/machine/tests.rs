@@ -16,6 +16,7 @@ fn facts() -> MachineFacts {
         node: NodeState::Missing,
         may_start: true,
         cluster_deleting: false,
+        cluster_paused: false,
         control_plane_stays: true,
         drained: None,
         volumes_attached: None,
@@ -138,6 +139,182 @@ fn with_its_cluster_or_as_the_last_of_the_control_plane_nothing_is_drained() {
         f.instance = Instance::Missing;
         assert_eq!(deletion_step(&m, &f, at(0)), DeletionStep::RemoveFinalizer);
     }
+}
+
+fn annotate(m: &mut Machine, key: &str) {
+    let annotations = m.metadata.annotations.get_or_insert_default();
+    annotations.insert(key.to_owned(), String::new());
+}
+
+#[test]
+fn hooks_hold_back_what_follows_them_whatever_became_of_the_instance() {
+    let drain = format!("{}x", meta::PREFIX_PRE_DRAIN_HOOK);
+    let terminate = format!("{}x", meta::PREFIX_PRE_TERMINATE_HOOK);
+    type Change = fn(&mut Machine, &mut MachineFacts);
+    let cases: [(&str, Change, &str, &str); 5] = [
+        (
+            "it runs",
+            |_, _| {},
+            "WaitingForPreDrainHook",
+            "DrainingNode",
+        ),
+        (
+            "its instance is gone",
+            |_, f| f.instance = Instance::Missing,
+            "WaitingForPreDrainHook",
+            "WaitingForPreTerminateHook",
+        ),
+        (
+            "its cluster goes: nothing is drained",
+            |_, f| f.cluster_deleting = true,
+            "WaitingForPreTerminateHook",
+            "WaitingForPreTerminateHook",
+        ),
+        (
+            "its control plane goes with it",
+            |_, f| f.control_plane_stays = false,
+            "WaitingForPreTerminateHook",
+            "WaitingForPreTerminateHook",
+        ),
+        (
+            "it has no node",
+            |m, f| {
+                m.status = None;
+                f.node = NodeState::Missing;
+            },
+            "WaitingForPreTerminateHook",
+            "WaitingForPreTerminateHook",
+        ),
+    ];
+    for (name, change, both, last) in cases {
+        let (mut m, mut f) = leaving();
+        change(&mut m, &mut f);
+        annotate(&mut m, &terminate);
+        assert_eq!(deletion_step(&m, &f, at(0)).reason(), last, "{name}");
+        annotate(&mut m, &drain);
+        assert_eq!(deletion_step(&m, &f, at(0)).reason(), both, "{name}");
+    }
+}
+
+#[test]
+fn a_pause_of_the_machine_or_its_cluster_holds_everything() {
+    for leaves in [false, true] {
+        let (mut m, mut f) = leaving();
+        if !leaves {
+            m.metadata.deletion_timestamp = None;
+        }
+        f.cluster_paused = true;
+        assert_eq!(next_step(&m, &f, at(0)), MachineStep::Paused);
+        f.cluster_paused = false;
+        assert_ne!(next_step(&m, &f, at(0)), MachineStep::Paused);
+        annotate(&mut m, meta::ANNOTATION_PAUSED);
+        assert_eq!(next_step(&m, &f, at(0)), MachineStep::Paused);
+    }
+}
+
+#[test]
+fn volumes_are_waited_for_unless() {
+    type Change = fn(&mut Machine, &mut MachineFacts);
+    let waited = |m: &mut Machine, seconds: i64| {
+        let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+        status.wait_for_node_volume_detach_start_time = Some(k8s_time(at(-seconds)));
+    };
+    let cases: [(&str, Change, bool); 7] = [
+        ("some are attached", |_, _| {}, true),
+        ("nobody looked yet", |_, f| f.volumes_attached = None, true),
+        (
+            "none is attached",
+            |_, f| f.volumes_attached = Some(vec![]),
+            false,
+        ),
+        (
+            "the node does not answer",
+            |_, f| {
+                f.node = NodeState::Present {
+                    name: "n".into(),
+                    unreachable: true,
+                }
+            },
+            false,
+        ),
+        (
+            "it is excluded",
+            |m, _| annotate(m, meta::ANNOTATION_EXCLUDE_WAIT_FOR_VOLUME_DETACH),
+            false,
+        ),
+        (
+            "the wait before the end has begun",
+            |m, _| {
+                let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+                status.wait_for_pre_terminate_hook_start_time = Some(k8s_time(at(0)));
+            },
+            false,
+        ),
+        (
+            "the instance goes",
+            |_, f| f.instance = Instance::Stopping,
+            false,
+        ),
+    ];
+    for (name, change, want) in cases {
+        let (mut m, mut f) = leaving();
+        f.drained = Some(true);
+        f.volumes_attached = Some(vec!["pv-1".into()]);
+        change(&mut m, &mut f);
+        let step = deletion_step(&m, &f, at(0));
+        let waits = matches!(step, DeletionStep::WaitVolumes { .. });
+        assert_eq!(waits, want, "{name}: {step:?}");
+    }
+    for (limit, since, want) in [
+        (None, 599, true),
+        (None, 600, false),
+        (Some(60), 59, true),
+        (Some(60), 60, false),
+    ] {
+        let (mut m, mut f) = leaving();
+        f.volumes_attached = Some(vec!["pv-1".into()]);
+        waited(&mut m, since);
+        let deletion = m.spec.content.deletion.get_or_insert_default();
+        deletion.node_volume_detach_timeout_seconds = limit;
+        let step = deletion_step(&m, &f, at(0));
+        let waits = matches!(step, DeletionStep::WaitVolumes { .. });
+        assert_eq!(waits, want, "{limit:?} {since}: the drain is over for good");
+    }
+}
+
+/// The time-out counts from when the Node object is first asked to go, not from the machine's deletion.
+#[test]
+fn the_node_has_a_time_out_of_its_own() {
+    let (mut m, mut f) = leaving();
+    f.instance = Instance::Missing;
+    let late = at(5_000);
+    let step = deletion_step(&m, &f, late);
+    assert_eq!(step.until(), Some(at(5_060)), "{step:?}");
+    let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+    assert!(step.record_start(status, late));
+    assert_eq!(deletion_step(&m, &f, at(5_059)).reason(), "DeletingNode");
+    assert_eq!(
+        deletion_step(&m, &f, at(5_060)),
+        DeletionStep::RemoveFinalizer
+    );
+    f.node = NodeState::Unknown;
+    assert_eq!(deletion_step(&m, &f, at(5_059)).reason(), "DeletingNode");
+}
+
+#[test]
+fn steps_say_since_when_they_wait_and_until_when() {
+    let (m, mut f) = leaving();
+    assert_eq!(
+        deletion_step(&m, &f, at(0)).to_string(),
+        "draining node n since 1970-01-12T13:46:40Z (until 1970-01-12T14:16:40Z at most)"
+    );
+    f.drained = Some(true);
+    f.volumes_attached = Some((1..=7).map(|n| format!("pv-{n}")).collect());
+    assert_eq!(
+        deletion_step(&m, &f, at(0)).to_string(),
+        "waiting for volumes to be detached from node n since 1970-01-12T13:46:40Z (until 1970-01-12T13:56:40Z at most): \
+         pv-1, pv-2, pv-3, pv-4, pv-5, ... (2 more)"
+    );
 }
 
 /// Cluster API's TestIsNodeDrainedAllowed; a time-out of 0 or none is 30 minutes or a second here, never for ever.

@@ -8,7 +8,7 @@ use fleetwright_api::{
 };
 use jiff::Timestamp;
 
-use super::{Conditions, all_have, all_machines, few, pool::incomplete};
+use super::{Conditions, all_have, all_machines, few, pool::incomplete, refusal, refused};
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
@@ -163,7 +163,11 @@ pub fn cluster(
         );
     }
     pools_conditions(&mut out, pools);
-    scaling(&mut out, cp.as_ref(), pools);
+    let wanted = machines.iter().filter(|m| {
+        let name = m.metadata.name.as_deref().unwrap_or_default();
+        m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)
+    });
+    scaling(&mut out, cp.as_ref(), pools, refusal(wanted));
     rolling(&mut out, cluster, cp.as_ref(), pools, decision);
     available(&mut out, deleting);
     status.conditions = list;
@@ -289,8 +293,14 @@ fn pools_conditions(out: &mut Conditions<'_>, pools: &[MachineDeployment]) {
     }
 }
 
-/// ScalingUp and ScalingDown: the control plane or a pool has fewer or more machines than wanted.
-fn scaling(out: &mut Conditions<'_>, counts: Option<&MachineCounts>, pools: &[MachineDeployment]) {
+/// ScalingUp and ScalingDown: the control plane or a pool has fewer or more machines than wanted. Where the provider refuses machines of
+/// the control plane, that is the reason.
+fn scaling(
+    out: &mut Conditions<'_>,
+    counts: Option<&MachineCounts>,
+    pools: &[MachineDeployment],
+    refusal: Option<(&str, String)>,
+) {
     let control_plane = |wrong: fn(&i32, &i32) -> bool| {
         counts
             .filter(|c| wrong(&c.replicas, &c.desired_replicas))
@@ -305,16 +315,28 @@ fn scaling(out: &mut Conditions<'_>, counts: Option<&MachineCounts>, pools: &[Ma
         (kind::SCALING_UP, "up", i32::lt as fn(&i32, &i32) -> bool),
         (kind::SCALING_DOWN, "down", i32::gt),
     ] {
+        let up = kind == kind::SCALING_UP;
         let is = |p: &&MachineDeployment| {
             p.status
                 .as_ref()
                 .is_some_and(|s| condition::is_true(&s.conditions, kind))
         };
         let named = |p: &MachineDeployment| {
-            format!("pool {}", p.metadata.name.as_deref().unwrap_or_default())
+            let name = p.metadata.name.as_deref().unwrap_or_default();
+            let why = p.status.as_ref().and_then(|s| refused(&s.conditions));
+            match why.filter(|_| up) {
+                Some(why) => format!("pool {name} ({why})"),
+                None => format!("pool {name}"),
+            }
         };
         let mut what: Vec<String> = control_plane(wrong).into_iter().collect();
         what.extend(pools.iter().filter(is).map(named));
+        if let Some((reason, text)) = refusal.as_ref().filter(|_| up) {
+            what.insert(0, format!("the control plane ({text})"));
+            let text = format!("scaling {word} {}", few(&what));
+            out.set(kind, Status::True, reason, text);
+            continue;
+        }
         out.flag(
             kind,
             !what.is_empty(),

@@ -19,6 +19,8 @@ pub enum NodeHealth {
     Healthy,
     /// Not; with the reason in words.
     NotHealthy(String),
+    /// Ready, but under pressure; which, in words.
+    Pressed(String),
     /// Its kubelet has not reported yet or no longer does.
     Unknown(String),
 }
@@ -28,6 +30,8 @@ pub enum NodeHealth {
 pub enum NodeObservation {
     /// The workload cluster could not be asked: what was known stays.
     NotAsked,
+    /// It could not be asked since then, for so long that what was known no longer counts.
+    ConnectionDown(Timestamp),
     /// It is not there.
     Missing,
     /// It is.
@@ -39,6 +43,18 @@ pub enum NodeObservation {
         /// What it says of itself.
         info: NodeInfo,
     },
+}
+
+/// Seconds for which a node's last known state counts after its cluster has stopped answering, as in Cluster API.
+pub const CONNECTION_GRACE_SECONDS: i64 = 300;
+
+impl NodeObservation {
+    /// Of a cluster that cannot be asked, since `lost` where somebody could before.
+    pub fn not_asked(lost: Option<Timestamp>, now: Timestamp) -> Self {
+        let over = |t: &Timestamp| now.duration_since(*t).as_secs() >= CONNECTION_GRACE_SECONDS;
+        lost.filter(over)
+            .map_or(Self::NotAsked, Self::ConnectionDown)
+    }
 }
 
 /// Whether the machine is what its owner wants.
@@ -69,6 +85,8 @@ pub struct MachineObservation {
     pub up_to_date: UpToDate,
     /// What is done next.
     pub step: MachineStep,
+    /// The word of the provider's error, where it refuses to make the instance.
+    pub refused: Option<&'static str>,
     /// More words on that, such as [`crate::drain::DrainProgress`]; the step's own when `None`.
     pub detail: Option<String>,
 }
@@ -115,7 +133,8 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
             "",
         ),
     }
-    out.flag(kind::PAUSED, meta::is_paused(machine), "");
+    let paused = seen.step == MachineStep::Paused || meta::is_paused(machine);
+    out.flag(kind::PAUSED, paused, "");
     match &seen.instance {
         Instance::Running { .. } => {
             out.set(kind::INFRASTRUCTURE_READY, Status::True, reason::READY, "");
@@ -130,10 +149,10 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
         Instance::Missing => out.set(
             kind::INFRASTRUCTURE_READY,
             Status::False,
-            if machine.spec.provider_id.is_some() {
-                reason::DELETED
-            } else {
-                reason::DOES_NOT_EXIST
+            match seen.refused {
+                _ if machine.spec.provider_id.is_some() => reason::DELETED,
+                Some(word) => word,
+                None => reason::DOES_NOT_EXIST,
             },
             detail.clone(),
         ),
@@ -192,11 +211,20 @@ fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &
                     text,
                 );
             }
+            NodeHealth::Pressed(text) => {
+                out.set(
+                    kind::NODE_HEALTHY,
+                    Status::False,
+                    reason::NODE_NOT_HEALTHY,
+                    text,
+                );
+                out.set(kind::NODE_READY, Status::True, reason::NODE_READY, "");
+            }
             NodeHealth::Unknown(text) => both(
                 out,
                 Status::Unknown,
-                "NodeHealthyUnknown",
-                "NodeReadyUnknown",
+                reason::NODE_HEALTHY_UNKNOWN,
+                reason::NODE_READY_UNKNOWN,
                 text,
             ),
         },
@@ -222,9 +250,16 @@ fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &
         NodeObservation::NotAsked => both(
             out,
             Status::Unknown,
-            "NodeHealthyUnknown",
-            "NodeReadyUnknown",
+            reason::NODE_HEALTHY_UNKNOWN,
+            reason::NODE_READY_UNKNOWN,
             detail,
+        ),
+        NodeObservation::ConnectionDown(since) => both(
+            out,
+            Status::Unknown,
+            reason::CONNECTION_DOWN,
+            reason::CONNECTION_DOWN,
+            &format!("the cluster's API has not answered since {since}"),
         ),
     }
 }
@@ -246,9 +281,9 @@ fn ready(out: &mut Conditions<'_>, machine: &Machine, deleting: bool) {
             g.polarity.unwrap_or(Polarity::Positive),
         )
     });
-    let health = condition::get(out.list, "HealthCheckSucceeded")
+    let health = condition::get(out.list, kind::HEALTH_CHECK_SUCCEEDED)
         .is_some()
-        .then_some(("HealthCheckSucceeded", Polarity::Positive));
+        .then_some((kind::HEALTH_CHECK_SUCCEEDED, Polarity::Positive));
     for (name, polarity) in own.into_iter().chain(health).chain(gates) {
         let good = if polarity == Polarity::Positive {
             "True"

@@ -12,7 +12,7 @@ use fleetwright_api::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::{Conditions, all_machines, few};
+use super::{Conditions, all_machines, few, refusal};
 use crate::{
     machine_set::SetWait,
     rollout::{RolloutDecision, RolloutWait, bounds},
@@ -35,6 +35,12 @@ fn named(machine: &Machine) -> (&str, &[Condition]) {
         machine.metadata.name.as_deref().unwrap_or_default(),
         conditions(machine),
     )
+}
+
+/// Those that are not on their way out.
+fn alive<'a>(machines: &'a [&Machine]) -> impl Iterator<Item = &'a Machine> {
+    let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
+    machines.iter().copied().filter(stays)
 }
 
 fn count(machines: &[&Machine], kind: &str) -> i32 {
@@ -79,7 +85,7 @@ pub fn machine_set(
     };
     let but: Vec<String> = waiting.map(ToString::to_string).into_iter().collect();
     let want = if deleting { 0 } else { want };
-    scaling(&mut out, replicas, want, &all, &but);
+    scaling(&mut out, replicas, want, &all, &but, refusal(alive(&all)));
     remediating(&mut out, &all);
     all_machines(
         &mut out,
@@ -120,13 +126,24 @@ pub fn recount(set: &mut MachineSet, machines: &[Machine]) {
     status.available_replicas = count(&all, kind::AVAILABLE);
 }
 
-/// ScalingUp with what holds it up, ScalingDown with the machines that are on their way out: first those that are stuck.
-fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine], but: &[String]) {
+/// ScalingUp with what holds it up, or with what the provider refuses; ScalingDown with the machines that are on their way
+/// out: first those that are stuck.
+fn scaling(
+    out: &mut Conditions<'_>,
+    have: i32,
+    want: i32,
+    machines: &[&Machine],
+    but: &[String],
+    refusal: Option<(&str, String)>,
+) {
     let mut text = format!("scaling up from {have} to {want} machines");
     if !but.is_empty() {
         text.push_str(&format!("{BUT}{}", few(but)));
     }
-    out.flag(kind::SCALING_UP, have < want, text);
+    match refusal.filter(|_| want > 0) {
+        Some((reason, text)) => out.set(kind::SCALING_UP, Status::True, reason, text),
+        None => out.flag(kind::SCALING_UP, have < want, text),
+    }
     let mut leaving: Vec<(bool, String)> = machines
         .iter()
         .filter_map(|m| Some((*m, m.metadata.deletion_timestamp.as_ref()?.0)))
@@ -261,8 +278,13 @@ pub fn machine_deployment(
         ),
     }
     rolling(&mut out, &outdated, &all, decision);
+    // What the pool no longer wants may be refused.
+    let current = decision.and_then(|d| d.current.as_deref());
+    let refused = refusal(alive(&all).filter(|m| {
+        meta::controller_of(*m).is_some_and(|owner| Some(owner.name.as_str()) == current)
+    }));
     let wanted = if deleting { 0 } else { want };
-    scaling(&mut out, replicas, wanted, &all, &held_up(sets));
+    scaling(&mut out, replicas, wanted, &all, &held_up(sets), refused);
     remediating(&mut out, &all);
     all_machines(
         &mut out,

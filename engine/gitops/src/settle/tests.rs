@@ -116,7 +116,7 @@ fn a_cluster_converges_with_its_pools() {
             Standing::Converging(text) => {
                 assert!(!want.is_empty() && text.contains(want), "{text} / {want}");
             }
-            Standing::Stuck(text) => panic!("{text}"),
+            Standing::Blocked(text) | Standing::Stuck(text) => panic!("{text}"),
         }
     }
     let mut unseen = a_cluster("v1.34.1", Some("v1.34.1"), false, true);
@@ -205,4 +205,62 @@ fn what_is_gone_has_converged() {
         Seen::default().standing(&key("Namespace", "x")),
         Standing::Converged
     );
+}
+
+/// A pool, one of whose machines the provider refuses for this reason.
+fn refused(reason: &str, observed: i64) -> MachineDeployment {
+    let mut pool = a_pool("v1.34.1", 1);
+    let status = pool.status.as_mut().unwrap();
+    status.observed_generation = Some(observed);
+    set(
+        &mut status.conditions,
+        kind::SCALING_UP,
+        Status::True,
+        reason,
+        "web-1: instanceType: no such type",
+        Some(observed),
+        Timestamp::UNIX_EPOCH,
+    );
+    pool
+}
+
+#[test]
+fn what_a_provider_refuses_for_good_fails_at_once_and_may_turn() {
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let cluster = || a_cluster("v1.34.1", Some("v1.34.1"), false, true);
+    let why = "pool web: web-1: instanceType: no such type";
+    for (of, name) in [("MachineDeployment", "web"), ("Cluster", "eu")] {
+        let mut pending = Pending::default();
+        pending.add([(key(of, name), Some(1))], at(0));
+        // What was seen before the change, and what may pass, says nothing.
+        for pool in [refused("Terminal", 0), refused("QuotaExceeded", 1)] {
+            let outcome = pending.look(&seen(Some(cluster()), Some(pool)), at(1), 1800);
+            assert!(matches!(outcome, Outcome::Pending(1, _)), "{outcome:?}");
+        }
+        for reason in ["Terminal", "CredentialsRefused"] {
+            let now = seen(Some(cluster()), Some(refused(reason, 1)));
+            let outcome = pending.look(&now, at(2), 1800);
+            assert_eq!(outcome, Outcome::Failure(why.into()), "{of} {reason}");
+        }
+        let mended = seen(Some(cluster()), Some(a_pool("v1.34.1", 3)));
+        assert_eq!(pending.look(&mended, at(3), 1800), Outcome::Success(1));
+    }
+    // A control plane's own machine.
+    let mut cluster = a_cluster("v1.34.1", Some("v1.34.1"), false, false);
+    let conditions = &mut cluster.status.as_mut().unwrap().conditions;
+    let text = "scaling up the control plane (eu-cp-1: no such type)";
+    let (kind, now) = (kind::SCALING_UP, Timestamp::UNIX_EPOCH);
+    set(
+        conditions,
+        kind,
+        Status::True,
+        "Terminal",
+        text,
+        Some(2),
+        now,
+    );
+    let mut pending = Pending::default();
+    pending.add([(key("Cluster", "eu"), Some(2))], at(0));
+    let outcome = pending.look(&seen(Some(cluster), None), at(1), 1800);
+    assert_eq!(outcome, Outcome::Failure(format!("cluster eu: {text}")));
 }

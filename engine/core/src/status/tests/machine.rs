@@ -2,7 +2,7 @@
 
 use fleetwright_api::{
     Machine,
-    condition::kind,
+    condition::{self, kind},
     machine::{MachinePhase, NodeInfo, NodeRef},
     meta,
     time::k8s_time,
@@ -45,6 +45,7 @@ fn seen(instance: Instance, node: NodeObservation) -> MachineObservation {
         node,
         up_to_date: UpToDate::Unknown,
         step: MachineStep::WaitNode,
+        refused: None,
         detail: Some("why".into()),
     }
 }
@@ -154,6 +155,60 @@ fn the_node_shows_in_node_healthy_and_node_ready() {
         let new = machine(&m, &seen(running(), node), at(0));
         assert_eq!(line(&new.conditions, kind::NODE_HEALTHY), healthy);
         assert_eq!(line(&new.conditions, kind::NODE_READY), ready);
+    }
+}
+
+#[test]
+fn what_the_provider_refuses_is_the_reason() {
+    for (refused, provider_id, want) in [
+        (Some("Terminal"), None, "False Terminal: why"),
+        (Some("QuotaExceeded"), None, "False QuotaExceeded: why"),
+        (
+            Some("Terminal"),
+            Some("sim:///1"),
+            "False ObjectDeleted: why",
+        ),
+        (None, None, "False ObjectDoesNotExist: why"),
+    ] {
+        let mut m = fresh();
+        m.spec.provider_id = provider_id.map(Into::into);
+        let mut observation = seen(Instance::Missing, NodeObservation::NotAsked);
+        observation.refused = refused;
+        let new = machine(&m, &observation, at(0));
+        assert_eq!(line(&new.conditions, kind::INFRASTRUCTURE_READY), want);
+    }
+}
+
+#[test]
+fn a_node_under_pressure_is_ready_and_not_healthy() {
+    let pressed = NodeHealth::Pressed("the node reports DiskPressure".into());
+    let new = machine(&fresh(), &seen(running(), node(pressed)), at(0));
+    assert_eq!(
+        line(&new.conditions, kind::NODE_HEALTHY),
+        "False NodeNotHealthy: the node reports DiskPressure"
+    );
+    assert_eq!(line(&new.conditions, kind::NODE_READY), "True NodeReady");
+}
+
+#[test]
+fn a_lost_connection_counts_after_five_minutes() {
+    let known = "NodeHealthy=True:NodeHealthy,NodeReady=True:NodeReady";
+    let down = format!(
+        "Unknown ConnectionDown: the cluster's API has not answered since {}",
+        at(0)
+    );
+    for (lost, seconds, want) in [
+        (None, 10_000, "True NodeHealthy"),
+        (Some(at(0)), 299, "True NodeHealthy"),
+        (Some(at(0)), 300, down.as_str()),
+    ] {
+        let mut m = fresh();
+        m.status.get_or_insert_default().conditions = conditions(known);
+        let observation = seen(running(), NodeObservation::not_asked(lost, at(seconds)));
+        let new = machine(&m, &observation, at(seconds));
+        assert_eq!(line(&new.conditions, kind::NODE_HEALTHY), want);
+        let ready = condition::get(&new.conditions, kind::READY).unwrap();
+        assert_eq!(ready.status == "Unknown", want == down, "{ready:?}");
     }
 }
 
@@ -303,12 +358,15 @@ fn deleting_says_which_step_and_what_it_waits_for() {
             "WaitingForPreDrainHook: waiting for pre-drain hooks: backup".to_owned(),
         ),
         (
-            DeletionStep::Drain { node: node_name(), unreachable: false, until },
-            format!("DrainingNode: draining node n (until {until} at most)"),
+            DeletionStep::Drain { node: node_name(), unreachable: false, started: at(0), until },
+            format!("DrainingNode: draining node n since {} (until {until} at most)", at(0)),
         ),
         (
-            DeletionStep::WaitVolumes { node: node_name(), volumes: vec!["v1".into(), "v2".into()], until },
-            format!("WaitingForVolumeDetach: waiting for volumes to be detached: v1, v2 (until {until} at most)"),
+            DeletionStep::WaitVolumes { node: node_name(), volumes: vec!["v1".into(), "v2".into()], started: at(0), until },
+            format!(
+                "WaitingForVolumeDetach: waiting for volumes to be detached from node n since {} (until {until} at most): v1, v2",
+                at(0)
+            ),
         ),
         (
             DeletionStep::WaitPreTerminateHook { hooks: hooks() },
@@ -323,7 +381,7 @@ fn deleting_says_which_step_and_what_it_waits_for() {
             DeletionStep::WaitProvider,
             "WaitingForInfrastructureDeletion: waiting for the provider to say whether the instance is gone".to_owned(),
         ),
-        (DeletionStep::DeleteNode { node: node_name(), until }, "DeletingNode: deleting node n".to_owned()),
+        (DeletionStep::DeleteNode { node: node_name(), until }, format!("DeletingNode: deleting node n (until {until} at most)")),
         (DeletionStep::RemoveFinalizer, "DeletionCompleted: all is gone".to_owned()),
     ] {
         let mut m = fresh();

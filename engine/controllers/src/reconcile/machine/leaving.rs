@@ -1,0 +1,101 @@
+//! A machine on its way out, where its node is: the drain and the volumes.
+
+use std::sync::Arc;
+
+use fleetwright_api::{Machine, MachineDrainRule};
+use fleetwright_core::{
+    drain::{pause_seconds, rules_of},
+    machine::{DeletionStep, MachineStep, next_step},
+};
+use jiff::Timestamp;
+
+use super::{Error, Shared, View, chain, workload};
+use crate::{drain::Draining, nodes::SeenNode};
+
+/// A drain, and the volumes that it leaves, are looked at where they are: what is found is part of what is decided. Gives the step,
+/// more words on it, and when to look again although nothing happens here.
+pub(super) async fn look(
+    shared: &Shared,
+    machine: &Machine,
+    view: &mut View,
+    mut step: MachineStep,
+    now: Timestamp,
+) -> (MachineStep, Option<String>, Option<u64>) {
+    while let MachineStep::Delete(
+        deletion
+        @ (DeletionStep::Drain { started, .. } | DeletionStep::WaitVolumes { started, .. }),
+    ) = &step
+    {
+        let pause = Some(pause_seconds(*started, now));
+        let drains = matches!(deletion, DeletionStep::Drain { .. });
+        if !drains && view.facts.volumes_attached.is_some() {
+            return (step, None, pause);
+        }
+        let looked = match workload(shared, machine).await {
+            Ok(client) => {
+                let draining = draining(shared, machine, view, &client, deletion);
+                if drains {
+                    draining.pass(now).await.map(|progress| {
+                        let done = progress.plan.is_done();
+                        view.facts.drained = Some(done);
+                        (!done).then(|| progress.to_string())
+                    })
+                } else {
+                    draining.volumes(now).await.map(|volumes| {
+                        view.facts.volumes_attached = Some(volumes);
+                        None
+                    })
+                }
+                .map_err(|e| Error::Workload(Box::new(e)))
+            }
+            Err(error) => Err(error),
+        };
+        match looked {
+            Ok(None) => step = next_step(machine, &view.facts, now),
+            Ok(words) => return (step, words, pause),
+            Err(error) => {
+                let words = format!("{deletion}: {}", chain(&error));
+                return (step, Some(words), pause);
+            }
+        }
+    }
+    (step, None, None)
+}
+
+fn draining<'a>(
+    shared: &Shared,
+    machine: &Machine,
+    view: &View,
+    client: &'a kube::Client,
+    step: &'a DeletionStep,
+) -> Draining<'a> {
+    let (node, unreachable, started, until) = match step {
+        DeletionStep::Drain {
+            node,
+            unreachable,
+            started,
+            until,
+        } => (node.as_str(), *unreachable, *started, *until),
+        DeletionStep::WaitVolumes {
+            node,
+            started,
+            until,
+            ..
+        } => (node.as_str(), false, *started, *until),
+        _ => ("", false, Timestamp::MIN, Timestamp::MIN),
+    };
+    let rules = shared.caches.all::<MachineDrainRule>();
+    let rules = rules.iter().map(Arc::as_ref);
+    Draining {
+        client,
+        node,
+        cordoned: matches!(&view.node, SeenNode::There(n) if n.unschedulable),
+        unreachable,
+        rules: match &view.cluster {
+            Some(cluster) => rules_of(machine, cluster, rules),
+            None => Vec::new(),
+        },
+        started,
+        until,
+    }
+}
