@@ -13,7 +13,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::{Conditions, all_machines, few};
-use crate::rollout::{RolloutDecision, RolloutWait, bounds};
+use crate::{
+    health,
+    rollout::{RolloutDecision, RolloutWait, bounds},
+};
 
 fn conditions(machine: &Machine) -> &[Condition] {
     machine
@@ -51,8 +54,13 @@ fn selector(written: Option<&LabelSelector>, key: &str, name: Option<&str>) -> S
         .join(",")
 }
 
-/// The status of a set from its machines (those on their way out included).
-pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> MachineSetStatus {
+/// The status of a set from its machines (those on their way out included). `held` says which budget keeps it from scaling down.
+pub fn machine_set(
+    set: &MachineSet,
+    machines: &[Machine],
+    held: Option<&str>,
+    now: Timestamp,
+) -> MachineSetStatus {
     let all: Vec<&Machine> = machines.iter().collect();
     let old = set.status.as_ref();
     let mut list = old.map(|s| s.conditions.clone()).unwrap_or_default();
@@ -64,7 +72,13 @@ pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> Ma
         generation: set.metadata.generation,
         now,
     };
-    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    scaling(
+        &mut out,
+        replicas,
+        if deleting { 0 } else { want },
+        &all,
+        held,
+    );
     all_machines(
         &mut out,
         kind::MACHINES_READY,
@@ -77,6 +91,7 @@ pub fn machine_set(set: &MachineSet, machines: &[Machine], now: Timestamp) -> Ma
         kind::UP_TO_DATE,
         all.iter().copied().map(named),
     );
+    remediating(&mut out, &all);
     out.flag(kind::DELETING, deleting, "");
     out.flag(kind::PAUSED, meta::is_paused(set), "");
     MachineSetStatus {
@@ -104,7 +119,39 @@ pub fn recount(set: &mut MachineSet, machines: &[Machine]) {
     status.available_replicas = count(&all, kind::AVAILABLE);
 }
 
-fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]) {
+/// Remediating: machines are broken, with what is done about each.
+fn remediating(out: &mut Conditions<'_>, machines: &[&Machine]) {
+    let broken: Vec<String> = machines
+        .iter()
+        .filter(|m| health::is_broken(m))
+        .map(|m| {
+            let (name, list) = named(m);
+            let says = |kind| condition::get(list, kind).map_or("", |c| c.message.as_str());
+            let (why, then) = (
+                says(kind::HEALTH_CHECK_SUCCEEDED),
+                says(kind::OWNER_REMEDIATED),
+            );
+            format!("{name}: {why} ({then})")
+        })
+        .collect();
+    out.flag(kind::REMEDIATING, !broken.is_empty(), few(&broken));
+}
+
+/// Which budget keeps one of the sets from scaling down, in words.
+fn held_by_budget(sets: &[MachineSet]) -> Option<&str> {
+    sets.iter()
+        .filter_map(|s| condition::get(&s.status.as_ref()?.conditions, kind::SCALING_DOWN))
+        .find(|c| c.reason == reason::DISRUPTION_BUDGET)
+        .and_then(|c| c.message.rsplit("; ").next())
+}
+
+fn scaling(
+    out: &mut Conditions<'_>,
+    have: i32,
+    want: i32,
+    machines: &[&Machine],
+    held: Option<&str>,
+) {
     out.flag(
         kind::SCALING_UP,
         have < want,
@@ -127,7 +174,15 @@ fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]
     if !leaving.is_empty() {
         text.push_str(&format!(" ({})", few(&leaving)));
     }
-    out.flag(kind::SCALING_DOWN, have > want, text);
+    match held.filter(|_| have > want) {
+        Some(held) => out.set(
+            kind::SCALING_DOWN,
+            Status::True,
+            reason::DISRUPTION_BUDGET,
+            format!("{text}; {held}"),
+        ),
+        None => out.flag(kind::SCALING_DOWN, have > want, text),
+    }
 }
 
 /// The status of a pool from its machines (those on their way out included) and from what was decided for it.
@@ -198,8 +253,16 @@ pub fn machine_deployment(
             error.to_string(),
         ),
     }
-    rolling(&mut out, &outdated, &all, decision);
-    scaling(&mut out, replicas, if deleting { 0 } else { want }, &all);
+    let held = held_by_budget(sets);
+    rolling(&mut out, &outdated, &all, decision, held);
+    scaling(
+        &mut out,
+        replicas,
+        if deleting { 0 } else { want },
+        &all,
+        held,
+    );
+    remediating(&mut out, &all);
     all_machines(
         &mut out,
         kind::MACHINES_READY,
@@ -259,6 +322,7 @@ fn rolling(
     outdated: &[&Machine],
     all: &[&Machine],
     decision: Option<&RolloutDecision>,
+    held: Option<&str>,
 ) {
     let mut reasons: Vec<String> = outdated
         .iter()
@@ -283,6 +347,7 @@ fn rolling(
     let version = decision.is_some_and(|d| matches!(d.waiting, Some(RolloutWait::Version(_))));
     let behind = !all.is_empty() && (version || decision.is_some_and(|d| d.held));
     text.extend(waiting(decision));
+    text.extend(held.map(ToOwned::to_owned));
     out.flag(
         kind::ROLLING_OUT,
         !outdated.is_empty() || behind,

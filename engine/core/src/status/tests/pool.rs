@@ -147,7 +147,7 @@ fn a_sets_conditions_and_counts_come_from_its_machines() {
             ],
         ),
     ] {
-        let status = machine_set(&set(want), &machines, at(0));
+        let status = machine_set(&set(want), &machines, None, at(0));
         let kinds = [
             kind::SCALING_UP,
             kind::SCALING_DOWN,
@@ -174,7 +174,7 @@ fn a_set_on_its_way_out_scales_down_to_nothing_and_a_paused_one_says_so() {
     let mut s = set(2);
     s.metadata.deletion_timestamp = Some(k8s_time(at(0)));
     s.metadata.annotations = Some([(meta::ANNOTATION_PAUSED.to_owned(), String::new())].into());
-    let status = machine_set(&s, &[member("a", "s", false, GOOD)], at(0));
+    let status = machine_set(&s, &[member("a", "s", false, GOOD)], None, at(0));
     for (kind, want) in [
         (kind::DELETING, "True Deleting"),
         (kind::PAUSED, "True Paused"),
@@ -195,7 +195,7 @@ fn counts_are_those_of_the_conditions() {
         member("b", "s", false, "Available=False,Ready=True,UpToDate=True"),
         member("c", "s", true, "Available=False,Ready=False,UpToDate=False"),
     ];
-    let status = machine_set(&set(3), &machines, at(0));
+    let status = machine_set(&set(3), &machines, None, at(0));
     let counts = [
         status.replicas,
         status.ready_replicas,
