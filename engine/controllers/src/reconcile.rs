@@ -21,6 +21,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub(crate) use self::machine::to_account as account_of;
 use crate::{
+    budgets::Budgets,
     cache::{Cached, Caches, Mark},
     context::Context,
     inventory::Inventory,
@@ -61,6 +62,11 @@ impl Error {
         matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 409))
     }
 
+    /// Whether the API itself said no: the request had no effect.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(_)))
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 404))
     }
@@ -81,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) nodes: Nodes,
     pub(crate) inventory: Inventory,
+    pub(crate) budgets: Budgets,
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.
@@ -105,6 +112,14 @@ impl Shared {
         for machine in self.caches.of_cluster::<Machine>(namespace, cluster) {
             self.queue
                 .add(Key::Machine(namespace.to_owned(), machine.name_any()));
+        }
+    }
+
+    /// Wakes every set of a cluster.
+    pub(crate) fn wake_sets_of(&self, namespace: &str, cluster: &str) {
+        for set in self.caches.of_cluster::<MachineSet>(namespace, cluster) {
+            self.queue
+                .add(Key::Set(namespace.to_owned(), set.name_any()));
         }
     }
 
@@ -169,6 +184,11 @@ impl Shared {
     fn ordinal_patch(next: u64) -> Value {
         json!({"metadata": {"annotations": {meta::ANNOTATION_NEXT_ORDINAL: next.to_string()}}})
     }
+}
+
+/// Whole seconds after which `at` has passed.
+fn seconds_until(at: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(at.duration_since(now).as_secs()).unwrap_or(0) + 1
 }
 
 /// The name of the node that a machine was given.

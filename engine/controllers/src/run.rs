@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budgets::Budgets,
     cache::{Cached, Caches, name_of},
     context::Context,
     inventory::{IDLE, Inventory, MOVING},
@@ -50,6 +51,7 @@ impl Controllers {
             queue: Queue::default(),
             nodes: Nodes::default(),
             inventory: Inventory::default(),
+            budgets: Budgets::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,
         });

@@ -137,9 +137,12 @@ impl fmt::Display for Blocked {
 pub fn limit(budget: &DisruptionBudget, total: i32) -> Option<i32> {
     let least = match &budget.max_unavailable {
         IntOrString::Int(n) => return Some((*n).max(0)),
-        IntOrString::String(text) => {
-            i32::from(text.trim_end_matches('%').trim_start_matches('0') != "")
-        }
+        IntOrString::String(text) => i32::from(
+            !text
+                .trim_end_matches('%')
+                .trim_start_matches('0')
+                .is_empty(),
+        ),
     };
     let share = scaled(&budget.max_unavailable, total, false, "maxUnavailable").ok()?;
     Some(share.max(least))

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
-    control_plane::{ControlPlaneAction, ControlPlaneView, decide},
+    control_plane::{ControlPlaneAction, ControlPlaneView, ControlPlaneWait, decide},
     machine_set::NewMachine,
     outcome::Outcome,
     status::{self, ClusterFacts},
@@ -18,7 +18,7 @@ use kube::{
 use serde_json::json;
 
 use super::{Error, Shared};
-use crate::{cache::name_of, write::Written};
+use crate::{cache::name_of, queue::Key, write::Written};
 
 const BY: &str = "fleetwright-cluster";
 
@@ -63,7 +63,14 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         steps: &[],
         catalogue: &shared.catalogue,
     };
-    let decision = decide(&view, now);
+    let mut decision = decide(&view, now);
+    let key = Key::Cluster(namespace.clone(), name.clone());
+    if let ControlPlaneAction::Delete { machine, .. } = &decision.action
+        && let Some(doomed) = control_plane.iter().find(|m| m.name_any() == *machine)
+        && let Some(held) = shared.budgets.blocked(shared, doomed, &key)
+    {
+        decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
+    }
 
     let initialized = cluster
         .status
@@ -128,7 +135,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         ControlPlaneAction::Delete { machine, reason } => {
             tracing::info!(cluster = %name, %machine, %reason, "control-plane machine goes");
             if let Some(doomed) = control_plane.iter().find(|m| m.name_any() == machine) {
-                shared.delete(doomed).await?;
+                shared.take(doomed, &key).await?;
             }
             Ok(Outcome::Changed)
         }

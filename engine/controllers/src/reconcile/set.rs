@@ -1,8 +1,9 @@
 //! MachineSet: as many machines as wanted, each with what reaches it in place.
 
-use fleetwright_api::{Machine, MachineDeployment, MachineSet, meta};
+use fleetwright_api::{Machine, MachineDeployment, MachineSet, condition, meta};
 use fleetwright_core::{
-    machine_set::{NewMachine, decide},
+    health::is_broken,
+    machine_set::{NewMachine, Remediation, decide},
     outcome::Outcome,
     status,
 };
@@ -10,8 +11,8 @@ use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
-use super::{Error, Shared};
-use crate::{cache::name_of, write::Written};
+use super::{Error, Shared, seconds_until};
+use crate::{cache::name_of, health, queue::Key, write::Written};
 
 const BY: &str = "fleetwright-machineset";
 /// Machines that a set makes at the same time.
@@ -28,12 +29,22 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         || Shared::next_ordinal(set),
         |p| Shared::next_ordinal(p.as_ref()),
     );
-    let decision = decide(set, &machines, next, &shared.catalogue, now);
+    let key = Key::Set(namespace.clone(), name.clone());
+    let (remediation, look_again) = health::remediation(shared, set, pool.as_deref(), &machines);
+    let surge = remediation.surge;
+    let decision = decide(set, &machines, next, surge, &shared.catalogue, now);
+    let find = |name: &str| machines.iter().find(|m| m.name_any() == name);
+    let held = decision
+        .delete
+        .iter()
+        .filter_map(|doomed| find(&doomed.name))
+        .find_map(|machine| shared.budgets.blocked(shared, machine, &key));
 
-    let new = status::machine_set(set, &machines, now);
+    let new = status::machine_set(set, &machines, held.as_deref(), now);
     shared
         .write_status(set, set.status.as_ref(), &new, BY)
         .await?;
+    let replaced = replace_broken(shared, &machines, &remediation, &key).await?;
 
     if !decision.create.is_empty() {
         // The counter goes up first, so that an ordinal is never used again.
@@ -59,21 +70,77 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         }
     }
     for doomed in &decision.delete {
-        if let Some(machine) = machines.iter().find(|m| m.name_any() == doomed.name) {
+        if let Some(machine) = find(&doomed.name)
+            && shared.take(machine, &key).await?.is_none()
+        {
             tracing::info!(set = %name, machine = %doomed.name, because = %doomed.because, "machine goes");
-            shared.delete(machine).await?;
         }
     }
     for update in &decision.update {
-        if let Some(machine) = machines.iter().find(|m| m.name_any() == update.name) {
+        if let Some(machine) = find(&update.name) {
             shared.update_machine(machine, update, BY).await?;
         }
     }
-    match (&decision.waiting, decision.is_settled()) {
+    if let Some(at) = look_again {
+        return Ok(Outcome::wait_seconds(
+            "machines that broke together",
+            seconds_until(at, now),
+        ));
+    }
+    match (&decision.waiting, decision.is_settled() && !replaced) {
         (_, false) => Ok(Outcome::Changed),
         (Some(wait), true) => Ok(Outcome::wait(wait.to_string())),
         (None, true) => Ok(Outcome::Done),
     }
+}
+
+/// Says of each broken machine what is done about it, and deletes those that go; `true` when one did.
+async fn replace_broken(
+    shared: &Shared,
+    machines: &[Machine],
+    remediation: &Remediation,
+    key: &Key,
+) -> Result<bool, Error> {
+    let mut replaced = false;
+    for said in &remediation.say {
+        let Some(machine) = machines.iter().find(|m| m.name_any() == said.machine) else {
+            continue;
+        };
+        let goes = remediation.delete.contains(&said.machine);
+        let (mut reason, mut message) = (said.reason, said.message.clone());
+        // Most are out of service already; one whose replacement somebody asked for may not be.
+        let held = goes.then(|| shared.budgets.blocked(shared, machine, key));
+        let held = held.flatten();
+        if let Some(held) = &held {
+            (reason, message) = (condition::reason::REMEDIATION_DEFERRED, held.clone());
+        }
+        let mut status = machine.status.clone().unwrap_or_default();
+        condition::set(
+            &mut status.conditions,
+            condition::kind::OWNER_REMEDIATED,
+            condition::Status::False,
+            reason,
+            message,
+            machine.metadata.generation,
+            shared.now(),
+        );
+        let (namespace, name) = name_of(machine);
+        // One that has recovered meanwhile was written since, and this fails with a conflict.
+        shared
+            .write_status(machine, machine.status.as_ref(), &status, BY)
+            .await?;
+        if goes && held.is_none() {
+            let latest = shared.caches.get::<Machine>(&namespace, &name);
+            let latest = latest.filter(|m| is_broken(m) && m.uid() == machine.uid());
+            if let Some(machine) = latest
+                && shared.take(&machine, key).await?.is_none()
+            {
+                tracing::info!(machine = %name, "broken machine goes");
+                replaced = true;
+            }
+        }
+    }
+    Ok(replaced)
 }
 
 async fn raise<K: Written>(shared: &Shared, owner: &K, to: u64) -> Result<(), Error> {

@@ -1,11 +1,15 @@
 //! The controllers against a real API server and the simulated cloud.
 
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod deletion;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod kinds;
 #[cfg(test)]
@@ -14,3 +18,5 @@ mod kit;
 mod lifecycle;
 #[cfg(test)]
 mod upgrades;
+#[cfg(test)]
+mod ward;

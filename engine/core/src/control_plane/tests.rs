@@ -38,6 +38,7 @@ impl World {
                         machines: Some(ControlPlaneMachines {
                             replicas: Some(replicas),
                             template: MachineTemplate::default(),
+                            ..ControlPlaneMachines::default()
                         }),
                         ..ControlPlane::default()
                     },

@@ -175,7 +175,7 @@ pub fn gate(
     let found = limits.and_then(|limits| storm::find(&recent, limits, now));
     let trigger = remediation.and_then(|r| r.trigger_if.as_ref());
     let (remediations_allowed, by_number) = by_number(trigger, peers.len(), unhealthy.len());
-    let paused = check.is_some_and(|c| meta::is_paused(c));
+    let paused = check.is_some_and(meta::is_paused);
     let block = paused
         .then_some(Block::Paused)
         .or(by_number)
