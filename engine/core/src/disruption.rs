@@ -24,8 +24,8 @@ pub enum Service {
 }
 
 impl Service {
-    /// Of a machine. One that was in service counts as leaving until its node is no longer healthy or it is gone. One whose
-    /// replacement somebody asked for is in service until it is taken away, although it is marked as broken.
+    /// Of a machine. One that had a node and is not broken counts as leaving until it is gone. One whose replacement somebody asked
+    /// for is in service until it is taken away, although it is marked as broken.
     pub fn of(machine: &Machine) -> Self {
         let Some(status) = &machine.status else {
             return Self::Out;
@@ -33,10 +33,13 @@ impl Service {
         let is = |kind| condition::is_true(&status.conditions, kind);
         let broken = health::broken(machine);
         let asked = broken.is_some_and(|c| c.reason == reason::HAS_REMEDIATE_ANNOTATION);
-        let works = is(kind::NODE_HEALTHY) && (broken.is_none() || asked);
         if machine.metadata.deletion_timestamp.is_some() {
-            if works { Self::Leaving } else { Self::Out }
-        } else if is(kind::AVAILABLE) || (asked && works) {
+            if status.node_ref.is_some() && (broken.is_none() || asked) {
+                Self::Leaving
+            } else {
+                Self::Out
+            }
+        } else if is(kind::AVAILABLE) || (asked && is(kind::NODE_HEALTHY)) {
             Self::In
         } else {
             Self::Out
