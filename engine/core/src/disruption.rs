@@ -33,13 +33,14 @@ impl Service {
         let is = |kind| condition::is_true(&status.conditions, kind);
         let broken = health::broken(machine);
         let asked = broken.is_some_and(|c| c.reason == reason::HAS_REMEDIATE_ANNOTATION);
+        let asked = asked && is(kind::NODE_HEALTHY);
         if machine.metadata.deletion_timestamp.is_some() {
             if status.node_ref.is_some() && (broken.is_none() || asked) {
                 Self::Leaving
             } else {
                 Self::Out
             }
-        } else if is(kind::AVAILABLE) || (asked && is(kind::NODE_HEALTHY)) {
+        } else if is(kind::AVAILABLE) || asked {
             Self::In
         } else {
             Self::Out

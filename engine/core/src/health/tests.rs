@@ -2,6 +2,7 @@
 //! TestGetMaxUnhealthy, TestGetUnhealthyRange), and what we add to them.
 
 mod gates;
+mod random;
 
 use fleetwright_api::{
     Machine, MachineHealthCheck,
