@@ -80,6 +80,22 @@ impl Inner {
         }
     }
 
+    /// Forgets reservations of which nothing was heard: those machines are what the cache says.
+    fn expire(&mut self, shared: &Shared, now: Timestamp) {
+        let old = |(_, at): &(&(String, String), &Timestamp)| now.duration_since(**at) > RESERVED;
+        let expired: Vec<_> = self
+            .reserved
+            .iter()
+            .filter(old)
+            .map(|(n, _)| n.clone())
+            .collect();
+        for name in expired {
+            self.reserved.remove(&name);
+            let known = shared.caches.get::<Machine>(&name.0, &name.1);
+            self.put(name, known.map(|m| (group_of(&m), Service::of(&m))));
+        }
+    }
+
     fn usage(&self, group: &Group, wanted: i32) -> Usage {
         let counts = self.groups.get(group);
         Usage {
@@ -294,8 +310,8 @@ impl Budgets {
         let name = name_of(machine);
         let now = shared.now();
         let mut inner = self.0.lock();
-        let old = |at: &Timestamp| now.duration_since(*at) > RESERVED;
-        if inner.reserved.get(&name).is_some_and(|at| !old(at)) {
+        inner.expire(shared, now);
+        if inner.reserved.contains_key(&name) {
             return Ok(());
         }
         if inner.machines.get(&name).map(|(_, s)| *s) != Some(Service::In) {

@@ -64,7 +64,7 @@ impl Error {
 
     /// Whether the API itself said no: the request had no effect.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(_)))
+        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code < 500))
     }
 
     pub(crate) fn is_not_found(&self) -> bool {

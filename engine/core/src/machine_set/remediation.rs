@@ -197,3 +197,241 @@ fn is_available(machine: &Machine) -> bool {
     let status = machine.status.as_ref();
     status.is_some_and(|s| condition::is_true(&s.conditions, kind::AVAILABLE))
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetwright_api::{condition::Status, time::k8s_time};
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(10_000_000 + seconds).unwrap()
+    }
+
+    /// Machines `0`, `1`, … by what they are, older first: ok, starts, broken, asked (broken), paused (broken), going (broken and
+    /// on its way out).
+    fn machines(what: &str) -> Vec<Machine> {
+        let one = |(i, what): (usize, &str)| {
+            let mut m: Machine = serde_json::from_value(json!({
+                "metadata": {"name": i.to_string()}, "spec": {"clusterName": "c", "providerConfig": {}},
+                "status": {},
+            }))
+            .unwrap();
+            m.metadata.creation_timestamp = Some(k8s_time(at(i64::try_from(i).unwrap())));
+            let annotation = match what {
+                "asked" => Some(meta::ANNOTATION_REMEDIATE_MACHINE),
+                "paused" => Some(meta::ANNOTATION_PAUSED),
+                _ => None,
+            };
+            m.metadata.annotations = annotation.map(|a| [(a.to_owned(), String::new())].into());
+            m.metadata.deletion_timestamp = (what == "going").then(|| k8s_time(at(0)));
+            let list = &mut m.status.as_mut().unwrap().conditions;
+            let mut set = |kind, is: bool| {
+                condition::set(list, kind, Status::from(is), "X", "", None, at(0));
+            };
+            set(kind::AVAILABLE, what == "ok");
+            if !["ok", "starts"].contains(&what) {
+                set(kind::HEALTH_CHECK_SUCCEEDED, false);
+            }
+            m
+        };
+        what.split(' ').enumerate().map(one).collect()
+    }
+
+    struct Row {
+        replicas: i32,
+        current: bool,
+        max: Option<&'static str>,
+        surge: Surge,
+        held: &'static [&'static str],
+        first: &'static [&'static str],
+    }
+
+    const ROW: Row = Row {
+        replicas: 3,
+        current: true,
+        max: None,
+        surge: Surge::Room,
+        held: &[],
+        first: &[],
+    };
+
+    /// Names of machines that go, machines beyond the wanted ones, and reasons in the order in which they are said.
+    fn decided(row: &Row, what: &str) -> String {
+        let all = machines(what);
+        let set: MachineSet = serde_json::from_value(json!({
+            "metadata": {"name": "s"},
+            "spec": {"clusterName": "c", "replicas": row.replicas, "template": {"spec": {"providerConfig": {}}}},
+        }))
+        .unwrap();
+        let max = row.max.map(|text| {
+            text.parse()
+                .map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int)
+        });
+        let names = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        let held = row
+            .held
+            .iter()
+            .map(|m| (ToString::to_string(m), "held".to_owned()))
+            .collect();
+        let out = remediate(&RemediationView {
+            set: &set,
+            machines: &all,
+            current: row.current,
+            replicas: row.replicas,
+            max_in_flight: max.as_ref(),
+            in_flight: all
+                .iter()
+                .filter(|m| m.metadata.deletion_timestamp.is_some())
+                .count(),
+            surge: row.surge,
+            held: &held,
+            replace_first: &names(row.first),
+        });
+        let say: Vec<String> = out
+            .say
+            .iter()
+            .map(|s| format!("{} {}", s.machine, s.reason))
+            .collect();
+        format!(
+            "{} +{}: {}",
+            out.delete.join(","),
+            out.surge,
+            say.join(", ")
+        )
+    }
+
+    #[test]
+    fn those_asked_for_go_first_then_the_newest_and_no_more_than_may() {
+        for (row, what, want) in [
+            (ROW, "ok ok ok", " +0: "),
+            (
+                ROW,
+                "broken ok broken",
+                "2,0 +0: 2 MachineDeleting, 0 MachineDeleting",
+            ),
+            (
+                Row {
+                    max: Some("1"),
+                    ..ROW
+                },
+                "asked broken broken",
+                "0 +0: 0 MachineDeleting, 2 RemediationDeferred, 1 RemediationDeferred",
+            ),
+            // A percentage rounds up, and those under way count.
+            (
+                Row {
+                    max: Some("34%"),
+                    ..ROW
+                },
+                "going broken broken",
+                "2 +0: 2 MachineDeleting, 1 RemediationDeferred",
+            ),
+            (
+                Row {
+                    max: Some("33%"),
+                    ..ROW
+                },
+                "going broken broken",
+                " +0: 2 RemediationDeferred, 1 RemediationDeferred",
+            ),
+            (
+                Row {
+                    max: Some("0"),
+                    ..ROW
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+            (
+                Row {
+                    max: Some("x"),
+                    ..ROW
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+            (
+                Row {
+                    held: &["2"],
+                    ..ROW
+                },
+                "broken ok broken",
+                "0 +0: 2 RemediationDeferred, 0 MachineDeleting",
+            ),
+            (
+                Row {
+                    current: false,
+                    ..ROW
+                },
+                "ok broken broken",
+                " +0: 2 CannotBeRemediated, 1 CannotBeRemediated",
+            ),
+            (ROW, "ok ok paused", " +0: "),
+            // Too many for another reason: the scale-down takes broken ones first.
+            (
+                Row { replicas: 2, ..ROW },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+        ] {
+            assert_eq!(decided(&row, what), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn replace_first_makes_one_more_and_one_at_a_time() {
+        let first = Row {
+            first: &["0", "1", "2"],
+            ..ROW
+        };
+        for (row, what, want) in [
+            (&first, "ok ok broken", " +1: 2 RemediationDeferred"),
+            (
+                &first,
+                "ok broken broken",
+                " +1: 2 RemediationDeferred, 1 RemediationDeferred",
+            ),
+            (&first, "ok ok broken starts", " +1: 2 RemediationDeferred"),
+            (&first, "ok ok broken ok", "2 +0: 2 MachineDeleting"),
+            // The other breaks too: it goes like any.
+            (
+                &Row {
+                    first: &["0", "1", "2", "3"],
+                    ..ROW
+                },
+                "ok ok broken broken",
+                "3 +0: 3 MachineDeleting, 2 RemediationDeferred",
+            ),
+            (
+                &Row {
+                    surge: Surge::Taken,
+                    ..first
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+            // A pool that may never have one more.
+            (
+                &Row {
+                    surge: Surge::Never,
+                    ..first
+                },
+                "ok ok broken",
+                "2 +0: 2 MachineDeleting",
+            ),
+            (
+                &Row {
+                    held: &["2"],
+                    ..first
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+        ] {
+            assert_eq!(decided(row, what), want, "{what}");
+        }
+    }
+}
