@@ -199,7 +199,18 @@ pub(crate) fn remediation(
     }
     let (namespace, _) = name_of(set);
     let cluster = &set.spec.cluster_name;
-    let blind = shared.nodes.reachable(&namespace, cluster) != Some(true);
+    let reachable = shared.nodes.reachable(&namespace, cluster);
+    if reachable.is_none() {
+        // A moment after the start: what was said stays until the cluster has been asked.
+        let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+        let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
+        let as_it_is = Remediation {
+            surge: usize::from(machines.iter().filter(stays).count() > wanted),
+            ..Remediation::default()
+        };
+        return (as_it_is, None);
+    }
+    let blind = reachable == Some(false);
     let mut gates: BTreeMap<Option<String>, Gate> = BTreeMap::new();
     let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
     for machine in machines.iter().filter(|m| is_broken(m)) {

@@ -180,6 +180,7 @@ mod tests {
 
     fn node() -> NodeView {
         NodeView {
+            conditions: Vec::new(),
             name: "n".into(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),

@@ -473,7 +473,10 @@ async fn what_is_marked_and_held_is_not_written_again() {
         let counted = w.checks["eu-web-check"].status.as_ref()?.unhealthy.len() == 1;
         let available = of_pool(w.pools.get("eu-web")?, kind::AVAILABLE);
         let cluster = w.clusters.get("eu")?.status.as_ref()?.workers.as_ref()?;
+        let set = w.sets.values().find(|s| s.name_any().starts_with("eu-web"))?;
+        let set = condition_line(&set.status.as_ref()?.conditions, kind::REMEDIATING);
         let all = pool.contains("LessThanOrEqualTo is 0")
+            && set.contains("LessThanOrEqualTo is 0")
             && check.contains("LessThanOrEqualTo is 0")
             && counted
             && available.starts_with("False")
