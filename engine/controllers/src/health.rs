@@ -158,7 +158,7 @@ fn peer<'a>(shared: &Shared, machine: &'a Machine) -> Peer<'a> {
     }
     Peer {
         machine,
-        current: !outdated && goes_on(shared, &namespace, &owner),
+        current: traits.is_empty() || (!outdated && goes_on(shared, &namespace, &owner)),
         owner,
         traits,
     }
