@@ -258,6 +258,10 @@ pub struct MachineStatus {
     /// Why the machine goes, and when the steps of its deletion began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion: Option<MachineDeletionStatus>,
+    /// How long conditions of the node that a health check looks at have been bad: what comes and goes adds up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub bad_conditions: Vec<BadCondition>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -281,6 +285,24 @@ pub enum MachinePhase {
     Running,
     /// The machine is on its way out.
     Deleting,
+}
+
+/// How long a condition of the node has been bad. While it is bad the seconds go up, while it is good they go down, a quarter as
+/// fast.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BadCondition {
+    /// The condition's type.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 316))]
+    pub kind: String,
+    /// Whether it is bad since `since`; it is good since then otherwise.
+    pub bad: bool,
+    /// When it last went from good to bad, or back.
+    pub since: Time,
+    /// Bad seconds that had added up by then.
+    #[schemars(range(min = 0))]
+    pub seconds: i64,
 }
 
 /// A node, by name.

@@ -4,7 +4,7 @@
 //! gates the replacement alone.
 
 use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector},
+    apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::CustomResource;
@@ -174,8 +174,27 @@ pub struct MachineHealthCheckStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub unhealthy: Vec<String>,
+    /// Machines that broke within `storm.windowSeconds` (at most 100, the newest), those among them that were replaced since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub recent: Vec<Breakdown>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A machine that broke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Breakdown {
+    /// Its name.
+    pub machine: String,
+    /// Its MachineSet, or its Cluster when it is of the control plane.
+    pub owner: String,
+    /// When it broke.
+    pub time: Time,
+    /// What it may have in common with others, such as `image ubuntu-24.04`.
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub traits: Vec<String>,
 }

@@ -186,6 +186,14 @@ impl Inventory {
         self.wake.notify_one();
     }
 
+    /// Something looks as if an instance of the account were gone: it is listed soon.
+    pub(crate) fn hurry(&self, account: &str) {
+        let mut accounts = self.accounts.lock();
+        accounts.entry(account.to_owned()).or_default().moving = true;
+        drop(accounts);
+        self.wake.notify_one();
+    }
+
     /// A call of ours began to delete the instance with this key.
     pub(crate) fn deleting(&self, account: &str, instance_key: &str) {
         if let Seen::There(mut instance) = self.see(account, instance_key) {

@@ -3,9 +3,11 @@
 //! A reconcile gathers from caches, lets a pure function of `fleetwright-core` decide, and acts. It gets a
 //! key and nothing else: what woke it carries no data. Run again without an event, it changes nothing.
 
+mod budgets;
 mod cache;
 mod context;
 mod drain;
+mod health;
 mod inventory;
 mod metrics;
 mod node_sync;

@@ -2,17 +2,28 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fleetwright_api::machine::NodeInfo;
-use fleetwright_core::status::{CONNECTION_GRACE_SECONDS, NodeHealth};
+use fleetwright_api::{
+    Cluster,
+    condition::{self, kind},
+    machine::NodeInfo,
+};
+use fleetwright_core::{
+    health::NodeCondition,
+    status::{CONNECTION_GRACE_SECONDS, NodeHealth},
+};
 use fleetwright_providers::ClusterRef;
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{Api, ResourceExt, runtime::watcher};
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::{queue::Key, reconcile::Shared};
+
+/// A cluster that could not be reached for less was not away: watches break all the time. Cluster API's grace period of the same
+/// meaning is as long.
+const AWAY: SignedDuration = SignedDuration::from_secs(50);
 
 /// What is kept of a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +36,8 @@ pub(crate) struct NodeView {
     pub(crate) taints: Vec<Taint>,
     pub(crate) unschedulable: bool,
     pub(crate) health: NodeHealth,
+    /// All of them, without heartbeats.
+    pub(crate) conditions: Vec<NodeCondition>,
     pub(crate) info: NodeInfo,
 }
 
@@ -42,12 +55,14 @@ impl NodeView {
 #[derive(Default)]
 struct ClusterNodes {
     /// By providerID.
-    nodes: BTreeMap<String, NodeView>,
+    nodes: BTreeMap<String, Arc<NodeView>>,
     synced: bool,
     /// Whether the API has answered or refused once: before that nothing is said of it.
     asked: bool,
     /// Since when the API does not answer; `None` while it does.
     lost: Option<Timestamp>,
+    /// Since when it answers again after it could not be reached for long.
+    seen_since: Option<Timestamp>,
     task: Option<AbortHandle>,
 }
 
@@ -62,7 +77,7 @@ pub(crate) struct Nodes {
 pub(crate) enum SeenNode {
     Unknown,
     Missing,
-    There(NodeView),
+    There(Arc<NodeView>),
 }
 
 impl Nodes {
@@ -103,6 +118,12 @@ impl Nodes {
             .get(&(namespace.to_owned(), cluster.to_owned()))
             .filter(|c| c.asked)
             .map(|c| c.synced)
+    }
+
+    /// Since when the cluster is seen again after it could not be reached for long: what happened before was not seen.
+    pub(crate) fn seen_since(&self, namespace: &str, cluster: &str) -> Option<Timestamp> {
+        let key = (namespace.to_owned(), cluster.to_owned());
+        self.clusters.lock().get(&key)?.seen_since
     }
 
     /// Starts the watch of a cluster's nodes where none runs.
@@ -190,6 +211,21 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
     }
 }
 
+/// Whether the cluster could not be reached for long, as its status says until it is looked at again.
+fn was_away(shared: &Shared, cluster: &ClusterRef) -> bool {
+    let known = shared
+        .caches
+        .get::<Cluster>(&cluster.namespace, &cluster.name);
+    let probe = known.and_then(|c| {
+        let status = c.status.as_ref()?;
+        condition::get(&status.conditions, kind::REMOTE_CONNECTION_PROBE).cloned()
+    });
+    probe.is_some_and(|p| {
+        let elapsed = shared.now().duration_since(p.last_transition_time.0);
+        p.status == "False" && elapsed >= AWAY
+    })
+}
+
 fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
     match event {
         watcher::Event::Init => shared.nodes.with(cluster, |c| c.nodes.clear()),
@@ -198,9 +234,13 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             shared.nodes.with(cluster, |c| c.nodes.insert(id, view));
         }
         watcher::Event::InitDone => {
+            let back = was_away(shared, cluster).then(|| shared.now());
             shared.nodes.with(cluster, |c| {
-                (c.synced, c.asked, c.lost) = (true, true, None)
+                (c.synced, c.asked, c.lost) = (true, true, None);
+                c.seen_since = back.or(c.seen_since);
             });
+            // Sets replace nothing while the cluster cannot be seen.
+            shared.wake_sets_of(&cluster.namespace, &cluster.name);
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
                 cluster.name.clone(),
@@ -226,7 +266,7 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
     }
 }
 
-fn project(node: &Node) -> (String, NodeView) {
+fn project(node: &Node) -> (String, Arc<NodeView>) {
     let spec = node.spec.clone().unwrap_or_default();
     let status = node.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
@@ -249,10 +289,22 @@ fn project(node: &Node) -> (String, NodeView) {
         taints: spec.taints.unwrap_or_default(),
         unschedulable: spec.unschedulable.unwrap_or(false),
         health,
+        conditions: conditions
+            .iter()
+            .map(|c| NodeCondition {
+                kind: c.type_.clone(),
+                status: c.status.clone(),
+                reason: c.reason.clone().unwrap_or_default(),
+                since: c
+                    .last_transition_time
+                    .as_ref()
+                    .map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+            })
+            .collect(),
         info: NodeInfo {
             kubelet_version: Some(info.kubelet_version).filter(|v| !v.is_empty()),
             os_image: Some(info.os_image).filter(|v| !v.is_empty()),
         },
     };
-    (spec.provider_id.unwrap_or_default(), view)
+    (spec.provider_id.unwrap_or_default(), Arc::new(view))
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub(crate) use self::machine::to_account as account_of;
 use crate::{
+    budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
     context::Context,
     inventory::Inventory,
@@ -63,6 +64,11 @@ impl Error {
         matches!(self, Self::Api(error) | Self::Workload(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 409))
     }
 
+    /// Whether the API itself said no: the request had no effect.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code < 500))
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 404))
     }
@@ -92,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) nodes: Nodes,
     pub(crate) inventory: Inventory,
     pub(crate) refusals: Refusals,
+    pub(crate) budgets: Budgets,
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.
@@ -128,6 +135,14 @@ impl Shared {
         }
     }
 
+    /// Wakes every set of a cluster.
+    pub(crate) fn wake_sets_of(&self, namespace: &str, cluster: &str) {
+        for set in self.caches.of_cluster::<MachineSet>(namespace, cluster) {
+            self.queue
+                .add(Key::Set(namespace.to_owned(), set.name_any()));
+        }
+    }
+
     /// Wakes the machine of a node: the one with its providerID, or the one that was given this node.
     pub(crate) fn wake_machine_of_node(&self, cluster: &ClusterRef, id: &str, node: &str) {
         let (namespace, name) = (cluster.namespace.clone(), cluster.name.clone());
@@ -151,7 +166,11 @@ impl Shared {
     }
 
     /// Deletes a machine, and remembers why until its status says it.
-    async fn delete_machine(&self, machine: &Machine, because: String) -> Result<(), Error> {
+    pub(crate) async fn delete_machine(
+        &self,
+        machine: &Machine,
+        because: String,
+    ) -> Result<(), Error> {
         self.goes.lock().entry(name_of(machine)).or_insert(because);
         self.delete(machine).await
     }

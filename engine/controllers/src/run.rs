@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budgets::Budgets,
     cache::{Cached, Caches, name_of},
     context::Context,
     inventory::{IDLE, Inventory, MOVING},
@@ -52,6 +53,7 @@ impl Controllers {
             nodes: Nodes::default(),
             inventory: Inventory::default(),
             refusals: Refusals::default(),
+            budgets: Budgets::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,
             goes: parking_lot::Mutex::default(),

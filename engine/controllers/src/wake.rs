@@ -3,7 +3,7 @@
 
 use fleetwright_api::{
     Cluster, Fleet, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
-    cluster::ClusterStatus, meta, names,
+    cluster::ClusterStatus, condition, meta, names,
 };
 use fleetwright_core::cluster::is_control_plane;
 use kube::{Resource, ResourceExt};
@@ -40,6 +40,7 @@ pub(crate) fn cluster(shared: &Shared, before: Option<&Cluster>, now: Option<&Cl
     let Some(object) = now.or(before) else { return };
     let (namespace, name) = name_of(object);
     if before.map(cluster_part) != now.map(cluster_part) {
+        shared.budgets.changed(shared);
         let pools = shared
             .caches
             .of_cluster::<MachineDeployment>(&namespace, &name);
@@ -69,6 +70,13 @@ pub(crate) fn pool(
 ) {
     let Some(object) = now.or(before) else { return };
     let (namespace, name) = name_of(object);
+    let sizes = |pool: &MachineDeployment| {
+        let deleting = pool.metadata.deletion_timestamp.is_some();
+        (pool.spec.replicas, pool.spec.disruption.clone(), deleting)
+    };
+    if before.map(sizes) != now.map(sizes) {
+        shared.budgets.changed(shared);
+    }
     // What its machines look at: they tell whether they are what it wants.
     let part = |pool: &MachineDeployment| {
         let version = pool.status.as_ref().and_then(|s| s.version.clone());
@@ -121,6 +129,17 @@ pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Ma
         let cluster = object.spec.cluster_name.clone();
         shared.queue.add(Key::Cluster(namespace.clone(), cluster));
     }
+    let cluster = &object.spec.cluster_name;
+    let checks = shared
+        .caches
+        .of_cluster::<MachineHealthCheck>(&namespace, cluster);
+    if !checks.is_empty() && before.map(health_part) != now.map(health_part) {
+        for check in checks {
+            let key = Key::Check(namespace.clone(), check.name_any());
+            shared.queue.add(key);
+        }
+    }
+    shared.budgets.follow(shared, object);
     shared.queue.add(Key::Machine(namespace, name));
 }
 
@@ -144,6 +163,21 @@ pub(crate) fn account(
     }
 }
 
+/// What of a machine its health checks look at.
+fn health_part(machine: &Machine) -> impl PartialEq {
+    let conditions = machine.status.as_ref().map(|s| &s.conditions);
+    let says = |kind| {
+        let found = conditions.and_then(|list| condition::get(list, kind));
+        found.map(|c| (c.status.clone(), c.reason.clone()))
+    };
+    (
+        machine.labels().clone(),
+        wish(machine),
+        says(condition::kind::HEALTH_CHECK_SUCCEEDED),
+        says(condition::kind::UP_TO_DATE),
+    )
+}
+
 pub(crate) fn check(
     shared: &Shared,
     before: Option<&MachineHealthCheck>,
@@ -151,6 +185,19 @@ pub(crate) fn check(
 ) {
     let Some(object) = now.or(before) else { return };
     let (namespace, name) = name_of(object);
+    let cluster = &object.spec.cluster_name;
+    // Its machines look at what it asks for, and who replaces them also at whom it finds broken.
+    let asks = |check: &MachineHealthCheck| (wish(check), check.spec.clone());
+    let finds = |check: &MachineHealthCheck| {
+        let status = check.status.as_ref();
+        status.map(|s| (s.unhealthy.clone(), s.recent.len()))
+    };
+    if before.map(asks) != now.map(asks) {
+        shared.wake_machines_of(&namespace, cluster);
+        shared.wake_sets_of(&namespace, cluster);
+    } else if before.map(finds) != now.map(finds) {
+        shared.wake_sets_of(&namespace, cluster);
+    }
     shared.queue.add(Key::Check(namespace, name));
 }
 
@@ -162,6 +209,7 @@ pub(crate) fn fleet(shared: &Shared, before: Option<&Fleet>, now: Option<&Fleet>
         return;
     }
     let (namespace, name) = name_of(object);
+    shared.budgets.changed(shared);
     let hash = names::fleet_hash(&namespace, &name);
     for cluster in shared.caches.all::<Cluster>() {
         if cluster.labels().get(meta::LABEL_FLEET) == Some(&hash) {

@@ -116,6 +116,8 @@ pub enum ControlPlaneWait {
     },
     /// The wanted version cannot be read.
     Unreadable(String),
+    /// A disruption budget lets no machine go; with its sentence.
+    Budget(String),
 }
 
 impl fmt::Display for ControlPlaneWait {
@@ -132,6 +134,7 @@ impl fmt::Display for ControlPlaneWait {
             Self::Quorum { machine: None } => {
                 f.write_str("etcd is not healthy enough for another member")
             }
+            Self::Budget(held) => f.write_str(held),
             Self::Unreadable(text) => {
                 write!(
                     f,

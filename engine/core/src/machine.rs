@@ -33,6 +33,8 @@ pub enum Instance {
     },
     /// It is being deleted.
     Stopping,
+    /// The provider says that it will never run.
+    Failed,
 }
 
 /// What is known of a machine's node.
@@ -97,6 +99,8 @@ pub enum MachineStep {
     SetProviderId(String),
     /// The instance was there and is gone: it is never made again under this machine.
     InstanceLost,
+    /// The provider says that the instance will never run: its owner replaces the machine.
+    InstanceFailed,
     /// The instance runs; its node has not appeared (or could not be asked for).
     WaitNode,
     /// The node is there and is kept in step.
@@ -270,6 +274,9 @@ impl fmt::Display for MachineStep {
             Self::WaitInstance => f.write_str("waiting for the instance to run"),
             Self::SetProviderId(id) => write!(f, "the instance is {id}"),
             Self::InstanceLost => f.write_str("the instance is gone and was not deleted by us"),
+            Self::InstanceFailed => {
+                f.write_str("the provider says that the instance will never run")
+            }
             Self::WaitNode => f.write_str("waiting for the node"),
             Self::Running { node } => write!(f, "running as node {node}"),
             Self::Delete(step) => step.fmt(f),
@@ -302,6 +309,7 @@ pub fn next_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> Mac
             MachineStep::SetProviderId(provider_id.clone())
         }
         (Instance::Missing | Instance::Stopping, _) => MachineStep::InstanceLost,
+        (Instance::Failed, _) => MachineStep::InstanceFailed,
         _ => match &facts.node {
             NodeState::Present { name, .. } => MachineStep::Running { node: name.clone() },
             NodeState::Missing | NodeState::Unknown => MachineStep::WaitNode,
@@ -353,7 +361,9 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
     }
     match &facts.instance {
         Instance::Unknown => return DeletionStep::WaitProvider,
-        Instance::Pending | Instance::Running { .. } => return DeletionStep::DeleteInstance,
+        Instance::Pending | Instance::Running { .. } | Instance::Failed => {
+            return DeletionStep::DeleteInstance;
+        }
         Instance::Stopping => return DeletionStep::WaitInstanceGone,
         Instance::Missing => {}
     }

@@ -24,8 +24,11 @@ pub use self::{
     preflight::{PreflightFailure, preflight},
 };
 
+mod remediation;
 #[cfg(test)]
 mod tests;
+
+pub use self::remediation::{Remediation, RemediationView, Said, Surge, remediate};
 
 /// A machine to be made. The instance key is not part of it: it is drawn when the Machine is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,15 +152,17 @@ impl SetDecision {
 }
 
 /// What `set` does next, given all its machines (those on their way out included, which count until they are gone).
-/// `next_ordinal` is the counter on its pool (or on itself, without a pool); it is never below an ordinal in use.
+/// `next_ordinal` is the counter on its pool (or on itself, without a pool); it is never below an ordinal in use. `surge` machines
+/// are there beyond the wanted ones (see [`Remediation::surge`]).
 pub fn decide(
     set: &MachineSet,
     machines: &[Machine],
     next_ordinal: u64,
+    surge: usize,
     catalogue: &Catalogue,
     now: Timestamp,
 ) -> SetDecision {
-    let mut out = scale(set, machines, next_ordinal, now);
+    let mut out = scale_to(set, machines, next_ordinal, surge, now);
     if !matches!(out.waiting, Some(SetWait::Paused | SetWait::Deleting)) {
         out.update = updates(set, machines, catalogue);
         let goes = |name: &String| out.delete.iter().any(|d| d.name == *name);
@@ -173,13 +178,23 @@ pub fn scale(
     next_ordinal: u64,
     now: Timestamp,
 ) -> SetDecision {
+    scale_to(set, machines, next_ordinal, 0, now)
+}
+
+fn scale_to(
+    set: &MachineSet,
+    machines: &[Machine],
+    next_ordinal: u64,
+    surge: usize,
+    now: Timestamp,
+) -> SetDecision {
     let name = set.metadata.name.as_deref().unwrap_or_default();
     let floor = machines.iter().filter_map(ordinal).map(|o| o + 1).max();
     let mut out = SetDecision {
         next_ordinal: next_ordinal.max(floor.unwrap_or(0)),
         ..SetDecision::default()
     };
-    let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+    let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0) + surge;
     if meta::is_paused(set) {
         out.waiting = Some(SetWait::Paused);
         return out;
@@ -297,7 +312,7 @@ pub fn is_unhealthy(machine: &Machine) -> bool {
     machine.status.as_ref().is_none_or(|s| {
         s.node_ref.is_none()
             || condition::is_false(&s.conditions, condition::kind::NODE_HEALTHY)
-            || condition::is_false(&s.conditions, "HealthCheckSucceeded")
+            || condition::is_false(&s.conditions, condition::kind::HEALTH_CHECK_SUCCEEDED)
     })
 }
 

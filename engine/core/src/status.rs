@@ -1,6 +1,7 @@
 //! Statuses from what was observed: counts, phases and conditions. A condition's transition time stays while its status does.
 
 mod cluster;
+mod health_check;
 mod machine;
 mod pool;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 
 pub use self::{
     cluster::{ClusterFacts, cluster, has_converged, pool_unconverged, unconverged},
+    health_check::health_check,
     machine::{
         CONNECTION_GRACE_SECONDS, MachineObservation, NodeHealth, NodeObservation, UpToDate,
         available_at, machine,

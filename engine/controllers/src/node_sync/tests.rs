@@ -7,6 +7,7 @@ use super::*;
 
 fn node() -> NodeView {
     NodeView {
+        conditions: Vec::new(),
         name: "n".into(),
         resource_version: Some("7".into()),
         labels: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
-    control_plane::{ControlPlaneAction, ControlPlaneView, decide, next_restart},
+    control_plane::{ControlPlaneAction, ControlPlaneView, ControlPlaneWait, decide, next_restart},
     machine_set::NewMachine,
     outcome::Outcome,
     status::{self, ClusterFacts},
@@ -19,7 +19,7 @@ use kube::{
 use serde_json::json;
 
 use super::{Error, Shared};
-use crate::{cache::name_of, write::Written};
+use crate::{cache::name_of, queue::Key, write::Written};
 
 const BY: &str = "fleetwright-cluster";
 
@@ -64,7 +64,14 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         steps: &[],
         catalogue: &shared.catalogue,
     };
-    let decision = decide(&view, now);
+    let mut decision = decide(&view, now);
+    let key = Key::Cluster(namespace.clone(), name.clone());
+    if let ControlPlaneAction::Delete { machine, .. } = &decision.action
+        && let Some(doomed) = control_plane.iter().find(|m| m.name_any() == *machine)
+        && let Some(held) = shared.budgets.blocked(shared, doomed, &key)
+    {
+        decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
+    }
 
     let initialized = cluster
         .status
@@ -136,7 +143,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                 let changes = decision.outdated.get(&machine);
                 let changes = changes.map_or(&[][..], Vec::as_slice);
                 let because = control_plane_goes(&reason, changes, cluster);
-                shared.delete_machine(doomed, because).await?;
+                shared.take(doomed, because, &key).await?;
             }
             Ok(Outcome::Changed)
         }

@@ -5,7 +5,8 @@ mod leaving;
 use std::sync::Arc;
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta, names, version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, condition, meta, names,
+    version::Version,
 };
 use fleetwright_core::{
     cluster::is_control_plane,
@@ -32,6 +33,7 @@ use self::leaving::look;
 use super::{Error, Shared, seconds_until};
 use crate::{
     cache::name_of,
+    health,
     inventory::Seen,
     node_sync,
     nodes::{NodeView, SeenNode},
@@ -56,6 +58,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     let now = shared.now();
     let (namespace, name) = name_of(machine);
     let mut view = gather(shared, machine);
+    confirm_lost(shared, machine, &mut view).await?;
     let step = next_step(machine, &view.facts, now);
     let (mut step, mut detail, mut retry) = look(shared, machine, &mut view, step, now).await;
     let mut failure = act(shared, machine, &mut view, &step).await;
@@ -84,6 +87,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     }
     if !matches!(step, MachineStep::Delete(DeletionStep::RemoveFinalizer)) || failure.is_err() {
         let observation = observe(shared, &latest, &view, step.clone(), detail, now);
+        if let Some(seconds) = observation.health.verdict.next_check() {
+            let wait = u64::try_from(seconds).unwrap_or(0);
+            retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
+        }
         let mut new = status::machine(&latest, &observation, now);
         if let MachineStep::Delete(deletion) = &step {
             let record = new.deletion.get_or_insert_default();
@@ -153,7 +160,8 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         Seen::Unknown => Instance::Unknown,
         Seen::Missing => Instance::Missing,
         Seen::There(i) => match i.state {
-            InstanceState::Pending | InstanceState::Failed => Instance::Pending,
+            InstanceState::Pending => Instance::Pending,
+            InstanceState::Failed => Instance::Failed,
             InstanceState::Running | InstanceState::Stopped => Instance::Running {
                 provider_id: i.provider_id.clone(),
             },
@@ -221,6 +229,33 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         refused: None,
         facts,
     }
+}
+
+/// A list that shows an instance no more may be behind: before its machine is given up the provider is asked for it by its id.
+async fn confirm_lost(shared: &Shared, machine: &Machine, view: &mut View) -> Result<(), Error> {
+    let marked = fleetwright_core::health::broken(machine);
+    let done = marked.is_some_and(|c| c.reason == condition::reason::INSTANCE_LOST)
+        || machine.metadata.deletion_timestamp.is_some()
+        || machine.spec.provider_id.is_none();
+    if view.seen != Seen::Missing || done {
+        return Ok(());
+    }
+    let status = machine.status.as_ref();
+    let Some(id) = status.and_then(|s| s.instance.as_ref()?.get("id")?.as_str()) else {
+        return Ok(());
+    };
+    view.facts.instance = Instance::Unknown;
+    let (provider, account) = provider(shared, machine, &view.account)?;
+    let result = provider.get(&account, id).await;
+    shared.context.metrics.called("get", word(&result));
+    match result? {
+        None => view.facts.instance = Instance::Missing,
+        Some(_) => {
+            // The next list will show it.
+            shared.inventory.wake.notify_one();
+        }
+    }
+    Ok(())
 }
 
 /// The provider and the account of a machine.
@@ -496,6 +531,13 @@ fn observe(
                 info: n.info.clone(),
             },
         },
+        health: health::of_machine(
+            shared,
+            machine,
+            view.cluster.as_deref(),
+            &view.facts.instance,
+            &view.node,
+        ),
         up_to_date: up_to_date(shared, machine, view).unwrap_or(UpToDate::Unknown),
         step,
         refused: view.refused,

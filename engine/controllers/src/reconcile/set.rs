@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta};
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition, meta};
 use fleetwright_core::{
-    machine_set::{NewMachine, Ownership, decide, ownership, preflight},
+    health::is_broken,
+    machine_set::{NewMachine, Ownership, Remediation, decide, ownership, preflight},
     outcome::Outcome,
     status,
     why::{current, worker_goes},
@@ -17,6 +18,8 @@ use serde_json::json;
 use super::{Error, Shared};
 use crate::{
     cache::{Mark, name_of},
+    health,
+    queue::Key,
     write::Written,
 };
 
@@ -38,15 +41,30 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         || Shared::next_ordinal(set),
         |p| Shared::next_ordinal(p.as_ref()),
     );
-    let mut decision = decide(set, &machines, next, &shared.catalogue, now);
+    let key = Key::Set(namespace.clone(), name.clone());
+    let (remediation, look_again) = health::remediation(shared, set, pool.as_deref(), &machines);
+    let surge = remediation.surge;
+    let mut decision = decide(set, &machines, next, surge, &shared.catalogue, now);
     let cluster = shared
         .caches
         .get::<Cluster>(&namespace, &set.spec.cluster_name);
     if let (Some(cluster), false) = (&cluster, decision.create.is_empty()) {
         decision.hold(preflight(set, pool.as_deref(), cluster));
     }
+    let find = |name: &str| machines.iter().find(|m| m.name_any() == name);
+    let held = decision
+        .delete
+        .iter()
+        .filter_map(|doomed| find(&doomed.name))
+        .find_map(|machine| shared.budgets.blocked(shared, machine, &key));
 
-    let mut new = status::machine_set(set, &machines, decision.waiting.as_ref(), now);
+    let mut new = status::machine_set(
+        set,
+        &machines,
+        decision.waiting.as_ref(),
+        held.as_deref(),
+        now,
+    );
     let paused = shared.cluster_is_paused(&namespace, &set.spec.cluster_name);
     if paused {
         status::pause(&mut new.conditions, set.metadata.generation, now);
@@ -57,6 +75,7 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
     if paused {
         return Ok(Outcome::wait("its Cluster is paused"));
     }
+    let replaced = replace_broken(shared, &machines, &remediation, &key).await?;
 
     if !decision.create.is_empty() {
         // The counter goes up first, so that an ordinal is never used again.
@@ -86,23 +105,28 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         let sets: Vec<MachineSet> = shared.caches.owned(owner.unwrap_or_default());
         let current = pool.as_ref().and_then(|pool| current(pool, &sets));
         for doomed in &decision.delete {
-            if let Some(machine) = machines.iter().find(|m| m.name_any() == doomed.name) {
-                let because = worker_goes(doomed.because, set, pool.as_deref(), current);
+            let Some(machine) = find(&doomed.name) else {
+                continue;
+            };
+            let because = worker_goes(doomed.because, set, pool.as_deref(), current);
+            if shared.take(machine, because.clone(), &key).await?.is_none() {
                 tracing::info!(set = %name, machine = %doomed.name, %because, "machine goes");
-                shared.delete_machine(machine, because).await?;
             }
         }
     }
     for update in &decision.update {
-        if let Some(machine) = machines.iter().find(|m| m.name_any() == update.name) {
+        if let Some(machine) = find(&update.name) {
             shared.update_machine(machine, update, BY).await?;
         }
     }
-    if !decision.is_settled() {
+    if !decision.is_settled() || replaced {
         return Ok(Outcome::Changed);
     }
     let waits = decision.waiting.as_ref().map(ToString::to_string);
-    Ok(super::rest(waits, status::next_stuck(&machines, now), now))
+    // A storm of failures passes though nothing happens.
+    let next = status::next_stuck(&machines, now);
+    let next = next.into_iter().chain(look_again).min();
+    Ok(super::rest(waits, next, now))
 }
 
 /// Takes in machines that nobody controls and that the set selects, and lets go of those that it no longer selects; whether any.
@@ -139,6 +163,67 @@ async fn own(shared: &Shared, set: &MachineSet, machines: &[Machine]) -> Result<
         }
     }
     Ok(change != Ownership::default())
+}
+
+/// Says of each broken machine what is done about it, and deletes those that go; `true` when one did.
+async fn replace_broken(
+    shared: &Shared,
+    machines: &[Machine],
+    remediation: &Remediation,
+    key: &Key,
+) -> Result<bool, Error> {
+    let mut replaced = false;
+    for said in &remediation.say {
+        let Some(machine) = machines.iter().find(|m| m.name_any() == said.machine) else {
+            continue;
+        };
+        let goes = remediation.delete.contains(&said.machine);
+        let (mut reason, mut message) = (said.reason, said.message.clone());
+        // Most are out of service already; one whose replacement somebody asked for may not be.
+        let held = goes.then(|| shared.budgets.blocked(shared, machine, key));
+        let held = held.flatten();
+        if let Some(held) = &held {
+            (reason, message) = (condition::reason::REMEDIATION_DEFERRED, held.clone());
+        }
+        let mut status = machine.status.clone().unwrap_or_default();
+        condition::set(
+            &mut status.conditions,
+            condition::kind::OWNER_REMEDIATED,
+            condition::Status::False,
+            reason,
+            message,
+            machine.metadata.generation,
+            shared.now(),
+        );
+        let (namespace, name) = name_of(machine);
+        // One that has recovered meanwhile was written since, and this fails with a conflict.
+        shared
+            .write_status(machine, machine.status.as_ref(), &status, BY)
+            .await?;
+        if goes && held.is_none() {
+            let latest = shared.caches.get::<Machine>(&namespace, &name);
+            let latest = latest.filter(|m| is_broken(m) && m.uid() == machine.uid());
+            if let Some(machine) = latest
+                && let because = replaced_because(&machine)
+                && shared.take(&machine, because, key).await?.is_none()
+            {
+                tracing::info!(machine = %name, "broken machine goes");
+                replaced = true;
+            }
+        }
+    }
+    Ok(replaced)
+}
+
+/// What a broken machine says of its end.
+fn replaced_because(machine: &Machine) -> String {
+    let conditions = machine.status.as_ref().map(|s| s.conditions.as_slice());
+    let kind = condition::kind::HEALTH_CHECK_SUCCEEDED;
+    let found = condition::get(conditions.unwrap_or_default(), kind);
+    match found.map(|c| c.message.as_str()).filter(|m| !m.is_empty()) {
+        Some(why) => format!("replaced because it is broken: {why}"),
+        None => "replaced because it is broken".into(),
+    }
 }
 
 async fn raise<K: Written>(shared: &Shared, owner: &K, to: u64) -> Result<(), Error> {

@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, condition, crds, meta, names,
-    provider_account::ProviderAccountSpec, random::SeededRandom, time::SystemClock,
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
+    condition, crds, meta, names, provider_account::ProviderAccountSpec, random::SeededRandom,
+    time::SystemClock,
 };
 use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_controllers::{Context, Controllers, Metrics};
@@ -28,6 +29,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::ward::Ward;
+
 /// How long a test waits for what must come: far more than it takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -38,6 +41,7 @@ pub(crate) struct World {
     pub(crate) pools: BTreeMap<String, MachineDeployment>,
     pub(crate) sets: BTreeMap<String, MachineSet>,
     pub(crate) machines: BTreeMap<String, Machine>,
+    pub(crate) checks: BTreeMap<String, MachineHealthCheck>,
 }
 
 impl World {
@@ -127,6 +131,12 @@ impl Kind for MachineDeployment {
     }
 }
 
+impl Kind for MachineHealthCheck {
+    fn of(world: &World) -> &BTreeMap<String, Self> {
+        &world.checks
+    }
+}
+
 impl Kind for Machine {
     fn of(world: &World) -> &BTreeMap<String, Self> {
         &world.machines
@@ -161,6 +171,7 @@ enum Change {
     Pool(Event<MachineDeployment>),
     Set(Event<MachineSet>),
     Machine(Event<Machine>),
+    Check(Event<MachineHealthCheck>),
 }
 
 fn fold<K: ResourceExt>(map: &mut BTreeMap<String, K>, event: Event<K>) {
@@ -197,6 +208,8 @@ type Invariant = Box<dyn FnMut(&World) -> Result<(), String> + Send>;
 pub(crate) struct Kit {
     pub(crate) client: Client,
     pub(crate) cloud: Cloud,
+    /// What makes machines ill.
+    pub(crate) ward: Ward,
     pub(crate) world: World,
     changes: SelectAll<BoxStream<'static, Change>>,
     invariants: Vec<Invariant>,
@@ -232,11 +245,12 @@ impl Kit {
             random: random.clone(),
         })
         .unwrap();
+        let ward = Ward::new(cloud.clone());
         let context = Context {
             client: client.clone(),
-            providers: Registry::new([Arc::new(cloud.clone()) as Arc<dyn Provider>]),
-            connections: Arc::new(cloud.clone()),
-            clock,
+            providers: Registry::new([Arc::new(ward.clone()) as Arc<dyn Provider>]),
+            connections: Arc::new(ward.clone()),
+            clock: Arc::new(ward.clone()),
             random,
             installation: "test".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
@@ -246,9 +260,11 @@ impl Kit {
         changes.push(follow(&client, Change::Pool));
         changes.push(follow(&client, Change::Set));
         changes.push(follow(&client, Change::Machine));
+        changes.push(follow(&client, Change::Check));
         let mut kit = Self {
             client,
             cloud,
+            ward,
             world: World::default(),
             changes,
             invariants: Vec::new(),
@@ -384,6 +400,7 @@ impl Kit {
             Change::Pool(event) => fold(&mut world.pools, event),
             Change::Set(event) => fold(&mut world.sets, event),
             Change::Machine(event) => fold(&mut world.machines, event),
+            Change::Check(event) => fold(&mut world.checks, event),
         }
     }
 

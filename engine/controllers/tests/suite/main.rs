@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod deletion;
@@ -10,6 +12,8 @@ mod deletion;
 mod draining;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod kinds;
 #[cfg(test)]
@@ -22,3 +26,5 @@ mod nodes;
 mod refusals;
 #[cfg(test)]
 mod upgrades;
+#[cfg(test)]
+mod ward;

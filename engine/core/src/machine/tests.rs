@@ -59,6 +59,10 @@ fn a_machine_comes_up_in_order_and_is_never_made_twice() {
     );
     f.instance = Instance::Missing;
     assert_eq!(next_step(&m, &f, at(0)), MachineStep::InstanceLost);
+    f.instance = Instance::Failed;
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::InstanceFailed);
+    m.spec.provider_id = None;
+    assert_eq!(next_step(&m, &f, at(0)), MachineStep::InstanceFailed);
 }
 
 fn leaving() -> (Machine, MachineFacts) {

@@ -240,24 +240,24 @@ fn act(machines: &mut Vec<Machine>, decision: SetDecision) {
 fn ordinals_are_never_used_again_and_a_second_look_changes_nothing() {
     let catalogue = Catalogue::default();
     let mut machines = Vec::new();
-    let first = decide(&set(3), &machines, 0, &catalogue, at(0));
+    let first = decide(&set(3), &machines, 0, 0, &catalogue, at(0));
     assert_eq!(first.next_ordinal, 3);
     act(&mut machines, first);
-    assert!(decide(&set(3), &machines, 3, &catalogue, at(0)).is_settled());
-    let down = decide(&set(1), &machines, 3, &catalogue, at(0));
+    assert!(decide(&set(3), &machines, 3, 0, &catalogue, at(0)).is_settled());
+    let down = decide(&set(1), &machines, 3, 0, &catalogue, at(0));
     act(&mut machines, down);
     assert_eq!(machines[0].metadata.name.as_deref(), Some("s-2"));
-    let up = decide(&set(2), &machines, 3, &catalogue, at(0));
+    let up = decide(&set(2), &machines, 3, 0, &catalogue, at(0));
     assert_eq!(up.create[0].name, "s-3");
     // A lost counter never goes below what is in use.
     assert_eq!(
-        decide(&set(2), &machines, 0, &catalogue, at(0)).create[0].name,
+        decide(&set(2), &machines, 0, 0, &catalogue, at(0)).create[0].name,
         "s-3"
     );
     // Machines on their way out count until they are gone.
     machines[0].metadata.deletion_timestamp = Some(k8s_time(at(0)));
     assert!(
-        decide(&set(1), &machines, 4, &catalogue, at(0))
+        decide(&set(1), &machines, 4, 0, &catalogue, at(0))
             .create
             .is_empty()
     );
@@ -273,18 +273,18 @@ fn labels_flow_down_and_foreign_ones_stay() {
         .labels
         .insert("team".into(), "a".into());
     let mut machines = Vec::new();
-    let first = decide(&set, &machines, 0, &catalogue, at(0));
+    let first = decide(&set, &machines, 0, 0, &catalogue, at(0));
     act(&mut machines, first);
     machines[0]
         .metadata
         .labels
         .get_or_insert_default()
         .insert("foreign".into(), "x".into());
-    assert!(decide(&set, &machines, 1, &catalogue, at(0)).is_settled());
+    assert!(decide(&set, &machines, 1, 0, &catalogue, at(0)).is_settled());
     set.spec.template.metadata.labels.clear();
-    let d = decide(&set, &machines, 1, &catalogue, at(0));
+    let d = decide(&set, &machines, 1, 0, &catalogue, at(0));
     act(&mut machines, d);
-    assert!(decide(&set, &machines, 1, &catalogue, at(0)).is_settled());
+    assert!(decide(&set, &machines, 1, 0, &catalogue, at(0)).is_settled());
     let labels = machines[0].metadata.labels.as_ref().unwrap();
     assert!(labels.contains_key("foreign") && !labels.contains_key("team"));
 }
@@ -321,18 +321,18 @@ fn what_is_no_longer_asked_for_is_taken_away() {
         polarity: None,
     }];
     let mut machines = Vec::new();
-    let first = decide(&set, &machines, 0, &catalogue, at(0));
+    let first = decide(&set, &machines, 0, 0, &catalogue, at(0));
     act(&mut machines, first);
     let annotations = machines[0].metadata.annotations.get_or_insert_default();
     annotations.insert("foreign".into(), "x".into());
-    assert!(decide(&set, &machines, 1, &catalogue, at(0)).is_settled());
+    assert!(decide(&set, &machines, 1, 0, &catalogue, at(0)).is_settled());
     // One of two annotations, then all.
     set.spec.template.metadata.annotations.remove("rack");
-    let some = decide(&set, &machines, 1, &catalogue, at(0));
+    let some = decide(&set, &machines, 1, 0, &catalogue, at(0));
     assert_eq!(some.update[0].annotations.get("rack"), Some(&None));
     act(&mut machines, some);
     set.spec.template = bare;
-    let change = decide(&set, &machines, 1, &catalogue, at(0));
+    let change = decide(&set, &machines, 1, 0, &catalogue, at(0));
     let paths: Vec<&str> = change.update[0]
         .changes
         .iter()
@@ -349,7 +349,7 @@ fn what_is_no_longer_asked_for_is_taken_away() {
         ]
     );
     act(&mut machines, change);
-    assert!(decide(&set, &machines, 1, &catalogue, at(0)).is_settled());
+    assert!(decide(&set, &machines, 1, 0, &catalogue, at(0)).is_settled());
     assert_eq!(machines[0].spec.content, set.spec.template.spec);
     let left: Vec<&String> = machines[0]
         .metadata

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Conditions;
-use crate::machine::{Instance, MachineStep};
+use crate::{
+    health::{Judgement, Verdict},
+    machine::{Instance, MachineStep},
+};
 
 /// What was seen of a node's health.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub struct MachineObservation {
     pub node: NodeObservation,
     /// Whether it is what its owner wants.
     pub up_to_date: UpToDate,
+    /// What its health checks say of it.
+    pub health: Judgement,
     /// What is done next.
     pub step: MachineStep,
     /// The word of the provider's error, where it refuses to make the instance.
@@ -156,6 +161,12 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
             },
             detail.clone(),
         ),
+        Instance::Failed => out.set(
+            kind::INFRASTRUCTURE_READY,
+            Status::False,
+            reason::INSTANCE_FAILED,
+            detail.clone(),
+        ),
         Instance::Pending | Instance::Stopping => {
             out.set(
                 kind::INFRASTRUCTURE_READY,
@@ -176,9 +187,13 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
         ),
         UpToDate::Unknown => {}
     }
+    health(&mut out, &seen.health.verdict);
     ready(&mut out, machine, deleting);
     available(&mut out, machine);
     status.conditions = list;
+    status
+        .bad_conditions
+        .clone_from(&seen.health.bad_conditions);
     status.phase = Some(phase(machine, seen, known_node));
     status
 }
@@ -261,6 +276,41 @@ fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &
             reason::CONNECTION_DOWN,
             &format!("the cluster's API has not answered since {since}"),
         ),
+    }
+}
+
+/// HealthCheckSucceeded, and OwnerRemediated while the owner of a broken machine has said nothing yet.
+fn health(out: &mut Conditions<'_>, verdict: &Verdict) {
+    match verdict {
+        Verdict::Unknown | Verdict::Starting { .. } | Verdict::Suspect { .. } => {}
+        Verdict::NotChecked => out.list.retain(|c| {
+            ![kind::HEALTH_CHECK_SUCCEEDED, kind::OWNER_REMEDIATED].contains(&c.type_.as_str())
+        }),
+        Verdict::Healthy => {
+            out.list.retain(|c| c.type_ != kind::OWNER_REMEDIATED);
+            out.set(
+                kind::HEALTH_CHECK_SUCCEEDED,
+                Status::True,
+                reason::HEALTH_CHECK_SUCCEEDED,
+                "",
+            );
+        }
+        Verdict::Broken { reason, message } => {
+            out.set(
+                kind::HEALTH_CHECK_SUCCEEDED,
+                Status::False,
+                reason,
+                message.clone(),
+            );
+            if condition::get(out.list, kind::OWNER_REMEDIATED).is_none() {
+                out.set(
+                    kind::OWNER_REMEDIATED,
+                    Status::False,
+                    reason::WAITING_FOR_REMEDIATION,
+                    "the owner is to replace the machine",
+                );
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::{Conditions, all_machines, few, refusal};
 use crate::{
+    health,
     machine_set::SetWait,
     rollout::{RolloutDecision, RolloutWait, bounds},
 };
@@ -65,11 +66,13 @@ fn selector(written: Option<&LabelSelector>, key: &str, name: Option<&str>) -> S
         .join(",")
 }
 
-/// The status of a set from its machines (those on their way out included) and from why it makes none.
+/// The status of a set from its machines (those on their way out included), from why it makes none, and from the budget that
+/// keeps it from scaling down (`held`).
 pub fn machine_set(
     set: &MachineSet,
     machines: &[Machine],
     waiting: Option<&SetWait>,
+    held: Option<&str>,
     now: Timestamp,
 ) -> MachineSetStatus {
     let all: Vec<&Machine> = machines.iter().collect();
@@ -84,8 +87,18 @@ pub fn machine_set(
         now,
     };
     let but: Vec<String> = waiting.map(ToString::to_string).into_iter().collect();
-    let want = if deleting { 0 } else { want };
-    scaling(&mut out, replicas, want, &all, &but, refusal(alive(&all)));
+    let held = Held {
+        but: &but,
+        refusal: refusal(alive(&all)),
+        budget: held,
+    };
+    scaling(
+        &mut out,
+        replicas,
+        if deleting { 0 } else { want },
+        &all,
+        held,
+    );
     remediating(&mut out, &all);
     all_machines(
         &mut out,
@@ -126,21 +139,50 @@ pub fn recount(set: &mut MachineSet, machines: &[Machine]) {
     status.available_replicas = count(&all, kind::AVAILABLE);
 }
 
+/// Remediating: machines are broken, with what is done about each.
+fn remediating(out: &mut Conditions<'_>, machines: &[&Machine]) {
+    let broken: Vec<String> = machines
+        .iter()
+        .filter(|m| health::is_broken(m))
+        .map(|m| {
+            let (name, list) = named(m);
+            let says = |kind| condition::get(list, kind).map_or("", |c| c.message.as_str());
+            let (why, then) = (
+                says(kind::HEALTH_CHECK_SUCCEEDED),
+                says(kind::OWNER_REMEDIATED),
+            );
+            format!("{name}: {why} ({then})")
+        })
+        .collect();
+    out.flag(kind::REMEDIATING, !broken.is_empty(), few(&broken));
+}
+
+/// Which budget keeps one of the sets from scaling down, in words.
+fn held_by_budget(sets: &[MachineSet]) -> Option<&str> {
+    sets.iter()
+        .filter_map(|s| condition::get(&s.status.as_ref()?.conditions, kind::SCALING_DOWN))
+        .find(|c| c.reason == reason::DISRUPTION_BUDGET)
+        .and_then(|c| c.message.rsplit("; ").next())
+}
+
+/// What holds scaling up or down.
+struct Held<'a> {
+    /// Why no machines are made.
+    but: &'a [String],
+    /// What the provider refuses: reason and message.
+    refusal: Option<(&'a str, String)>,
+    /// The budget that allows no machine to go.
+    budget: Option<&'a str>,
+}
+
 /// ScalingUp with what holds it up, or with what the provider refuses; ScalingDown with the machines that are on their way
 /// out: first those that are stuck.
-fn scaling(
-    out: &mut Conditions<'_>,
-    have: i32,
-    want: i32,
-    machines: &[&Machine],
-    but: &[String],
-    refusal: Option<(&str, String)>,
-) {
+fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine], held: Held<'_>) {
     let mut text = format!("scaling up from {have} to {want} machines");
-    if !but.is_empty() {
-        text.push_str(&format!("{BUT}{}", few(but)));
+    if !held.but.is_empty() {
+        text.push_str(&format!("{BUT}{}", few(held.but)));
     }
-    match refusal.filter(|_| want > 0) {
+    match held.refusal.filter(|_| want > 0) {
         Some((reason, text)) => out.set(kind::SCALING_UP, Status::True, reason, text),
         None => out.flag(kind::SCALING_UP, have < want, text),
     }
@@ -167,7 +209,15 @@ fn scaling(
     if !leaving.is_empty() {
         text.push_str(&format!(" ({})", few(&leaving)));
     }
-    out.flag(kind::SCALING_DOWN, have > want, text);
+    match held.budget.filter(|_| have > want) {
+        Some(held) => out.set(
+            kind::SCALING_DOWN,
+            Status::True,
+            reason::DISRUPTION_BUDGET,
+            format!("{text}; {held}"),
+        ),
+        None => out.flag(kind::SCALING_DOWN, have > want, text),
+    }
 }
 
 /// When the next machine on its way out counts as stuck: statuses change then though nothing else does.
@@ -181,19 +231,6 @@ pub fn next_stuck<'a>(
         .filter_map(|t| t.0.checked_add(STUCK).ok())
         .filter(|at| *at >= now)
         .min()
-}
-
-/// Remediating: machines that are broken and to be replaced by their owner, with what it says of each.
-fn remediating(out: &mut Conditions<'_>, machines: &[&Machine]) {
-    let broken: Vec<String> = machines
-        .iter()
-        .map(|m| named(m))
-        .filter_map(|(name, list)| Some((name, condition::get(list, kind::OWNER_REMEDIATED)?)))
-        .filter(|(_, c)| c.status == "False")
-        .map(|(name, c)| format!("{name}: {}", c.message))
-        .collect();
-    let text = format!("replacing broken machines ({})", few(&broken));
-    out.flag(kind::REMEDIATING, !broken.is_empty(), text);
 }
 
 /// What sets say of why they make no machines, each thing once.
@@ -277,14 +314,24 @@ pub fn machine_deployment(
             error.to_string(),
         ),
     }
-    rolling(&mut out, &outdated, &all, decision);
+    let budget = held_by_budget(sets);
+    rolling(&mut out, &outdated, &all, decision, budget);
     // What the pool no longer wants may be refused.
     let current = decision.and_then(|d| d.current.as_deref());
-    let refused = refusal(alive(&all).filter(|m| {
-        meta::controller_of(*m).is_some_and(|owner| Some(owner.name.as_str()) == current)
-    }));
-    let wanted = if deleting { 0 } else { want };
-    scaling(&mut out, replicas, wanted, &all, &held_up(sets), refused);
+    let held = Held {
+        but: &held_up(sets),
+        refusal: refusal(alive(&all).filter(|m| {
+            meta::controller_of(*m).is_some_and(|owner| Some(owner.name.as_str()) == current)
+        })),
+        budget,
+    };
+    scaling(
+        &mut out,
+        replicas,
+        if deleting { 0 } else { want },
+        &all,
+        held,
+    );
     remediating(&mut out, &all);
     all_machines(
         &mut out,
@@ -345,6 +392,7 @@ fn rolling(
     outdated: &[&Machine],
     all: &[&Machine],
     decision: Option<&RolloutDecision>,
+    held: Option<&str>,
 ) {
     let mut reasons: Vec<String> = outdated
         .iter()
@@ -369,6 +417,7 @@ fn rolling(
     let version = decision.is_some_and(|d| matches!(d.waiting, Some(RolloutWait::Version(_))));
     let behind = !all.is_empty() && (version || decision.is_some_and(|d| d.held));
     text.extend(waiting(decision));
+    text.extend(held.map(ToOwned::to_owned));
     out.flag(
         kind::ROLLING_OUT,
         !outdated.is_empty() || behind,

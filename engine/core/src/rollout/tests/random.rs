@@ -191,6 +191,7 @@ impl Sim {
             &set,
             &mine,
             self.next_ordinal,
+            0,
             &self.world.catalogue,
             at(self.world.clock),
         );

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{at, conditions, line, read};
 use crate::{
+    health::{Judgement, Verdict},
     machine::{DeletionStep, Instance, MachineStep},
     status::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
 };
@@ -36,8 +37,16 @@ fn node(health: NodeHealth) -> NodeObservation {
     }
 }
 
+fn unchecked() -> Judgement {
+    Judgement {
+        verdict: Verdict::Unknown,
+        bad_conditions: Vec::new(),
+    }
+}
+
 fn seen(instance: Instance, node: NodeObservation) -> MachineObservation {
     MachineObservation {
+        health: unchecked(),
         instance,
         instance_view: None,
         addresses: None,

@@ -148,7 +148,7 @@ fn a_sets_conditions_and_counts_come_from_its_machines() {
             ],
         ),
     ] {
-        let status = machine_set(&set(want), &machines, None, at(0));
+        let status = machine_set(&set(want), &machines, None, None, at(0));
         let kinds = [
             kind::SCALING_UP,
             kind::SCALING_DOWN,
@@ -175,7 +175,7 @@ fn a_set_on_its_way_out_scales_down_to_nothing_and_a_paused_one_says_so() {
     let mut s = set(2);
     s.metadata.deletion_timestamp = Some(k8s_time(at(0)));
     s.metadata.annotations = Some([(meta::ANNOTATION_PAUSED.to_owned(), String::new())].into());
-    let status = machine_set(&s, &[member("a", "s", false, GOOD)], None, at(0));
+    let status = machine_set(&s, &[member("a", "s", false, GOOD)], None, None, at(0));
     for (kind, want) in [
         (kind::DELETING, "True Deleting"),
         (kind::PAUSED, "True Paused"),
@@ -196,7 +196,7 @@ fn counts_are_those_of_the_conditions() {
         member("b", "s", false, "Available=False,Ready=True,UpToDate=True"),
         member("c", "s", true, "Available=False,Ready=False,UpToDate=False"),
     ];
-    let status = machine_set(&set(3), &machines, None, at(0));
+    let status = machine_set(&set(3), &machines, None, None, at(0));
     let counts = [
         status.replicas,
         status.ready_replicas,
@@ -449,7 +449,7 @@ fn a_pool_is_complete_when_all_wanted_are_there_up_to_date_and_available_and_no_
 fn scaling_up_says_what_holds_it_up_on_the_set_and_on_its_pool() {
     let waits = SetWait::CreateDisabled;
     let mut held = set(2);
-    held.status = Some(machine_set(&set(2), &[], Some(&waits), at(0)));
+    held.status = Some(machine_set(&set(2), &[], Some(&waits), None, at(0)));
     let own = line(&held.status.as_ref().unwrap().conditions, kind::SCALING_UP);
     let tail = "from 0 to 2 machines, but this set makes no more machines";
     assert_eq!(own, format!("True ScalingUp: scaling up {tail}"));
@@ -466,7 +466,7 @@ fn machines_that_are_stuck_on_their_way_out_are_named_first() {
     let text = |now: i64| {
         let mut machines = machines.clone();
         machines[1].metadata.deletion_timestamp = Some(k8s_time(at(-10)));
-        let status = machine_set(&set(1), &machines, None, at(now));
+        let status = machine_set(&set(1), &machines, None, None, at(now));
         (
             line(&status.conditions, kind::SCALING_DOWN),
             next_stuck(&machines, at(now)),
@@ -492,11 +492,11 @@ fn broken_machines_that_are_to_be_replaced_are_named() {
         member("b", "s", false, "OwnerRemediated=True"),
     ];
     let want = "True Remediating: replacing broken machines (a: no node for 10 m)";
-    let own = machine_set(&set(2), &machines, None, at(0));
+    let own = machine_set(&set(2), &machines, None, None, at(0));
     assert_eq!(line(&own.conditions, kind::REMEDIATING), want);
     let whole = machine_deployment(&pool(2, json!({})), &[set(2)], &machines, None, at(0));
     assert_eq!(line(&whole.conditions, kind::REMEDIATING), want);
-    let none = machine_set(&set(0), &[], None, at(0));
+    let none = machine_set(&set(0), &[], None, None, at(0));
     assert_eq!(
         line(&none.conditions, kind::REMEDIATING),
         "False NotRemediating"

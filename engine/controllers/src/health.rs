@@ -1,0 +1,289 @@
+//! What health checks say: of one machine, for its status, and of all machines of a check, for who replaces them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, condition,
+    condition::kind, machine_health_check::RemediationStrategy, meta,
+};
+use fleetwright_core::{
+    cluster::is_control_plane,
+    health::{Gate, HealthFacts, Judgement, NodeSight, Peer, gate, is_broken, judge},
+    machine::Instance,
+    machine_set::{Remediation, RemediationView, Surge, remediate},
+    rollout::bounds,
+    status::NodeHealth,
+};
+use jiff::Timestamp;
+use kube::{
+    ResourceExt,
+    core::{Selector, SelectorExt},
+};
+
+use crate::{
+    cache::{Mark, name_of},
+    nodes::SeenNode,
+    reconcile::Shared,
+};
+
+/// Digits of a revision in a sentence.
+const REVISION_DIGITS: usize = 12;
+
+/// Whether `check` looks at `machine`.
+pub(crate) fn selects(check: &MachineHealthCheck, machine: &Machine) -> bool {
+    check.metadata.deletion_timestamp.is_none()
+        && check.spec.cluster_name == machine.spec.cluster_name
+        && Selector::try_from(check.spec.selector.clone())
+            .is_ok_and(|s| !s.selects_all() && s.matches(machine.labels()))
+}
+
+fn checks_of(shared: &Shared, machine: &Machine) -> Vec<Arc<MachineHealthCheck>> {
+    let (namespace, cluster) = (
+        machine.namespace().unwrap_or_default(),
+        &machine.spec.cluster_name,
+    );
+    let mut all = shared
+        .caches
+        .of_cluster::<MachineHealthCheck>(&namespace, cluster);
+    all.retain(|check| selects(check, machine));
+    all
+}
+
+/// What the checks that select `machine` say of it.
+pub(crate) fn of_machine(
+    shared: &Shared,
+    machine: &Machine,
+    cluster: Option<&Cluster>,
+    instance: &Instance,
+    node: &SeenNode,
+) -> Judgement {
+    let checks = checks_of(shared, machine);
+    let checks: Vec<&MachineHealthCheck> = checks.iter().map(AsRef::as_ref).collect();
+    let status = cluster.and_then(|c| c.status.as_ref());
+    let initialized = status
+        .and_then(|s| s.initialization.as_ref())
+        .is_some_and(|i| i.control_plane_initialized);
+    let since = status
+        .and_then(|s| condition::get(&s.conditions, kind::CONTROL_PLANE_INITIALIZED))
+        .map_or(Timestamp::UNIX_EPOCH, |c| c.last_transition_time.0);
+    let namespace = machine.namespace().unwrap_or_default();
+    if became_silent(machine, node) {
+        let account = machine.spec.content.provider_config.account();
+        shared.inventory.hurry(account);
+    }
+    let facts = HealthFacts {
+        instance,
+        node: match node {
+            SeenNode::Unknown => NodeSight::Unknown,
+            SeenNode::Missing => NodeSight::Missing,
+            SeenNode::There(node) => NodeSight::There(&node.conditions),
+        },
+        initialized_at: initialized.then_some(since),
+        seen_since: shared
+            .nodes
+            .seen_since(&namespace, &machine.spec.cluster_name),
+    };
+    judge(machine, &facts, &checks, shared.now())
+}
+
+/// Whether a node that was healthy is silent now or gone, as it is when its instance is.
+fn became_silent(machine: &Machine, node: &SeenNode) -> bool {
+    let silent = match node {
+        SeenNode::Unknown => false,
+        SeenNode::Missing => true,
+        SeenNode::There(node) => matches!(node.health, NodeHealth::Unknown(_)),
+    };
+    let status = machine.status.as_ref();
+    silent && status.is_some_and(|s| condition::is_true(&s.conditions, kind::NODE_HEALTHY))
+}
+
+/// Whether `set` is the one of its pool's current revision.
+fn is_current(set: &MachineSet, pool: Option<&MachineDeployment>) -> bool {
+    let revision = |a: &BTreeMap<String, String>| a.get(meta::ANNOTATION_ROLLOUT_REVISION).cloned();
+    pool.is_none_or(|pool| revision(set.annotations()) == revision(pool.annotations()))
+}
+
+fn pool_of(shared: &Shared, set: &MachineSet) -> Option<Arc<MachineDeployment>> {
+    let owner = meta::controller_of(set).filter(|o| o.kind == "MachineDeployment")?;
+    let namespace = set.namespace().unwrap_or_default();
+    shared.caches.get(&namespace, &owner.name)
+}
+
+/// Whether what is called so, a MachineSet or a Cluster, still makes machines of the same.
+fn goes_on(shared: &Shared, namespace: &str, owner: &str) -> bool {
+    match shared.caches.get::<MachineSet>(namespace, owner) {
+        Some(set) => is_current(&set, pool_of(shared, &set).as_deref()),
+        None => shared.caches.get::<Cluster>(namespace, owner).is_some(),
+    }
+}
+
+fn peer<'a>(shared: &Shared, machine: &'a Machine) -> Peer<'a> {
+    let (namespace, _) = name_of(machine);
+    let owner = meta::controller_of(machine).map_or_else(String::new, |o| o.name.clone());
+    let status = machine.status.as_ref();
+    let outdated = status.is_some_and(|s| condition::is_false(&s.conditions, kind::UP_TO_DATE));
+    let mut traits = Vec::new();
+    // All this is asked of broken machines alone.
+    if is_broken(machine) {
+        let mut add = |what: &str, value: Option<&str>| {
+            if let Some(value) = value.filter(|v| !v.is_empty()) {
+                traits.push(format!("{what} {value}"));
+            }
+        };
+        let revision = if is_control_plane(machine) {
+            let cluster = shared.caches.get::<Cluster>(&namespace, &owner);
+            cluster.and_then(|c| c.annotations().get(meta::ANNOTATION_REVISION).cloned())
+        } else {
+            let set = shared.caches.get::<MachineSet>(&namespace, &owner);
+            let pool = set.and_then(|set| pool_of(shared, &set));
+            pool.and_then(|p| p.annotations().get(meta::ANNOTATION_REVISION).cloned())
+        };
+        let short: Option<String> = revision.map(|r| r.chars().take(REVISION_DIGITS).collect());
+        add("revision", short.as_deref());
+        let shown = status.and_then(|s| s.instance.as_ref());
+        let shows = |field: &str| shown.and_then(|s| s.get(field)?.as_str());
+        add("image", shows("image"));
+        add("instance type", shows("instanceType"));
+        add(
+            "failure domain",
+            status.and_then(|s| s.failure_domain.as_deref()),
+        );
+        add(
+            "account",
+            Some(machine.spec.content.provider_config.account()),
+        );
+    }
+    Peer {
+        machine,
+        current: traits.is_empty() || (!outdated && goes_on(shared, &namespace, &owner)),
+        owner,
+        traits,
+    }
+}
+
+/// The gate of a check.
+pub(crate) fn gate_of(shared: &Shared, check: &MachineHealthCheck) -> Gate {
+    let namespace = check.namespace().unwrap_or_default();
+    gate_over(shared, &namespace, &check.spec.cluster_name, Some(check))
+}
+
+/// The gate over the machines that `check` selects; without one, over those of the cluster that no check selects.
+fn gate_over(
+    shared: &Shared,
+    namespace: &str,
+    cluster: &str,
+    check: Option<&MachineHealthCheck>,
+) -> Gate {
+    let mut machines = shared.caches.of_cluster::<Machine>(namespace, cluster);
+    machines.retain(|machine| match check {
+        Some(check) => selects(check, machine),
+        None => checks_of(shared, machine).is_empty(),
+    });
+    let peers: Vec<Peer<'_>> = machines.iter().map(|m| peer(shared, m)).collect();
+    let current = |owner: &str| goes_on(shared, namespace, owner);
+    gate(check, &peers, current, shared.now())
+}
+
+/// What a set does about its broken machines, and when to look again though nothing happens.
+pub(crate) fn remediation(
+    shared: &Shared,
+    set: &MachineSet,
+    pool: Option<&MachineDeployment>,
+    machines: &[Machine],
+) -> (Remediation, Option<Timestamp>) {
+    if !machines.iter().any(is_broken) {
+        return (Remediation::default(), None);
+    }
+    let (namespace, _) = name_of(set);
+    let cluster = &set.spec.cluster_name;
+    let reachable = shared.nodes.reachable(&namespace, cluster);
+    if reachable.is_none() {
+        // A moment after the start: what was said stays until the cluster has been asked.
+        let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+        let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
+        let as_it_is = Remediation {
+            surge: usize::from(machines.iter().filter(stays).count() > wanted),
+            ..Remediation::default()
+        };
+        return (as_it_is, None);
+    }
+    let blind = reachable == Some(false);
+    let mut gates: BTreeMap<Option<String>, Gate> = BTreeMap::new();
+    let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
+    for machine in machines.iter().filter(|m| is_broken(m)) {
+        let checks = checks_of(shared, machine);
+        let by: Vec<Option<&MachineHealthCheck>> = if checks.is_empty() {
+            vec![None]
+        } else {
+            checks.iter().map(|c| Some(c.as_ref())).collect()
+        };
+        let mut why = blind.then(|| {
+            format!("cluster {cluster} cannot be reached: nothing is replaced that cannot be seen")
+        });
+        for check in by {
+            let gate = gates
+                .entry(check.map(|c| c.name_any()))
+                .or_insert_with(|| gate_over(shared, &namespace, cluster, check));
+            why = why.or_else(|| gate.holds(machine).map(ToString::to_string));
+            let strategy = check.and_then(|c| c.spec.remediation.as_ref()?.strategy);
+            if strategy == Some(RemediationStrategy::ReplaceFirst) {
+                replace_first.insert(machine.name_any());
+            }
+        }
+        held.extend(why.map(|why| (machine.name_any(), why)));
+    }
+    let of_pool: Vec<Arc<MachineSet>> = pool.map_or_else(Vec::new, |pool| {
+        let owner = Mark::Owner(pool.uid().unwrap_or_default());
+        shared.caches.marked(&owner)
+    });
+    let in_flight = of_pool
+        .iter()
+        .flat_map(|set| {
+            let owner = Mark::Owner(set.uid().unwrap_or_default());
+            shared.caches.marked::<Machine>(&owner)
+        })
+        .filter(|m| m.metadata.deletion_timestamp.is_some() && is_broken(m))
+        .count();
+    let view = RemediationView {
+        set,
+        machines,
+        current: is_current(set, pool),
+        replicas: pool
+            .map_or(set.spec.replicas, |p| p.spec.replicas)
+            .unwrap_or(1),
+        max_in_flight: pool.and_then(|p| p.spec.remediation.as_ref()?.max_in_flight.as_ref()),
+        in_flight,
+        surge: surge(shared, pool, &of_pool),
+        held: &held,
+        replace_first: &replace_first,
+    };
+    let next = gates
+        .values()
+        .filter_map(|g| g.block.as_ref().and(g.next))
+        .min();
+    (remediate(&view), next)
+}
+
+/// Whether the pool may have a machine more than it wants: its rollouts have the same room.
+fn surge(shared: &Shared, pool: Option<&MachineDeployment>, sets: &[Arc<MachineSet>]) -> Surge {
+    let Some(pool) = pool else { return Surge::Room };
+    let Ok(bounds) = bounds(pool) else {
+        return Surge::Never;
+    };
+    let there: usize = sets
+        .iter()
+        .map(|set| {
+            let owner = Mark::Owner(set.uid().unwrap_or_default());
+            let wants = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+            shared.caches.marked::<Machine>(&owner).len().max(wants)
+        })
+        .sum();
+    match usize::try_from(bounds.max_total()) {
+        _ if bounds.surge == 0 => Surge::Never,
+        Ok(most) if there < most => Surge::Room,
+        _ => Surge::Taken,
+    }
+}

@@ -1,0 +1,149 @@
+//! Makes machines ill: instances that the provider gives up, clusters that cannot be reached, time that passes at once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use fleetwright_api::time::{Clock, SystemClock};
+use fleetwright_provider_sim::Cloud;
+use fleetwright_providers::{
+    Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
+    Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
+};
+use jiff::{SignedDuration, Timestamp};
+
+#[derive(Default)]
+struct Ills {
+    failed: BTreeSet<String>,
+    hidden: BTreeSet<String>,
+    unreachable: BTreeSet<String>,
+    ahead: SignedDuration,
+}
+
+/// The simulated cloud as the controllers see it.
+#[derive(Clone)]
+pub(crate) struct Ward(Cloud, Arc<Mutex<Ills>>);
+
+impl Ward {
+    pub(crate) fn new(cloud: Cloud) -> Self {
+        Self(cloud, Arc::default())
+    }
+
+    /// From now on the instance of this machine is shown as failed.
+    pub(crate) fn fail(&self, machine: &str) {
+        self.1.lock().unwrap().failed.insert(machine.to_owned());
+    }
+
+    /// From now on lists leave the instance of this machine out.
+    pub(crate) fn hide(&self, machine: &str) {
+        self.1.lock().unwrap().hidden.insert(machine.to_owned());
+    }
+
+    /// From now on no new connection to this cluster is made.
+    pub(crate) fn cut_off(&self, cluster: &str) {
+        self.1
+            .lock()
+            .unwrap()
+            .unreachable
+            .insert(cluster.to_owned());
+    }
+
+    /// Connections are made again.
+    pub(crate) fn join(&self, cluster: &str) {
+        self.1.lock().unwrap().unreachable.remove(cluster);
+    }
+
+    /// From now on the controllers' clock is ahead.
+    pub(crate) fn ahead(&self, seconds: i64) {
+        self.1.lock().unwrap().ahead = SignedDuration::from_secs(seconds);
+    }
+
+    fn show(&self, mut instance: Instance) -> Instance {
+        let ills = self.1.lock().unwrap();
+        let machine = instance.owner.as_ref().map(|o| &o.machine);
+        if machine.is_some_and(|m| ills.failed.contains(m)) {
+            instance.state = InstanceState::Failed;
+        }
+        instance
+    }
+}
+
+impl Clock for Ward {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + self.1.lock().unwrap().ahead
+    }
+}
+
+#[async_trait]
+impl Provider for Ward {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schemas(&self) -> Vec<ConfigSchema> {
+        self.0.schemas()
+    }
+
+    async fn create(
+        &self,
+        account: &Account,
+        order: &CreateInstance,
+    ) -> Result<Instance, ProviderError> {
+        self.0.create(account, order).await.map(|i| self.show(i))
+    }
+
+    async fn get(&self, account: &Account, id: &str) -> Result<Option<Instance>, ProviderError> {
+        let found = self.0.get(account, id).await?;
+        Ok(found.map(|i| self.show(i)))
+    }
+
+    async fn list(
+        &self,
+        account: &Account,
+        scope: &ListScope,
+    ) -> Result<Vec<Instance>, ProviderError> {
+        let mut all = self.0.list(account, scope).await?;
+        let hidden = self.1.lock().unwrap().hidden.clone();
+        all.retain(|i| {
+            i.owner
+                .as_ref()
+                .is_none_or(|o| !hidden.contains(&o.machine))
+        });
+        Ok(all.into_iter().map(|i| self.show(i)).collect())
+    }
+
+    async fn update(
+        &self,
+        account: &Account,
+        id: &str,
+        change: &UpdateInstance,
+    ) -> Result<Instance, ProviderError> {
+        let changed = self.0.update(account, id, change).await?;
+        Ok(self.show(changed))
+    }
+
+    async fn delete(
+        &self,
+        account: &Account,
+        id: &str,
+        instance_key: &str,
+    ) -> Result<(), ProviderError> {
+        self.0.delete(account, id, instance_key).await
+    }
+}
+
+#[async_trait]
+impl ClusterConnections for Ward {
+    async fn client(&self, cluster: &ClusterRef) -> Result<kube::Client, ConnectionError> {
+        if self.1.lock().unwrap().unreachable.contains(&cluster.name) {
+            return Err(ConnectionError::NotYet);
+        }
+        self.0.client(cluster).await
+    }
+
+    async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
+        self.0.kubeconfig(cluster).await
+    }
+}

@@ -1,0 +1,437 @@
+//! Which broken machines of a set are replaced now, and what is said of the others.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use fleetwright_api::{
+    Machine, MachineSet, condition,
+    condition::{kind, reason},
+    meta,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::{
+    health::{is_asked_for, is_broken},
+    rollout::bounds::scaled,
+};
+
+/// What the replacement of a set's broken machines depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct RemediationView<'a> {
+    /// The set.
+    pub set: &'a MachineSet,
+    /// All its machines, those on their way out included.
+    pub machines: &'a [Machine],
+    /// Whether it is the set of its pool's current revision (or has no pool).
+    pub current: bool,
+    /// Replicas of its pool.
+    pub replicas: i32,
+    /// `remediation.maxInFlight` of its pool.
+    pub max_in_flight: Option<&'a IntOrString>,
+    /// Machines of the pool that are on their way out because they are broken.
+    pub in_flight: usize,
+    /// Whether the pool may ever have a machine more than it wants, and whether it may now.
+    pub surge: Surge,
+    /// Machines that are not replaced for now, with the reason in words.
+    pub held: &'a BTreeMap<String, String>,
+    /// Machines that are deleted only once another is available.
+    pub replace_first: &'a BTreeSet<String>,
+}
+
+/// Whether a pool may have a machine more than it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surge {
+    /// Never: its maxSurge is 0.
+    Never,
+    /// Not now: a rollout uses the room.
+    Taken,
+    /// One more may be made.
+    Room,
+}
+
+/// What is said of a broken machine: condition `OwnerRemediated`, which is False.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The machine.
+    pub machine: String,
+    /// Reason of the condition.
+    pub reason: &'static str,
+    /// Its message.
+    pub message: String,
+}
+
+/// What is done about a set's broken machines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Remediation {
+    /// Machines to be deleted; the set makes others.
+    pub delete: Vec<String>,
+    /// Machines that the set has beyond those it wants, for one that goes once another is available.
+    pub surge: usize,
+    /// What is said of each broken machine.
+    pub say: Vec<Said>,
+}
+
+impl Remediation {
+    fn say(&mut self, machine: &str, reason: &'static str, message: impl Into<String>) {
+        self.say.push(Said {
+            machine: machine.to_owned(),
+            reason,
+            message: message.into(),
+        });
+    }
+}
+
+/// What is done about the broken machines: those that somebody asked for first, then the newest, as many as may be in flight.
+pub fn remediate(view: &RemediationView<'_>) -> Remediation {
+    let mut out = Remediation::default();
+    if meta::is_paused(view.set) || view.set.metadata.deletion_timestamp.is_some() {
+        return out;
+    }
+    let alive: Vec<&Machine> = view
+        .machines
+        .iter()
+        .filter(|m| m.metadata.deletion_timestamp.is_none())
+        .collect();
+    let mut broken: Vec<&Machine> = alive
+        .iter()
+        .copied()
+        .filter(|m| is_broken(m) && !meta::is_paused(*m))
+        .collect();
+    broken.sort_by_key(|m| {
+        let created = m.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        (!is_asked_for(m), Reverse(created), Reverse(name(m)))
+    });
+    if !view.current {
+        for machine in broken {
+            out.say(
+                name(machine),
+                reason::CANNOT_BE_REMEDIATED,
+                "its set is not the pool's current one: it goes with the rollout",
+            );
+        }
+        return out;
+    }
+    let limit = view
+        .max_in_flight
+        .map(|max| scaled(max, view.replicas, true, "spec.remediation.maxInFlight"));
+    let limit = match limit {
+        None => usize::MAX,
+        Some(Ok(limit)) => usize::try_from(limit).unwrap_or(0),
+        Some(Err(_)) => 0,
+    };
+    let mut left = limit.saturating_sub(view.in_flight);
+    let want = usize::try_from(view.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+    // Too many for another reason: the scale-down takes the broken ones first.
+    let scaling_down = alive.len() > want + 1 || (alive.len() > want && !any_first(view, &broken));
+    let mut first: Option<&str> = None;
+    for machine in broken {
+        let this = name(machine);
+        if let Some(why) = view.held.get(this) {
+            out.say(this, reason::REMEDIATION_DEFERRED, why);
+        } else if scaling_down {
+            out.say(
+                this,
+                reason::REMEDIATION_DEFERRED,
+                "the set has more machines than it wants: broken ones go first",
+            );
+        } else if left == 0 {
+            let text = format!(
+                "{} broken machines of the pool are being replaced, and maxInFlight lets {limit} be",
+                view.in_flight + out.delete.len()
+            );
+            out.say(this, reason::REMEDIATION_DEFERRED, text);
+        } else if view.replace_first.contains(this) && view.surge != Surge::Never {
+            if let Some(first) = first {
+                let text = format!("machine {first} is replaced before this one");
+                out.say(this, reason::REMEDIATION_DEFERRED, text);
+                continue;
+            }
+            first = Some(this);
+            if alive.len() > want {
+                out.surge = 1;
+                match alive.iter().find(|m| !is_broken(m) && !is_available(m)) {
+                    Some(starts) => {
+                        let text = format!("it goes once machine {} is available", name(starts));
+                        out.say(this, reason::REMEDIATION_DEFERRED, text);
+                    }
+                    None => {
+                        left -= 1;
+                        out.surge = 0;
+                        go(&mut out, this);
+                    }
+                }
+            } else if view.surge == Surge::Room {
+                out.surge = 1;
+                let text = "another machine is made first";
+                out.say(this, reason::REMEDIATION_DEFERRED, text);
+            } else {
+                let text = "another machine is made first, once the pool may have one more";
+                out.say(this, reason::REMEDIATION_DEFERRED, text);
+            }
+        } else {
+            left -= 1;
+            go(&mut out, this);
+        }
+    }
+    out
+}
+
+fn go(out: &mut Remediation, machine: &str) {
+    out.delete.push(machine.to_owned());
+    let text = "the machine is deleted because it is broken";
+    out.say(machine, reason::MACHINE_DELETING, text);
+}
+
+fn any_first(view: &RemediationView<'_>, broken: &[&Machine]) -> bool {
+    broken.iter().any(|m| view.replace_first.contains(name(m)))
+}
+
+fn name(machine: &Machine) -> &str {
+    machine.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn is_available(machine: &Machine) -> bool {
+    let status = machine.status.as_ref();
+    status.is_some_and(|s| condition::is_true(&s.conditions, kind::AVAILABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetwright_api::{condition::Status, time::k8s_time};
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(10_000_000 + seconds).unwrap()
+    }
+
+    /// Machines `0`, `1`, … by what they are, older first: ok, starts, broken, asked (broken), paused (broken), going (broken and
+    /// on its way out).
+    fn machines(what: &str) -> Vec<Machine> {
+        let one = |(i, what): (usize, &str)| {
+            let mut m: Machine = serde_json::from_value(json!({
+                "metadata": {"name": i.to_string()}, "spec": {"clusterName": "c", "providerConfig": {}},
+                "status": {},
+            }))
+            .unwrap();
+            m.metadata.creation_timestamp = Some(k8s_time(at(i64::try_from(i).unwrap())));
+            let annotation = match what {
+                "asked" => Some(meta::ANNOTATION_REMEDIATE_MACHINE),
+                "paused" => Some(meta::ANNOTATION_PAUSED),
+                _ => None,
+            };
+            m.metadata.annotations = annotation.map(|a| [(a.to_owned(), String::new())].into());
+            m.metadata.deletion_timestamp = (what == "going").then(|| k8s_time(at(0)));
+            let list = &mut m.status.as_mut().unwrap().conditions;
+            let mut set = |kind, is: bool| {
+                condition::set(list, kind, Status::from(is), "X", "", None, at(0));
+            };
+            set(kind::AVAILABLE, what == "ok");
+            if !["ok", "starts"].contains(&what) {
+                set(kind::HEALTH_CHECK_SUCCEEDED, false);
+            }
+            m
+        };
+        what.split(' ').enumerate().map(one).collect()
+    }
+
+    struct Row {
+        replicas: i32,
+        current: bool,
+        max: Option<&'static str>,
+        surge: Surge,
+        held: &'static [&'static str],
+        first: &'static [&'static str],
+    }
+
+    const ROW: Row = Row {
+        replicas: 3,
+        current: true,
+        max: None,
+        surge: Surge::Room,
+        held: &[],
+        first: &[],
+    };
+
+    /// Names of machines that go, machines beyond the wanted ones, and reasons in the order in which they are said.
+    fn decided(row: &Row, what: &str) -> String {
+        let all = machines(what);
+        let set: MachineSet = serde_json::from_value(json!({
+            "metadata": {"name": "s"},
+            "spec": {"clusterName": "c", "replicas": row.replicas, "template": {"spec": {"providerConfig": {}}}},
+        }))
+        .unwrap();
+        let max = row.max.map(|text| {
+            text.parse()
+                .map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int)
+        });
+        let names = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        let held = row
+            .held
+            .iter()
+            .map(|m| (ToString::to_string(m), "held".to_owned()))
+            .collect();
+        let out = remediate(&RemediationView {
+            set: &set,
+            machines: &all,
+            current: row.current,
+            replicas: row.replicas,
+            max_in_flight: max.as_ref(),
+            in_flight: all
+                .iter()
+                .filter(|m| m.metadata.deletion_timestamp.is_some())
+                .count(),
+            surge: row.surge,
+            held: &held,
+            replace_first: &names(row.first),
+        });
+        let say: Vec<String> = out
+            .say
+            .iter()
+            .map(|s| format!("{} {}", s.machine, s.reason))
+            .collect();
+        format!(
+            "{} +{}: {}",
+            out.delete.join(","),
+            out.surge,
+            say.join(", ")
+        )
+    }
+
+    #[test]
+    fn those_asked_for_go_first_then_the_newest_and_no_more_than_may() {
+        for (row, what, want) in [
+            (ROW, "ok ok ok", " +0: "),
+            (
+                ROW,
+                "broken ok broken",
+                "2,0 +0: 2 MachineDeleting, 0 MachineDeleting",
+            ),
+            (
+                Row {
+                    max: Some("1"),
+                    ..ROW
+                },
+                "asked broken broken",
+                "0 +0: 0 MachineDeleting, 2 RemediationDeferred, 1 RemediationDeferred",
+            ),
+            // A percentage rounds up, and those under way count.
+            (
+                Row {
+                    max: Some("34%"),
+                    ..ROW
+                },
+                "going broken broken",
+                "2 +0: 2 MachineDeleting, 1 RemediationDeferred",
+            ),
+            (
+                Row {
+                    max: Some("33%"),
+                    ..ROW
+                },
+                "going broken broken",
+                " +0: 2 RemediationDeferred, 1 RemediationDeferred",
+            ),
+            (
+                Row {
+                    max: Some("0"),
+                    ..ROW
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+            (
+                Row {
+                    max: Some("x"),
+                    ..ROW
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+            (
+                Row {
+                    held: &["2"],
+                    ..ROW
+                },
+                "broken ok broken",
+                "0 +0: 2 RemediationDeferred, 0 MachineDeleting",
+            ),
+            (
+                Row {
+                    current: false,
+                    ..ROW
+                },
+                "ok broken broken",
+                " +0: 2 CannotBeRemediated, 1 CannotBeRemediated",
+            ),
+            (ROW, "ok ok paused", " +0: "),
+            // Too many for another reason: the scale-down takes broken ones first.
+            (
+                Row { replicas: 2, ..ROW },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+        ] {
+            assert_eq!(decided(&row, what), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn replace_first_makes_one_more_and_one_at_a_time() {
+        let first = Row {
+            first: &["0", "1", "2"],
+            ..ROW
+        };
+        for (row, what, want) in [
+            (&first, "ok ok broken", " +1: 2 RemediationDeferred"),
+            (
+                &first,
+                "ok broken broken",
+                " +1: 2 RemediationDeferred, 1 RemediationDeferred",
+            ),
+            (&first, "ok ok broken starts", " +1: 2 RemediationDeferred"),
+            (&first, "ok ok broken ok", "2 +0: 2 MachineDeleting"),
+            // The other breaks too: it goes like any.
+            (
+                &Row {
+                    first: &["0", "1", "2", "3"],
+                    ..ROW
+                },
+                "ok ok broken broken",
+                "3 +0: 3 MachineDeleting, 2 RemediationDeferred",
+            ),
+            (
+                &Row {
+                    surge: Surge::Taken,
+                    ..first
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+            // A pool that may never have one more.
+            (
+                &Row {
+                    surge: Surge::Never,
+                    ..first
+                },
+                "ok ok broken",
+                "2 +0: 2 MachineDeleting",
+            ),
+            (
+                &Row {
+                    held: &["2"],
+                    ..first
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+        ] {
+            assert_eq!(decided(row, what), want, "{what}");
+        }
+    }
+}
