@@ -13,4 +13,6 @@ mod kit;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod sets;
+#[cfg(test)]
 mod upgrades;
