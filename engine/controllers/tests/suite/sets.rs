@@ -1,6 +1,11 @@
 //! Sets: which machines are theirs, what must hold before they make some, and what becomes known of those that go.
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition::kind, meta};
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet,
+    condition::kind,
+    meta,
+    time::{Clock as _, SystemClock},
+};
 use kube::{ResourceExt, api::PostParams};
 use serde_json::json;
 
@@ -111,7 +116,7 @@ async fn a_time_ahead_rolls_by_itself_and_what_goes_says_why() {
     let revision = json!({"metadata": {"annotations": {meta::ANNOTATION_REVISION: "dir:abc"}}});
     kit.patch::<MachineDeployment>("eu-web", revision).await;
     // Nothing happens until then, and nobody wakes the pool.
-    let soon = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 4).unwrap();
+    let soon = jiff::Timestamp::from_second(SystemClock.now().as_second() + 4).unwrap();
     kit.patch::<MachineDeployment>(
         "eu-web",
         json!({"spec": {"rollout": {"after": soon.to_string()}}}),
