@@ -12,7 +12,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::kit::{Engine, fleet, fleetwright};
+use crate::{
+    forge::{commit, git},
+    kit::{Engine, fleet, fleetwright},
+};
 
 /// Runs a command for this engine; gives its exit code, what it printed and what it told.
 async fn run(engine: &Engine, args: &[&str]) -> (Option<i32>, String, String) {
@@ -394,4 +397,47 @@ async fn why_tells_the_chain_from_the_commit_to_the_pod() {
     );
     let status = document(&engine, &["status"]).await;
     assert!(status["pools"][0]["waits"]["text"].is_string(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_a_repository_the_patch_has_its_path_and_the_commit_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, data) = (dir.path().join("work"), dir.path().join("data"));
+    git(dir.path(), &["init", "-q", "--bare", "fleet.git"]);
+    git(dir.path(), &["clone", "-q", "fleet.git", "work"]);
+    git(&work, &["checkout", "-q", "-B", "main"]);
+    let eu = work.join("regions/eu");
+    std::fs::create_dir_all(&eu).unwrap();
+    commit(&eu, &with_image("ubuntu-22.04"));
+    let url = format!("file://{}/fleet.git", dir.path().display());
+    let more = [
+        "--branch",
+        "main",
+        "--path",
+        "regions/eu",
+        "--interval",
+        "5",
+    ];
+    let engine = Engine::up(&url, &data, &more).await;
+    engine.until_at("v1.33.2").await;
+    let sha = commit(&eu, &with_image("ubuntu-24.04"));
+    until_image(&engine, "a-web", "ubuntu-24.04").await;
+
+    let why = print(&engine, &["why", "md/a-web"]).await;
+    let line = format!(
+        "at revision 2 because providerConfig.image changed from ubuntu-22.04 to ubuntu-24.04 in {}; ",
+        &sha[..7]
+    );
+    assert!(why.contains(&line), "{why}");
+    let (code, patch, err) = run(&engine, &["rollout", "undo", "md/a-web"]).await;
+    assert_eq!(code, Some(3), "{err}");
+    assert!(patch.contains("+++ b/regions/eu/fleet.yaml\n"), "{patch}");
+    assert!(
+        err.contains(&format!("`git revert {}`", &sha[..7])),
+        "{err}"
+    );
+    std::fs::write(work.join("undo.patch"), patch).unwrap();
+    git(&work, &["apply", "undo.patch"]);
+    let text = std::fs::read_to_string(eu.join("fleet.yaml")).unwrap();
+    assert_eq!(text, with_image("ubuntu-22.04"));
 }

@@ -25,6 +25,8 @@ mod nodes;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod sets;
+#[cfg(test)]
 mod upgrades;
 #[cfg(test)]
 mod ward;

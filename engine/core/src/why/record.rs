@@ -152,8 +152,12 @@ pub fn control_plane_goes(
     changes: &[FieldChange],
     cluster: &Cluster,
 ) -> String {
+    let restart = annotation(&cluster.metadata, meta::ANNOTATION_RESTARTED_AT);
+    if let (true, DeleteReason::Outdated, Some(at)) = (changes.is_empty(), reason, restart) {
+        return format!("replaced because machines made before {at} are replaced");
+    }
     if changes.is_empty() {
-        return format!("removed: {reason}");
+        return format!("removed because of this: {reason}");
     }
     let record = Record {
         commit: revision(&cluster.metadata),

@@ -2,6 +2,7 @@
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -367,12 +368,12 @@ fn a_pool_tells_the_first_thing_that_it_waits_for() {
 fn a_machine_that_nobody_noted_a_reason_for_is_told_from_its_owners() {
     let doomed = machine("m", "web-a", json!({}));
     let sets = sets();
-    let goes = |cluster: bool, pool: bool, set: Option<bool>| {
-        let leave = |meta: &mut kube_meta::ObjectMeta, on: bool| {
+    let goes = |leaves: bool, pool: bool, set: Option<bool>| {
+        let leave = |meta: &mut ObjectMeta, on: bool| {
             meta.deletion_timestamp = on.then(|| fleetwright_api::time::k8s_time(at(0)));
         };
-        let mut eu = super::tests::cluster(json!({}), json!([]));
-        leave(&mut eu.metadata, cluster);
+        let mut eu = cluster(json!({}), json!([]));
+        leave(&mut eu.metadata, leaves);
         let mut pools = [rolling()];
         leave(&mut pools[0].metadata, pool);
         let mut sets: Vec<MachineSet> = sets.to_vec();
@@ -406,8 +407,6 @@ fn a_machine_that_nobody_noted_a_reason_for_is_told_from_its_owners() {
         "deleted by somebody else: no decision of Fleetwright is known"
     );
 }
-
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as kube_meta;
 
 #[test]
 fn the_reason_of_a_deletion_is_what_made_the_new_set_or_the_number() {
@@ -461,5 +460,39 @@ fn a_record_is_read_as_it_was_written_and_revisions_are_short() {
         (172_800, "2 d"),
     ] {
         assert_eq!(span(at(0), at(seconds)), want);
+    }
+}
+
+#[test]
+fn the_reason_of_a_control_plane_machines_end() {
+    use super::control_plane_goes;
+    use crate::control_plane::DeleteReason;
+    let plain = cluster(json!({"fleetwright.dev/revision": COMMIT}), json!([]));
+    let restarted = cluster(
+        json!({"fleetwright.dev/restarted-at": "2026-01-01T00:00:00Z"}),
+        json!([]),
+    );
+    let changes = [read(change())];
+    for (reason, changes, cluster, want) in [
+        (
+            DeleteReason::Outdated,
+            &changes[..],
+            &plain,
+            "replaced because providerConfig.instanceType changed from m to l in 3fa2c1d",
+        ),
+        (
+            DeleteReason::Outdated,
+            &[],
+            &restarted,
+            "replaced because machines made before 2026-01-01T00:00:00Z are replaced",
+        ),
+        (
+            DeleteReason::ScaleDown,
+            &[],
+            &restarted,
+            "removed because of this: more machines than wanted",
+        ),
+    ] {
+        assert_eq!(control_plane_goes(&reason, changes, cluster), want);
     }
 }
