@@ -46,8 +46,8 @@ struct View {
     node: SeenNode,
     /// Since when the cluster does not answer.
     lost: Option<Timestamp>,
-    /// The word of the provider's error, where it refused something just now.
-    refused: Option<&'static str>,
+    /// The provider's error, where it refused something just now.
+    refused: Option<ProviderError>,
     facts: MachineFacts,
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     }
     if let Err(error) = &failure {
         detail = Some(told(error));
-        view.refused = error.of_provider().map(ProviderError::word);
+        view.refused = error.of_provider().cloned();
     }
 
     let latest = shared
@@ -98,7 +98,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     match failure {
         // Asking again at once cannot help: the machine or its account has to change.
         Err(error) if error.of_provider().is_some_and(ProviderError::is_terminal) => {
-            return Ok(Outcome::wait_seconds(chain(&error), AGAIN_SECONDS));
+            let seconds = retry.unwrap_or(AGAIN_SECONDS).min(AGAIN_SECONDS);
+            return Ok(Outcome::wait_seconds(chain(&error), seconds));
         }
         other => other?,
     }
@@ -496,9 +497,15 @@ fn observe(
                 info: n.info.clone(),
             },
         },
-        up_to_date: up_to_date(shared, machine, view).unwrap_or(UpToDate::Unknown),
+        up_to_date: match (&view.refused, &step, &detail) {
+            // What changes in place never reaches it.
+            (Some(error), MachineStep::Running { .. }, Some(why)) if error.is_terminal() => {
+                UpToDate::No(why.clone())
+            }
+            _ => up_to_date(shared, machine, view).unwrap_or(UpToDate::Unknown),
+        },
         step,
-        refused: view.refused,
+        refused: view.refused.as_ref().map(ProviderError::word),
         detail,
     }
 }

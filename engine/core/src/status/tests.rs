@@ -3,6 +3,7 @@
 mod cluster;
 mod machine;
 mod pool;
+mod refusals;
 
 use fleetwright_api::{
     Machine,
