@@ -27,7 +27,7 @@ use kube::{
 };
 use serde_json::json;
 
-use self::leaving::look;
+use self::leaving::{answer, look};
 use super::{Error, Shared};
 use crate::{
     cache::name_of,
@@ -331,13 +331,10 @@ async fn act(
         }
         MachineStep::Delete(DeletionStep::DeleteNode { node, .. }) => {
             let client = workload(shared, machine).await?;
-            match Api::<Node>::all(client)
-                .delete(node, &DeleteParams::default())
-                .await
-            {
-                Ok(_) => Ok(()),
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                Err(error) => Err(Error::Workload(Box::new(error))),
+            let nodes = Api::<Node>::all(client);
+            match answer(nodes.delete(node, &DeleteParams::default())).await {
+                Err(error) if error.is_not_found() => Ok(()),
+                other => other.map(drop),
             }
         }
         MachineStep::Delete(DeletionStep::RemoveFinalizer) => {
@@ -457,13 +454,10 @@ async fn sync_node(shared: &Shared, machine: &Machine, node: &NodeView) -> Resul
         field_manager: Some(BY.into()),
         ..PatchParams::default()
     };
-    match Api::<Node>::all(client)
-        .patch(&node.name, &params, &Patch::Merge(patch))
+    let (nodes, patch) = (Api::<Node>::all(client), Patch::Merge(patch));
+    answer(nodes.patch(&node.name, &params, &patch))
         .await
-    {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::Workload(Box::new(error))),
-    }
+        .map(drop)
 }
 
 fn observe(
