@@ -42,7 +42,7 @@ impl NodeView {
 #[derive(Default)]
 struct ClusterNodes {
     /// By providerID.
-    nodes: BTreeMap<String, NodeView>,
+    nodes: BTreeMap<String, Arc<NodeView>>,
     synced: bool,
     /// Whether the API has answered or refused once: before that nothing is said of it.
     asked: bool,
@@ -62,7 +62,7 @@ pub(crate) struct Nodes {
 pub(crate) enum SeenNode {
     Unknown,
     Missing,
-    There(NodeView),
+    There(Arc<NodeView>),
 }
 
 impl Nodes {
@@ -199,7 +199,7 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
         }
         watcher::Event::InitDone => {
             shared.nodes.with(cluster, |c| {
-                (c.synced, c.asked, c.lost) = (true, true, None)
+                (c.synced, c.asked, c.lost) = (true, true, None);
             });
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
@@ -226,7 +226,7 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
     }
 }
 
-fn project(node: &Node) -> (String, NodeView) {
+fn project(node: &Node) -> (String, Arc<NodeView>) {
     let spec = node.spec.clone().unwrap_or_default();
     let status = node.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
@@ -254,5 +254,5 @@ fn project(node: &Node) -> (String, NodeView) {
             os_image: Some(info.os_image).filter(|v| !v.is_empty()),
         },
     };
-    (spec.provider_id.unwrap_or_default(), view)
+    (spec.provider_id.unwrap_or_default(), Arc::new(view))
 }
