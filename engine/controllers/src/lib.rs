@@ -14,6 +14,7 @@ mod queue;
 mod reconcile;
 mod refusals;
 mod run;
+mod schedule;
 mod wake;
 mod write;
 
