@@ -352,7 +352,7 @@ pub struct MachineDeletionStatus {
     /// The wait for pre-drain hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_for_pre_drain_hook_start_time: Option<Time>,
-    /// The wait for pre-terminate hooks.
+    /// The wait for pre-terminate hooks, or, without one, the instance's deletion: drain and volumes are over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_for_pre_terminate_hook_start_time: Option<Time>,
     /// The deletion of the Node object.

@@ -188,7 +188,8 @@ fn refusal(status: &Status) -> Eviction {
     let cause = |reason: &str| causes.clone().find(|c| c.reason == reason);
     match status.code {
         404 => Eviction::Gone,
-        429 => {
+        // Without a cause the API server has too much to do.
+        429 if causes.clone().next().is_some() => {
             let cause = causes.clone().map(|c| &c.message).find(|m| !m.is_empty());
             Eviction::Budget {
                 budget: None,
@@ -242,7 +243,10 @@ mod tests {
                 ),
                 budget("The disruption budget db needs 1 healthy pods and has 1 currently"),
             ),
-            (status(429, "too many", json!([])), budget("too many")),
+            (
+                status(429, "too many", json!([])),
+                Eviction::Failed("too many".into()),
+            ),
             (
                 status(
                     403,

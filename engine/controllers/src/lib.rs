@@ -16,6 +16,7 @@ mod queue;
 mod reconcile;
 mod refusals;
 mod run;
+mod schedule;
 mod wake;
 mod write;
 

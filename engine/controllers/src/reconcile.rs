@@ -70,7 +70,7 @@ impl Error {
     }
 
     pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 404))
+        matches!(self, Self::Api(error) | Self::Workload(error) if matches!(error.as_ref(), kube::Error::Api(s) if s.code == 404))
     }
 
     /// The provider's own error.

@@ -22,11 +22,12 @@ use crate::{
     budgets::Budgets,
     cache::{Cached, Caches, name_of},
     context::Context,
-    inventory::{IDLE, Inventory, MOVING},
+    inventory::{IDLE, Inventory},
     nodes::Nodes,
     queue::{Key, Queue},
     reconcile::{Shared, account_of, reconcile},
     refusals::Refusals,
+    schedule::{Listed, Schedule},
 };
 
 /// Reconciles that run at the same time: each waits for the API or a provider most of its time.
@@ -142,43 +143,36 @@ async fn follow_nodes(shared: Arc<Shared>, mut follow: UnboundedReceiver<Cluster
     }
 }
 
-/// Lists every account: soon while something moves there, rarely otherwise.
+/// Lists every account when its list is due.
 async fn list_accounts(shared: Arc<Shared>) {
-    let mut due: std::collections::BTreeMap<String, Instant> = std::collections::BTreeMap::new();
+    let mut schedule = Schedule::default();
     loop {
         let accounts = shared.caches.all::<ProviderAccount>();
-        let now = Instant::now();
-        due.retain(|name, _| accounts.iter().any(|a| a.name_any() == *name));
+        let known: Vec<Listed> = accounts
+            .iter()
+            .map(|account| Listed {
+                name: account.name_any(),
+                generation: account.metadata.generation,
+                moving: shared.inventory.moving(&account.name_any()),
+            })
+            .collect();
         let mut lists = JoinSet::new();
-        for account in &accounts {
-            let name = account.name_any();
-            let moving = shared.inventory.moving(&name);
-            let at = due.entry(name.clone()).or_insert(now);
-            if moving {
-                *at = (*at).min(now + MOVING);
-            }
-            if *at <= now {
+        for name in schedule.take(&known, Instant::now()) {
+            if let Some(account) = accounts.iter().find(|a| a.name_any() == name) {
                 lists.spawn(list(Arc::clone(&shared), Arc::clone(account)));
-                *at = now + IDLE;
             }
         }
         while let Some(done) = lists.join_next().await {
             let Ok((name, result)) = done else { continue };
-            let pause = match result {
-                Ok(()) if shared.inventory.moving(&name) => MOVING,
-                Ok(()) => IDLE,
-                Err(error) => {
-                    tracing::warn!(account = %name, %error, "cannot list the account's instances");
-                    error.retry_after().unwrap_or(MOVING)
-                }
-            };
-            due.insert(name, Instant::now() + pause);
+            if let Err(error) = &result {
+                tracing::warn!(account = %name, %error, "cannot list the account's instances");
+            }
+            if let Some(account) = known.iter().find(|a| a.name == name) {
+                let moving = shared.inventory.moving(&name);
+                schedule.ended(account, result.err().as_ref(), moving, Instant::now());
+            }
         }
-        let next = due
-            .values()
-            .min()
-            .copied()
-            .unwrap_or_else(|| Instant::now() + IDLE);
+        let next = schedule.next().unwrap_or_else(|| Instant::now() + IDLE);
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(next) => {}

@@ -197,7 +197,11 @@ impl DeletionStep {
             Self::WaitPreDrainHook { .. } => &mut status.wait_for_pre_drain_hook_start_time,
             Self::Drain { .. } => &mut status.node_drain_start_time,
             Self::WaitVolumes { .. } => &mut status.wait_for_node_volume_detach_start_time,
-            Self::WaitPreTerminateHook { .. } => &mut status.wait_for_pre_terminate_hook_start_time,
+            // From here on nothing is drained any more, however long the provider takes.
+            Self::WaitPreTerminateHook { .. }
+            | Self::DeleteInstance
+            | Self::WaitInstanceGone
+            | Self::WaitProvider => &mut status.wait_for_pre_terminate_hook_start_time,
             Self::DeleteNode { .. } => &mut status.node_deletion_start_time,
             _ => return false,
         };

@@ -29,7 +29,7 @@ use kube::{
 };
 use serde_json::json;
 
-use self::leaving::look;
+use self::leaving::{answer, look};
 use super::{Error, Shared, seconds_until};
 use crate::{
     cache::name_of,
@@ -49,8 +49,8 @@ struct View {
     node: SeenNode,
     /// Since when the cluster does not answer.
     lost: Option<Timestamp>,
-    /// The word of the provider's error, where it refused something just now.
-    refused: Option<&'static str>,
+    /// The provider's error, where it refused something just now.
+    refused: Option<ProviderError>,
     facts: MachineFacts,
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     }
     if let Err(error) = &failure {
         detail = Some(told(error));
-        view.refused = error.of_provider().map(ProviderError::word);
+        view.refused = error.of_provider().cloned();
     }
 
     let latest = shared
@@ -110,7 +110,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     match failure {
         // Asking again at once cannot help: the machine or its account has to change.
         Err(error) if error.of_provider().is_some_and(ProviderError::is_terminal) => {
-            return Ok(Outcome::wait_seconds(chain(&error), AGAIN_SECONDS));
+            let seconds = retry.unwrap_or(AGAIN_SECONDS).min(AGAIN_SECONDS);
+            return Ok(Outcome::wait_seconds(chain(&error), seconds));
         }
         other => other?,
     }
@@ -365,13 +366,10 @@ async fn act(
         }
         MachineStep::Delete(DeletionStep::DeleteNode { node, .. }) => {
             let client = workload(shared, machine).await?;
-            match Api::<Node>::all(client)
-                .delete(node, &DeleteParams::default())
-                .await
-            {
-                Ok(_) => Ok(()),
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                Err(error) => Err(Error::Workload(Box::new(error))),
+            let nodes = Api::<Node>::all(client);
+            match answer(nodes.delete(node, &DeleteParams::default())).await {
+                Err(error) if error.is_not_found() => Ok(()),
+                other => other.map(drop),
             }
         }
         MachineStep::Delete(DeletionStep::RemoveFinalizer) => {
@@ -491,13 +489,10 @@ async fn sync_node(shared: &Shared, machine: &Machine, node: &NodeView) -> Resul
         field_manager: Some(BY.into()),
         ..PatchParams::default()
     };
-    match Api::<Node>::all(client)
-        .patch(&node.name, &params, &Patch::Merge(patch))
+    let (nodes, patch) = (Api::<Node>::all(client), Patch::Merge(patch));
+    answer(nodes.patch(&node.name, &params, &patch))
         .await
-    {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::Workload(Box::new(error))),
-    }
+        .map(drop)
 }
 
 fn observe(
@@ -538,9 +533,15 @@ fn observe(
             &view.facts.instance,
             &view.node,
         ),
-        up_to_date: up_to_date(shared, machine, view).unwrap_or(UpToDate::Unknown),
+        up_to_date: match (&view.refused, &step, &detail) {
+            // What changes in place never reaches it.
+            (Some(error), MachineStep::Running { .. }, Some(why)) if error.is_terminal() => {
+                UpToDate::No(why.clone())
+            }
+            _ => up_to_date(shared, machine, view).unwrap_or(UpToDate::Unknown),
+        },
         step,
-        refused: view.refused,
+        refused: view.refused.as_ref().map(ProviderError::word),
         detail,
     }
 }

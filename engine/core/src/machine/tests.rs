@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use fleetwright_api::machine::{MachineStatus, NodeRef};
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn at(seconds: i64) -> Timestamp {
@@ -438,5 +440,81 @@ fn a_node_is_deleted_unless() {
             want,
             "{name}: {step:?}"
         );
+    }
+}
+
+/// What a workload cluster shows at one moment, and how long it takes until somebody looks again.
+#[derive(Clone, Debug)]
+struct Moment {
+    node: NodeState,
+    drained: Option<bool>,
+    volumes: Option<Vec<String>>,
+    provider_answers: bool,
+    seconds: i64,
+}
+
+fn moment() -> impl Strategy<Value = Moment> {
+    let node = prop_oneof![
+        1 => Just(NodeState::Unknown),
+        8 => any::<bool>().prop_map(|unreachable| NodeState::Present { name: "n".into(), unreachable }),
+    ];
+    let drained = prop_oneof![1 => Just(Some(true)), 20 => Just(Some(false)), 2 => Just(None)];
+    let volumes = prop_oneof![1 => Just(Some(vec![])), 20 => Just(Some(vec!["v".to_owned()])), 2 => Just(None)];
+    (node, drained, volumes, any::<bool>(), 1..60_i64).prop_map(
+        |(node, drained, volumes, provider_answers, seconds)| Moment {
+            node,
+            drained,
+            volumes,
+            provider_answers,
+            seconds,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the cluster shows: steps come in their order and never back, the instance is deleted after the drain or its time-out
+    /// alone, and all of it ends within the sum of the time-outs.
+    #[test]
+    fn a_machine_goes_in_order_and_in_finite_time(moments in proptest::collection::vec(moment(), 400)) {
+        let (mut m, mut f) = leaving();
+        let (mut now, mut last, mut done, mut drained) = (at(0), 0, false, false);
+        for moment in &moments {
+            f.node = moment.node.clone();
+            f.drained = moment.drained;
+            f.volumes_attached = moment.volumes.clone();
+            let step = deletion_step(&m, &f, now);
+            drained |= matches!(step, DeletionStep::Drain { .. }) && f.drained == Some(true);
+            let rank = match &step {
+                DeletionStep::WaitPreDrainHook { .. } => 0,
+                DeletionStep::Drain { .. } => 1,
+                DeletionStep::WaitVolumes { .. } => 2,
+                DeletionStep::WaitPreTerminateHook { .. } => 3,
+                DeletionStep::DeleteInstance | DeletionStep::WaitInstanceGone | DeletionStep::WaitProvider => 4,
+                DeletionStep::DeleteNode { .. } => 5,
+                DeletionStep::RemoveFinalizer => 6,
+            };
+            prop_assert!(rank >= last, "{step:?} after {last}");
+            last = rank;
+            if step == DeletionStep::DeleteInstance {
+                let begun = m.status.as_ref().and_then(|s| s.deletion.as_ref()?.node_drain_start_time.clone());
+                let over = begun.is_some_and(|b| now.duration_since(b.0).as_secs() >= 1_800);
+                prop_assert!(over || f.drained == Some(true) || drained || last > 1);
+                if moment.provider_answers {
+                    f.instance = Instance::Missing;
+                }
+            }
+            if step == DeletionStep::RemoveFinalizer {
+                done = true;
+                break;
+            }
+            let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+            step.record_start(status, now);
+            now = now.checked_add(jiff::SignedDuration::from_secs(moment.seconds)).unwrap();
+        }
+        prop_assert!(done, "it has not ended after {now}");
+        // The provider answers every other time on average: that is not ours to bound.
+        prop_assert!(now.duration_since(at(0)).as_secs() <= 1_800 + 600 + 60 + 60 * 60);
     }
 }

@@ -4,6 +4,7 @@ mod cluster;
 mod health;
 mod machine;
 mod pool;
+mod refusals;
 
 use fleetwright_api::{
     Machine,

@@ -154,6 +154,74 @@ fn every_mistake_names_its_place() {
     }
 }
 
+/// Impossible values, as far as a schema can tell; what rules tell is refused by the API server.
+#[test]
+fn impossible_values_name_their_field() {
+    let pool = |from: &str, to: &str| format!("{CLUSTER}---\n{}", POOL.replace(from, to));
+    let spec = "    spec:\n";
+    let content = |more: &str| pool(spec, &format!("{spec}      {more}\n"));
+    let rule = |drain: &str, more: &str| {
+        format!(
+            "apiVersion: fleetwright.dev/v1alpha1\nkind: MachineDrainRule\nmetadata:\n  name: r\nspec:\n  drain: {drain}\n{more}"
+        )
+    };
+    for (text, wanted) in [
+        (
+            pool("replicas: 3", "replicas: -1"),
+            "spec.replicas must be at least 0",
+        ),
+        (
+            pool("replicas: 3", "revisionHistoryLimit: -2"),
+            "spec.revisionHistoryLimit must be at least 0",
+        ),
+        (
+            content("minReadySeconds: -1"),
+            "spec.template.spec.minReadySeconds must be at least 0",
+        ),
+        (
+            content("deletion: {nodeDrainTimeoutSeconds: 0}"),
+            "spec.template.spec.deletion.nodeDrainTimeoutSeconds must be at least 1",
+        ),
+        (
+            content("deletion: {nodeDrainTimeout: 5}"),
+            "unknown field spec.template.spec.deletion.nodeDrainTimeout",
+        ),
+        (
+            content("version: latest"),
+            "spec.template.spec.version is \"latest\": it must match",
+        ),
+        (
+            content("version: v1.33"),
+            "spec.template.spec.version is \"v1.33\": it must match",
+        ),
+        (
+            content("taints: [{key: a, effect: Never}]"),
+            "spec.template.spec.taints[0].effect is \"Never\": it must be one of",
+        ),
+        (
+            rule("{behavior: Stop}", ""),
+            "spec.drain.behavior is \"Stop\": it must be one of",
+        ),
+        (
+            rule("{behavior: Drain, order: first}", ""),
+            "spec.drain.order must be a whole number",
+        ),
+        (
+            rule("{behavior: Skip}", "  pods: [{selectr: {}}]\n"),
+            "unknown field spec.pods[0].selectr: did you mean selector?",
+        ),
+    ] {
+        let loaded = run(&[("a.yaml", &text)], Allow::default());
+        let shown: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        assert!(
+            shown.iter().any(|e| e.contains(wanted)),
+            "wanted {wanted}, got {shown:?}"
+        );
+    }
+    let good = rule("{behavior: Drain, order: -5}", "");
+    assert_eq!(run(&[("a.yaml", &good)], Allow::default()).errors, []);
+}
+
 #[test]
 fn all_files_are_checked_at_once_and_the_fleet_narrows() {
     let allow = Allow {

@@ -260,8 +260,14 @@ fn pods_on_each_node_and_pods_that_end_by_themselves() {
             ..workload(1, None)
         };
         let there = [pod("p1", "a", true)];
-        assert_eq!(decided(&[each.clone()], &nodes, &[], 0).0, "make on a");
-        assert_eq!(decided(&[each], &nodes, &there, 0).0, "");
+        assert_eq!(
+            decided(std::slice::from_ref(&each), &nodes, &[], 0).0,
+            "make on a"
+        );
+        assert_eq!(
+            decided(std::slice::from_ref(&each), &nodes, &there, 0).0,
+            ""
+        );
     }
     let job = Workload {
         complete_seconds: Some(5.0),

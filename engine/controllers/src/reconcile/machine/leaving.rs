@@ -1,6 +1,6 @@
 //! A machine on its way out, where its node is: the drain and the volumes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{Machine, MachineDrainRule};
 use fleetwright_core::{
@@ -11,6 +11,20 @@ use jiff::Timestamp;
 
 use super::{Error, Shared, View, chain, workload};
 use crate::{drain::Draining, nodes::SeenNode};
+
+/// Longest wait for what a workload cluster is asked: a pass of a drain takes 10 s and some lists.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What a workload cluster answers. One that takes requests and never answers must not hold up time-outs.
+pub(super) async fn answer<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(ANSWER, call).await {
+        Ok(result) => result.map_err(|e| Error::Workload(Box::new(e))),
+        Err(_) => Err(Error::Invalid(format!(
+            "the cluster's API has not answered within {} s",
+            ANSWER.as_secs()
+        ))),
+    }
+}
 
 /// A drain, and the volumes that it leaves, are looked at where they are: what is found is part of what is decided. Gives the step,
 /// more words on it, and when to look again although nothing happens here.
@@ -35,18 +49,17 @@ pub(super) async fn look(
             Ok(client) => {
                 let draining = draining(shared, machine, view, &client, deletion);
                 if drains {
-                    draining.pass(now).await.map(|progress| {
+                    answer(draining.pass(now)).await.map(|progress| {
                         let done = progress.plan.is_done();
                         view.facts.drained = Some(done);
                         (!done).then(|| progress.to_string())
                     })
                 } else {
-                    draining.volumes(now).await.map(|volumes| {
+                    answer(draining.volumes(now)).await.map(|volumes| {
                         view.facts.volumes_attached = Some(volumes);
                         None
                     })
                 }
-                .map_err(|e| Error::Workload(Box::new(e)))
             }
             Err(error) => Err(error),
         };
@@ -97,5 +110,19 @@ fn draining<'a>(
         },
         started,
         until,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_never_answers_holds_up_nobody() {
+        let begun = tokio::time::Instant::now();
+        let silent = answer(std::future::pending::<kube::Result<()>>()).await;
+        let text = silent.unwrap_err().to_string();
+        assert_eq!(text, "the cluster's API has not answered within 30 s");
+        assert_eq!(begun.elapsed(), ANSWER);
     }
 }

@@ -31,7 +31,7 @@ fn theirs() -> Cluster {
     }))
 }
 
-fn settled() -> ControlPlaneDecision {
+pub(super) fn settled() -> ControlPlaneDecision {
     ControlPlaneDecision {
         version: Some(VersionStep::Wanted("v1.33.0".parse().unwrap())),
         action: ControlPlaneAction::Settled,
