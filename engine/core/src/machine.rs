@@ -330,6 +330,8 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
     }
     match &facts.instance {
         Instance::Unknown => return DeletionStep::WaitProvider,
+        #[cfg(feature = "seeded-bugs")]
+        Instance::Pending if fleetwright_api::bugs::on("end-instance-left") => {}
         Instance::Pending | Instance::Running { .. } => return DeletionStep::DeleteInstance,
         Instance::Stopping => return DeletionStep::WaitInstanceGone,
         Instance::Missing => {}
@@ -373,6 +375,11 @@ fn drain_or_volumes(
             drain_timeout(machine),
             now,
         );
+        #[cfg(feature = "seeded-bugs")]
+        let until = match fleetwright_api::bugs::on("i6-drain-given-up-early") {
+            true => deadline(begun.node_drain_start_time.as_ref(), drain_timeout(machine) / 4, now),
+            false => until,
+        };
         if now < until {
             return Some(DeletionStep::Drain {
                 node,

@@ -369,6 +369,13 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
     };
     let result = provider.create(&account, &order).await;
     shared.context.metrics.called("create", word(&result));
+    #[cfg(feature = "seeded-bugs")]
+    if fleetwright_api::bugs::on("i1-new-key-on-retry")
+        && matches!(result, Err(ProviderError::Ambiguous { .. }))
+    {
+        let anew = json!({"spec": {"instanceKey": shared.context.random.key128()}});
+        shared.patch(machine, anew, BY).await?;
+    }
     let instance = result?;
     shared
         .inventory

@@ -29,6 +29,8 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         |p| Shared::next_ordinal(p.as_ref()),
     );
     let decision = decide(set, &machines, next, &shared.catalogue, now);
+    #[cfg(feature = "seeded-bugs")]
+    let decision = youngest_first(decision, &machines);
 
     let new = status::machine_set(set, &machines, now);
     shared
@@ -100,4 +102,19 @@ pub(super) fn to_machine(
     machine.metadata.finalizers = Some(vec![meta::FINALIZER_MACHINE.to_owned()]);
     machine.metadata.owner_references = Some(vec![owner]);
     machine
+}
+
+/// Puts the machines that were made last in the place of those that are to go.
+#[cfg(feature = "seeded-bugs")]
+fn youngest_first(
+    mut decision: fleetwright_core::machine_set::SetDecision,
+    machines: &[Machine],
+) -> fleetwright_core::machine_set::SetDecision {
+    if fleetwright_api::bugs::on("i9-youngest-goes-first") {
+        let stay = machines.iter().rev().filter(|m| m.metadata.deletion_timestamp.is_none());
+        for (doomed, machine) in decision.delete.iter_mut().zip(stay) {
+            doomed.name = machine.name_any();
+        }
+    }
+    decision
 }
