@@ -191,6 +191,10 @@ impl Outbox {
                     entry.not_before = self.clock.now().checked_add(wait).ok();
                 }
                 entry.posted = None;
+                #[cfg(feature = "seeded-bugs")]
+                if fleetwright_api::bugs::on("end-forge-not-asked-again") {
+                    entry.posted = Some(posted.content);
+                }
                 tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
             }
         }

@@ -3,6 +3,8 @@
 //! Names, phases, condition types and label meanings follow Cluster API v1beta2 wherever the concept
 //! is the same, under the group [`GROUP`].
 
+#[cfg(feature = "seeded-bugs")]
+pub mod bugs;
 pub mod cluster;
 pub mod commit_status;
 pub mod condition;

@@ -207,6 +207,23 @@ async fn list(
         "list",
         result.as_ref().err().map_or("Ok", ProviderError::word),
     );
+    #[cfg(feature = "seeded-bugs")]
+    if fleetwright_api::bugs::on("i2-owner-by-name") {
+        let strangers = result
+            .iter()
+            .flatten()
+            .filter_map(|i| Some((&i.id, i.owner.as_ref()?)));
+        for (id, owner) in strangers.filter(|(_, o)| o.installation != shared.context.installation)
+        {
+            let named = |c: &Arc<Cluster>| owner.cluster.ends_with(&c.name_any());
+            if shared.caches.all::<Cluster>().iter().any(named) {
+                provider
+                    .delete(&account_of(&account), id, &owner.instance_key)
+                    .await
+                    .ok();
+            }
+        }
+    }
     if let Err(error) = &result
         && shared.inventory.failed(&name, error.to_string())
         && !shared.inventory.is_complete(&name)

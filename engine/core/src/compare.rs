@@ -210,22 +210,30 @@ impl<'a> Configs<'a> {
                 (Some(Value::Object(w)), Some(Value::Object(h))) => {
                     self.walk(Some(w), Some(h), path, out);
                 }
-                _ if at(&self.want.written.0, path) == at(&self.have.written.0, path) => {}
-                _ => {
-                    let config = &self.want.spec.provider_config;
-                    let effect =
-                        self.catalogue
-                            .change_of(config.api_version(), config.kind(), path);
-                    out.add(
-                        effect,
-                        format!("spec.providerConfig.{}", path.join(".")),
-                        from,
-                        to,
-                    );
+                #[cfg(feature = "seeded-bugs")]
+                _ if fleetwright_api::bugs::on("i12-defaults-roll") => {
+                    self.differ(path, from, to, out)
                 }
+                _ if at(&self.want.written.0, path) == at(&self.have.written.0, path) => {}
+                _ => self.differ(path, from, to, out),
             }
             path.pop();
         }
+    }
+
+    fn differ(
+        &self,
+        path: &[&str],
+        from: Option<&Value>,
+        to: Option<&Value>,
+        out: &mut Difference,
+    ) {
+        let config = &self.want.spec.provider_config;
+        let effect = self
+            .catalogue
+            .change_of(config.api_version(), config.kind(), path);
+        let field = format!("spec.providerConfig.{}", path.join("."));
+        out.add(effect, field, from, to);
     }
 }
 

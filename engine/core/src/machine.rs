@@ -365,6 +365,8 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
     }
     match &facts.instance {
         Instance::Unknown => return DeletionStep::WaitProvider,
+        #[cfg(feature = "seeded-bugs")]
+        Instance::Pending if fleetwright_api::bugs::on("end-instance-left") => {}
         Instance::Pending | Instance::Running { .. } | Instance::Failed => {
             return DeletionStep::DeleteInstance;
         }
@@ -415,6 +417,11 @@ fn drain(
         .and_then(|d| d.node_drain_timeout_seconds)
         .unwrap_or(DEFAULT_NODE_DRAIN_TIMEOUT_SECONDS);
     let start = begun.node_drain_start_time.as_ref();
+    #[cfg(feature = "seeded-bugs")]
+    let seconds = match fleetwright_api::bugs::on("i6-drain-given-up-early") {
+        true => seconds / 4,
+        false => seconds,
+    };
     let until = deadline(start, seconds, now);
     (now < until).then(|| DeletionStep::Drain {
         node,

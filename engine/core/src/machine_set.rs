@@ -212,7 +212,16 @@ fn scale_to(
     if machines.len() < want && disabled {
         out.waiting = Some(SetWait::CreateDisabled);
     } else {
-        for _ in machines.len()..want {
+        let there = machines.len();
+        #[cfg(feature = "seeded-bugs")]
+        let there = match fleetwright_api::bugs::on("i3-surge-forgets-what-goes") {
+            true => machines
+                .iter()
+                .filter(|m| m.metadata.deletion_timestamp.is_none())
+                .count(),
+            false => there,
+        };
+        for _ in there..want {
             let ordinal = out.next_ordinal;
             out.next_ordinal += 1;
             out.create.push(new_machine(set, name, ordinal, &content));

@@ -146,6 +146,10 @@ impl Follower {
             time: Some(k8s_time(context.clock.now())),
         };
         self.observe(&at).await?;
+        #[cfg(feature = "seeded-bugs")]
+        if fleetwright_api::bugs::on("end-status-told-anew") {
+            self.telling.status.observed = Some(at.clone());
+        }
         let allow = self.fleet.spec.allow.clone().unwrap_or_default();
         let declared = match found.tree {
             Ok(tree) => self.reader.declared(tree, &allow).await,
@@ -162,6 +166,10 @@ impl Follower {
         if !declared.outside.is_empty() {
             let live = live_clusters(&context.client).await?;
             errors.extend(dangling(&declared.outside, &live));
+        }
+        #[cfg(feature = "seeded-bugs")]
+        if fleetwright_api::bugs::on("i7-mistakes-left-out") {
+            errors.clear();
         }
         if !errors.is_empty() {
             let message = mistakes(&errors);

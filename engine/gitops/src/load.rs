@@ -215,7 +215,7 @@ pub fn is_manifest(path: &str) -> bool {
 
 struct Loader<'l, 'a> {
     context: &'l LoadContext<'a>,
-    schemas: BTreeMap<String, Value>,
+    schemas: &'static BTreeMap<String, Value>,
     seen: BTreeMap<ObjectKey, (String, Place)>,
     objects: BTreeMap<ObjectKey, DesiredObject>,
     pools: Vec<(String, Place, String, String)>,

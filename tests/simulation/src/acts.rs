@@ -64,12 +64,17 @@ impl People {
 
     /// Pushes what `fleet` says.
     pub async fn push(&mut self, fleet: Fleet, subject: String) {
+        let files = fleet.files();
+        self.fleets.push(fleet);
+        self.commit(files, subject).await;
+    }
+
+    async fn commit(&self, files: std::collections::BTreeMap<String, Value>, subject: String) {
         let sha = self
             .world
             .repository
-            .push(fleet.files(), self.world.now(), subject.clone());
+            .push(files, self.world.now(), subject.clone());
         self.note(format!("commit {sha}: {subject}"));
-        self.fleets.push(fleet);
         // Often a webhook tells of it; else the next look finds it.
         if self.chance.permille(700) {
             let at = self.world.now().to_string();
@@ -105,6 +110,22 @@ impl People {
                     .map(|n| self.fleets[n].clone());
                 if let Some(fleet) = before {
                     self.push(fleet, "revert".into()).await;
+                }
+            }
+            Act::Mistake(_) => {
+                let Some(head) = self.world.repository.head() else {
+                    return;
+                };
+                let mut files = head.files;
+                let of = self.chance.index(files.len());
+                if let Some(file) = files.values_mut().nth(of) {
+                    file["spec"]["replicsa"] = json!(3);
+                }
+                self.commit(files, "a mistake".into()).await;
+            }
+            Act::Mend => {
+                if let Some(fleet) = self.fleets.last().cloned() {
+                    self.commit(fleet.files(), "mended".into()).await;
                 }
             }
             Act::Crash(polls) => self.world.life.lock().end_after(*polls),

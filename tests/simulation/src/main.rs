@@ -14,6 +14,7 @@ mod checker;
 mod clock;
 mod engine;
 mod fleet;
+mod forecast;
 mod life;
 mod places;
 mod run;
@@ -53,6 +54,13 @@ struct Args {
     /// Prints all that happened.
     #[arg(long)]
     journal: bool,
+    /// Prints the digest of each seed.
+    #[arg(long)]
+    digests: bool,
+    /// Makes this mistake on purpose.
+    #[cfg(feature = "seeded-bugs")]
+    #[arg(long)]
+    bug: Option<String>,
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -65,6 +73,16 @@ fn main() -> ExitCode {
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .without_time()
             .init();
+    }
+    #[cfg(feature = "seeded-bugs")]
+    if let Some(bug) = &args.bug
+        && !fleetwright_api::bugs::choose(bug)
+    {
+        println!(
+            "there is no mistake {bug:?}; there are: {}",
+            fleetwright_api::bugs::ALL.join(", ")
+        );
+        return ExitCode::FAILURE;
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.unwrap_or(processors);
@@ -131,6 +149,9 @@ impl Tally {
         if args.journal {
             outcome.lines.iter().for_each(|line| println!("{line}"));
             println!("digest {:016x}", outcome.digest);
+        }
+        if args.digests {
+            println!("seed {seed} digest {:016x}", outcome.digest);
         }
         let Some(broken) = outcome.broken else {
             return false;

@@ -15,6 +15,7 @@ use crate::{
     chance::Chance,
     checker::Broken,
     fleet::{ACCOUNTS, Fleet, LEAST_MACHINES},
+    forecast::{foresee, order},
     script::{CALM, CONVERGED, ENDED, LENGTH, Script},
     weather::Kind,
     world::{Template, World, template},
@@ -192,15 +193,34 @@ async fn play(people: &mut People, script: &Script) {
     if !converged(&world, CONVERGED).await {
         return;
     }
-    // One more commit, with nothing else in between.
-    if let Some(mut fleet) = people.fleets.last().cloned() {
-        let subject = fleet.change(&people.chance);
-        people.push(fleet, subject).await;
-    }
-    tokio::time::sleep_until(world.clock.instant(world.clock.seconds() + 400)).await;
+    // One more commit, with nothing else in between. What is still to be told of the last one comes first.
+    tokio::time::sleep(std::time::Duration::from_secs(120)).await;
+    let Some(mut fleet) = people.fleets.last().cloned() else {
+        return;
+    };
+    let before = fleet.files();
+    let subject = fleet.change(&people.chance);
+    let planned = foresee(&world, &before, &fleet.files()).await;
+    let moved = world.checker.lock().moves.len();
+    people.push(fleet, subject).await;
+    tokio::time::sleep_until(world.clock.instant(world.clock.seconds() + 1900)).await;
     if !converged(&world, ENDED).await {
         return;
     }
+    let mut checker = world.checker.lock();
+    let moves = checker.moves[moved..]
+        .iter()
+        .filter(|(verb, _)| *verb != "gone");
+    let happened = order(moves.map(|(verb, name)| ((*verb).to_owned(), name.clone())));
+    match planned {
+        Err(error) => checker.broke("I9", format!("the commit cannot be planned: {error}")),
+        Ok(planned) if planned != happened => checker.broke(
+            "I9",
+            format!("the plan said {planned:#?}\n  and what happened was {happened:#?}"),
+        ),
+        Ok(_) => {}
+    }
+    drop(checker);
     still(&world).await;
 }
 

@@ -17,7 +17,7 @@ pub const CALM: u64 = 9 * 3600 + 1800;
 /// When everything must have converged.
 pub const CONVERGED: u64 = CALM + 4500;
 /// When everything must have converged that the last commit changed.
-pub const ENDED: u64 = CONVERGED + 2400;
+pub const ENDED: u64 = CONVERGED + 4000;
 /// When faults begin: there is a fleet by then.
 const BEGIN: u64 = 900;
 
@@ -28,6 +28,10 @@ pub enum Act {
     Commit,
     /// Somebody pushes what the commit before the last one held.
     Revert,
+    /// Somebody pushes a commit with a mistake in one file, and mends it after so many seconds.
+    Mistake(u64),
+    /// Somebody mends it.
+    Mend,
     /// The engine ends after so many polls.
     Crash(u64),
     /// The engine ends, and another release of it starts.
@@ -93,6 +97,12 @@ impl Script {
         }
         for _ in 0..chance.within(0, 3) {
             script.add(chance, Act::Scale);
+        }
+        if chance.permille(200) {
+            let wait = chance.within(60, 2400);
+            script.add(chance, Act::Mistake(wait));
+            let at = script.acts.last().map_or(BEGIN, |(at, _)| *at);
+            script.acts.push((at + wait, Act::Mend));
         }
         if chance.permille(400) {
             script.add(chance, Act::Pause(chance.within(300, 3600)));

@@ -426,7 +426,15 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
     };
     let call = called(shared, "create", provider.create(&account, &order));
     let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
-    let instance = refusals.call((&key, "create"), &asked, now, call).await?;
+    let result = refusals.call((&key, "create"), &asked, now, call).await;
+    #[cfg(feature = "seeded-bugs")]
+    if fleetwright_api::bugs::on("i1-new-key-on-retry")
+        && matches!(result, Err(ProviderError::Ambiguous { .. }))
+    {
+        let anew = json!({"spec": {"instanceKey": shared.context.random.key128()}});
+        shared.patch(machine, anew, BY).await?;
+    }
+    let instance = result?;
     shared
         .inventory
         .wrote(&view.account, &key, Some(instance.clone()));

@@ -44,7 +44,10 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
     let key = Key::Set(namespace.clone(), name.clone());
     let (remediation, look_again) = health::remediation(shared, set, pool.as_deref(), &machines);
     let surge = remediation.surge;
-    let mut decision = decide(set, &machines, next, surge, &shared.catalogue, now);
+    let decision = decide(set, &machines, next, surge, &shared.catalogue, now);
+    #[cfg(feature = "seeded-bugs")]
+    let decision = youngest_first(decision, &machines);
+    let mut decision = decision;
     let cluster = shared
         .caches
         .get::<Cluster>(&namespace, &set.spec.cluster_name);
@@ -250,4 +253,22 @@ pub(super) fn to_machine(
     machine.metadata.finalizers = Some(vec![meta::FINALIZER_MACHINE.to_owned()]);
     machine.metadata.owner_references = Some(vec![owner]);
     machine
+}
+
+/// Puts the machines that were made last in the place of those that are to go.
+#[cfg(feature = "seeded-bugs")]
+fn youngest_first(
+    mut decision: fleetwright_core::machine_set::SetDecision,
+    machines: &[Machine],
+) -> fleetwright_core::machine_set::SetDecision {
+    if fleetwright_api::bugs::on("i9-youngest-goes-first") {
+        let stay = machines
+            .iter()
+            .rev()
+            .filter(|m| m.metadata.deletion_timestamp.is_none());
+        for (doomed, machine) in decision.delete.iter_mut().zip(stay) {
+            doomed.name = machine.name_any();
+        }
+    }
+    decision
 }

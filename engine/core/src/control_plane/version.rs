@@ -123,6 +123,10 @@ pub fn version_step(view: &ControlPlaneView<'_>, wanted: Version) -> VersionStep
             worker: worker.clone(),
         };
     }
+    #[cfg(feature = "seeded-bugs")]
+    if fleetwright_api::bugs::on("i4-minor-skipped") {
+        return VersionStep::Wanted(wanted);
+    }
     let next = highest.minor() + 1;
     if (wanted.major(), wanted.minor()) == (highest.major(), next) {
         return VersionStep::Wanted(wanted);

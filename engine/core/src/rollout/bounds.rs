@@ -121,6 +121,8 @@ pub fn bounds(pool: &MachineDeployment) -> Result<Bounds, BoundsError> {
             .unwrap_or(&IntOrString::Int(0)),
         replicas,
     )?;
+    #[cfg(feature = "seeded-bugs")]
+    let unavailable = unavailable + i32::from(fleetwright_api::bugs::on("i3-one-more-unavailable"));
     Ok(Bounds {
         replicas,
         surge,

@@ -2,7 +2,7 @@
 //!
 //! CEL rules are evaluated by the API server; its refusal changes nothing either.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::Value;
 
@@ -12,7 +12,12 @@ use crate::yaml::{Content, Node, Place};
 pub type Found = (Place, String);
 
 /// The `openAPIV3Schema` of each of our kinds, by kind.
-pub fn kind_schemas() -> BTreeMap<String, Value> {
+pub fn kind_schemas() -> &'static BTreeMap<String, Value> {
+    static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(read_schemas);
+    &SCHEMAS
+}
+
+fn read_schemas() -> BTreeMap<String, Value> {
     let mut schemas = BTreeMap::new();
     for crd in fleetwright_api::crds::all() {
         let schema = crd.spec.versions.first().and_then(|v| v.schema.as_ref());

@@ -1,0 +1,80 @@
+//! I9: what the plan of a commit foretells, to be compared with what happens.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fleetwright_api::Fleet;
+use fleetwright_core::plan::{forecast, plan};
+use fleetwright_gitops::{
+    gather::{by_key, desired_of, gather, gather_machines, live_clusters, load_files, policy_of},
+    load::SourceFile,
+};
+use kube::Api;
+use serde_json::Value;
+
+use crate::{engine::catalogue, world::World};
+
+/// Machines that come and go, in order, by what is done and the set or control plane that they belong to.
+pub type Order = BTreeMap<String, Vec<String>>;
+
+/// Sorts moves by verb and owner.
+pub fn order(moves: impl Iterator<Item = (String, String)>) -> Order {
+    let mut all = Order::new();
+    for (verb, name) in moves {
+        let owner = name.rsplit_once('-').map_or("", |(owner, _)| owner);
+        all.entry(format!("{verb} {owner}")).or_default().push(name);
+    }
+    all
+}
+
+fn source_files(files: &BTreeMap<String, Value>) -> Vec<SourceFile> {
+    let file = |(path, document): (&String, &Value)| SourceFile {
+        path: path.clone(),
+        content: Ok(document.to_string().into_bytes()),
+    };
+    files.iter().map(file).collect()
+}
+
+/// What a commit of these files would do now.
+///
+/// # Errors
+/// It cannot be planned.
+pub async fn foresee(
+    world: &World,
+    before: &BTreeMap<String, Value>,
+    files: &BTreeMap<String, Value>,
+) -> Result<Order, String> {
+    let client = world.kubectl();
+    let text = |e: &dyn std::error::Error| e.to_string();
+    let fleet: Fleet = Api::namespaced(client.clone(), "default")
+        .get("default")
+        .await
+        .map_err(|e| text(&e))?;
+    let release = world.release.load(std::sync::atomic::Ordering::Relaxed);
+    let catalogue = Arc::new(catalogue(release));
+    let allow = fleet.spec.allow.clone().unwrap_or_default();
+    let clusters = live_clusters(&client).await.map_err(|e| text(&e))?;
+    let load = |files| load_files(&source_files(files), &catalogue, &allow, &clusters);
+    let desired = desired_of(&load(files));
+    let previous = by_key(&desired_of(&load(before)));
+    let policy = policy_of(&fleet);
+    let mut live = gather(&client, &desired, &policy)
+        .await
+        .map_err(|e| text(&e))?;
+    let mut plan = plan(&desired, Some(&previous), &live, &policy, &catalogue);
+    gather_machines(&client, &plan, &mut live)
+        .await
+        .map_err(|e| text(&e))?;
+    forecast(&mut plan, &live, &catalogue, world.now());
+    let steps = plan.rollouts.iter().flat_map(|r| &r.steps);
+    Ok(order(steps.flat_map(|step| {
+        let made = step
+            .create
+            .iter()
+            .map(|name| ("create".to_owned(), name.clone()));
+        let gone = step
+            .delete
+            .iter()
+            .map(|name| ("delete".to_owned(), name.clone()));
+        made.chain(gone)
+    })))
+}
