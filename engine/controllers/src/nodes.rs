@@ -164,11 +164,12 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                 tracing::debug!(cluster = %cluster.name, %error, "the cluster cannot be reached");
             }
         }
-        let was = shared.nodes.with(&cluster, |c| {
-            c.asked = true;
-            std::mem::replace(&mut c.synced, false)
+        // Its Cluster says so: when it broke, and when it was found so from the start.
+        let news = shared.nodes.with(&cluster, |c| {
+            let first = !std::mem::replace(&mut c.asked, true);
+            std::mem::replace(&mut c.synced, false) || first
         });
-        if was {
+        if news {
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
                 cluster.name.clone(),
