@@ -189,18 +189,19 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                 tracing::debug!(cluster = %cluster.name, %error, "the cluster cannot be reached");
             }
         }
+        // Its Cluster says so: when it broke, and when it was found so from the start.
         let now = shared.now();
-        let (was, lost) = shared.nodes.with(&cluster, |c| {
-            c.asked = true;
+        let (news, lost) = shared.nodes.with(&cluster, |c| {
+            let first = !std::mem::replace(&mut c.asked, true);
             let lost = *c.lost.get_or_insert(now);
-            (std::mem::replace(&mut c.synced, false), lost)
+            (std::mem::replace(&mut c.synced, false) || first, lost)
         });
         // What machines say of their nodes holds for a while, and then they say that nobody knows.
         if now.duration_since(lost).as_secs() >= CONNECTION_GRACE_SECONDS && told != Some(lost) {
             told = Some(lost);
             shared.wake_machines_of(&cluster.namespace, &cluster.name);
         }
-        if was {
+        if news {
             shared.queue.add(Key::Cluster(
                 cluster.namespace.clone(),
                 cluster.name.clone(),

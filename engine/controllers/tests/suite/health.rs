@@ -2,7 +2,9 @@
 
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, condition,
-    condition::kind, meta,
+    condition::kind,
+    meta,
+    time::{Clock, SystemClock, rfc3339_seconds},
 };
 use fleetwright_core::health::is_broken;
 use fleetwright_providers::{Account, Provider};
@@ -13,7 +15,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, World, condition_line, config, is_available, merge, of_machine, of_pool};
+use crate::kit::{
+    Kit, World, condition_line, config, is_available, merge, of_cluster, of_machine, of_pool,
+};
 
 impl Kit {
     /// A health check of all machines of a pool: a node that is not ready breaks its machine after `seconds`.
@@ -39,7 +43,7 @@ impl Kit {
     async fn node_is(&self, cluster: &str, node: &str, ready: &str) {
         let patch = json!({"status": {"conditions": [{
             "type": "Ready", "status": ready, "reason": "Tried", "message": "",
-            "lastTransitionTime": fleetwright_api::time::rfc3339_seconds(jiff::Timestamp::now()),
+            "lastTransitionTime": rfc3339_seconds(SystemClock.now()),
         }]}});
         Api::<Node>::all(self.workload(cluster).await)
             .patch_status(node, &PatchParams::default(), &Patch::Strategic(patch))
@@ -351,7 +355,7 @@ async fn a_cluster_that_cannot_be_reached_breaks_nothing() {
     let mut kit = Kit::start().await;
     kit.cluster("eu", "v1.33.2", 1, json!({})).await;
     kit.pool("eu-web", "eu", 2, json!({})).await;
-    kit.check("eu-web", "eu", 1, json!({})).await;
+    kit.check("eu-web", "eu", 600, json!({})).await;
     kit.until_settled("eu").await;
     let before = kit.names("eu-web");
     kit.stop_controllers().await;
@@ -370,8 +374,29 @@ async fn a_cluster_that_cannot_be_reached_breaks_nothing() {
     kit.patch::<Machine>(&before[1], ask).await;
     kit.until_says(&before[1], "cluster eu cannot be reached")
         .await;
+    let probe = |w: &World| of_cluster(&w.clusters["eu"], kind::REMOTE_CONNECTION_PROBE);
+    kit.until("the Cluster says so", |w| {
+        probe(w).starts_with("False").then_some(())
+    })
+    .await;
+    // Seen again: the node has not been ready for two hours, and nobody could see that.
+    kit.ward.ahead(7300);
     kit.ward.join("eu");
-    kit.until_replaced("eu", &before[1]).await;
+    let sick = before[0].clone();
+    kit.until("the node is seen", move |w| {
+        let line = of_machine(&w.machines[&sick], kind::NODE_HEALTHY);
+        line.starts_with("False").then_some(())
+    })
+    .await;
+    let gone = before[1].clone();
+    kit.until("another machine serves", move |w| {
+        let all = w.workers("eu-web");
+        let serves = all.iter().filter(|m| is_available(m)).count() == 1;
+        (serves && !w.machines.contains_key(&gone)).then_some(())
+    })
+    .await;
+    let sick = &kit.world.machines[&before[0]];
+    assert!(!is_broken(sick), "it has its ten minutes");
     kit.stop().await;
 }
 

@@ -18,7 +18,10 @@ use super::{
     effect::typed,
     model::{Model, Moves, Owner},
 };
-use crate::catalogue::Catalogue;
+use crate::{
+    catalogue::Catalogue,
+    disruption::{Blocked, Whose, limit},
+};
 
 /// Rounds after which a forecast is broken off, whatever is left.
 const MOST_ROUNDS: usize = 20_000;
@@ -229,10 +232,37 @@ fn run(mut model: Model<'_>, cluster: &Key) -> Vec<Rollout> {
             break;
         }
     }
+    for (owner, rollout) in &mut out {
+        if rollout.counts().1 > 0 {
+            rollout.note = rollout.note.take().or_else(|| never(&model, owner));
+        }
+    }
     for (owner, text) in std::mem::take(&mut model.notes) {
         entry(&mut out, cluster, owner).note.get_or_insert(text);
     }
     out.into_values().collect()
+}
+
+/// The budget that will let no machine go, whatever happens. What others spend is not known beforehand.
+fn never(model: &Model<'_>, owner: &Owner) -> Option<String> {
+    let pool = owner.as_ref().and_then(|name| {
+        let named = |p: &&MachineDeployment| p.metadata.name.as_ref() == Some(name);
+        let budget = model.pools.iter().find(named)?.spec.disruption.as_ref()?;
+        Some((Whose::Pool(name.clone()), budget))
+    });
+    let cluster = model.cluster.spec.disruption.as_ref().map(|budget| {
+        let name = model.cluster.metadata.name.clone();
+        (Whose::Cluster(name.unwrap_or_default()), budget)
+    });
+    pool.into_iter().chain(cluster).find_map(|(whose, budget)| {
+        let limit = limit(budget, 1).filter(|limit| *limit == 0)?;
+        let blocked = Blocked {
+            whose,
+            out: 0,
+            limit: Some(limit),
+        };
+        Some(blocked.to_string())
+    })
 }
 
 fn entry<'m>(

@@ -268,3 +268,29 @@ fn machines_of_untouched_clusters_are_not_looked_at() {
     fleet.live.sets.push(set);
     assert!(fleet.plan(&[cluster("v1.33.2", 1)]).rollouts.is_empty());
 }
+
+#[test]
+fn a_budget_that_lets_nothing_go_is_named_beforehand() {
+    let mut fleet = Fleet::default();
+    let budget = |mut object: Value, text: &str| {
+        object["spec"]["disruption"] = json!({"maxUnavailable": text});
+        object
+    };
+    fleet.settle(&[cluster("v1.33.2", 1), pool(2, 1, (1, 0))]);
+    let notes =
+        |plan: Plan| -> Vec<_> { plan.rollouts.into_iter().filter_map(|r| r.note).collect() };
+    let of_pool = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(2, 2, (1, 0)), "0%")]));
+    assert_eq!(
+        of_pool,
+        ["held by the disruption budget of pool web: it lets no machine be taken out of service"]
+    );
+    let of_cluster = notes(fleet.plan(&[budget(cluster("v1.33.2", 1), "0%"), pool(2, 2, (1, 0))]));
+    assert_eq!(
+        of_cluster,
+        ["held by the disruption budget of Cluster a: it lets no machine be taken out of service"]
+    );
+    // One that lets one go lets all go in the end; and what only comes is not held.
+    let one = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(2, 2, (1, 0)), "1%")]));
+    let more = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(3, 1, (1, 0)), "0%")]));
+    assert_eq!((one.len(), more.len()), (0, 0));
+}
