@@ -18,3 +18,4 @@ pub mod pool_version;
 pub mod quorum;
 pub mod rollout;
 pub mod status;
+pub mod upgrade;

@@ -1,6 +1,8 @@
 //! Whole lives of control planes, one decision at a time.
 
 mod random;
+mod remediation;
+mod steps;
 
 use fleetwright_api::{
     cluster::{ClusterSpec, ClusterStatus, ControlPlane, ControlPlaneMachines, UpgradePolicy},
@@ -11,6 +13,10 @@ use fleetwright_api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::*;
+use crate::{
+    machine_set::ordinal,
+    quorum::Member,
+};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -20,6 +26,11 @@ struct World {
     cluster: Cluster,
     machines: Vec<Machine>,
     worker: Option<Version>,
+    etcd: Option<Result<Vec<Member>, String>>,
+    pools: Vec<MachineDeployment>,
+    versions: Vec<Version>,
+    blocker: Option<Blocker>,
+    domains: Vec<String>,
     log: Vec<String>,
     clock: i64,
 }
@@ -38,6 +49,7 @@ impl World {
                         machines: Some(ControlPlaneMachines {
                             replicas: Some(replicas),
                             template: MachineTemplate::default(),
+                            ..ControlPlaneMachines::default()
                         }),
                         ..ControlPlane::default()
                     },
@@ -47,6 +59,11 @@ impl World {
             },
             machines: Vec::new(),
             worker: None,
+            etcd: None,
+            pools: Vec::new(),
+            versions: Vec::new(),
+            blocker: None,
+            domains: Vec::new(),
             log: Vec::new(),
             clock: 0,
         }
@@ -58,9 +75,16 @@ impl World {
             &ControlPlaneView {
                 cluster: &self.cluster,
                 machines: &self.machines,
-                members: None,
+                etcd: match &self.etcd {
+                    Some(Ok(members)) => Etcd::Members(members),
+                    Some(Err(why)) => Etcd::Unknown(why),
+                    None => Etcd::Assumed,
+                },
                 lowest_worker: self.worker.as_ref(),
-                steps: &[],
+                pools: &self.pools,
+                versions: &self.versions,
+                blocker: self.blocker.as_ref(),
+                domains: &self.domains,
                 catalogue: &catalogue,
             },
             at(self.clock),
@@ -70,7 +94,17 @@ impl World {
     /// One decision, acted on; whether anything was done. New machines do not serve yet.
     fn act(&mut self) -> bool {
         self.clock += 10;
-        match self.decide().action {
+        let decision = self.decide();
+        if let Some(text) = decision.remember {
+            let annotations = self.cluster.metadata.annotations.get_or_insert_default();
+            match text {
+                Some(text) => {
+                    annotations.insert(meta::ANNOTATION_REMEDIATION_IN_PROGRESS.into(), text)
+                }
+                None => annotations.remove(meta::ANNOTATION_REMEDIATION_IN_PROGRESS),
+            };
+        }
+        match decision.action {
             ControlPlaneAction::Create { machine, .. } => {
                 let version = machine.spec.content.version.clone().unwrap();
                 self.log.push(format!("+{}@{version}", machine.ordinal));

@@ -128,13 +128,17 @@ impl Sim {
         self.clock += 1;
         let machines: Vec<Machine> = self.machines.iter().map(|l| l.machine.clone()).collect();
         let worker = self.lowest_worker();
+        let pools: Vec<MachineDeployment> = self.pools.iter().map(|p| p.pool.clone()).collect();
         let catalogue = Catalogue::default();
         let view = ControlPlaneView {
             cluster: &self.cluster,
             machines: &machines,
-            members: None,
+            etcd: Etcd::Assumed,
             lowest_worker: worker.as_ref(),
-            steps: &[],
+            pools: &pools,
+            versions: &[],
+            blocker: None,
+            domains: &[],
             catalogue: &catalogue,
         };
         let decision = decide(&view, at(self.clock));

@@ -4,7 +4,7 @@ use fleetwright_api::MachineSet;
 use serde_json::json;
 
 use super::*;
-use crate::plan::{Desired, Policy, plan};
+use crate::plan::{Desired, plan};
 
 fn policy() -> Policy {
     Policy {
@@ -12,6 +12,7 @@ fn policy() -> Policy {
         fleet: "default".into(),
         max_machines: 10,
         drift: fleetwright_api::fleet::DriftAction::Correct,
+        versions: Vec::new(),
     }
 }
 
@@ -52,7 +53,7 @@ impl Fleet {
             .collect();
         let catalogue = Catalogue::default();
         let mut out = plan(&desired, None, &self.live, &policy(), &catalogue);
-        forecast(&mut out, &self.live, &catalogue, now());
+        forecast(&mut out, &self.live, &policy(), &catalogue, now());
         out
     }
 
@@ -92,6 +93,7 @@ impl Fleet {
             machines: by_cluster(&self.live, &BTreeSet::from([key.clone()]))
                 .remove(&key)
                 .unwrap_or_default(),
+            versions: &[],
             catalogue: &catalogue,
             now: now(),
             notes: BTreeMap::new(),
