@@ -77,6 +77,8 @@ pub(crate) trait Cached: Resource<DynamicType = ()> + Clone + Send + Sync + 'sta
     fn marks(&self) -> Vec<Mark> {
         Vec::new()
     }
+    /// Whether others write conditions of it too: a status that was decided without having seen theirs is not written.
+    const CONDITIONS_ARE_SHARED: bool = false;
     /// Wakes who looks at what is news: what was known before, and what is now, if anything.
     fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>);
     /// The kind's place in the caches.
@@ -271,6 +273,7 @@ impl Cached for MachineSet {
 }
 
 impl Cached for Machine {
+    const CONDITIONS_ARE_SHARED: bool = true;
     fn cluster(&self) -> String {
         self.spec.cluster_name.clone()
     }

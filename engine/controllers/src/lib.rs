@@ -6,6 +6,8 @@
 mod cache;
 mod context;
 mod drain;
+mod etcd;
+mod images;
 mod inventory;
 mod metrics;
 mod node_sync;

@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod control_plane;
 mod machine;
 mod pool;
 mod set;
@@ -23,6 +24,8 @@ pub(crate) use self::machine::to_account as account_of;
 use crate::{
     cache::{Cached, Caches, Mark},
     context::Context,
+    etcd::Etcds,
+    images::Images,
     inventory::Inventory,
     nodes::Nodes,
     queue::{Key, Queue},
@@ -81,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) nodes: Nodes,
     pub(crate) inventory: Inventory,
+    pub(crate) etcds: Etcds,
+    pub(crate) images: Images,
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.
@@ -185,6 +190,8 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             Some(cluster) => cluster::reconcile(shared, &cluster).await,
             None => {
                 shared.nodes.forget(namespace, name);
+                shared.etcds.forget(namespace, name);
+                cluster::abandoned(shared, namespace, name).await?;
                 Ok(Outcome::Deleted)
             }
         },

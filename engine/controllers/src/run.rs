@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{Cached, Caches, name_of},
     context::Context,
+    etcd::Etcds,
+    images::Images,
     inventory::{IDLE, Inventory, MOVING},
     nodes::Nodes,
     queue::{Key, Queue},
@@ -50,6 +52,8 @@ impl Controllers {
             queue: Queue::default(),
             nodes: Nodes::default(),
             inventory: Inventory::default(),
+            etcds: Etcds::default(),
+            images: Images::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,
         });

@@ -94,7 +94,11 @@ impl Shared {
             field_manager: Some(by.to_owned()),
             ..PatchParams::default()
         };
-        let body = Patch::Merge(json!({"status": patch}));
+        let mut body = json!({"status": patch});
+        if K::CONDITIONS_ARE_SHARED {
+            body["metadata"]["resourceVersion"] = json!(object.resource_version());
+        }
+        let body = Patch::Merge(body);
         let written = self
             .api::<K>(&namespace)
             .patch_status(&name, &params, &body)

@@ -10,7 +10,9 @@ use fleetwright_api::condition::{self, Condition, Status};
 use jiff::Timestamp;
 
 pub use self::{
-    cluster::{ClusterFacts, cluster, has_converged, pool_unconverged, stuck, unconverged},
+    cluster::{
+        ClusterFacts, cluster, has_converged, pool_unconverged, unconverged, upgrade_blocked,
+    },
     machine::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
     pool::{incomplete, is_complete, machine_deployment, machine_set, recount},
 };

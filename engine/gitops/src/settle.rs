@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::{Cluster, MachineDeployment};
+use fleetwright_api::{Cluster, MachineDeployment, condition::kind};
 use fleetwright_core::{plan::Key, status};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -29,13 +29,20 @@ fn pool(cluster: Option<&Cluster>, pool: &MachineDeployment) -> Standing {
 /// Where a cluster stands, its own pools included.
 fn cluster<'a>(
     cluster: &Cluster,
-    pools: impl Iterator<Item = &'a MachineDeployment> + Clone,
+    pools: impl IntoIterator<Item = &'a MachineDeployment>,
 ) -> Standing {
-    if let Some(words) = status::stuck(cluster, pools.clone()) {
+    if let Some(words) = status::upgrade_blocked(cluster) {
         return Standing::Stuck(words);
     }
-    match status::unconverged(cluster, pools) {
-        Some(words) => Standing::Converging(words),
+    if let Some(words) = status::unconverged(cluster, pools) {
+        return Standing::Converging(words);
+    }
+    let conditions = cluster.status.iter().flat_map(|s| &s.conditions);
+    let held = conditions
+        .into_iter()
+        .find(|c| c.type_ == kind::VERSION_HELD && c.status == "True");
+    match held {
+        Some(held) => Standing::Stuck(format!("cluster {}: {}", cluster.name_any(), held.message)),
         None => Standing::Converged,
     }
 }

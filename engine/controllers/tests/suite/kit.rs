@@ -236,6 +236,7 @@ impl Kit {
             client: client.clone(),
             providers: Registry::new([Arc::new(cloud.clone()) as Arc<dyn Provider>]),
             connections: Arc::new(cloud.clone()),
+            etcd: Arc::new(cloud.clone()),
             clock,
             random,
             installation: "test".into(),

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleetwright_api::{
-    Machine,
-    cluster::ControlPlaneRemediation,
-    machine::MachineSpec,
-    meta, names,
+    Machine, cluster::ControlPlaneRemediation, machine::MachineSpec, meta, names,
 };
 use jiff::Timestamp;
 
@@ -81,9 +78,11 @@ impl<'a> Choice<'a> {
         let wait = ControlPlaneAction::Wait;
         if let Some(m) = machines.iter().find(|m| is_leaving(m)) {
             let held = match self.members() {
-                Ok(members) => self.held_back(&members).map(|held| ControlPlaneWait::Quorum {
-                    machine: Some(name(held)),
-                }),
+                Ok(members) => self
+                    .held_back(&members)
+                    .map(|held| ControlPlaneWait::Quorum {
+                        machine: Some(name(held)),
+                    }),
                 Err(why) => leave::waiting(self.view).map(|_| ControlPlaneWait::EtcdUnknown(why)),
             };
             return wait(held.unwrap_or_else(|| ControlPlaneWait::MachineDeleting(name(m))));
@@ -271,10 +270,11 @@ impl<'a> Choice<'a> {
                 Err(why) => return ControlPlaneAction::Wait(ControlPlaneWait::EtcdUnknown(why)),
                 Ok(members) if !may_add(&members) => {
                     let learner = members.iter().find(|m| m.learner);
-                    return ControlPlaneAction::Wait(learner.map_or(
-                        ControlPlaneWait::Quorum { machine: None },
-                        |m| ControlPlaneWait::MemberLearning(m.name.clone()),
-                    ));
+                    return ControlPlaneAction::Wait(
+                        learner.map_or(ControlPlaneWait::Quorum { machine: None }, |m| {
+                            ControlPlaneWait::MemberLearning(m.name.clone())
+                        }),
+                    );
                 }
                 Ok(_) => {}
             }

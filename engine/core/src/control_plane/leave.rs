@@ -27,7 +27,8 @@ pub enum Leave {
 fn waits(machine: &Machine) -> bool {
     let mut hooks = machine.metadata.annotations.iter().flatten();
     let ours = hooks.clone().any(|(key, _)| key == ETCD_HOOK);
-    let others = hooks.any(|(key, _)| key.starts_with(PREFIX_PRE_TERMINATE_HOOK) && key != ETCD_HOOK);
+    let others =
+        hooks.any(|(key, _)| key.starts_with(PREFIX_PRE_TERMINATE_HOOK) && key != ETCD_HOOK);
     let deleting = machine
         .status
         .as_ref()

@@ -237,7 +237,9 @@ impl<'a> Choice<'a> {
         };
         let after = |seconds: Option<i32>, default: i32| {
             let seconds = i64::from(seconds.unwrap_or(default));
-            let end = last.timestamp.checked_add(SignedDuration::from_secs(seconds));
+            let end = last
+                .timestamp
+                .checked_add(SignedDuration::from_secs(seconds));
             end.unwrap_or(Timestamp::MAX)
         };
         let limits = &self.limits;

@@ -13,10 +13,7 @@ use fleetwright_api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::*;
-use crate::{
-    machine_set::ordinal,
-    quorum::Member,
-};
+use crate::{machine_set::ordinal, quorum::Member};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()

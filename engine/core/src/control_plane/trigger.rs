@@ -65,7 +65,9 @@ impl Triggers {
         let expire = annotation(machine, meta::ANNOTATION_CERTIFICATES_EXPIRY)?;
         let expire: Timestamp = expire.parse().ok()?;
         let created = machine.metadata.creation_timestamp.as_ref()?.0;
-        let half = expire.checked_sub(expire.duration_since(created) / 2).ok()?;
+        let half = expire
+            .checked_sub(expire.duration_since(created) / 2)
+            .ok()?;
         Some((expire.checked_sub(self.renew?).ok()?.max(half), expire))
     }
 

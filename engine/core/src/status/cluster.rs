@@ -305,7 +305,9 @@ fn control_plane(
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let known = facts.etcd.as_ref().and_then(|etcd| etcd.as_ref().ok());
     let (healthy, of, what) = match known.map(|members| votes(members)) {
-        Some((healthy, voting)) if voting > 0 => (count(healthy), count(voting), "etcd members healthy"),
+        Some((healthy, voting)) if voting > 0 => {
+            (count(healthy), count(voting), "etcd members healthy")
+        }
         _ => (
             counts.available_replicas,
             counts.desired_replicas,
@@ -322,7 +324,11 @@ fn control_plane(
     if initialized && healthy >= needed && counts.available_replicas >= 1 {
         out.set(kind, Status::True, reason::AVAILABLE, "");
     } else {
-        let none = if healthy >= needed { ", and no machine is available" } else { "" };
+        let none = if healthy >= needed {
+            ", and no machine is available"
+        } else {
+            ""
+        };
         let text = format!("{healthy} of {of} {what}, at least {needed} required{none}{doing}");
         out.set(kind, Status::False, reason::NOT_AVAILABLE, text);
     }
@@ -467,22 +473,14 @@ pub fn pool_unconverged(cluster: Option<&Cluster>, pool: &MachineDeployment) -> 
     incomplete(pool).or_else(|| behind(cluster?, pool))
 }
 
-/// Why a cluster will not come to what it says by itself, with the remedy: its version is held, and everything else is as it
-/// says; or something stands in the way of an upgrade.
-pub fn stuck<'a>(
-    cluster: &Cluster,
-    pools: impl IntoIterator<Item = &'a MachineDeployment>,
-) -> Option<String> {
+/// What stands in the way of the cluster's upgrade, with the remedy, as far as its latest change was seen.
+pub fn upgrade_blocked(cluster: &Cluster) -> Option<String> {
     let status = cluster.status.as_ref()?;
     let seen = status.observed_generation == cluster.metadata.generation;
-    let is = |kind| condition::get(&status.conditions, kind).filter(|c| c.status == "True");
-    let found = match is(kind::UPGRADE_BLOCKED) {
-        Some(blocked) if seen => Some(blocked),
-        _ if unconverged(cluster, pools).is_none() => is(kind::VERSION_HELD),
-        _ => None,
-    };
+    let blocked = condition::get(&status.conditions, kind::UPGRADE_BLOCKED);
+    let blocked = blocked.filter(|c| seen && c.status == "True")?;
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
-    found.map(|c| format!("cluster {name}: {}", c.message))
+    Some(format!("cluster {name}: {}", blocked.message))
 }
 
 /// Whether a cluster with all of its pools is what it says: nothing is [`unconverged`].

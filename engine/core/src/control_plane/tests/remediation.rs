@@ -87,10 +87,7 @@ fn a_broken_machine_goes_and_another_comes_in_its_place() {
     break_down(&mut w.machines[1]);
     assert_eq!(run(&mut w, &["c-cp-1"]), "-1 +3@v1.33.0");
     assert_eq!(w.decide().action, ControlPlaneAction::Settled);
-    let made_for = annotation(
-        w.machines.last().unwrap(),
-        meta::ANNOTATION_REMEDIATION_FOR,
-    );
+    let made_for = annotation(w.machines.last().unwrap(), meta::ANNOTATION_REMEDIATION_FOR);
     assert!(made_for.is_some_and(|text| text.contains(r#""machine":"c-cp-1""#)));
     let left = w.cluster.metadata.annotations.as_ref().unwrap();
     assert!(!left.contains_key(meta::ANNOTATION_REMEDIATION_IN_PROGRESS));
@@ -213,12 +210,7 @@ fn which_broken_machine_goes_first() {
     type Change<'a> = &'a dyn Fn(&mut World);
     let rows: [(&str, Change<'_>, &[&str], u64); 4] = [
         ("the oldest", &|_| {}, &[], 1),
-        (
-            "one whose etcd member is broken",
-            &|_| {},
-            &["c-cp-3"],
-            3,
-        ),
+        ("one whose etcd member is broken", &|_| {}, &["c-cp-3"], 3),
         (
             "one without a node before that",
             &|w| {
@@ -247,7 +239,11 @@ fn which_broken_machine_goes_first() {
         change(&mut w);
         match w.decide().action {
             ControlPlaneAction::Delete { machine, reason } => {
-                assert_eq!((machine, reason), (format!("c-cp-{want}"), DeleteReason::Broken), "{name}");
+                assert_eq!(
+                    (machine, reason),
+                    (format!("c-cp-{want}"), DeleteReason::Broken),
+                    "{name}"
+                );
             }
             other => panic!("{name}: {other:?}"),
         }

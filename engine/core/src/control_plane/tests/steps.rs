@@ -147,7 +147,10 @@ fn members_leave_before_their_machines_one_at_a_time_and_never_below_the_quorum(
     all[0].healthy = false;
     w.etcd = Some(Ok(all));
     assert_eq!(w.decide().leave, None);
-    assert_eq!(waits(&w), "without machine c-cp-1 etcd would have no quorum");
+    assert_eq!(
+        waits(&w),
+        "without machine c-cp-1 etcd would have no quorum"
+    );
     w.etcd = Some(Err("no answer".into()));
     assert_eq!(w.decide().leave, None);
     assert_eq!(waits(&w), "etcd cannot be asked: no answer");

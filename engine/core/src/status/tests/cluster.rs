@@ -326,7 +326,9 @@ fn control_plane_machines_are_ready_and_up_to_date() {
         from: Some(json!("v1.33.0")),
         to: Some(json!("v1.34.0")),
     };
-    decision.outdated.insert("m0".into(), vec![Trigger::Field(change)]);
+    decision
+        .outdated
+        .insert("m0".into(), vec![Trigger::Field(change)]);
     decision.outdated.insert("m1".into(), vec![]);
     let new = cluster(&ours(3), &machines, &[], &reached(), &decision, at(0));
     assert_eq!(
