@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, condition, crds, meta, names,
-    provider_account::ProviderAccountSpec, random::SeededRandom, time::SystemClock,
+    Cluster, Fleet, Machine, MachineDeployment, MachineSet, ProviderAccount, condition, crds, meta,
+    names, provider_account::ProviderAccountSpec, random::SeededRandom, time::SystemClock,
 };
 use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_controllers::{Context, Controllers, Metrics};
@@ -38,6 +38,7 @@ pub(crate) struct World {
     pub(crate) pools: BTreeMap<String, MachineDeployment>,
     pub(crate) sets: BTreeMap<String, MachineSet>,
     pub(crate) machines: BTreeMap<String, Machine>,
+    pub(crate) fleets: BTreeMap<String, Fleet>,
 }
 
 impl World {
@@ -127,6 +128,12 @@ impl Kind for MachineDeployment {
     }
 }
 
+impl Kind for Fleet {
+    fn of(world: &World) -> &BTreeMap<String, Self> {
+        &world.fleets
+    }
+}
+
 impl Kind for Machine {
     fn of(world: &World) -> &BTreeMap<String, Self> {
         &world.machines
@@ -161,6 +168,7 @@ enum Change {
     Pool(Event<MachineDeployment>),
     Set(Event<MachineSet>),
     Machine(Event<Machine>),
+    Fleet(Event<Fleet>),
 }
 
 fn fold<K: ResourceExt>(map: &mut BTreeMap<String, K>, event: Event<K>) {
@@ -247,6 +255,7 @@ impl Kit {
         changes.push(follow(&client, Change::Pool));
         changes.push(follow(&client, Change::Set));
         changes.push(follow(&client, Change::Machine));
+        changes.push(follow(&client, Change::Fleet));
         let mut kit = Self {
             client,
             cloud,
@@ -385,6 +394,7 @@ impl Kit {
             Change::Pool(event) => fold(&mut world.pools, event),
             Change::Set(event) => fold(&mut world.sets, event),
             Change::Machine(event) => fold(&mut world.machines, event),
+            Change::Fleet(event) => fold(&mut world.fleets, event),
         }
     }
 

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod control_plane;
+#[cfg(test)]
 mod deletion;
 #[cfg(test)]
 mod faults;
