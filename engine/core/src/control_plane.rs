@@ -56,6 +56,8 @@ pub struct ControlPlaneView<'a> {
     pub versions: &'a [Version],
     /// What of the provider's stands in the way of the upgrade.
     pub blocker: Option<&'a Blocker>,
+    /// Broken machines that may not be replaced for now, with why: what health checks and budgets hold back.
+    pub held: &'a BTreeMap<String, String>,
     /// Failure domains that machines are spread over where the template names none.
     pub domains: &'a [String],
     /// The providers' schemas.

@@ -1,6 +1,10 @@
 //! Cluster: control-plane machines one at a time, then what it says of itself.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
 use fleetwright_core::{
@@ -82,6 +86,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         pools: &pools,
         versions: &versions,
         blocker: None,
+        held: &BTreeMap::new(),
         domains: &domains,
         catalogue: &shared.catalogue,
     };

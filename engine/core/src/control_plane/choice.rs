@@ -83,7 +83,9 @@ impl<'a> Choice<'a> {
                     .map(|held| ControlPlaneWait::Quorum {
                         machine: Some(name(held)),
                     }),
-                Err(why) => leave::waiting(self.view).map(|_| ControlPlaneWait::EtcdUnknown(why)),
+                Err(why) => {
+                    leave::held_back(self.view, None).map(|_| ControlPlaneWait::EtcdUnknown(why))
+                }
             };
             return wait(held.unwrap_or_else(|| ControlPlaneWait::MachineDeleting(name(m))));
         }
@@ -237,10 +239,7 @@ impl<'a> Choice<'a> {
 
     /// The machine on its way out whose member etcd cannot let go.
     pub(super) fn held_back(&self, members: &[Member]) -> Option<&'a Machine> {
-        let waiting = leave::waiting(self.view)?;
-        let member = members.iter().any(|m| m.name == name(waiting));
-        let held = self.view.machines.len() > 1 && member && !may_remove(members, &name(waiting));
-        held.then_some(waiting)
+        leave::held_back(self.view, Some(members))
     }
 
     fn delete(&self, machine: &Machine, outdated: &Outdated) -> ControlPlaneAction {

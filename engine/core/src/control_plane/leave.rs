@@ -39,34 +39,51 @@ fn waits(machine: &Machine) -> bool {
         && deleting.is_some_and(|c| c.reason == reason::WAITING_FOR_PRE_TERMINATE_HOOK)
 }
 
-/// The machine whose deletion waits for its member to leave: the one whose deletion began first.
-pub(super) fn waiting<'a>(view: &ControlPlaneView<'a>) -> Option<&'a Machine> {
-    let waiting = view.machines.iter().filter(|m| waits(m));
-    waiting.min_by_key(|m| {
+/// The machines whose deletion waits for their member to leave, in the order in which their deletion began.
+fn waiting<'a>(view: &ControlPlaneView<'a>) -> Vec<&'a Machine> {
+    let mut waiting: Vec<_> = view.machines.iter().filter(|m| waits(m)).collect();
+    waiting.sort_by_key(|m| {
         let since = m.metadata.deletion_timestamp.as_ref().map(|t| t.0);
         (since, name(m))
-    })
+    });
+    waiting
+}
+
+/// The machine on its way out that waits, first of those that must, because etcd cannot let its member go or cannot be asked.
+pub(super) fn held_back<'a>(
+    view: &ControlPlaneView<'a>,
+    members: Option<&[Member]>,
+) -> Option<&'a Machine> {
+    let waiting = waiting(view);
+    let goes = |m: &&Machine| members.is_some_and(|members| may_leave(members, &name(m)));
+    let held = view.machines.len() > 1 && !waiting.iter().any(goes);
+    held.then(|| waiting.first().copied()).flatten()
+}
+
+/// Whether the machine has no member, or one that may go.
+fn may_leave(members: &[Member], machine: &str) -> bool {
+    !members.iter().any(|m| m.name == machine) || may_remove(members, machine)
 }
 
 /// The member that goes now, if quorum allows one to go.
 pub(super) fn next(view: &ControlPlaneView<'_>) -> Option<Leave> {
-    let machine = waiting(view).map(name);
+    let waiting = waiting(view);
     // Where the whole cluster goes, or its last machine, nobody is left to count votes.
     let ends = view.cluster.metadata.deletion_timestamp.is_some() || view.machines.len() == 1;
-    let members = match (view.etcd, machine) {
-        (_, Some(machine)) if ends => {
-            let member = false;
-            return Some(Leave::Machine { machine, member });
-        }
-        (Etcd::Members(members), Some(machine)) => {
-            let member = members.iter().any(|m| m.name == machine);
-            let may = !member || may_remove(members, &machine);
-            return may.then_some(Leave::Machine { machine, member });
-        }
-        (Etcd::Members(members), None) => members,
-        _ => return None,
+    if let Some(machine) = waiting.first().filter(|_| ends).map(|m| name(m)) {
+        let member = false;
+        return Some(Leave::Machine { machine, member });
+    }
+    let Etcd::Members(members) = view.etcd else {
+        return None;
     };
-    orphan(view, members).map(Leave::Orphan)
+    if waiting.is_empty() {
+        return orphan(view, members).map(Leave::Orphan);
+    }
+    let mut waiting = waiting.into_iter().map(name);
+    let machine = waiting.find(|m| may_leave(members, m))?;
+    let member = members.iter().any(|m| m.name == machine);
+    Some(Leave::Machine { machine, member })
 }
 
 /// A member that no machine has, once it can be told which have one: a node that has only just joined need not be known yet.

@@ -50,6 +50,8 @@ pub struct Remediation {
 /// Why a broken machine is not replaced now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemediationWait {
+    /// Something else holds it back, in its words.
+    Held(String),
     /// A machine is on its way out.
     Deleting(String),
     /// A machine has no node yet.
@@ -77,7 +79,8 @@ impl RemediationWait {
     /// Reason of condition `OwnerRemediated` on the machine.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Deleting(_)
+            Self::Held(_)
+            | Self::Deleting(_)
             | Self::Provisioning(_)
             | Self::EtcdUnknown(_)
             | Self::RetryPeriod(_) => reason::REMEDIATION_DEFERRED,
@@ -91,6 +94,7 @@ impl RemediationWait {
 impl fmt::Display for RemediationWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Held(why) => f.write_str(why),
             Self::Deleting(m) => write!(f, "waits until machine {m} is gone"),
             Self::Provisioning(m) => write!(f, "waits until machine {m} has joined"),
             Self::EtcdUnknown(why) => write!(f, "etcd cannot be asked: {why}"),
@@ -170,6 +174,9 @@ impl<'a> Choice<'a> {
         let known = members.as_deref().unwrap_or_default();
         let doomed = self.broken(known)?;
         let wait = |why| Some(Cure::Wait(doomed, why));
+        if let Some(why) = self.view.held.get(&name(doomed)) {
+            return wait(RemediationWait::Held(why.clone()));
+        }
         let machines = self.view.machines;
         let under_way = self.under_way().filter(|record| !self.is_over(record));
         // What comes in the place of a replacement that went was decided upon when that went.

@@ -28,6 +28,7 @@ struct World {
     versions: Vec<Version>,
     blocker: Option<Blocker>,
     domains: Vec<String>,
+    held: BTreeMap<String, String>,
     log: Vec<String>,
     clock: i64,
 }
@@ -61,6 +62,7 @@ impl World {
             versions: Vec::new(),
             blocker: None,
             domains: Vec::new(),
+            held: BTreeMap::new(),
             log: Vec::new(),
             clock: 0,
         }
@@ -81,6 +83,7 @@ impl World {
                 pools: &self.pools,
                 versions: &self.versions,
                 blocker: self.blocker.as_ref(),
+                held: &self.held,
                 domains: &self.domains,
                 catalogue: &catalogue,
             },

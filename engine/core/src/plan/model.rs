@@ -29,6 +29,9 @@ use crate::{
 /// Decisions without any progress of machines after which a round is broken off.
 const MOST_PASSES: usize = 100;
 
+/// On a model nothing is broken.
+static NOTHING_HELD: BTreeMap<String, String> = BTreeMap::new();
+
 /// Whose machines: `None` for the control plane, else the pool's name.
 pub(super) type Owner = Option<String>;
 
@@ -140,6 +143,7 @@ impl Model<'_> {
             pools: &self.pools,
             versions: self.versions,
             blocker: None,
+            held: &NOTHING_HELD,
             domains: &[],
             catalogue: self.catalogue,
         }

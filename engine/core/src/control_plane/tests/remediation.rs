@@ -145,7 +145,15 @@ fn the_first_machine_of_all_is_made_again_when_it_never_comes_up() {
 #[test]
 fn it_stays_where_replacing_it_would_do_harm() {
     type Change<'a> = &'a dyn Fn(&mut World);
-    let rows: [(&str, Change<'_>, &[&str], &str); 6] = [
+    let rows: [(&str, Change<'_>, &[&str], &str); 7] = [
+        (
+            "a health check or a budget holds it back",
+            &|w| {
+                w.held.insert("c-cp-0".into(), "too many are broken".into());
+            },
+            &["c-cp-0"],
+            "RemediationDeferred: too many are broken",
+        ),
         (
             "a machine is on its way out",
             &|w| w.machines[2].metadata.deletion_timestamp = Some(k8s_time(at(0))),
