@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use fleetwright_api::{
-    Cluster, Fleet, Machine, MachineDeployment,
+    Cluster, Fleet, Machine, MachineDeployment, MachineHealthCheck,
     condition::{self, Status, kind, reason},
-    names,
+    meta, names,
 };
 use fleetwright_core::cluster::is_control_plane;
 use fleetwright_providers::EtcdMember;
@@ -60,10 +60,20 @@ async fn break_member(kit: &Kit, cluster: &str, node: &str, broken: bool) {
         .unwrap();
 }
 
-/// What a health check does to a machine that it finds broken.
+/// Has a health check find a machine broken: somebody asked for its replacement.
 async fn find_broken(kit: &Kit, machine: &str) {
     let api = kit.api::<Machine>();
-    let found = api.get(machine).await.unwrap();
+    let check: MachineHealthCheck = serde_json::from_value(json!({
+        "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineHealthCheck", "metadata": {"name": machine},
+        "spec": {"clusterName": "eu", "selector": {"matchLabels": {meta::LABEL_CONTROL_PLANE: ""}}},
+    }))
+    .unwrap();
+    let checks = kit.api::<MachineHealthCheck>();
+    checks.create(&PostParams::default(), &check).await.unwrap();
+    let annotation = json!({meta::ANNOTATION_REMEDIATE_MACHINE: "yes"});
+    let patch = Patch::Merge(json!({"metadata": {"annotations": annotation}}));
+    let found = api.patch(machine, &PatchParams::default(), &patch).await;
+    let found = found.unwrap();
     let mut conditions = found.status.unwrap().conditions;
     for (kind, reason) in [
         (kind::HEALTH_CHECK_SUCCEEDED, reason::UNHEALTHY_NODE),
@@ -93,7 +103,7 @@ async fn members_come_and_go_with_their_machines() {
         .filter_map(|m| m.status.clone()?.failure_domain)
         .collect();
     assert_eq!(domains, ["eu-a", "eu-b", "eu-c"]);
-    let expiry = fleetwright_api::meta::ANNOTATION_CERTIFICATES_EXPIRY;
+    let expiry = meta::ANNOTATION_CERTIFICATES_EXPIRY;
     let all = kit.world.control_plane("eu");
     assert!(all.iter().all(|m| m.annotations().contains_key(expiry)));
     // A member without a machine goes, a machine on its way out takes its member along before its instance goes.
@@ -225,7 +235,7 @@ async fn fleet(kit: &Kit, versions: &[&str]) -> Value {
     .unwrap();
     let api = kit.api::<Fleet>();
     api.create(&PostParams::default(), &fleet).await.unwrap();
-    json!({fleetwright_api::meta::LABEL_FLEET: names::fleet_hash("default", "all")})
+    json!({meta::LABEL_FLEET: names::fleet_hash("default", "all")})
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -213,6 +213,10 @@ fn several_minors_take_the_control_plane_through_each_before_workers_move() {
         .flat_map(|r| r.steps.iter().filter_map(|s| s.version.as_deref()))
         .collect();
     assert_eq!(versions, ["v1.34.0", "v1.35.0", "v1.35.0"]);
+    assert_eq!(
+        plan.rollouts[0].path.as_deref(),
+        Some("v1.33.2 -> v1.34.0 -> v1.35.0; workers at v1.35.0")
+    );
     assert_eq!(lines(&plan).last().unwrap(), "6: -web-0");
 }
 
