@@ -120,12 +120,10 @@ impl<'a> Choice<'a> {
             .collect();
         if let Some((first, why)) = sick.first() {
             // A machine that is not well and is to go anyway may go, if it is the only one.
-            let gone = matches!(why, ControlPlaneWait::MachineNotReady(_)) || have > self.want;
-            let goes = sick.len() == 1
-                && gone
-                && has_served(first)
-                && machines.len() > 1
-                && Self::reason(first, outdated).is_some();
+            let surplus = have > self.want;
+            let gone = matches!(why, ControlPlaneWait::MachineNotReady(_)) || surplus;
+            let to_go = Self::reason(first, outdated).is_some() || (surplus && outdated.is_empty());
+            let goes = sick.len() == 1 && gone && to_go && has_served(first) && machines.len() > 1;
             return if goes {
                 self.delete(first, outdated)
             } else {

@@ -278,7 +278,7 @@ fn a_machine_that_is_not_ready_stops_everything() {
     ));
 }
 
-/// Cluster API's TestSelectMachineForInPlaceUpdateOrScaleDown, for what we choose among: every machine is ready when one is chosen.
+/// Cluster API's TestSelectMachineForInPlaceUpdateOrScaleDown.
 #[test]
 fn the_machine_that_goes_next() {
     let mark = |m: &mut Machine| {
@@ -292,7 +292,21 @@ fn the_machine_that_goes_next() {
     };
     type Change<'a> = &'a dyn Fn(&mut [Machine]);
     // One machine more than wanted, so that one goes; named by its ordinal, older first.
-    let cases: [(&str, Change<'_>, u64); 7] = [
+    let cases: [(&str, Change<'_>, u64); 9] = [
+        (
+            "one that is not well before others",
+            &|m| set_ready(&mut m[2], false),
+            2,
+        ),
+        (
+            "an outdated one that is not well before other outdated ones",
+            &|m| {
+                old(&mut m[0]);
+                old(&mut m[1]);
+                set_ready(&mut m[1], false);
+            },
+            1,
+        ),
         ("the oldest", &|_| {}, 0),
         ("an outdated one", &|m| old(&mut m[2]), 2),
         ("a marked one", &|m| mark(&mut m[1]), 1),
