@@ -7,7 +7,7 @@ use fleetwright_api::{random::Random, time::Clock};
 use fleetwright_provider_sim::{Cloud, CloudOptions, RemoteCloud, config};
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
-    Instance, ListScope, Provider, ProviderError, UpdateInstance,
+    EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError, UpdateInstance,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Cloudy {
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) connections: Arc<dyn ClusterConnections>,
+    pub(crate) etcd: Arc<dyn EtcdMembers>,
     /// Its URL; `None` where there is none.
     pub(crate) url: Option<String>,
 }
@@ -42,7 +43,8 @@ pub(crate) async fn remote(url: &str, identity: Option<&str>) -> Result<Cloudy, 
     let remote = Arc::new(remote);
     Ok(Cloudy {
         provider: remote.clone(),
-        connections: remote,
+        connections: remote.clone(),
+        etcd: remote,
         url: Some(url.to_owned()),
     })
 }
@@ -78,7 +80,8 @@ pub(crate) async fn local(
     });
     Ok(Cloudy {
         provider: Arc::new(cloud.clone()),
-        connections: Arc::new(cloud),
+        connections: Arc::new(cloud.clone()),
+        etcd: Arc::new(cloud),
         url: Some(url),
     })
 }
@@ -88,6 +91,7 @@ pub(crate) fn none() -> Cloudy {
     Cloudy {
         provider: Arc::new(Absent),
         connections: Arc::new(Absent),
+        etcd: Arc::new(Absent),
         url: None,
     }
 }
@@ -136,6 +140,17 @@ impl Provider for Absent {
 
     async fn delete(&self, _: &Account, _: &str, _: &str) -> Result<(), ProviderError> {
         absent()
+    }
+}
+
+#[async_trait]
+impl EtcdMembers for Absent {
+    async fn members(&self, _: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError> {
+        Err(ConnectionError::Broken(ABSENT.into()))
+    }
+
+    async fn remove(&self, _: &ClusterRef, _: &str) -> Result<(), ConnectionError> {
+        Err(ConnectionError::Broken(ABSENT.into()))
     }
 }
 

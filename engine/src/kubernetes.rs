@@ -161,6 +161,7 @@ fn fenced(mut workers: Workers, leadership: &Leadership) -> Workers {
     let cloud = &mut workers.cloud;
     cloud.provider = Arc::new(Fenced::new(leadership.clone(), cloud.provider.clone()));
     cloud.connections = Arc::new(Fenced::new(leadership.clone(), cloud.connections.clone()));
+    cloud.etcd = Arc::new(Fenced::new(leadership.clone(), cloud.etcd.clone()));
     workers
 }
 

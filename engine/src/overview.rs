@@ -57,7 +57,7 @@ fn line(cluster: &Cluster, pools: &[MachineDeployment]) -> Line {
         .collect();
     own.sort();
     let available = condition::is_true(&status.conditions, kind::AVAILABLE);
-    let message = [kind::VERSION_HELD, kind::DELETING]
+    let message = [kind::UPGRADE_BLOCKED, kind::VERSION_HELD, kind::DELETING]
         .into_iter()
         .filter(|k| condition::is_true(&status.conditions, k))
         .chain((!available).then_some(kind::AVAILABLE))

@@ -138,7 +138,7 @@ impl Target {
         );
         let machines = gather_machines(client, &plan, &mut live).await;
         step(machines, "cannot foretell the steps")?;
-        forecast(&mut plan, &live, &catalogue, now);
+        forecast(&mut plan, &live, &policy, &catalogue, now);
         Ok(Planned {
             fleet,
             revision,
@@ -236,6 +236,7 @@ pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec
         return (loaded.objects.len(), loaded.errors);
     }
     let policy = Policy {
+        versions: Vec::new(),
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 0,

@@ -250,6 +250,7 @@ impl Workers {
             client: client.clone(),
             providers,
             connections: self.cloud.connections,
+            etcd: self.cloud.etcd,
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             installation: self.installation.clone(),

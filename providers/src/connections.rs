@@ -1,6 +1,7 @@
 //! How workload clusters are reached.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 /// A cluster, by all its names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +36,7 @@ pub trait ClusterConnections: Send + Sync + 'static {
 }
 
 /// A member of a cluster's etcd.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EtcdMember {
     /// The member's own name: that of its machine's node.
     pub name: String,

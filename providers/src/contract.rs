@@ -183,6 +183,22 @@ pub trait Provider: Send + Sync + 'static {
         config_errors(&self.schemas(), config)
     }
 
+    /// Failure domains of the account that machines can be spread over, in the provider's order; none where it has no such thing.
+    fn failure_domains(&self, _account: &Account) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What is missing to boot this Kubernetes version with a `providerConfig`, such as an image, and what to do about it;
+    /// `None` when nothing is. Asked before an upgrade begins.
+    async fn missing_image(
+        &self,
+        _account: &Account,
+        _version: &str,
+        _config: &Value,
+    ) -> Result<Option<String>, ProviderError> {
+        Ok(None)
+    }
+
     /// Makes an instance, or shows the one that was already made with this instance key.
     ///
     /// # Errors

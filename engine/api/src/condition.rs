@@ -68,7 +68,7 @@ pub mod kind {
         ETCD_CLUSTER_HEALTHY = "EtcdClusterHealthy";
         /// The machine's etcd member is healthy.
         ETCD_MEMBER_HEALTHY = "EtcdMemberHealthy";
-        /// Nothing stands in the way of the upgrade.
+        /// Something stands in the way of the upgrade: nothing of it moves.
         UPGRADE_BLOCKED = "UpgradeBlocked";
         /// The live state equals Git's.
         IN_SYNC = "InSync";
@@ -216,6 +216,14 @@ pub mod reason {
         INSPECTION_FAILED = "InspectionFailed";
         /// A disruption budget allows no more machines out of service.
         DISRUPTION_BUDGET = "DisruptionBudget";
+        /// The Fleet does not allow the wanted version.
+        VERSION_NOT_ALLOWED = "VersionNotAllowed";
+        /// A version is missing on the way to the wanted one.
+        VERSION_MISSING = "VersionMissing";
+        /// The provider has no image of a version on the way.
+        IMAGE_MISSING = "ImageMissing";
+        /// A pool pins a version that the control plane would leave too far behind.
+        POOL_PINNED = "PoolPinned";
         /// The version is not held.
         NOT_HELD = "NotHeld";
     }

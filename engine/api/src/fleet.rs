@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{cluster::LocalSecretRef, disruption::DisruptionBudget};
+use crate::{cluster::LocalSecretRef, disruption::DisruptionBudget, version::Version};
 
 /// A Git repository to follow. Never read from the repository that it follows.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,9 +48,10 @@ pub struct FleetSpec {
     /// What the repository may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Allow>,
-    /// Kubernetes versions that upgrades may pass through; all when empty.
+    /// Kubernetes versions that clusters may be upgraded to and pass through on the way, of each minor the last one listed; all
+    /// when empty, and then the first of each minor is passed through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 200), inner(regex(pattern = r"^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)([-+].+)?$"), length(max = 256)), extend("x-kubernetes-list-type" = "set"))]
     pub versions: Vec<String>,
     /// How many machines of all its clusters together may be out of service at once; no limit of its own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +60,16 @@ pub struct FleetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("default" = 1800))]
     pub progress_deadline_seconds: Option<i32>,
+}
+
+impl FleetSpec {
+    /// [`Self::versions`], in their order.
+    pub fn allowed_versions(&self) -> Vec<Version> {
+        self.versions
+            .iter()
+            .filter_map(|v| v.parse().ok())
+            .collect()
+    }
 }
 
 /// Default of `progressDeadlineSeconds`.

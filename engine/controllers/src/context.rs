@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fleetwright_api::{random::Random, time::Clock};
 use fleetwright_core::catalogue::Catalogue;
-use fleetwright_providers::{ClusterConnections, Registry};
+use fleetwright_providers::{ClusterConnections, EtcdMembers, Registry};
 
 use crate::metrics::Metrics;
 
@@ -17,6 +17,8 @@ pub struct Context {
     pub providers: Registry,
     /// The way to workload clusters.
     pub connections: Arc<dyn ClusterConnections>,
+    /// The members of the clusters' etcd.
+    pub etcd: Arc<dyn EtcdMembers>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of chance.

@@ -187,6 +187,67 @@ fn gate_over(
     gate(check, &peers, current, shared.now())
 }
 
+/// What the gates say of broken machines of a cluster.
+struct Gates {
+    /// Those that may not be replaced for now, with why.
+    held: BTreeMap<String, String>,
+    /// Those that another machine is made for first.
+    replace_first: BTreeSet<String>,
+    /// When to look again though nothing happens.
+    next: Option<Timestamp>,
+}
+
+impl Gates {
+    fn over(shared: &Shared, namespace: &str, cluster: &str, machines: &[Machine]) -> Self {
+        let blind = shared.nodes.reachable(namespace, cluster) == Some(false);
+        let mut gates: BTreeMap<Option<String>, Gate> = BTreeMap::new();
+        let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
+        for machine in machines.iter().filter(|m| is_broken(m)) {
+            let checks = checks_of(shared, machine);
+            let by: Vec<Option<&MachineHealthCheck>> = if checks.is_empty() {
+                vec![None]
+            } else {
+                checks.iter().map(|c| Some(c.as_ref())).collect()
+            };
+            let mut why = blind.then(|| {
+                format!(
+                    "cluster {cluster} cannot be reached: nothing is replaced that cannot be seen"
+                )
+            });
+            for check in by {
+                let gate = gates
+                    .entry(check.map(|c| c.name_any()))
+                    .or_insert_with(|| gate_over(shared, namespace, cluster, check));
+                why = why.or_else(|| gate.holds(machine).map(ToString::to_string));
+                let strategy = check.and_then(|c| c.spec.remediation.as_ref()?.strategy);
+                if strategy == Some(RemediationStrategy::ReplaceFirst) {
+                    replace_first.insert(machine.name_any());
+                }
+            }
+            held.extend(why.map(|why| (machine.name_any(), why)));
+        }
+        let next = gates
+            .values()
+            .filter_map(|g| g.block.as_ref().and(g.next))
+            .min();
+        Self {
+            held,
+            replace_first,
+            next,
+        }
+    }
+}
+
+/// Broken machines of a control plane that may not be replaced for now, with why.
+pub(crate) fn held(
+    shared: &Shared,
+    namespace: &str,
+    cluster: &str,
+    machines: &[Machine],
+) -> BTreeMap<String, String> {
+    Gates::over(shared, namespace, cluster, machines).held
+}
+
 /// What a set does about its broken machines, and when to look again though nothing happens.
 pub(crate) fn remediation(
     shared: &Shared,
@@ -210,31 +271,8 @@ pub(crate) fn remediation(
         };
         return (as_it_is, None);
     }
-    let blind = reachable == Some(false);
-    let mut gates: BTreeMap<Option<String>, Gate> = BTreeMap::new();
-    let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
-    for machine in machines.iter().filter(|m| is_broken(m)) {
-        let checks = checks_of(shared, machine);
-        let by: Vec<Option<&MachineHealthCheck>> = if checks.is_empty() {
-            vec![None]
-        } else {
-            checks.iter().map(|c| Some(c.as_ref())).collect()
-        };
-        let mut why = blind.then(|| {
-            format!("cluster {cluster} cannot be reached: nothing is replaced that cannot be seen")
-        });
-        for check in by {
-            let gate = gates
-                .entry(check.map(|c| c.name_any()))
-                .or_insert_with(|| gate_over(shared, &namespace, cluster, check));
-            why = why.or_else(|| gate.holds(machine).map(ToString::to_string));
-            let strategy = check.and_then(|c| c.spec.remediation.as_ref()?.strategy);
-            if strategy == Some(RemediationStrategy::ReplaceFirst) {
-                replace_first.insert(machine.name_any());
-            }
-        }
-        held.extend(why.map(|why| (machine.name_any(), why)));
-    }
+    let gates = Gates::over(shared, &namespace, cluster, machines);
+
     let of_pool: Vec<Arc<MachineSet>> = pool.map_or_else(Vec::new, |pool| {
         let owner = Mark::Owner(pool.uid().unwrap_or_default());
         shared.caches.marked(&owner)
@@ -257,14 +295,10 @@ pub(crate) fn remediation(
         max_in_flight: pool.and_then(|p| p.spec.remediation.as_ref()?.max_in_flight.as_ref()),
         in_flight,
         surge: surge(shared, pool, &of_pool),
-        held: &held,
-        replace_first: &replace_first,
+        held: &gates.held,
+        replace_first: &gates.replace_first,
     };
-    let next = gates
-        .values()
-        .filter_map(|g| g.block.as_ref().and(g.next))
-        .min();
-    (remediate(&view), next)
+    (remediate(&view), gates.next)
 }
 
 /// Whether the pool may have a machine more than it wants: its rollouts have the same room.

@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod control_plane;
 mod machine;
 mod pool;
 mod set;
@@ -25,6 +26,8 @@ use crate::{
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
     context::Context,
+    etcd::Etcds,
+    images::Images,
     inventory::Inventory,
     nodes::Nodes,
     queue::{Key, Queue},
@@ -99,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) inventory: Inventory,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
+    pub(crate) etcds: Etcds,
+    pub(crate) images: Images,
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.
@@ -248,6 +253,8 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             Some(cluster) => cluster::reconcile(shared, &cluster).await,
             None => {
                 shared.nodes.forget(namespace, name);
+                shared.etcds.forget(namespace, name);
+                cluster::abandoned(shared, namespace, name).await?;
                 Ok(Outcome::Deleted)
             }
         },

@@ -1,25 +1,43 @@
 //! What a control plane on machines of ours does next: one machine at a time, one minor version at a time.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use fleetwright_api::{
-    Cluster, Machine, condition, machine::MachineSpec, meta, names, version::Version,
+    Cluster, Machine, MachineDeployment,
+    condition::{self, kind},
+    meta,
+    version::Version,
 };
 use jiff::Timestamp;
 
 use crate::{
     catalogue::Catalogue,
-    compare::{FieldChange, compare},
+    compare::{Difference, compare},
     content::Content,
-    machine_set::{MachineUpdate, NewMachine, is_marked, is_unhealthy, ordinal, update},
-    quorum::{Member, may_add, may_remove},
+    machine_set::{MachineUpdate, NewMachine, is_unhealthy, update},
+    quorum::Etcd,
+    upgrade::Blocker,
 };
 
+mod choice;
+mod leave;
+mod reason;
+mod remediation;
 #[cfg(test)]
 mod tests;
+mod trigger;
 mod version;
 
-pub use self::version::{VersionStep, running_version, version_step};
+pub use self::{
+    leave::Leave,
+    reason::{ControlPlaneWait, CreateReason, DeleteReason},
+    remediation::{Remediation, RemediationWait, is_broken},
+    trigger::Trigger,
+    version::{VersionStep, route, running_version, version_step},
+};
+
+/// Pre-terminate hook of control-plane machines: their etcd member goes before their instance does.
+pub const ETCD_HOOK: &str = "pre-terminate.delete.hook.machine.fleetwright.dev/etcd";
 
 /// Everything that a decision looks at.
 #[derive(Clone, Copy, Debug)]
@@ -28,125 +46,26 @@ pub struct ControlPlaneView<'a> {
     pub cluster: &'a Cluster,
     /// All its control-plane machines, those on their way out included.
     pub machines: &'a [Machine],
-    /// What etcd says of its members; `None` takes each machine with a node for a member, healthy like it.
-    pub members: Option<&'a [Member]>,
+    /// What is known of etcd.
+    pub etcd: Etcd<'a>,
     /// The lowest version of a worker (machine or kubelet); `None` without workers.
     pub lowest_worker: Option<&'a Version>,
-    /// Versions that may be used as steps of an upgrade over several minors; without one of a minor, its `.0` is.
-    pub steps: &'a [Version],
+    /// The cluster's pools.
+    pub pools: &'a [MachineDeployment],
+    /// Versions that the Fleet allows, in its order; all when empty.
+    pub versions: &'a [Version],
+    /// What of the provider's stands in the way of the upgrade.
+    pub blocker: Option<&'a Blocker>,
+    /// Broken machines that may not be replaced for now, with why: what health checks and budgets hold back.
+    pub held: &'a BTreeMap<String, String>,
+    /// Failure domains that machines are spread over where the template names none.
+    pub domains: &'a [String],
     /// The providers' schemas.
     pub catalogue: &'a Catalogue,
 }
 
-/// Why a machine is made.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CreateReason {
-    /// The first one: it makes the cluster.
-    First,
-    /// There are fewer than wanted.
-    ScaleUp {
-        /// There are.
-        have: usize,
-        /// Wanted.
-        want: usize,
-    },
-    /// It takes the place of one whose content differs.
-    Replace {
-        /// The machine that will go.
-        machine: String,
-        /// What differs; empty when somebody marked it.
-        changes: Vec<FieldChange>,
-    },
-}
-
-impl fmt::Display for CreateReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::First => f.write_str("the first machine of the control plane"),
-            Self::ScaleUp { have, want } => write!(f, "{have} of {want} machines"),
-            Self::Replace { machine, changes } => {
-                write!(f, "replaces {machine}")?;
-                changes.iter().try_for_each(|c| write!(f, "; {c}"))
-            }
-        }
-    }
-}
-
-/// Why a machine is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeleteReason {
-    /// Its content differs from what is wanted.
-    Outdated,
-    /// Somebody marked it.
-    Marked,
-    /// There are more than wanted.
-    ScaleDown,
-    /// It never served and its content is no longer wanted.
-    NeverServed,
-}
-
-impl fmt::Display for DeleteReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Outdated => "not up to date",
-            Self::Marked => "marked for deletion",
-            Self::ScaleDown => "more machines than wanted",
-            Self::NeverServed => "never served, and its content is no longer wanted",
-        })
-    }
-}
-
-/// What a control plane waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ControlPlaneWait {
-    /// The cluster is paused.
-    Paused,
-    /// The cluster is on its way out.
-    Deleting,
-    /// The control plane is not on machines of ours.
-    NotOurs,
-    /// A machine is on its way out.
-    MachineDeleting(String),
-    /// A machine has no healthy node yet, or no more.
-    MachineNotReady(String),
-    /// etcd could lose its quorum.
-    Quorum {
-        /// The machine that would go; `None` when one would be added.
-        machine: Option<String>,
-    },
-    /// The wanted version cannot be read.
-    Unreadable(String),
-    /// A disruption budget lets no machine go; with its sentence.
-    Budget(String),
-}
-
-impl fmt::Display for ControlPlaneWait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Paused => f.write_str("paused"),
-            Self::Deleting => f.write_str("the cluster is on its way out"),
-            Self::NotOurs => f.write_str("the control plane is somebody else's"),
-            Self::MachineDeleting(m) => write!(f, "machine {m} is on its way out"),
-            Self::MachineNotReady(m) => write!(f, "machine {m} is not ready"),
-            Self::Quorum { machine: Some(m) } => {
-                write!(f, "without machine {m} etcd would have no quorum")
-            }
-            Self::Quorum { machine: None } => {
-                f.write_str("etcd is not healthy enough for another member")
-            }
-            Self::Budget(held) => f.write_str(held),
-            Self::Unreadable(text) => {
-                write!(
-                    f,
-                    "{text:?} is no Kubernetes version: write it like v1.33.2"
-                )
-            }
-        }
-    }
-}
-
 /// What is done with one machine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum ControlPlaneAction {
     /// One is made. The counter on the Cluster is raised above its ordinal first.
     Create {
@@ -165,21 +84,42 @@ pub enum ControlPlaneAction {
     /// Nothing for now.
     Wait(ControlPlaneWait),
     /// Everything is as wanted.
+    #[default]
     Settled,
 }
 
 /// What a control plane does next.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct ControlPlaneDecision {
     /// The version that it goes to; `None` when none can be told.
     pub version: Option<VersionStep>,
     /// What is done with one machine.
     pub action: ControlPlaneAction,
+    /// What is done with one member of etcd.
+    pub leave: Option<Leave>,
+    /// What becomes of the machine that is broken.
+    pub remediation: Option<Remediation>,
+    /// What annotation [`meta::ANNOTATION_REMEDIATION_IN_PROGRESS`] of the Cluster is to say before `action` is done;
+    /// `Some(None)` takes it away.
+    pub remember: Option<Option<String>>,
     /// Machines whose fields change while they run.
     pub updates: Vec<MachineUpdate>,
-    /// Machines whose content is not the wanted one, with what differs.
-    pub outdated: BTreeMap<String, Vec<FieldChange>>,
+    /// Machines that are to be replaced, with why.
+    pub outdated: BTreeMap<String, Vec<Trigger>>,
+    /// When time alone makes a difference next.
+    pub look_again: Option<Timestamp>,
+}
+
+impl ControlPlaneDecision {
+    /// Whether it must not be acted upon without what etcd says now.
+    pub fn needs_etcd(&self) -> bool {
+        match &self.action {
+            ControlPlaneAction::Create { reason, .. } => *reason != CreateReason::First,
+            ControlPlaneAction::Delete { .. } => true,
+            _ => self.leave.is_some(),
+        }
+    }
 }
 
 /// Whether the machine's API server has served: its node has been seen.
@@ -212,15 +152,24 @@ pub fn upgrading_to(
         .filter(|newest| running.is_some_and(|running| running != newest))
 }
 
+/// What of a machine differs from `want`. A failure domain that the template does not name is the one that was chosen for the
+/// machine.
+pub fn difference(want: &Content, machine: &Machine, catalogue: &Catalogue) -> Difference {
+    let have = Content::of_machine(machine);
+    if want.spec.failure_domain.is_some() || have.spec.failure_domain.is_none() {
+        return compare(want, &have, catalogue);
+    }
+    let mut want = want.clone();
+    want.spec
+        .failure_domain
+        .clone_from(&have.spec.failure_domain);
+    compare(&want, &have, catalogue)
+}
+
 /// What the control plane does next: never more than one machine at a time, and never a step that etcd's quorum
 /// does not allow.
 pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecision {
-    let mut out = ControlPlaneDecision {
-        version: None,
-        action: ControlPlaneAction::Settled,
-        updates: Vec::new(),
-        outdated: BTreeMap::new(),
-    };
+    let mut out = ControlPlaneDecision::default();
     let cluster = view.cluster;
     let wait = |mut out: ControlPlaneDecision, wait| {
         out.action = ControlPlaneAction::Wait(wait);
@@ -229,6 +178,10 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
     let Some(spec) = &cluster.spec.control_plane.machines else {
         return wait(out, ControlPlaneWait::NotOurs);
     };
+    let paused = meta::is_paused(cluster);
+    if !paused {
+        out.leave = leave::next(view);
+    }
     let Ok(wanted) = cluster.spec.version.parse::<Version>() else {
         return wait(
             out,
@@ -243,255 +196,55 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
     if cluster.metadata.deletion_timestamp.is_some() {
         return wait(out, ControlPlaneWait::Deleting);
     }
+    let triggers = trigger::Triggers::of(cluster, spec, now);
     for machine in alive(view.machines) {
-        let changes = compare(&content, &Content::of_machine(machine), view.catalogue).replace;
-        if !changes.is_empty() || before_restart(cluster, machine, now) {
-            out.outdated.insert(name(machine), changes);
+        let fields = difference(&content, machine, view.catalogue).replace;
+        let mut why: Vec<Trigger> = fields.into_iter().map(Trigger::Field).collect();
+        why.extend(triggers.of_machine(machine));
+        if !why.is_empty() {
+            out.outdated.insert(name(machine), why);
         }
     }
-    if meta::is_paused(cluster) {
+    out.look_again = triggers.next(view.machines);
+    if paused {
         return wait(out, ControlPlaneWait::Paused);
     }
     out.updates = alive(view.machines)
         .filter_map(|m| update(m, &content, view.catalogue))
         .collect();
-    let want = usize::try_from(spec.replicas.unwrap_or(1).max(1)).unwrap_or(1);
-    out.action = Choice {
+    choice::Choice {
         view,
         content: &content,
-        want,
-        outdated: &out.outdated,
+        want: usize::try_from(spec.replicas.unwrap_or(1).max(1)).unwrap_or(1),
+        limits: spec.remediation.clone().unwrap_or_default(),
+        now,
     }
-    .action();
+    .fill(&mut out);
     out
-}
-
-/// The time before which machines are replaced, as `rollout restart` puts it.
-fn restarted_at(cluster: &Cluster) -> Option<Timestamp> {
-    let annotations = cluster.metadata.annotations.as_ref()?;
-    let text = annotations.get(meta::ANNOTATION_RESTARTED_AT)?;
-    text.parse().ok()
-}
-
-/// When there will be something to decide though nothing happens: a restart that lies ahead.
-pub fn next_restart(cluster: &Cluster, now: Timestamp) -> Option<Timestamp> {
-    restarted_at(cluster).filter(|at| *at > now)
-}
-
-fn before_restart(cluster: &Cluster, machine: &Machine, now: Timestamp) -> bool {
-    match (restarted_at(cluster), &machine.metadata.creation_timestamp) {
-        (Some(at), Some(created)) => at <= now && created.0 < at,
-        _ => false,
-    }
 }
 
 fn name(machine: &Machine) -> String {
     machine.metadata.name.clone().unwrap_or_default()
 }
 
+fn annotation<'m>(machine: &'m Machine, key: &str) -> Option<&'m String> {
+    machine.metadata.annotations.as_ref()?.get(key)
+}
+
+fn is_leaving(machine: &Machine) -> bool {
+    machine.metadata.deletion_timestamp.is_some()
+}
+
 fn alive(machines: &[Machine]) -> impl Iterator<Item = &Machine> {
-    machines
-        .iter()
-        .filter(|m| m.metadata.deletion_timestamp.is_none())
+    machines.iter().filter(|m| !is_leaving(m))
 }
 
-struct Choice<'a> {
-    view: &'a ControlPlaneView<'a>,
-    content: &'a Content,
-    want: usize,
-    outdated: &'a BTreeMap<String, Vec<FieldChange>>,
-}
-
-impl Choice<'_> {
-    fn action(&self) -> ControlPlaneAction {
-        let machines = self.view.machines;
-        if let Some(m) = machines
-            .iter()
-            .find(|m| m.metadata.deletion_timestamp.is_some())
-        {
-            return ControlPlaneAction::Wait(ControlPlaneWait::MachineDeleting(name(m)));
-        }
-        // What was never seen to serve and is no longer wanted goes at once, unless it may have joined unseen and carry etcd.
-        if let Some(m) = machines
-            .iter()
-            .find(|m| !has_served(m) && self.outdated.contains_key(&name(m)))
-        {
-            let carries = if machines.iter().any(has_served) {
-                !may_remove(&self.members(), &name(m))
-            } else {
-                self.initialized() && m.spec.provider_id.is_some()
-            };
-            return if carries {
-                ControlPlaneAction::Wait(ControlPlaneWait::MachineNotReady(name(m)))
-            } else {
-                ControlPlaneAction::Delete {
-                    machine: name(m),
-                    reason: DeleteReason::NeverServed,
-                }
-            };
-        }
-        let sick: Vec<&Machine> = machines.iter().filter(|m| !ready(m)).collect();
-        if let Some(first) = sick.first() {
-            // A broken machine that is to go anyway may go, if it is the only one.
-            let goes = sick.len() == 1
-                && has_served(first)
-                && machines.len() > 1
-                && self.reason(first).is_some();
-            return if goes {
-                self.delete(first)
-            } else {
-                ControlPlaneAction::Wait(ControlPlaneWait::MachineNotReady(name(first)))
-            };
-        }
-        let have = machines.len();
-        if have < self.want {
-            let reason = if have == 0 && !self.initialized() {
-                CreateReason::First
-            } else {
-                CreateReason::ScaleUp {
-                    have,
-                    want: self.want,
-                }
-            };
-            return self.create(reason);
-        }
-        let Some(next) = self.next_to_go(have > self.want) else {
-            return ControlPlaneAction::Settled;
-        };
-        let surge = self
-            .view
-            .cluster
-            .spec
-            .upgrade
-            .as_ref()
-            .and_then(|u| u.max_surge)
-            .unwrap_or(1);
-        // Without a spare machine one goes first, but only where the others carry the quorum.
-        if have > self.want || (surge == 0 && self.want >= 3) {
-            return self.delete(next);
-        }
-        self.create(CreateReason::Replace {
-            machine: name(next),
-            changes: self.outdated.get(&name(next)).cloned().unwrap_or_default(),
-        })
-    }
-
-    fn initialized(&self) -> bool {
-        self.view
-            .cluster
-            .status
-            .as_ref()
-            .and_then(|s| s.initialization.as_ref())
-            .is_some_and(|i| i.control_plane_initialized)
-    }
-
-    fn reason(&self, machine: &Machine) -> Option<DeleteReason> {
-        if is_marked(machine) {
-            Some(DeleteReason::Marked)
-        } else if self.outdated.contains_key(&name(machine)) {
-            Some(DeleteReason::Outdated)
-        } else {
-            None
-        }
-    }
-
-    /// Outdated and marked, marked, outdated, then (when there are too many) any: of the failure domain that has
-    /// most, the oldest.
-    fn next_to_go(&self, any: bool) -> Option<&Machine> {
-        let domain = |m: &Machine| {
-            let status = m.status.as_ref().and_then(|s| s.failure_domain.clone());
-            status.or_else(|| m.spec.content.failure_domain.clone())
-        };
-        let mut domains: BTreeMap<Option<String>, usize> = BTreeMap::new();
-        for m in self.view.machines {
-            *domains.entry(domain(m)).or_default() += 1;
-        }
-        self.view
-            .machines
-            .iter()
-            .filter(|m| any || self.reason(m).is_some())
-            .min_by_key(|m| {
-                let rank = match (is_marked(m), self.outdated.contains_key(&name(m))) {
-                    (true, true) => 0,
-                    (true, false) => 1,
-                    (false, true) => 2,
-                    (false, false) => 3,
-                };
-                let crowd = domains.get(&domain(m)).copied().unwrap_or(0);
-                let created = m.metadata.creation_timestamp.as_ref().map(|t| t.0);
-                (rank, usize::MAX - crowd, created, ordinal(m), name(m))
-            })
-    }
-
-    fn members(&self) -> Vec<Member> {
-        match self.view.members {
-            Some(members) => members.to_vec(),
-            None => self
-                .view
-                .machines
-                .iter()
-                .filter(|m| has_served(m))
-                .map(|m| Member {
-                    name: name(m),
-                    healthy: ready(m),
-                    learner: false,
-                })
-                .collect(),
-        }
-    }
-
-    fn delete(&self, machine: &Machine) -> ControlPlaneAction {
-        let name = name(machine);
-        if !may_remove(&self.members(), &name) {
-            return ControlPlaneAction::Wait(ControlPlaneWait::Quorum {
-                machine: Some(name),
-            });
-        }
-        ControlPlaneAction::Delete {
-            reason: self.reason(machine).unwrap_or(DeleteReason::ScaleDown),
-            machine: name,
-        }
-    }
-
-    fn create(&self, reason: CreateReason) -> ControlPlaneAction {
-        if !may_add(&self.members()) {
-            return ControlPlaneAction::Wait(ControlPlaneWait::Quorum { machine: None });
-        }
-        let cluster = self.view.cluster;
-        let cluster_name = cluster.metadata.name.as_deref().unwrap_or_default();
-        let counter = cluster
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|a| a.get(meta::ANNOTATION_NEXT_ORDINAL))
-            .and_then(|n| n.parse::<u64>().ok());
-        let used = self
-            .view
-            .machines
-            .iter()
-            .filter_map(ordinal)
-            .map(|o| o + 1)
-            .max();
-        let ordinal = counter.max(used).unwrap_or(0);
-        let mut labels = self.content.machine_labels();
-        labels.insert(meta::LABEL_CLUSTER_NAME.to_owned(), cluster_name.to_owned());
-        labels.insert(meta::LABEL_CONTROL_PLANE.to_owned(), String::new());
-        ControlPlaneAction::Create {
-            machine: Box::new(NewMachine {
-                name: names::control_plane_machine(cluster_name, ordinal),
-                ordinal,
-                labels,
-                annotations: self.content.machine_annotations(),
-                spec: MachineSpec {
-                    cluster_name: cluster_name.to_owned(),
-                    content: self.content.spec.clone(),
-                    provider_id: None,
-                    instance_key: None,
-                },
-            }),
-            reason,
-        }
-    }
+fn initialized(cluster: &Cluster) -> bool {
+    cluster
+        .status
+        .as_ref()
+        .and_then(|s| s.initialization.as_ref())
+        .is_some_and(|i| i.control_plane_initialized)
 }
 
 /// Whether the machine has a node and its Ready condition is not False or missing.
@@ -500,5 +253,5 @@ fn ready(machine: &Machine) -> bool {
         && machine
             .status
             .as_ref()
-            .is_some_and(|s| condition::is_true(&s.conditions, condition::kind::READY))
+            .is_some_and(|s| condition::is_true(&s.conditions, kind::READY))
 }

@@ -21,4 +21,5 @@ pub mod quorum;
 pub mod rollout;
 pub mod selector;
 pub mod status;
+pub mod upgrade;
 pub mod why;

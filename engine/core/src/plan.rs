@@ -10,6 +10,7 @@ use fleetwright_api::{
     fleet::DriftAction,
     meta::{LABEL_FLEET, fleet_manager},
     names::{fleet_hash, short_hash},
+    version::Version,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,6 +62,8 @@ pub struct Policy {
     pub max_machines: usize,
     /// What is done about fields that others hold.
     pub drift: DriftAction,
+    /// Versions that upgrades may pass through, in the Fleet's order; all when empty.
+    pub versions: Vec<Version>,
 }
 
 /// Identity of an object: `apiVersion`, kind, namespace, name.

@@ -14,7 +14,9 @@ use fleetwright_api::{
 use jiff::Timestamp;
 
 pub use self::{
-    cluster::{ClusterFacts, cluster, has_converged, pool_unconverged, unconverged},
+    cluster::{
+        ClusterFacts, cluster, has_converged, pool_unconverged, unconverged, upgrade_blocked,
+    },
     health_check::health_check,
     machine::{
         CONNECTION_GRACE_SECONDS, MachineObservation, NodeHealth, NodeObservation, UpToDate,

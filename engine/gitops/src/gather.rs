@@ -63,6 +63,7 @@ pub fn policy_of(fleet: &Fleet) -> Policy {
         fleet: fleet.name_any(),
         max_machines: usize::try_from(most.unwrap_or(DEFAULT_PRUNE_MAX_MACHINES)).unwrap_or(0),
         drift: drift.and_then(|d| d.policy).unwrap_or_default(),
+        versions: fleet.spec.allowed_versions(),
     }
 }
 

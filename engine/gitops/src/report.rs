@@ -165,6 +165,9 @@ fn machines(out: &mut String, rollout: &Rollout) {
         text => format!(" because {text}"),
     };
     put(out, &format!("  {}{what}{why}", owner(&rollout.owner)));
+    if let Some(path) = &rollout.path {
+        put(out, &format!("    path: {path}"));
+    }
     if !rollout.in_place.is_empty() {
         let text = format!("    in place: {}", few(&rollout.in_place));
         put(out, &text);
@@ -310,6 +313,7 @@ mod tests {
                 because: vec!["spec.providerConfig.size: 1 -> 2".into()],
                 in_place: Vec::new(),
                 steps: vec![step(1, &["web-1"], &[]), step(2, &[], &["web-0"])],
+                path: None,
                 note: None,
             }],
         };
@@ -355,6 +359,7 @@ Plan: 1 to create, 1 to change, 1 to delete, 1 refused; 1 machine made, 2 delete
                 because: Vec::new(),
                 in_place: names(9),
                 steps: steps.collect(),
+                path: None,
                 note: Some("stays at v1.34.1".into()),
             }],
             ..Plan::default()

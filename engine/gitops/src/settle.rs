@@ -49,6 +49,9 @@ fn cluster<'a>(
     cluster: &Cluster,
     pools: impl IntoIterator<Item = &'a MachineDeployment>,
 ) -> Standing {
+    if let Some(words) = status::upgrade_blocked(cluster) {
+        return Standing::Stuck(words);
+    }
     let pools: Vec<_> = pools.into_iter().collect();
     if let Some(words) = status::unconverged(cluster, pools.iter().copied()) {
         let blocked =

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
-    CreateInstance, Instance, ListScope, Provider, ProviderError, UpdateInstance,
+    CreateInstance, EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError,
+    UpdateInstance,
 };
 use kube::{Client, client::Body};
 use serde_json::Value;
@@ -61,6 +62,20 @@ impl Provider for Fenced<dyn Provider> {
         self.inner.validate(config)
     }
 
+    fn failure_domains(&self, account: &Account) -> Vec<String> {
+        self.inner.failure_domains(account)
+    }
+
+    async fn missing_image(
+        &self,
+        account: &Account,
+        version: &str,
+        config: &Value,
+    ) -> Result<Option<String>, ProviderError> {
+        let call = self.inner.missing_image(account, version, config);
+        self.leadership.guard(call).await?
+    }
+
     async fn create(
         &self,
         account: &Account,
@@ -100,6 +115,25 @@ impl Provider for Fenced<dyn Provider> {
         instance_key: &str,
     ) -> Result<(), ProviderError> {
         let call = self.inner.delete(account, id, instance_key);
+        self.leadership.guard(call).await?
+    }
+}
+
+impl From<NotLeading> for ConnectionError {
+    fn from(error: NotLeading) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+#[async_trait]
+impl EtcdMembers for Fenced<dyn EtcdMembers> {
+    async fn members(&self, cluster: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError> {
+        let call = self.inner.members(cluster);
+        self.leadership.guard(call).await?
+    }
+
+    async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
+        let call = self.inner.remove(cluster, name);
         self.leadership.guard(call).await?
     }
 }

@@ -1,7 +1,7 @@
 //! The cloud itself: what exists, what is due, what went wrong on purpose.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     io,
     path::{Path, PathBuf},
@@ -17,12 +17,14 @@ use http::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{chain, not_serving},
     clusters::Clusters,
+    config,
     faults::{Fault, FaultEffect, Faults},
     instance::SimInstance,
     journal::{Entry, Journal, Told},
@@ -98,6 +100,7 @@ pub(crate) struct Inner {
     pub(crate) clusters: Clusters,
     faults: Mutex<Faults>,
     latencies: Mutex<Vec<Latency>>,
+    versions: Mutex<Option<BTreeSet<String>>>,
     journal: Mutex<Journal>,
     store: Store,
     wake: Notify,
@@ -177,6 +180,7 @@ impl Cloud {
             clusters,
             faults: Mutex::default(),
             latencies: Mutex::default(),
+            versions: Mutex::default(),
             journal: Mutex::new(journal),
             store,
             wake: Notify::new(),
@@ -217,6 +221,26 @@ impl Cloud {
     /// The latencies that are set.
     pub fn latencies(&self) -> Vec<Latency> {
         self.0.latencies.lock().clone()
+    }
+
+    /// Says of which Kubernetes versions it has images; `None`: of all.
+    pub fn set_versions(&self, versions: Option<BTreeSet<String>>) {
+        *self.0.versions.lock() = versions;
+    }
+
+    /// The Kubernetes versions that it has images of; `None`: all.
+    pub fn versions(&self) -> Option<BTreeSet<String>> {
+        self.0.versions.lock().clone()
+    }
+
+    /// That there is no image of a version, and what to do about it.
+    pub(crate) fn missing(&self, version: &str, config: &Value) -> Option<String> {
+        let versions = self.0.versions.lock();
+        let all = versions.as_ref()?;
+        let image = config["image"].as_str().unwrap_or(config::DEFAULT_IMAGE);
+        (!all.contains(version)).then(|| {
+            format!("the simulated cloud has no image {image} of it: add it with PUT /versions")
+        })
     }
 
     /// All clusters that there is something of, by key.

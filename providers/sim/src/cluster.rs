@@ -10,6 +10,7 @@ use std::{
 
 use axum::{Json, body::Body, response::IntoResponse};
 use fleetwright_apiserver::{ApiServer, Options, User};
+use fleetwright_providers::ProviderError;
 use fleetwright_store::{Entry, Error as StoreError, Op, Revision, Store, Value as Bytes};
 use futures::StreamExt;
 use http::{Request, Response, StatusCode};
@@ -41,6 +42,9 @@ pub(crate) enum Error {
     /// No control plane serves.
     #[error("no control plane of the cluster serves yet")]
     NoControlPlane,
+    /// Its etcd's members cannot be stored.
+    #[error("the simulated etcd cannot be stored")]
+    Etcd(#[from] ProviderError),
     /// The cluster was torn down.
     #[error("the simulated cluster is gone")]
     Gone,

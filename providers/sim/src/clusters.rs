@@ -20,6 +20,7 @@ use crate::{
     cloud::{Cloud, CloudError, CloudOptions, cannot_store},
     cluster::{Error, SimCluster, chain, removal},
     config,
+    etcd::Etcd,
     instance::SimInstance,
     node, pods,
     workloads::Workload,
@@ -34,6 +35,7 @@ pub(crate) struct Clusters {
     options: Options,
     open: Mutex<BTreeMap<String, Arc<SimCluster>>>,
     declared: Mutex<BTreeMap<String, Arc<Vec<Workload>>>>,
+    pub(crate) etcd: Etcd,
     /// Held while a cluster is opened, declared or torn down.
     changing: tokio::sync::Mutex<()>,
 }
@@ -60,6 +62,7 @@ impl Clusters {
             }
         }
         Ok(Self {
+            etcd: Etcd::new(store.clone())?,
             store,
             options: Options::new(Arc::clone(&options.clock), Arc::clone(&options.random)),
             open: Mutex::default(),
@@ -159,12 +162,14 @@ impl Clusters {
         }
         let mut ops = removal(key, &self.store);
         ops.push(removed(format!("{DECLARED}{key}")));
+        ops.push(Etcd::removal(key));
         let done = self.store.commit(ops).await;
         // Forgotten last: whoever no longer finds it here finds nothing of it in the file either. One that could not be
         // removed is opened again when an instance comes.
         self.open.lock().remove(key);
         done.map_err(|e| cannot_store(&e))?;
         self.declared.lock().remove(key);
+        self.etcd.forget(key);
         Ok(())
     }
 
@@ -177,6 +182,7 @@ impl Clusters {
         let owner = &instance.order.owner;
         if instance.order.control_plane {
             self.open(&owner.cluster_key).await?;
+            self.etcd.join(instance, cloud.now()).await?;
         } else if self.get(&owner.cluster_key).is_none() {
             return Err(Error::NoControlPlane);
         }

@@ -5,6 +5,11 @@ use serde_json::{Value, json};
 
 use crate::workloads::Workload;
 
+/// Failure domains of a region: letters after its name.
+pub(crate) fn failure_domains(region: &str) -> Vec<String> {
+    ["a", "b", "c"].map(|d| format!("{region}-{d}")).into()
+}
+
 /// Name of the provider, as `ProviderAccount.spec.provider` has it.
 pub const PROVIDER: &str = "sim";
 /// Group and version of the simulated cloud's kinds.

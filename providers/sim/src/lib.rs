@@ -7,6 +7,7 @@ pub mod cloud;
 mod cluster;
 mod clusters;
 pub mod config;
+pub mod etcd;
 pub mod faults;
 mod instance;
 pub mod journal;

@@ -1,10 +1,15 @@
 //! The Node that an instance registers.
 
-use fleetwright_api::time::rfc3339_seconds;
-use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+use fleetwright_api::{meta, time::rfc3339_seconds};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{config::type_of, instance::SimInstance};
+
+/// How long the certificates of an API server last.
+const CERTIFICATES: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// The Node and its status, as a kubelet that has just started says them.
 pub(crate) fn node_of(instance: &SimInstance, now: Timestamp) -> (Value, Value) {
@@ -32,9 +37,15 @@ pub(crate) fn node_of(instance: &SimInstance, now: Timestamp) -> (Value, Value) 
         labels.insert(role.to_owned(), String::new());
         taints.push(json!({"key": role, "effect": "NoSchedule"}));
     }
+    let mut annotations = BTreeMap::new();
+    if order.control_plane {
+        let expire = instance.created.checked_add(CERTIFICATES);
+        let expire = rfc3339_seconds(expire.unwrap_or(Timestamp::MAX));
+        annotations.insert(meta::ANNOTATION_CERTIFICATES_EXPIRY, expire);
+    }
     let node = json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": order.owner.machine, "labels": labels},
+        "metadata": {"name": order.owner.machine, "labels": labels, "annotations": annotations},
         "spec": {"providerID": instance.provider_id(), "taints": taints},
     });
     let condition = |kind: &str, status: &str| {

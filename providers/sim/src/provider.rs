@@ -117,6 +117,9 @@ impl Cloud {
         let terminal = |message: String| Err(ProviderError::Terminal { message });
         known(account)?;
         config::check_order(order)?;
+        if let Some(missing) = self.missing(&order.version, &order.config) {
+            return terminal(missing);
+        }
         let workloads = config::workloads(order.cluster_config.as_ref())?;
         let (instance, new) = {
             let mut state = self.0.state.lock();
@@ -343,6 +346,19 @@ impl Provider for Cloud {
 
     fn schemas(&self) -> Vec<ConfigSchema> {
         config::schemas()
+    }
+
+    fn failure_domains(&self, account: &Account) -> Vec<String> {
+        config::failure_domains(&account.region)
+    }
+
+    async fn missing_image(
+        &self,
+        _: &Account,
+        version: &str,
+        config: &Value,
+    ) -> Result<Option<String>, ProviderError> {
+        Ok(self.missing(version, config))
     }
 
     async fn create(

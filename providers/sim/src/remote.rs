@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
-    Instance, ListScope, Provider, ProviderError, UpdateInstance,
+    EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError, UpdateInstance,
 };
 use http::{HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited};
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::{
     config,
-    wire::{self, Answer, Create, Delete, Get, List, Update},
+    wire::{self, Answer, Create, Delete, Get, List, Missing, Update},
 };
 
 /// Longest wait for an answer.
@@ -234,6 +234,23 @@ impl Provider for RemoteCloud {
         config::schemas()
     }
 
+    fn failure_domains(&self, account: &Account) -> Vec<String> {
+        config::failure_domains(&account.region)
+    }
+
+    async fn missing_image(
+        &self,
+        _: &Account,
+        version: &str,
+        config: &Value,
+    ) -> Result<Option<String>, ProviderError> {
+        let body = Missing {
+            version: version.to_owned(),
+            config: config.clone(),
+        };
+        self.call("missing", &body).await
+    }
+
     async fn create(
         &self,
         account: &Account,
@@ -288,6 +305,25 @@ impl Provider for RemoteCloud {
             instance_key: instance_key.to_owned(),
         };
         self.call("delete", &body).await
+    }
+}
+
+#[async_trait]
+impl EtcdMembers for RemoteCloud {
+    async fn members(&self, cluster: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError> {
+        let path = format!("/etcd/{}", cluster.key);
+        let members: Option<_> = self
+            .ask(Method::GET, &path, None)
+            .await
+            .map_err(|e| ConnectionError::Broken(e.to_string()))?;
+        members.ok_or(ConnectionError::NotYet)
+    }
+
+    async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
+        let path = format!("/etcd/{}/{name}", cluster.key);
+        self.ask(Method::DELETE, &path, None)
+            .await
+            .map_err(|e| ConnectionError::Broken(e.to_string()))
     }
 }
 

@@ -11,6 +11,9 @@
 //!   how often each has fired; `DELETE /faults` forgets them.
 //! - `PUT /latencies` says how long calls take, instead of what was said before; `GET /latencies` shows it,
 //!   `DELETE /latencies` forgets it.
+//! - `PUT /versions` says of which Kubernetes versions there are images; `GET /versions` shows it, `DELETE /versions` forgets it:
+//!   then there are of all.
+//! - `GET /etcd/{key}` shows the members of a cluster's etcd; `DELETE /etcd/{key}/{member}` removes one.
 //! - `/clusters/{key}/…`: the API of a simulated cluster; `/clusters/{key}` tells whether it serves, `/clusters` which
 //!   there are.
 
@@ -21,11 +24,13 @@ use axum::{
     body::Body,
     extract::{DefaultBodyLimit, Path, Request, State, rejection::BytesRejection},
     response::{IntoResponse, Response},
-    routing::{any, get, post},
+    routing::{any, delete, get, post},
 };
 use bytes::Bytes;
 use fleetwright_apiserver::connections;
-use fleetwright_providers::{Provider, ProviderError};
+use fleetwright_providers::{
+    ClusterRef, ConnectionError, EtcdMember, EtcdMembers, Provider, ProviderError,
+};
 use http::{HeaderMap, StatusCode, Uri, header, uri::PathAndQuery};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -38,7 +43,9 @@ use crate::{
     faults::Fault,
     latency::Latency,
     provider::CALLER,
-    wire::{self, Answer, Create, Delete, FaultList, Get, LatencyList, List, Update},
+    wire::{
+        self, Answer, Create, Delete, FaultList, Get, LatencyList, List, Missing, Update, Versions,
+    },
 };
 
 /// Largest body of a call, in bytes; those to a cluster's API have that API's own limit.
@@ -148,12 +155,20 @@ fn router(cloud: Cloud) -> Router {
                 .put(set_latencies)
                 .delete(forget_latencies),
         )
+        .route(
+            "/versions",
+            get(shown_versions)
+                .put(set_versions)
+                .delete(forget_versions),
+        )
+        .route("/etcd/{key}", get(members))
+        .route("/etcd/{key}/{member}", delete(remove_member))
         .route("/clusters", get(clusters))
         .route("/clusters/{key}", get(serves))
         .route("/clusters/{key}/{*rest}", any(cluster))
         .fallback(|uri: Uri| async move {
             let message = format!(
-                "the simulated cloud has no {}: it has /instances/VERB, /faults, /latencies, /clusters, /clusters/KEY and /healthz",
+                "the simulated cloud has no {}: it has /instances/VERB, /faults, /latencies, /versions, /etcd/KEY, /clusters, /clusters/KEY and /healthz",
                 uri.path()
             );
             fail(StatusCode::NOT_FOUND, &message)
@@ -261,6 +276,10 @@ async fn perform(cloud: &Cloud, verb: &str, body: &Read) -> Result<Response, Box
                 .await;
             answer(result)
         }
+        "missing" => {
+            let Missing { version, config } = read(body)?;
+            answer(Ok(cloud.missing(&version, &config)))
+        }
         _ => {
             let message = format!(
                 "there is no call {verb:?}: the calls are create, get, list, update and delete"
@@ -345,6 +364,61 @@ fn listed<T: DeserializeOwned>(
         Ok(value)
     });
     read.collect()
+}
+
+async fn shown_versions(State(cloud): State<Cloud>) -> Json<Versions> {
+    Json(Versions {
+        versions: cloud.versions(),
+    })
+}
+
+async fn forget_versions(State(cloud): State<Cloud>) -> Json<Versions> {
+    cloud.set_versions(None);
+    shown_versions(State(cloud)).await
+}
+
+async fn set_versions(State(cloud): State<Cloud>, body: Read) -> Response {
+    match read::<Versions>(&body) {
+        Ok(Versions { versions }) => {
+            cloud.set_versions(versions);
+            shown_versions(State(cloud)).await.into_response()
+        }
+        Err(refusal) => *refusal,
+    }
+}
+
+fn cluster_of(key: String) -> ClusterRef {
+    ClusterRef {
+        key,
+        ..ClusterRef::default()
+    }
+}
+
+/// Why etcd was not asked or refused, as an error that a client may try again after.
+fn of_etcd<T>(result: Result<T, ConnectionError>) -> Result<T, ProviderError> {
+    result.map_err(|e| ProviderError::Unavailable {
+        message: e.to_string(),
+    })
+}
+
+async fn members(State(cloud): State<Cloud>, Path(key): Path<String>) -> Response {
+    if cloud.0.clusters.get(&key).is_none() {
+        return answer(Ok(None::<Vec<EtcdMember>>));
+    }
+    answer(of_etcd(
+        EtcdMembers::members(&cloud, &cluster_of(key))
+            .await
+            .map(Some),
+    ))
+}
+
+async fn remove_member(
+    State(cloud): State<Cloud>,
+    Path((key, member)): Path<(String, String)>,
+) -> Response {
+    answer(of_etcd(
+        EtcdMembers::remove(&cloud, &cluster_of(key), &member).await,
+    ))
 }
 
 async fn clusters(State(cloud): State<Cloud>) -> Response {

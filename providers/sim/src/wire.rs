@@ -1,9 +1,12 @@
 //! What the simulated cloud's HTTP service and its client say to each other.
 
+use std::collections::BTreeSet;
+
 use fleetwright_providers::{
     Account, ClusterRef, CreateInstance, ListScope, ProviderError, UpdateInstance,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{faults::Fault, latency::Latency};
 
@@ -80,6 +83,21 @@ pub(crate) struct Delete {
     pub(crate) account: Account,
     pub(crate) id: String,
     pub(crate) instance_key: String,
+}
+
+/// `POST /instances/missing`: what is missing to boot a version.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Missing {
+    pub(crate) version: String,
+    pub(crate) config: Value,
+}
+
+/// `PUT /versions`, and what `GET /versions` shows: `null` for all.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Versions {
+    pub(crate) versions: Option<BTreeSet<String>>,
 }
 
 /// `GET /faults`, and the answer to `POST /faults`.

@@ -1,16 +1,22 @@
 //! Cluster: control-plane machines one at a time, then what it says of itself.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
-    control_plane::{ControlPlaneAction, ControlPlaneView, ControlPlaneWait, decide, next_restart},
+    control_plane::{
+        ControlPlaneAction, ControlPlaneDecision, ControlPlaneView, ControlPlaneWait, decide,
+        has_served, route,
+    },
     machine_set::NewMachine,
     outcome::Outcome,
+    quorum::Etcd,
     status::{self, ClusterFacts},
+    upgrade::Blocker,
     why::{Record, control_plane_goes},
 };
+use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, ResourceExt,
@@ -18,8 +24,14 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared};
-use crate::{cache::name_of, queue::Key, write::Written};
+use super::{Error, Shared, control_plane};
+use crate::{
+    cache::name_of,
+    etcd::{self, Answer},
+    health, images,
+    queue::Key,
+    write::Written,
+};
 
 const BY: &str = "fleetwright-cluster";
 
@@ -56,15 +68,50 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .filter_map(|c| c.version.as_deref()?.parse::<Version>().ok())
         .min();
     let deletion = deleting.then(|| deletion_step(cluster, &pools, &sets, &machines));
-    let view = ControlPlaneView {
+    let initialized = cluster
+        .status
+        .as_ref()
+        .and_then(|s| s.initialization.as_ref())
+        .is_some_and(|i| i.control_plane_initialized);
+    let reference = shared.cluster_ref(&namespace, &name);
+    let versions = control_plane::allowed_versions(shared, cluster);
+    let domains = control_plane::failure_domains(shared, cluster);
+    let held = health::held(shared, &namespace, &name, &control_plane);
+    let gathered = ControlPlaneView {
         cluster,
         machines: &control_plane,
-        members: None,
+        etcd: Etcd::Members(&[]),
         lowest_worker: lowest_worker.as_ref(),
-        steps: &[],
+        pools: &pools,
+        versions: &versions,
+        blocker: None,
+        held: &held,
+        domains: &domains,
         catalogue: &shared.catalogue,
     };
-    let mut decision = decide(&view, now);
+    let route = route(&gathered).and_then(Result::ok);
+    let blocker = match &route {
+        Some(path) if !deleting => images::blocker(shared, cluster, &pools, path).await,
+        _ => None,
+    };
+    let gathered = ControlPlaneView {
+        blocker: blocker.as_ref(),
+        ..gathered
+    };
+    // Before anything serves there is no etcd; and where all of it goes nobody needs it.
+    let serves = !deleting && (initialized || control_plane.iter().any(has_served));
+    let serves = serves && cluster.spec.control_plane.machines.is_some();
+    let known = shared.etcds.known(&reference, &control_plane);
+    let mut etcd = match known.filter(|_| serves) {
+        None if serves => Some((etcd::ask(shared, &reference, &control_plane).await, true)),
+        known => known.map(|answer| (answer, false)),
+    };
+    let mut decision = decide(&with_etcd(gathered, etcd.as_ref()), now);
+    if serves && decision.needs_etcd() && !etcd.as_ref().is_some_and(|(_, fresh)| *fresh) {
+        etcd = Some((etcd::ask(shared, &reference, &control_plane).await, true));
+        decision = decide(&with_etcd(gathered, etcd.as_ref()), now);
+    }
+    let etcd = etcd.map(|(answer, _)| answer);
     let key = Key::Cluster(namespace.clone(), name.clone());
     if let ControlPlaneAction::Delete { machine, .. } = &decision.action
         && let Some(doomed) = control_plane.iter().find(|m| m.name_any() == *machine)
@@ -73,12 +120,6 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
     }
 
-    let initialized = cluster
-        .status
-        .as_ref()
-        .and_then(|s| s.initialization.as_ref())
-        .is_some_and(|i| i.control_plane_initialized);
-    let reference = shared.cluster_ref(&namespace, &name);
     if control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
         // Sent to the task that owns the watches; it knows which run already.
         shared.follow.send(reference.clone()).ok();
@@ -90,6 +131,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
+        etcd: etcd.clone(),
+        path: route
+            .filter(|path| path.control_plane().count() > 1)
+            .map(|path| path.to_string()),
         deletion: deletion.clone(),
         ..ClusterFacts::default()
     };
@@ -107,6 +152,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .write_status(cluster, cluster.status.as_ref(), &new, BY)
         .await?;
 
+    if let Some(leave) = &decision.leave {
+        control_plane::leave(shared, &reference, &control_plane, leave, BY).await?;
+        shared
+            .queue
+            .add(Key::Cluster(namespace.clone(), name.clone()));
+    }
     if let Some(step) = deletion {
         return tear_down(shared, cluster, &machines, &pools, step).await;
     }
@@ -115,6 +166,18 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
             shared.update_machine(machine, update, BY).await?;
         }
     }
+    if !meta::is_paused(cluster) {
+        control_plane::annotate(shared, &control_plane, BY).await?;
+        control_plane::say(shared, &control_plane, etcd.as_ref(), &decision, BY).await?;
+    }
+    if let Some(text) = &decision.remember
+        && let Some(latest) = shared.caches.get::<Cluster>(&namespace, &name)
+    {
+        let annotation = json!({meta::ANNOTATION_REMEDIATION_IN_PROGRESS: text});
+        let patch = json!({"metadata": {"annotations": annotation}});
+        shared.patch(latest.as_ref(), patch, BY).await?;
+    }
+    let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
     match decision.action {
         ControlPlaneAction::Create { machine, reason } => {
             tracing::info!(cluster = %name, machine = %machine.name, %reason, "control-plane machine");
@@ -140,19 +203,58 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         ControlPlaneAction::Delete { machine, reason } => {
             tracing::info!(cluster = %name, %machine, %reason, "control-plane machine goes");
             if let Some(doomed) = control_plane.iter().find(|m| m.name_any() == machine) {
-                let changes = decision.outdated.get(&machine);
-                let changes = changes.map_or(&[][..], Vec::as_slice);
-                let because = control_plane_goes(&reason, changes, cluster);
+                let because = decision.outdated.get(&machine);
+                let because = because.map_or(&[][..], Vec::as_slice);
+                let because = control_plane_goes(reason, because, cluster);
                 shared.take(doomed, because, &key).await?;
             }
             Ok(Outcome::Changed)
         }
-        ControlPlaneAction::Wait(wait) => {
-            let next = next_restart(cluster, now);
-            Ok(super::rest(Some(wait.to_string()), next, now))
-        }
-        ControlPlaneAction::Settled => Ok(super::rest(None, next_restart(cluster, now), now)),
+        ControlPlaneAction::Wait(wait) => Ok(Outcome::Wait {
+            reason: wait.to_string(),
+            retry_after: again,
+        }),
+        ControlPlaneAction::Settled => Ok(match again {
+            None => Outcome::Done,
+            retry_after => Outcome::Wait {
+                reason: "everything is as wanted".into(),
+                retry_after,
+            },
+        }),
     }
+}
+
+fn with_etcd<'a>(
+    view: ControlPlaneView<'a>,
+    etcd: Option<&'a (Answer, bool)>,
+) -> ControlPlaneView<'a> {
+    let etcd = match etcd {
+        Some((Ok(members), _)) => Etcd::Members(members),
+        Some((Err(why), _)) => Etcd::Unknown(why),
+        None => Etcd::Members(&[]),
+    };
+    ControlPlaneView { etcd, ..view }
+}
+
+/// After how long to look again without an event: etcd tells nobody of a change, providers of no new image, time of its passing.
+fn next_look(
+    decision: &ControlPlaneDecision,
+    etcd: Option<&Answer>,
+    blocker: Option<&Blocker>,
+    now: Timestamp,
+) -> Option<Duration> {
+    let time = decision.look_again.map(|at| {
+        let wait = at.duration_since(now).as_secs().saturating_add(1);
+        Duration::from_secs(u64::try_from(wait).unwrap_or(1))
+    });
+    let image = blocker.map(|_| images::MISSING);
+    let etcd = etcd.map(etcd::holds);
+    [time, image, etcd].into_iter().flatten().min()
+}
+
+/// Lets machines of a Cluster that is gone go on their way out.
+pub(super) async fn abandoned(shared: &Shared, namespace: &str, name: &str) -> Result<(), Error> {
+    control_plane::abandoned(shared, namespace, name, BY).await
 }
 
 fn all<K: Written>(shared: &Shared, namespace: &str, cluster: &str) -> Vec<K> {

@@ -12,6 +12,7 @@ use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
     content::Content,
+    control_plane::difference,
     machine::{DeletionStep, Instance, MachineFacts, MachineStep, NodeState, next_step},
     outcome::Outcome,
     pool_version::effective_version,
@@ -576,9 +577,10 @@ fn goes(shared: &Shared, machine: &Machine, cluster: Option<&Cluster>) -> String
 /// Whether the machine is what its pool or its Cluster wants now.
 fn up_to_date(shared: &Shared, machine: &Machine, view: &View) -> Option<UpToDate> {
     let cluster = view.cluster.as_ref()?;
-    let want = if is_control_plane(machine) {
+    let replace = if is_control_plane(machine) {
         let wanted: Version = cluster.spec.version.parse().ok()?;
-        Content::of_control_plane(cluster, &wanted, &shared.catalogue)?
+        let want = Content::of_control_plane(cluster, &wanted, &shared.catalogue)?;
+        difference(&want, machine, &shared.catalogue).replace
     } else {
         let namespace = machine.namespace()?;
         let set = shared
@@ -588,9 +590,9 @@ fn up_to_date(shared: &Shared, machine: &Machine, view: &View) -> Option<UpToDat
             .caches
             .get::<MachineDeployment>(&namespace, &meta::controller_of(set.as_ref())?.name)?;
         let version = effective_version(cluster, &pool).version?;
-        Content::of_pool(&pool, &version, &shared.catalogue)
+        let want = Content::of_pool(&pool, &version, &shared.catalogue);
+        compare(&want, &Content::of_machine(machine), &shared.catalogue).replace
     };
-    let replace = compare(&want, &Content::of_machine(machine), &shared.catalogue).replace;
     if replace.is_empty() {
         return Some(UpToDate::Yes);
     }

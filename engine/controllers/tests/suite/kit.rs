@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
+    Cluster, Fleet, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
     condition, crds, meta, names, provider_account::ProviderAccountSpec, random::SeededRandom,
     time::SystemClock,
 };
@@ -42,6 +42,7 @@ pub(crate) struct World {
     pub(crate) sets: BTreeMap<String, MachineSet>,
     pub(crate) machines: BTreeMap<String, Machine>,
     pub(crate) checks: BTreeMap<String, MachineHealthCheck>,
+    pub(crate) fleets: BTreeMap<String, Fleet>,
 }
 
 impl World {
@@ -137,6 +138,12 @@ impl Kind for MachineHealthCheck {
     }
 }
 
+impl Kind for Fleet {
+    fn of(world: &World) -> &BTreeMap<String, Self> {
+        &world.fleets
+    }
+}
+
 impl Kind for Machine {
     fn of(world: &World) -> &BTreeMap<String, Self> {
         &world.machines
@@ -172,6 +179,7 @@ enum Change {
     Set(Event<MachineSet>),
     Machine(Event<Machine>),
     Check(Event<MachineHealthCheck>),
+    Fleet(Event<Fleet>),
 }
 
 fn fold<K: ResourceExt>(map: &mut BTreeMap<String, K>, event: Event<K>) {
@@ -250,6 +258,7 @@ impl Kit {
             client: client.clone(),
             providers: Registry::new([Arc::new(ward.clone()) as Arc<dyn Provider>]),
             connections: Arc::new(ward.clone()),
+            etcd: Arc::new(cloud.clone()),
             clock: Arc::new(ward.clone()),
             random,
             installation: "test".into(),
@@ -261,6 +270,7 @@ impl Kit {
         changes.push(follow(&client, Change::Set));
         changes.push(follow(&client, Change::Machine));
         changes.push(follow(&client, Change::Check));
+        changes.push(follow(&client, Change::Fleet));
         let mut kit = Self {
             client,
             cloud,
@@ -401,6 +411,7 @@ impl Kit {
             Change::Set(event) => fold(&mut world.sets, event),
             Change::Machine(event) => fold(&mut world.machines, event),
             Change::Check(event) => fold(&mut world.checks, event),
+            Change::Fleet(event) => fold(&mut world.fleets, event),
         }
     }
 

@@ -7,6 +7,8 @@ mod budgets;
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod control_plane;
+#[cfg(test)]
 mod deletion;
 #[cfg(test)]
 mod draining;

@@ -1,6 +1,8 @@
 //! Whole lives of control planes, one decision at a time.
 
 mod random;
+mod remediation;
+mod steps;
 
 use fleetwright_api::{
     cluster::{ClusterSpec, ClusterStatus, ControlPlane, ControlPlaneMachines, UpgradePolicy},
@@ -11,6 +13,7 @@ use fleetwright_api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::*;
+use crate::{machine_set::ordinal, quorum::Member};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -20,6 +23,12 @@ struct World {
     cluster: Cluster,
     machines: Vec<Machine>,
     worker: Option<Version>,
+    etcd: Option<Result<Vec<Member>, String>>,
+    pools: Vec<MachineDeployment>,
+    versions: Vec<Version>,
+    blocker: Option<Blocker>,
+    domains: Vec<String>,
+    held: BTreeMap<String, String>,
     log: Vec<String>,
     clock: i64,
 }
@@ -47,6 +56,12 @@ impl World {
             },
             machines: Vec::new(),
             worker: None,
+            etcd: None,
+            pools: Vec::new(),
+            versions: Vec::new(),
+            blocker: None,
+            domains: Vec::new(),
+            held: BTreeMap::new(),
             log: Vec::new(),
             clock: 0,
         }
@@ -58,9 +73,17 @@ impl World {
             &ControlPlaneView {
                 cluster: &self.cluster,
                 machines: &self.machines,
-                members: None,
+                etcd: match &self.etcd {
+                    Some(Ok(members)) => Etcd::Members(members),
+                    Some(Err(why)) => Etcd::Unknown(why),
+                    None => Etcd::Assumed,
+                },
                 lowest_worker: self.worker.as_ref(),
-                steps: &[],
+                pools: &self.pools,
+                versions: &self.versions,
+                blocker: self.blocker.as_ref(),
+                held: &self.held,
+                domains: &self.domains,
                 catalogue: &catalogue,
             },
             at(self.clock),
@@ -70,7 +93,17 @@ impl World {
     /// One decision, acted on; whether anything was done. New machines do not serve yet.
     fn act(&mut self) -> bool {
         self.clock += 10;
-        match self.decide().action {
+        let decision = self.decide();
+        if let Some(text) = decision.remember {
+            let annotations = self.cluster.metadata.annotations.get_or_insert_default();
+            match text {
+                Some(text) => {
+                    annotations.insert(meta::ANNOTATION_REMEDIATION_IN_PROGRESS.into(), text)
+                }
+                None => annotations.remove(meta::ANNOTATION_REMEDIATION_IN_PROGRESS),
+            };
+        }
+        match decision.action {
             ControlPlaneAction::Create { machine, .. } => {
                 let version = machine.spec.content.version.clone().unwrap();
                 self.log.push(format!("+{}@{version}", machine.ordinal));
@@ -244,7 +277,7 @@ fn a_machine_that_is_not_ready_stops_everything() {
     ));
 }
 
-/// Cluster API's TestSelectMachineForInPlaceUpdateOrScaleDown, for what we choose among: every machine is ready when one is chosen.
+/// Cluster API's TestSelectMachineForInPlaceUpdateOrScaleDown.
 #[test]
 fn the_machine_that_goes_next() {
     let mark = |m: &mut Machine| {
@@ -258,7 +291,21 @@ fn the_machine_that_goes_next() {
     };
     type Change<'a> = &'a dyn Fn(&mut [Machine]);
     // One machine more than wanted, so that one goes; named by its ordinal, older first.
-    let cases: [(&str, Change<'_>, u64); 7] = [
+    let cases: [(&str, Change<'_>, u64); 9] = [
+        (
+            "one that is not well before others",
+            &|m| set_ready(&mut m[2], false),
+            2,
+        ),
+        (
+            "an outdated one that is not well before other outdated ones",
+            &|m| {
+                old(&mut m[0]);
+                old(&mut m[1]);
+                set_ready(&mut m[1], false);
+            },
+            1,
+        ),
         ("the oldest", &|_| {}, 0),
         ("an outdated one", &|m| old(&mut m[2]), 2),
         ("a marked one", &|m| mark(&mut m[1]), 1),

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use fleetwright_api::{Machine, version::Version};
+use fleetwright_api::{Machine, MachineDeployment, version::Version};
 
 use super::{ControlPlaneView, has_served, machine_version};
+use crate::upgrade::{Blocker, Path, path};
 
 /// The version that the control plane goes to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,15 @@ pub enum VersionStep {
         /// The lowest version of a worker.
         worker: Version,
     },
+    /// Something stands in the way: the control plane stays where it is.
+    Blocked {
+        /// Where it stays.
+        at: Version,
+        /// The wanted version.
+        wanted: Version,
+        /// What stands in the way.
+        blocker: Blocker,
+    },
     /// The wanted version is below the running one: the control plane stays where it is.
     Held {
         /// The running version.
@@ -41,8 +51,16 @@ impl VersionStep {
     pub fn version(&self) -> &Version {
         match self {
             Self::Wanted(v) | Self::Step { to: v, .. } => v,
-            Self::WaitingForWorkers { at, .. } => at,
+            Self::WaitingForWorkers { at, .. } | Self::Blocked { at, .. } => at,
             Self::Held { running, .. } => running,
+        }
+    }
+
+    /// What stands in the way of the upgrade (condition `UpgradeBlocked`).
+    pub fn blocker(&self) -> Option<&Blocker> {
+        match self {
+            Self::Blocked { blocker, .. } => Some(blocker),
+            _ => None,
         }
     }
 
@@ -61,6 +79,13 @@ impl fmt::Display for VersionStep {
                 f,
                 "stays at {at} on the way to {wanted} until workers at {worker} have moved: they would be more than three minors behind"
             ),
+            Self::Blocked {
+                at,
+                wanted,
+                blocker,
+            } => {
+                write!(f, "stays at {at} on the way to {wanted}: {blocker}")
+            }
             Self::Held { running, wanted } => write!(
                 f,
                 "stays at {running}: a control plane never goes back to an older minor version ({wanted}); set version to {running} or newer"
@@ -79,43 +104,111 @@ pub fn running_version(machines: &[Machine]) -> Option<Version> {
         .min()
 }
 
+/// What the control plane runs: the highest and the lowest version that serves, or what is known of it where no machine does.
+fn runs(view: &ControlPlaneView<'_>) -> Option<(Version, Version)> {
+    let served = || {
+        let served = view.machines.iter().filter(|m| has_served(m));
+        served.filter_map(machine_version)
+    };
+    let status = view.cluster.status.as_ref();
+    let known = status.and_then(|s| s.version.as_deref()?.parse::<Version>().ok());
+    let highest = served().chain(known.clone()).max()?;
+    let lowest = served().min().or(known).unwrap_or_else(|| highest.clone());
+    Some((lowest, highest))
+}
+
+fn minor(version: &Version) -> (u64, u64) {
+    (version.major(), version.minor())
+}
+
+fn has_machines(pool: &MachineDeployment) -> bool {
+    pool.metadata.deletion_timestamp.is_none() && pool.spec.replicas != Some(0)
+}
+
+/// The way to the cluster's version, from what serves now; `None` before anything does, and where the control plane is not
+/// on machines of ours.
+///
+/// # Errors
+/// What stands in its way.
+pub fn route(view: &ControlPlaneView<'_>) -> Option<Result<Path, Blocker>> {
+    view.cluster.spec.control_plane.machines.as_ref()?;
+    let wanted = view.cluster.spec.version.parse::<Version>().ok()?;
+    Some(route_to(view, &runs(view)?.1, &wanted))
+}
+
+fn route_to(
+    view: &ControlPlaneView<'_>,
+    running: &Version,
+    wanted: &Version,
+) -> Result<Path, Blocker> {
+    let pools = || view.pools.iter().filter(|p| has_machines(p));
+    let follows = |p: &&MachineDeployment| p.spec.template.spec.version.is_none();
+    let at = |p: &MachineDeployment| p.status.as_ref()?.version.as_deref()?.parse().ok();
+    let workers = pools().filter(follows).filter_map(at).min();
+    let path = path(running, wanted, view.versions, workers.as_ref())?;
+    if path.control_plane().next().is_none() {
+        return Ok(path);
+    }
+    let pinned = pools().find_map(|p| {
+        let version: Version = p.spec.template.spec.version.as_deref()?.parse().ok()?;
+        let pool = p.metadata.name.clone().unwrap_or_default();
+        (version.minor() + 3 < wanted.minor()).then_some((pool, version))
+    });
+    if let Some((pool, version)) = pinned {
+        let wanted = wanted.clone();
+        return Err(Blocker::Pinned {
+            pool,
+            version,
+            wanted,
+        });
+    }
+    match view.blocker {
+        Some(blocker) => Err(blocker.clone()),
+        None => Ok(path),
+    }
+}
+
 /// The version that machines get now, given what serves.
 pub fn version_step(view: &ControlPlaneView<'_>, wanted: Version) -> VersionStep {
-    let served = || {
-        view.machines
-            .iter()
-            .filter(|m| has_served(m))
-            .filter_map(machine_version)
-    };
-    let known = view
-        .cluster
-        .status
-        .as_ref()
-        .and_then(|s| s.version.as_deref())
-        .and_then(|v| v.parse::<Version>().ok());
-    let Some(highest) = served().chain(known.clone()).max() else {
+    let Some((lowest, highest)) = runs(view) else {
         return VersionStep::Wanted(wanted);
     };
-    let lowest = served().min().or(known).unwrap_or_else(|| highest.clone());
-    let minor = |v: &Version| (v.major(), v.minor());
     if minor(&wanted) < minor(&highest) {
         return VersionStep::Held {
             running: highest,
             wanted,
         };
     }
-    if minor(&wanted) == minor(&highest) {
-        return VersionStep::Wanted(wanted);
-    }
-    // `wanted` is of a later minor than anything that served.
     if minor(&lowest) < minor(&highest) {
-        return VersionStep::Step {
-            to: highest,
-            wanted,
+        // A step that has begun is taken to its end.
+        return if minor(&wanted) == minor(&highest) {
+            VersionStep::Wanted(wanted)
+        } else {
+            VersionStep::Step {
+                to: highest,
+                wanted,
+            }
         };
     }
+    #[cfg(feature = "seeded-bugs")]
+    if fleetwright_api::bugs::on("i4-minor-skipped") {
+        return VersionStep::Wanted(wanted);
+    }
+    let next = match route_to(view, &highest, &wanted) {
+        Err(blocker) => {
+            return VersionStep::Blocked {
+                at: highest,
+                wanted,
+                blocker,
+            };
+        }
+        Ok(path) => path.control_plane().next().cloned(),
+    };
+    let Some(next) = next else {
+        return VersionStep::Wanted(wanted);
+    };
     if let Some(worker) = view.lowest_worker
-        && worker.minor() + 3 < highest.minor() + 1
+        && worker.minor() + 3 < next.minor()
     {
         return VersionStep::WaitingForWorkers {
             at: highest,
@@ -123,22 +216,9 @@ pub fn version_step(view: &ControlPlaneView<'_>, wanted: Version) -> VersionStep
             worker: worker.clone(),
         };
     }
-    #[cfg(feature = "seeded-bugs")]
-    if fleetwright_api::bugs::on("i4-minor-skipped") {
-        return VersionStep::Wanted(wanted);
-    }
-    let next = highest.minor() + 1;
-    if (wanted.major(), wanted.minor()) == (highest.major(), next) {
-        return VersionStep::Wanted(wanted);
-    }
-    let listed = view
-        .steps
-        .iter()
-        .filter(|v| v.major() == highest.major() && v.minor() == next)
-        .max()
-        .cloned();
-    match listed.or_else(|| format!("v{}.{next}.0", highest.major()).parse().ok()) {
-        Some(to) => VersionStep::Step { to, wanted },
-        None => VersionStep::Wanted(wanted),
+    if next == wanted {
+        VersionStep::Wanted(wanted)
+    } else {
+        VersionStep::Step { to: next, wanted }
     }
 }

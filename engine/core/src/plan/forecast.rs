@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Change, Key, Live, Plan,
+    Change, Key, Live, Plan, Policy,
     effect::typed,
     model::{Model, Moves, Owner},
 };
@@ -40,6 +40,9 @@ pub struct Rollout {
     /// Machines that come and go, step by step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
+    /// The versions that a control plane passes through, where they are several, and when workers move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// What does not happen, or not yet, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -81,7 +84,13 @@ impl Plan {
 }
 
 /// Fills in what the plan does to machines. `live` must hold all pools, sets and machines of the clusters that it touches.
-pub fn forecast(plan: &mut Plan, live: &Live, catalogue: &Catalogue, now: Timestamp) {
+pub fn forecast(
+    plan: &mut Plan,
+    live: &Live,
+    policy: &Policy,
+    catalogue: &Catalogue,
+    now: Timestamp,
+) {
     let changes: BTreeMap<&Key, &Change> = plan
         .creates
         .iter()
@@ -136,6 +145,7 @@ pub fn forecast(plan: &mut Plan, live: &Live, catalogue: &Catalogue, now: Timest
             machines: machines.remove(key).unwrap_or_default(),
             cluster,
             pools,
+            versions: &policy.versions,
             catalogue,
             now,
             notes: BTreeMap::new(),
@@ -211,6 +221,7 @@ fn by_cluster(live: &Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Machines> {
 
 fn run(mut model: Model<'_>, cluster: &Key) -> Vec<Rollout> {
     let mut out: BTreeMap<Owner, Rollout> = BTreeMap::new();
+    let path = model.path();
     let mut step = 0;
     for round in 0.. {
         let moves = model.decide();
@@ -239,6 +250,9 @@ fn run(mut model: Model<'_>, cluster: &Key) -> Vec<Rollout> {
     }
     for (owner, text) in std::mem::take(&mut model.notes) {
         entry(&mut out, cluster, owner).note.get_or_insert(text);
+    }
+    if let Some(rollout) = out.get_mut(&None) {
+        rollout.path = path;
     }
     out.into_values().collect()
 }
@@ -283,6 +297,7 @@ fn entry<'m>(
         because: Vec::new(),
         in_place: Vec::new(),
         steps: Vec::new(),
+        path: None,
         note: None,
     })
 }

@@ -17,15 +17,20 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     catalogue::Catalogue,
     control_plane::{
-        self, ControlPlaneAction, ControlPlaneView, CreateReason, running_version, upgrading_to,
+        self, ControlPlaneAction, ControlPlaneView, CreateReason, VersionStep, running_version,
+        upgrading_to,
     },
     machine_set::{self, MachineUpdate, NewMachine},
     pool_version::effective_version,
+    quorum::Etcd,
     rollout,
 };
 
 /// Decisions without any progress of machines after which a round is broken off.
 const MOST_PASSES: usize = 100;
+
+/// On a model nothing is broken.
+static NOTHING_HELD: BTreeMap<String, String> = BTreeMap::new();
 
 /// Whose machines: `None` for the control plane, else the pool's name.
 pub(super) type Owner = Option<String>;
@@ -50,6 +55,8 @@ pub(super) struct Model<'a> {
     pub(super) sets: Vec<MachineSet>,
     /// By set; under the empty name the control plane's.
     pub(super) machines: BTreeMap<String, Vec<Machine>>,
+    /// Versions that the Fleet allows; all when empty.
+    pub(super) versions: &'a [Version],
     pub(super) catalogue: &'a Catalogue,
     pub(super) now: Timestamp,
     /// Sets whose machines may still have to be changed in place.
@@ -126,6 +133,30 @@ impl Model<'_> {
         }
     }
 
+    /// What the control plane's decision looks at, the workers' versions and the failure domains excepted.
+    fn view<'m>(&'m self, machines: &'m [Machine]) -> ControlPlaneView<'m> {
+        ControlPlaneView {
+            cluster: &self.cluster,
+            machines,
+            etcd: Etcd::Assumed,
+            lowest_worker: None,
+            pools: &self.pools,
+            versions: self.versions,
+            blocker: None,
+            held: &NOTHING_HELD,
+            domains: &[],
+            catalogue: self.catalogue,
+        }
+    }
+
+    /// The way of an upgrade over several minors, in words; `None` where it is none.
+    pub(super) fn path(&mut self) -> Option<String> {
+        self.observe();
+        let machines = self.machines.get("").map_or(&[][..], Vec::as_slice);
+        let path = control_plane::route(&self.view(machines))?.ok()?;
+        (path.control_plane().count() > 1).then(|| path.to_string())
+    }
+
     fn control_plane(&mut self, moves: &mut BTreeMap<Owner, Moves>) -> bool {
         let none = Vec::new();
         let machines = self.machines.get("").unwrap_or(&none);
@@ -139,13 +170,15 @@ impl Model<'_> {
             .iter()
             .filter_map(|v| v.parse::<Version>().ok())
             .min();
+        let domains: BTreeSet<String> = machines
+            .iter()
+            .filter_map(|m| m.status.as_ref()?.failure_domain.clone())
+            .collect();
+        let domains: Vec<String> = domains.into_iter().collect();
         let view = ControlPlaneView {
-            cluster: &self.cluster,
-            machines,
-            members: None,
             lowest_worker: lowest.as_ref(),
-            steps: &[],
-            catalogue: self.catalogue,
+            domains: &domains,
+            ..self.view(machines)
         };
         let decision = control_plane::decide(&view, self.now);
         let running = self
@@ -155,7 +188,8 @@ impl Model<'_> {
             .and_then(|s| s.version.as_deref());
         let next = upgrading_to(machines, &decision, running);
         self.cluster.status.get_or_insert_default().upgrading_to = next;
-        let held = decision.version.as_ref().filter(|v| v.is_held());
+        let stays = |v: &&VersionStep| v.is_held() || v.blocker().is_some();
+        let held = decision.version.as_ref().filter(stays);
         self.note(None, held.map(ToString::to_string));
         let mine = moves.entry(None).or_default();
         let control_plane = self.machines.entry(String::new()).or_default();
@@ -166,8 +200,8 @@ impl Model<'_> {
                 because(
                     mine,
                     match &reason {
-                        CreateReason::Replace { changes, .. } if !changes.is_empty() => {
-                            sentence(changes)
+                        CreateReason::Replace { because, .. } if !because.is_empty() => {
+                            sentence(because)
                         }
                         reason => reason.to_string(),
                     },

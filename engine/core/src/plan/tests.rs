@@ -5,6 +5,7 @@ use super::*;
 
 fn policy() -> Policy {
     Policy {
+        versions: Vec::new(),
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 2,

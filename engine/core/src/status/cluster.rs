@@ -15,6 +15,7 @@ use crate::{
         ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
         upgrading_to,
     },
+    quorum::{Member, has_quorum, quorum, votes},
 };
 
 /// What was seen of a cluster.
@@ -28,6 +29,10 @@ pub struct ClusterFacts {
     pub foreign_version: Option<String>,
     /// Instances that carry the cluster's key but belong to no Machine; `None` keeps what is known.
     pub unmanaged_instances: Option<Vec<String>>,
+    /// What etcd says of its members, or why it cannot be asked; `None` while nobody asked.
+    pub etcd: Option<Result<Vec<Member>, String>>,
+    /// The way of an upgrade over several minor versions, in words.
+    pub path: Option<String>,
     /// What is done next for a Cluster on its way out.
     pub deletion: Option<ClusterDeletionStep>,
 }
@@ -148,6 +153,9 @@ pub fn cluster(
         None => {}
     }
     held(&mut out, decision);
+    blocked(&mut out, decision);
+    remediating(&mut out, decision);
+    etcd(&mut out, facts);
     control_plane(&mut out, cp.as_ref(), initialized, facts, decision);
     if ours.is_some() {
         all_machines(
@@ -168,7 +176,7 @@ pub fn cluster(
         m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)
     });
     scaling(&mut out, cp.as_ref(), pools, refusal(wanted));
-    rolling(&mut out, cluster, cp.as_ref(), pools, decision);
+    rolling(&mut out, cluster, cp.as_ref(), pools, facts, decision);
     available(&mut out, deleting);
     status.conditions = list;
     status.control_plane = cp;
@@ -214,6 +222,64 @@ fn held(out: &mut Conditions<'_>, decision: &ControlPlaneDecision) {
     }
 }
 
+/// `UpgradeBlocked`; not there where nothing was ever in the way.
+fn blocked(out: &mut Conditions<'_>, decision: &ControlPlaneDecision) {
+    let kind = kind::UPGRADE_BLOCKED;
+    match decision.version.as_ref().map(|step| (step, step.blocker())) {
+        Some((step, Some(blocker))) => {
+            out.set(kind, Status::True, blocker.reason(), step.to_string());
+        }
+        Some(_) if condition::get(out.list, kind).is_some() => out.flag(kind, false, ""),
+        _ => {}
+    }
+}
+
+/// `Remediating`; not there where no machine ever was broken.
+fn remediating(out: &mut Conditions<'_>, decision: &ControlPlaneDecision) {
+    let kind = kind::REMEDIATING;
+    match &decision.remediation {
+        Some(r) => {
+            let text = match &r.waits {
+                Some(why) => format!("machine {} is broken: {why}", r.machine),
+                None => format!("machine {} is broken and is being replaced", r.machine),
+            };
+            out.flag(kind, true, text);
+        }
+        None if condition::get(out.list, kind).is_some() => out.flag(kind, false, ""),
+        None => {}
+    }
+}
+
+/// Whether etcd has its quorum, and which members are not well.
+fn etcd(out: &mut Conditions<'_>, facts: &ClusterFacts) {
+    let kind = kind::ETCD_CLUSTER_HEALTHY;
+    let members = match &facts.etcd {
+        Some(Ok(members)) if members.is_empty() => return,
+        Some(Ok(members)) => members,
+        Some(Err(why)) => {
+            let text = format!("etcd cannot be asked: {why}");
+            return out.set(kind, Status::Unknown, reason::INSPECTION_FAILED, text);
+        }
+        None => return,
+    };
+    let sick: Vec<String> = members
+        .iter()
+        .filter(|m| !m.healthy)
+        .map(|m| format!("member {} is not healthy", m.name))
+        .collect();
+    let (healthy, voting) = votes(members);
+    if has_quorum(members) {
+        out.set(kind, Status::True, reason::HEALTHY, few(&sick));
+    } else {
+        let text = format!(
+            "{healthy} of {voting} voting members are healthy, at least {} are needed: {}",
+            quorum(voting),
+            few(&sick)
+        );
+        out.set(kind, Status::False, reason::NOT_HEALTHY, text);
+    }
+}
+
 fn control_plane(
     out: &mut Conditions<'_>,
     counts: Option<&MachineCounts>,
@@ -239,21 +305,35 @@ fn control_plane(
             ),
         };
     };
-    // A majority of the wanted machines serves: etcd has its quorum.
-    let needed = counts.desired_replicas / 2 + 1;
+    // etcd has its quorum: as it says itself, or else because a majority of the wanted machines serves.
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let known = facts.etcd.as_ref().and_then(|etcd| etcd.as_ref().ok());
+    let (healthy, of, what) = match known.map(|members| votes(members)) {
+        Some((healthy, voting)) if voting > 0 => {
+            (count(healthy), count(voting), "etcd members healthy")
+        }
+        _ => (
+            counts.available_replicas,
+            counts.desired_replicas,
+            "machines available",
+        ),
+    };
+    let needed = of / 2 + 1;
     let doing = match &decision.action {
         ControlPlaneAction::Create { reason, .. } => format!("; making a machine: {reason}"),
         ControlPlaneAction::Delete { machine, reason } => format!("; deleting {machine}: {reason}"),
         ControlPlaneAction::Wait(wait) => format!("; {wait}"),
         ControlPlaneAction::Settled => String::new(),
     };
-    if initialized && counts.available_replicas >= needed {
+    if initialized && healthy >= needed && counts.available_replicas >= 1 {
         out.set(kind, Status::True, reason::AVAILABLE, "");
     } else {
-        let text = format!(
-            "{} of {} machines available, at least {needed} required{doing}",
-            counts.available_replicas, counts.desired_replicas
-        );
+        let none = if healthy >= needed {
+            ", and no machine is available"
+        } else {
+            ""
+        };
+        let text = format!("{healthy} of {of} {what}, at least {needed} required{none}{doing}");
         out.set(kind, Status::False, reason::NOT_AVAILABLE, text);
     }
 }
@@ -415,6 +495,16 @@ pub fn pool_unconverged(cluster: Option<&Cluster>, pool: &MachineDeployment) -> 
     incomplete(pool).or_else(|| behind(cluster?, pool))
 }
 
+/// What stands in the way of the cluster's upgrade, with the remedy, as far as its latest change was seen.
+pub fn upgrade_blocked(cluster: &Cluster) -> Option<String> {
+    let status = cluster.status.as_ref()?;
+    let seen = status.observed_generation == cluster.metadata.generation;
+    let blocked = condition::get(&status.conditions, kind::UPGRADE_BLOCKED);
+    let blocked = blocked.filter(|c| seen && c.status == "True")?;
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    Some(format!("cluster {name}: {}", blocked.message))
+}
+
 /// Whether a cluster with all of its pools is what it says: nothing is [`unconverged`].
 pub fn has_converged(cluster: &Cluster, pools: &[MachineDeployment]) -> bool {
     unconverged(cluster, pools).is_none()
@@ -425,6 +515,7 @@ fn rolling(
     cluster: &Cluster,
     counts: Option<&MachineCounts>,
     pools: &[MachineDeployment],
+    facts: &ClusterFacts,
     decision: &ControlPlaneDecision,
 ) {
     let mut what = Vec::new();
@@ -437,7 +528,11 @@ fn rolling(
     if let Some(VersionStep::Step { wanted, .. } | VersionStep::WaitingForWorkers { wanted, .. }) =
         &decision.version
     {
-        what.push(format!("the control plane to {wanted}"));
+        let path = facts.path.as_ref().map(|path| format!(" ({path})"));
+        what.push(format!(
+            "the control plane to {wanted}{}",
+            path.unwrap_or_default()
+        ));
     }
     what.extend(
         pools

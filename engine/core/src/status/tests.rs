@@ -1,6 +1,7 @@
 //! Statuses, row by row: every condition with every reason and message that it can have.
 
 mod cluster;
+mod etcd;
 mod health;
 mod machine;
 mod pool;

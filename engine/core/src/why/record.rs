@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{annotation, name};
 use crate::{
     compare::FieldChange,
-    control_plane::{CreateReason, DeleteReason},
+    control_plane::{CreateReason, DeleteReason, Trigger},
     machine_set::Because,
     rollout::Turn,
 };
@@ -68,9 +68,10 @@ impl Record {
     /// Of a control-plane machine.
     pub fn of_control_plane(reason: &CreateReason, cluster: &Cluster) -> Self {
         let (changes, note) = match reason {
-            CreateReason::Replace { changes, machine } => {
-                (changes.clone(), format!("it replaces {machine}"))
-            }
+            CreateReason::Replace { machine, because } => match split(because) {
+                (changes, times) if changes.is_empty() && !times.is_empty() => (changes, times),
+                (changes, _) => (changes, format!("it replaces {machine}")),
+            },
             reason => (Vec::new(), reason.to_string()),
         };
         Self {
@@ -146,22 +147,33 @@ pub fn worker_goes(
     text
 }
 
+/// The fields that differ, and the times that have come in words.
+fn split(because: &[Trigger]) -> (Vec<FieldChange>, String) {
+    let (mut changes, mut times) = (Vec::new(), Vec::new());
+    for trigger in because {
+        match trigger {
+            Trigger::Field(change) => changes.push(change.clone()),
+            time => times.push(time.to_string()),
+        }
+    }
+    (changes, times.join(" and "))
+}
+
 /// Why a control-plane machine goes.
-pub fn control_plane_goes(
-    reason: &DeleteReason,
-    changes: &[FieldChange],
-    cluster: &Cluster,
-) -> String {
-    let restart = annotation(&cluster.metadata, meta::ANNOTATION_RESTARTED_AT);
-    if let (true, DeleteReason::Outdated, Some(at)) = (changes.is_empty(), reason, restart) {
-        return format!("replaced because machines made before {at} are replaced");
+pub fn control_plane_goes(reason: DeleteReason, because: &[Trigger], cluster: &Cluster) -> String {
+    let (changes, times) = split(because);
+    if reason == DeleteReason::Broken {
+        return "replaced because it is broken".into();
+    }
+    if changes.is_empty() && !times.is_empty() {
+        return format!("replaced because {times}");
     }
     if changes.is_empty() {
         return format!("removed because of this: {reason}");
     }
     let record = Record {
         commit: revision(&cluster.metadata),
-        changes: changes.to_vec(),
+        changes,
         note: None,
     };
     format!("replaced because {}", record.clause())

@@ -466,33 +466,28 @@ fn a_record_is_read_as_it_was_written_and_revisions_are_short() {
 #[test]
 fn the_reason_of_a_control_plane_machines_end() {
     use super::control_plane_goes;
-    use crate::control_plane::DeleteReason;
+    use crate::control_plane::{DeleteReason, Trigger};
     let plain = cluster(json!({"fleetwright.dev/revision": COMMIT}), json!([]));
-    let restarted = cluster(
-        json!({"fleetwright.dev/restarted-at": "2026-01-01T00:00:00Z"}),
-        json!([]),
-    );
-    let changes = [read(change())];
-    for (reason, changes, cluster, want) in [
+    let changes = [Trigger::Field(read(change()))];
+    let restarted = [Trigger::Restarted(at(0))];
+    for (reason, because, want) in [
         (
             DeleteReason::Outdated,
             &changes[..],
-            &plain,
             "replaced because providerConfig.instanceType changed from m to l in 3fa2c1d",
         ),
         (
             DeleteReason::Outdated,
-            &[],
             &restarted,
-            "replaced because machines made before 2026-01-01T00:00:00Z are replaced",
+            "replaced because machines made before 1970-01-01T00:00:00Z are replaced",
         ),
+        (DeleteReason::Broken, &[], "replaced because it is broken"),
         (
             DeleteReason::ScaleDown,
             &[],
-            &restarted,
             "removed because of this: more machines than wanted",
         ),
     ] {
-        assert_eq!(control_plane_goes(&reason, changes, cluster), want);
+        assert_eq!(control_plane_goes(reason, because, &plain), want);
     }
 }

@@ -264,3 +264,25 @@ fn what_a_provider_refuses_for_good_fails_at_once_and_may_turn() {
     let outcome = pending.look(&seen(Some(cluster), None), at(1), 1800);
     assert_eq!(outcome, Outcome::Failure(format!("cluster eu: {text}")));
 }
+
+#[test]
+fn a_blocked_upgrade_fails_with_its_remedy_before_anything_converges() {
+    let mut blocked = a_cluster("v1.36.0", Some("v1.33.2"), false, true);
+    let status = blocked.status.as_mut().unwrap();
+    set(
+        &mut status.conditions,
+        kind::UPGRADE_BLOCKED,
+        Status::True,
+        "R",
+        "the Fleet allows no v1.34: add one",
+        Some(2),
+        Timestamp::UNIX_EPOCH,
+    );
+    let mut pending = Pending::default();
+    pending.add([(key("Cluster", "eu"), Some(2))], Timestamp::UNIX_EPOCH);
+    let outcome = pending.look(&seen(Some(blocked), None), Timestamp::UNIX_EPOCH, 10);
+    assert_eq!(
+        outcome,
+        Outcome::Failure("cluster eu: the Fleet allows no v1.34: add one".into())
+    );
+}

@@ -7,6 +7,8 @@ mod conformance;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod etcd;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod life;

@@ -1,6 +1,8 @@
 //! Invariants I4 and I5: upgrades over several minors, reverts, scaling and failures in random order never take the version skew
 //! out of Kubernetes' policy, nor etcd below its quorum.
 
+use std::collections::BTreeSet;
+
 use fleetwright_api::{
     MachineDeployment,
     machine_deployment::{MachineDeploymentSpec, MachineDeploymentStatus},
@@ -11,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     pool_version::effective_version,
-    quorum::quorum,
+    quorum::{has_quorum, quorum, votes},
     status::{self, ClusterFacts},
 };
 
@@ -20,12 +22,43 @@ struct Live {
     machine: Machine,
     /// Its API server has served: it is a member of etcd.
     member: bool,
+    /// It does not vote yet.
+    learner: bool,
     healthy: bool,
 }
 
 impl Live {
     fn deleting(&self) -> bool {
         self.machine.metadata.deletion_timestamp.is_some()
+    }
+
+    fn join(&mut self, learner: bool) {
+        self.machine.spec.provider_id = Some("x".into());
+        self.member = true;
+        self.learner = learner;
+        self.healthy = true;
+    }
+
+    fn is_hooked(&self) -> bool {
+        annotation(&self.machine, ETCD_HOOK).is_some()
+    }
+
+    fn set(&mut self, kind: &str, on: bool, reason: &str) {
+        let status = self.machine.status.get_or_insert_default();
+        let conditions = &mut status.conditions;
+        fleetwright_api::condition::set(conditions, kind, on.into(), reason, "", None, at(0));
+    }
+
+    fn come_to_the_hook(&mut self) {
+        use fleetwright_api::condition::reason::WAITING_FOR_PRE_TERMINATE_HOOK;
+        self.set(kind::DELETING, true, WAITING_FOR_PRE_TERMINATE_HOOK);
+    }
+
+    fn find_broken(&mut self, broken: bool) {
+        if broken || self.machine.status.is_some() {
+            self.set(kind::HEALTH_CHECK_SUCCEEDED, !broken, "X");
+            self.set(kind::OWNER_REMEDIATED, !broken, "X");
+        }
     }
 }
 
@@ -45,9 +78,11 @@ struct Pool {
 enum Event {
     ControlPlane,
     Serve(usize),
+    Vote(usize),
     Seen(usize),
     Gone(usize),
     Fail(usize),
+    Break(usize),
     Recover(usize),
     Kill(usize),
     Pool(usize),
@@ -65,9 +100,11 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         10 => Just(ControlPlane),
         8 => n.clone().prop_map(Serve),
+        8 => n.clone().prop_map(Vote),
         8 => n.clone().prop_map(Seen),
         8 => n.clone().prop_map(Gone),
         1 => n.clone().prop_map(Fail),
+        1 => n.clone().prop_map(Break),
         2 => n.clone().prop_map(Recover),
         1 => n.clone().prop_map(Kill),
         10 => n.clone().prop_map(Pool),
@@ -128,31 +165,60 @@ impl Sim {
         self.clock += 1;
         let machines: Vec<Machine> = self.machines.iter().map(|l| l.machine.clone()).collect();
         let worker = self.lowest_worker();
+        let pools: Vec<MachineDeployment> = self.pools.iter().map(|p| p.pool.clone()).collect();
         let catalogue = Catalogue::default();
+        let etcd = self.etcd();
         let view = ControlPlaneView {
             cluster: &self.cluster,
             machines: &machines,
-            members: None,
+            etcd: Etcd::Members(&etcd),
             lowest_worker: worker.as_ref(),
-            steps: &[],
+            pools: &pools,
+            versions: &[],
+            blocker: None,
+            held: &BTreeMap::new(),
+            domains: &[],
             catalogue: &catalogue,
         };
         let decision = decide(&view, at(self.clock));
         let facts = ClusterFacts::default();
         let status = status::cluster(&self.cluster, &machines, &[], &facts, &decision, at(0));
         self.cluster.status = Some(status);
-        let members: Vec<&Live> = self.machines.iter().filter(|l| l.member).collect();
-        let healthy = |m: &[&Live]| m.iter().filter(|l| l.healthy).count();
-        let has_quorum = |m: &[&Live]| healthy(m) >= quorum(m.len());
+        if let Some(text) = decision.remember {
+            let annotations = self.cluster.metadata.annotations.get_or_insert_default();
+            match text {
+                Some(text) => {
+                    annotations.insert(meta::ANNOTATION_REMEDIATION_IN_PROGRESS.into(), text)
+                }
+                None => annotations.remove(meta::ANNOTATION_REMEDIATION_IN_PROGRESS),
+            };
+        }
+        let without = |name: &str| -> Vec<Member> {
+            etcd.iter().filter(|m| m.name != name).cloned().collect()
+        };
+        if let Some(Leave::Machine { machine, member }) = decision.leave {
+            let rest = without(&machine);
+            prop_assert!(
+                !member || !has_quorum(&etcd) || has_quorum(&rest),
+                "member {machine} leaves {rest:?}"
+            );
+            let live = self.machines.iter_mut();
+            let live = live.filter(|l| name(&l.machine) == machine);
+            for live in live {
+                live.member = false;
+                let annotations = live.machine.metadata.annotations.as_mut().unwrap();
+                annotations.remove(ETCD_HOOK);
+            }
+            return Ok(true);
+        }
         match decision.action {
             ControlPlaneAction::Create { machine, reason } => {
-                let more = members.len() + 1;
+                let (healthy, voting) = votes(&etcd);
                 prop_assert!(
-                    self.seen_differs() || members.len() <= 1 || healthy(&members) >= quorum(more),
-                    "{reason}: a member more than {} of {} healthy ones carry",
-                    healthy(&members),
-                    members.len()
+                    voting <= 1 || healthy >= quorum(voting + 1),
+                    "{reason}: a member more than {healthy} of {voting} healthy ones carry"
                 );
+                prop_assert!(etcd.iter().all(|m| !m.learner), "{reason}: one learns yet");
                 let annotations = self.cluster.metadata.annotations.get_or_insert_default();
                 let next = (machine.ordinal + 1).to_string();
                 annotations.insert(meta::ANNOTATION_NEXT_ORDINAL.into(), next);
@@ -169,22 +235,16 @@ impl Sim {
                         status: None,
                     },
                     member: false,
+                    learner: false,
                     healthy: false,
                 });
                 Ok(true)
             }
             ControlPlaneAction::Delete { machine, reason } => {
-                let rest: Vec<&Live> = members
-                    .iter()
-                    .copied()
-                    .filter(|l| name(&l.machine) != machine)
-                    .collect();
-                // A failure that nobody has seen yet is not a decision's fault.
+                let rest = without(&machine);
                 prop_assert!(
-                    self.seen_differs() || !has_quorum(&members) || has_quorum(&rest),
-                    "{reason}: without {machine} {} of {} members are healthy",
-                    healthy(&rest),
-                    rest.len()
+                    !has_quorum(&etcd) || has_quorum(&rest),
+                    "{reason}: without {machine} {rest:?}"
                 );
                 let doomed = self
                     .machines
@@ -198,11 +258,16 @@ impl Sim {
         }
     }
 
-    /// Whether a member that failed is still said to be ready.
-    fn seen_differs(&self) -> bool {
-        self.machines
-            .iter()
-            .any(|l| l.member && !l.healthy && ready(&l.machine))
+    /// What etcd says when it is asked: nothing but the truth.
+    fn etcd(&self) -> Vec<Member> {
+        let members = self.machines.iter().filter(|l| l.member);
+        members
+            .map(|l| Member {
+                name: name(&l.machine),
+                healthy: l.healthy,
+                learner: l.learner,
+            })
+            .collect()
     }
 
     fn pool(&mut self, index: usize) -> bool {
@@ -264,10 +329,14 @@ impl Sim {
                 self.control_plane()?;
             }
             Event::Serve(n) => {
+                let first = self.etcd().is_empty();
                 if let Some(live) = pick(&mut self.machines, n, |l| !l.member && !l.deleting()) {
-                    live.machine.spec.provider_id = Some("x".into());
-                    live.member = true;
-                    live.healthy = true;
+                    live.join(!first);
+                }
+            }
+            Event::Vote(n) => {
+                if let Some(live) = pick(&mut self.machines, n, |l| l.learner) {
+                    live.learner = false;
                 }
             }
             Event::Seen(n) => {
@@ -279,8 +348,11 @@ impl Sim {
             }
             Event::Gone(n) => {
                 if let Some(gone) = pick(&mut self.machines, n, Live::deleting) {
-                    let gone = name(&gone.machine);
-                    self.machines.retain(|l| name(&l.machine) != gone);
+                    gone.come_to_the_hook();
+                    if !gone.is_hooked() {
+                        let gone = name(&gone.machine);
+                        self.machines.retain(|l| name(&l.machine) != gone);
+                    }
                 }
             }
             Event::Fail(n) => {
@@ -288,9 +360,16 @@ impl Sim {
                     l.healthy = false;
                 }
             }
+            Event::Break(n) => {
+                if let Some(l) = pick(&mut self.machines, n, |l| !l.deleting()) {
+                    l.healthy = false;
+                    l.find_broken(true);
+                }
+            }
             Event::Recover(n) => {
                 if let Some(l) = pick(&mut self.machines, n, |l| l.member && !l.healthy) {
                     l.healthy = true;
+                    l.find_broken(false);
                 }
             }
             Event::Kill(n) => {
@@ -357,14 +436,23 @@ impl Sim {
     fn settle(&mut self) -> Result<bool, TestCaseError> {
         for _ in 0..400 {
             let mut moved = self.control_plane()?;
+            moved |= self.machines.iter().any(Live::deleting);
+            self.machines.retain(|l| !l.deleting() || l.is_hooked());
             for live in &mut self.machines {
-                moved |= !live.member || !ready(&live.machine);
-                live.member = true;
+                moved |= live.member && !live.healthy || is_broken(&live.machine);
                 live.healthy = true;
+                live.find_broken(false);
+                if live.deleting() {
+                    live.come_to_the_hook();
+                    continue;
+                }
+                moved |= !live.member || live.learner || !ready(&live.machine);
+                if !live.member {
+                    live.join(false);
+                }
+                live.learner = false;
                 set_ready(&mut live.machine, true);
             }
-            moved |= self.machines.iter().any(Live::deleting);
-            self.machines.retain(|l| !l.deleting());
             for pool in 0..self.pools.len() {
                 moved |= self.pool(pool);
                 for set in 0..self.pools[pool].sets.len() {
@@ -406,5 +494,76 @@ proptest! {
         for version in all.chain([sim.lowest_worker()]).flatten() {
             prop_assert_eq!(version.to_string(), sim.cluster.spec.version.clone());
         }
+    }
+}
+
+/// One upgrade over four minor versions, taken back after each of its steps and to each version on its way: whatever serves then is
+/// taken to a safe end, and whoever can go back does.
+#[test]
+fn a_revert_at_every_point_of_an_upgrade_comes_to_a_safe_end() {
+    let steps = |sim: &mut Sim, count: usize| {
+        let round = [
+            Event::ControlPlane,
+            Event::Serve(0),
+            Event::Seen(0),
+            Event::Vote(0),
+            Event::ControlPlane,
+            Event::Gone(0),
+            Event::Pool(0),
+            Event::Set(0, 0),
+            Event::Join(0),
+            Event::Set(0, 1),
+            Event::Join(0),
+        ];
+        for event in round.iter().cycle().take(count) {
+            sim.happen(event.clone()).unwrap();
+        }
+    };
+    let mut ends = BTreeSet::new();
+    for replicas in [1, 3] {
+        for back in ["v1.30.0", "v1.31.0", "v1.33.0"] {
+            for point in (0..).step_by(3) {
+                let mut sim = Sim::new(replicas, 1);
+                sim.cluster.spec.version = "v1.34.2".into();
+                steps(&mut sim, point);
+                let done = sim
+                    .machines
+                    .iter()
+                    .filter_map(|l| machine_version(&l.machine));
+                let done = done.min().unwrap().minor() == 34;
+                let served = sim.machines.iter().filter(|l| has_served(&l.machine));
+                let served = served.filter_map(|l| machine_version(&l.machine)).max();
+                sim.cluster.spec.version = back.into();
+                assert!(sim.settle().unwrap(), "{replicas} {back} after {point}");
+                let wanted: Version = back.parse().unwrap();
+                let end = running_version(
+                    &sim.machines
+                        .iter()
+                        .map(|l| l.machine.clone())
+                        .collect::<Vec<_>>(),
+                );
+                let end = end.unwrap();
+                let highest = served.unwrap().max(wanted.clone());
+                assert!(
+                    end == wanted || (end == highest && end.minor() > wanted.minor()),
+                    "{replicas} {back} after {point}: {end}, not {wanted}"
+                );
+                let workers = sim.lowest_worker().unwrap();
+                let can = kubelet_skew(&end, &wanted) == Skew::Allowed;
+                assert_eq!(
+                    workers == wanted,
+                    can,
+                    "{replicas} {back} after {point}: {workers}"
+                );
+                ends.insert((back, end.to_string()));
+                if done {
+                    break;
+                }
+            }
+        }
+    }
+    // Each of them came up: taken back before anything served, at each step, and at the end.
+    for end in ["v1.30.0", "v1.31.0", "v1.32.0", "v1.33.0", "v1.34.2"] {
+        assert!(ends.contains(&("v1.30.0", end.to_owned())), "{ends:?}");
     }
 }

@@ -4,7 +4,7 @@ use fleetwright_api::MachineSet;
 use serde_json::json;
 
 use super::*;
-use crate::plan::{Desired, Policy, plan};
+use crate::plan::{Desired, plan};
 
 fn policy() -> Policy {
     Policy {
@@ -12,6 +12,7 @@ fn policy() -> Policy {
         fleet: "default".into(),
         max_machines: 10,
         drift: fleetwright_api::fleet::DriftAction::Correct,
+        versions: Vec::new(),
     }
 }
 
@@ -52,7 +53,7 @@ impl Fleet {
             .collect();
         let catalogue = Catalogue::default();
         let mut out = plan(&desired, None, &self.live, &policy(), &catalogue);
-        forecast(&mut out, &self.live, &catalogue, now());
+        forecast(&mut out, &self.live, &policy(), &catalogue, now());
         out
     }
 
@@ -92,6 +93,7 @@ impl Fleet {
             machines: by_cluster(&self.live, &BTreeSet::from([key.clone()]))
                 .remove(&key)
                 .unwrap_or_default(),
+            versions: &[],
             catalogue: &catalogue,
             now: now(),
             notes: BTreeMap::new(),
@@ -211,6 +213,10 @@ fn several_minors_take_the_control_plane_through_each_before_workers_move() {
         .flat_map(|r| r.steps.iter().filter_map(|s| s.version.as_deref()))
         .collect();
     assert_eq!(versions, ["v1.34.0", "v1.35.0", "v1.35.0"]);
+    assert_eq!(
+        plan.rollouts[0].path.as_deref(),
+        Some("v1.33.2 -> v1.34.0 -> v1.35.0; workers at v1.35.0")
+    );
     assert_eq!(lines(&plan).last().unwrap(), "6: -web-0");
 }
 

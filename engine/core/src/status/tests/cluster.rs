@@ -10,7 +10,8 @@ use super::{at, conditions, line, member, read};
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, DeleteReason, VersionStep,
+        ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, DeleteReason, Trigger,
+        VersionStep,
     },
     status::{ClusterFacts, cluster, has_converged},
 };
@@ -34,9 +35,7 @@ fn theirs() -> Cluster {
 pub(super) fn settled() -> ControlPlaneDecision {
     ControlPlaneDecision {
         version: Some(VersionStep::Wanted("v1.33.0".parse().unwrap())),
-        action: ControlPlaneAction::Settled,
-        updates: Vec::new(),
-        outdated: Default::default(),
+        ..ControlPlaneDecision::default()
     }
 }
 
@@ -327,7 +326,9 @@ fn control_plane_machines_are_ready_and_up_to_date() {
         from: Some(json!("v1.33.0")),
         to: Some(json!("v1.34.0")),
     };
-    decision.outdated.insert("m0".into(), vec![change]);
+    decision
+        .outdated
+        .insert("m0".into(), vec![Trigger::Field(change)]);
     decision.outdated.insert("m1".into(), vec![]);
     let new = cluster(&ours(3), &machines, &[], &reached(), &decision, at(0));
     assert_eq!(
