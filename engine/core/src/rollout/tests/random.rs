@@ -7,6 +7,7 @@ use fleetwright_api::{
     Machine, MachineSet,
     condition::{self, Status, kind},
     machine::{MachineStatus, NodeRef},
+    machine_deployment::StrategyType,
     meta,
     time::k8s_time,
 };
@@ -436,18 +437,59 @@ proptest! {
 }
 
 /// Runs of whole rollouts, each in an order of its own.
-const ORDERS: u64 = 1_200;
+const ORDERS: u64 = 1_024;
 
 /// A plain generator (xorshift64*): the same seed gives the same order.
 struct Dice(u64);
 
 impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
     fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
         usize::try_from(high).unwrap() % n
+    }
+
+    fn small(&mut self, n: usize) -> i32 {
+        i32::try_from(self.below(n)).unwrap()
+    }
+
+    /// One of the controllers runs, perhaps cut off, or a machine moves on.
+    fn event(&mut self) -> Event {
+        let n = self.below(64);
+        let cut = match self.below(5) {
+            0 => self.below(3),
+            _ => usize::MAX,
+        };
+        match self.below(5) {
+            0 => Event::Pool(cut),
+            1 => Event::Set(n, cut),
+            2 => Event::Up(n),
+            3 => Event::Seen(n),
+            _ => Event::Gone(n),
+        }
+    }
+}
+
+impl Sim {
+    fn image(&mut self, image: &str) {
+        self.world.pool.spec.template.spec.provider_config = config(json!({"image": image}));
+    }
+
+    /// Whether all machines are of the current set and available, and nothing is left to do.
+    fn done(&self) -> bool {
+        let replicas = self.bounds.replicas;
+        if self.total() != replicas || self.available() != replicas || !self.at_rest() {
+            return false;
+        }
+        let decision = self.world.decide();
+        let of = |m: &Live| meta::controller_of(&m.machine).map(|o| o.name.clone());
+        decision.is_settled() && self.machines.iter().all(|m| of(m) == decision.current)
     }
 }
 
@@ -456,43 +498,17 @@ impl Dice {
 fn whole_rollouts_keep_both_bounds_in_more_than_a_thousand_random_orders() {
     let (mut steps, mut fullest) = (0, 0);
     for seed in 1..=ORDERS {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let mut small = |n: usize| i32::try_from(dice.below(n)).unwrap();
-        let mut sim = Sim::new(1 + small(8), small(4), small(4));
+        let mut dice = Dice::new(seed);
+        let mut sim = Sim::new(1 + dice.small(6), dice.small(4), dice.small(4));
+        // In every second run another change comes while the first one is under way.
         let contents = 1 + dice.below(2);
-        for content in 1..=contents {
-            let image = ["a", "b", "c"][content];
-            sim.world.pool.spec.template.spec.provider_config = config(json!({"image": image}));
-            let done = |sim: &Sim| {
-                if sim.total() != sim.bounds.replicas
-                    || sim.available() != sim.bounds.replicas
-                    || !sim.at_rest()
-                {
-                    return false;
-                }
-                let decision = sim.world.decide();
-                let of = |m: &Live| meta::controller_of(&m.machine).map(|o| o.name.clone());
-                decision.is_settled() && sim.machines.iter().all(|m| of(m) == decision.current)
-            };
-            let mut moves = 0;
-            // A second change comes while the first one is under way.
+        for (content, image) in (1..=contents).zip(["b", "c"]) {
+            sim.image(image);
             let enough = if content < contents { 40 } else { 20_000 };
-            while moves < enough && !(content == contents && done(&sim)) {
+            let mut moves = 0;
+            while moves < enough && !(content == contents && sim.done()) {
                 moves += 1;
-                let n = dice.below(64);
-                let cut = if dice.below(5) == 0 {
-                    dice.below(3)
-                } else {
-                    usize::MAX
-                };
-                let event = match dice.below(5) {
-                    0 => Event::Pool(cut),
-                    1 => Event::Set(n, cut),
-                    2 => Event::Up(n),
-                    3 => Event::Seen(n),
-                    _ => Event::Gone(n),
-                };
-                sim.happen(event);
+                sim.happen(dice.event());
                 let (available, total) = (sim.available(), sim.total());
                 let (min, max) = (sim.bounds.min_available(), sim.bounds.max_total());
                 assert!(
@@ -505,7 +521,7 @@ fn whole_rollouts_keep_both_bounds_in_more_than_a_thousand_random_orders() {
             }
             steps += moves;
             assert!(
-                content < contents || done(&sim),
+                content < contents || sim.done(),
                 "seed {seed} does not end: {}",
                 sim.line()
             );
@@ -515,4 +531,47 @@ fn whole_rollouts_keep_both_bounds_in_more_than_a_thousand_random_orders() {
         fullest == 3 && steps > 50_000,
         "the surge was used: {fullest} in {steps} steps"
     );
+}
+
+/// OnDelete: machines are replaced as somebody deletes them, none goes by itself, and there are never more than wanted.
+#[test]
+fn whole_rollouts_on_delete_end_as_people_delete_in_any_order() {
+    for seed in 1..=256 {
+        let mut dice = Dice::new(seed);
+        let mut sim = Sim::new(1 + dice.small(6), 1, 0);
+        let strategy = sim.world.pool.spec.rollout.as_mut().unwrap();
+        strategy.strategy.as_mut().unwrap().kind = Some(StrategyType::OnDelete);
+        sim.image("b");
+        sim.pool(usize::MAX);
+        let old = sim.world.sets[0].clone();
+        let (mut moves, mut killed) = (0, 0);
+        while moves < 20_000 && !sim.done() {
+            moves += 1;
+            let stays = |m: &Live| m.of(&old) && !m.deleting();
+            if dice.below(40) == 0
+                && let Some(at) = sim.pick(dice.below(64), stays)
+            {
+                killed += 1;
+                sim.machines[at].machine.metadata.deletion_timestamp =
+                    Some(k8s_time(super::decide::at(0)));
+            }
+            let before = sim.machines.iter().filter(|m| stays(m)).count();
+            sim.happen(dice.event());
+            let after = sim.machines.iter().filter(|m| stays(m)).count();
+            assert_eq!(
+                before,
+                after,
+                "seed {seed}: an old one went by itself: {}",
+                sim.line()
+            );
+            let (total, wanted) = (sim.total(), sim.bounds.replicas);
+            assert!(
+                total <= wanted,
+                "seed {seed}: {total} > {wanted}: {}",
+                sim.line()
+            );
+        }
+        assert!(sim.done(), "seed {seed} does not end: {}", sim.line());
+        assert_eq!(killed, sim.bounds.replicas, "seed {seed}");
+    }
 }
