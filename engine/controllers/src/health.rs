@@ -187,6 +187,65 @@ fn gate_over(
     gate(check, &peers, current, shared.now())
 }
 
+/// The gates that broken machines have to pass, each worked out once.
+pub(crate) struct Gates<'a> {
+    shared: &'a Shared,
+    /// By namespace, Cluster and check; without a check for machines that none selects.
+    known: BTreeMap<(String, String, Option<String>), Gate>,
+}
+
+/// What the checks of a broken machine say of its replacement.
+pub(crate) struct Asked {
+    /// Why it is not replaced now.
+    pub(crate) held: Option<String>,
+    /// Whether another comes before it goes.
+    pub(crate) replace_first: bool,
+}
+
+impl<'a> Gates<'a> {
+    pub(crate) fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// What all checks that select `machine` say.
+    pub(crate) fn ask(&mut self, machine: &Machine) -> Asked {
+        let (namespace, _) = name_of(machine);
+        let cluster = &machine.spec.cluster_name;
+        let checks = checks_of(self.shared, machine);
+        let by: Vec<Option<&MachineHealthCheck>> = if checks.is_empty() {
+            vec![None]
+        } else {
+            checks.iter().map(|c| Some(c.as_ref())).collect()
+        };
+        let mut out = Asked {
+            held: None,
+            replace_first: false,
+        };
+        for check in by {
+            let name = check.map(ResourceExt::name_any);
+            let gate = self
+                .known
+                .entry((namespace.clone(), cluster.clone(), name))
+                .or_insert_with(|| gate_over(self.shared, &namespace, cluster, check));
+            out.held = out
+                .held
+                .or_else(|| gate.holds(machine).map(ToString::to_string));
+            let strategy = check.and_then(|c| c.spec.remediation.as_ref()?.strategy);
+            out.replace_first |= strategy == Some(RemediationStrategy::ReplaceFirst);
+        }
+        out
+    }
+
+    /// When to look again at what is held though nothing happens.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        let closed = self.known.values().filter(|g| g.block.is_some());
+        closed.filter_map(|g| g.next).min()
+    }
+}
+
 /// What a set does about its broken machines, and when to look again though nothing happens.
 pub(crate) fn remediation(
     shared: &Shared,
@@ -211,29 +270,17 @@ pub(crate) fn remediation(
         return (as_it_is, None);
     }
     let blind = reachable == Some(false);
-    let mut gates: BTreeMap<Option<String>, Gate> = BTreeMap::new();
+    let mut gates = Gates::new(shared);
     let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
     for machine in machines.iter().filter(|m| is_broken(m)) {
-        let checks = checks_of(shared, machine);
-        let by: Vec<Option<&MachineHealthCheck>> = if checks.is_empty() {
-            vec![None]
-        } else {
-            checks.iter().map(|c| Some(c.as_ref())).collect()
-        };
-        let mut why = blind.then(|| {
+        let asked = gates.ask(machine);
+        let why = blind.then(|| {
             format!("cluster {cluster} cannot be reached: nothing is replaced that cannot be seen")
         });
-        for check in by {
-            let gate = gates
-                .entry(check.map(|c| c.name_any()))
-                .or_insert_with(|| gate_over(shared, &namespace, cluster, check));
-            why = why.or_else(|| gate.holds(machine).map(ToString::to_string));
-            let strategy = check.and_then(|c| c.spec.remediation.as_ref()?.strategy);
-            if strategy == Some(RemediationStrategy::ReplaceFirst) {
-                replace_first.insert(machine.name_any());
-            }
+        held.extend(why.or(asked.held).map(|why| (machine.name_any(), why)));
+        if asked.replace_first {
+            replace_first.insert(machine.name_any());
         }
-        held.extend(why.map(|why| (machine.name_any(), why)));
     }
     let of_pool: Vec<Arc<MachineSet>> = pool.map_or_else(Vec::new, |pool| {
         let owner = Mark::Owner(pool.uid().unwrap_or_default());
@@ -260,11 +307,7 @@ pub(crate) fn remediation(
         held: &held,
         replace_first: &replace_first,
     };
-    let next = gates
-        .values()
-        .filter_map(|g| g.block.as_ref().and(g.next))
-        .min();
-    (remediate(&view), next)
+    (remediate(&view), gates.next())
 }
 
 /// Whether the pool may have a machine more than it wants: its rollouts have the same room.
