@@ -187,65 +187,100 @@ fn gate_over(
     gate(check, &peers, current, shared.now())
 }
 
-/// What the gates say of broken machines of a cluster.
-struct Gates {
-    /// Those that may not be replaced for now, with why.
-    held: BTreeMap<String, String>,
-    /// Those that another machine is made for first.
-    replace_first: BTreeSet<String>,
-    /// When to look again though nothing happens.
-    next: Option<Timestamp>,
+/// The gates that broken machines have to pass, each worked out once.
+struct Gates<'a> {
+    shared: &'a Shared,
+    /// By namespace, Cluster and check; without a check for machines that none selects.
+    known: BTreeMap<(String, String, Option<String>), Gate>,
 }
 
-impl Gates {
-    fn over(shared: &Shared, namespace: &str, cluster: &str, machines: &[Machine]) -> Self {
-        let blind = shared.nodes.reachable(namespace, cluster) == Some(false);
-        let mut gates: BTreeMap<Option<String>, Gate> = BTreeMap::new();
-        let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
-        for machine in machines.iter().filter(|m| is_broken(m)) {
-            let checks = checks_of(shared, machine);
-            let by: Vec<Option<&MachineHealthCheck>> = if checks.is_empty() {
-                vec![None]
-            } else {
-                checks.iter().map(|c| Some(c.as_ref())).collect()
-            };
-            let mut why = blind.then(|| {
-                format!(
-                    "cluster {cluster} cannot be reached: nothing is replaced that cannot be seen"
-                )
-            });
-            for check in by {
-                let gate = gates
-                    .entry(check.map(|c| c.name_any()))
-                    .or_insert_with(|| gate_over(shared, namespace, cluster, check));
-                why = why.or_else(|| gate.holds(machine).map(ToString::to_string));
-                let strategy = check.and_then(|c| c.spec.remediation.as_ref()?.strategy);
-                if strategy == Some(RemediationStrategy::ReplaceFirst) {
-                    replace_first.insert(machine.name_any());
-                }
-            }
-            held.extend(why.map(|why| (machine.name_any(), why)));
-        }
-        let next = gates
-            .values()
-            .filter_map(|g| g.block.as_ref().and(g.next))
-            .min();
+/// What the checks of a broken machine say of its replacement.
+struct Asked {
+    /// Why it is not replaced now.
+    held: Option<String>,
+    /// Whether another comes before it goes.
+    replace_first: bool,
+}
+
+impl<'a> Gates<'a> {
+    fn new(shared: &'a Shared) -> Self {
         Self {
-            held,
-            replace_first,
-            next,
+            shared,
+            known: BTreeMap::new(),
         }
+    }
+
+    /// What all checks that select `machine` say.
+    fn ask(&mut self, machine: &Machine) -> Asked {
+        let (namespace, _) = name_of(machine);
+        let cluster = &machine.spec.cluster_name;
+        let checks = checks_of(self.shared, machine);
+        let by: Vec<Option<&MachineHealthCheck>> = if checks.is_empty() {
+            vec![None]
+        } else {
+            checks.iter().map(|c| Some(c.as_ref())).collect()
+        };
+        let mut out = Asked {
+            held: None,
+            replace_first: false,
+        };
+        for check in by {
+            let name = check.map(ResourceExt::name_any);
+            let gate = self
+                .known
+                .entry((namespace.clone(), cluster.clone(), name))
+                .or_insert_with(|| gate_over(self.shared, &namespace, cluster, check));
+            out.held = out
+                .held
+                .or_else(|| gate.holds(machine).map(ToString::to_string));
+            let strategy = check.and_then(|c| c.spec.remediation.as_ref()?.strategy);
+            out.replace_first |= strategy == Some(RemediationStrategy::ReplaceFirst);
+        }
+        out
+    }
+
+    /// When to look again at what is held though nothing happens.
+    fn next(&self) -> Option<Timestamp> {
+        let closed = self.known.values().filter(|g| g.block.is_some());
+        closed.filter_map(|g| g.next).min()
     }
 }
 
-/// Broken machines of a control plane that may not be replaced for now, with why.
-pub(crate) fn held(
+/// What the gates say of all broken machines of a cluster that one owner replaces.
+pub(crate) struct AllAsked {
+    /// Those that may not be replaced for now, with why.
+    pub(crate) held: BTreeMap<String, String>,
+    /// Those that another machine is made for first.
+    replace_first: BTreeSet<String>,
+    /// When to look again though nothing happens.
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// Asks the gates of all broken machines of a cluster.
+pub(crate) fn ask(
     shared: &Shared,
     namespace: &str,
     cluster: &str,
     machines: &[Machine],
-) -> BTreeMap<String, String> {
-    Gates::over(shared, namespace, cluster, machines).held
+) -> AllAsked {
+    let blind = shared.nodes.reachable(namespace, cluster) == Some(false);
+    let mut gates = Gates::new(shared);
+    let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
+    for machine in machines.iter().filter(|m| is_broken(m)) {
+        let asked = gates.ask(machine);
+        let why = blind.then(|| {
+            format!("cluster {cluster} cannot be reached: nothing is replaced that cannot be seen")
+        });
+        held.extend(why.or(asked.held).map(|why| (machine.name_any(), why)));
+        if asked.replace_first {
+            replace_first.insert(machine.name_any());
+        }
+    }
+    AllAsked {
+        held,
+        replace_first,
+        next: gates.next(),
+    }
 }
 
 /// What a set does about its broken machines, and when to look again though nothing happens.
@@ -271,8 +306,7 @@ pub(crate) fn remediation(
         };
         return (as_it_is, None);
     }
-    let gates = Gates::over(shared, &namespace, cluster, machines);
-
+    let asked = ask(shared, &namespace, cluster, machines);
     let of_pool: Vec<Arc<MachineSet>> = pool.map_or_else(Vec::new, |pool| {
         let owner = Mark::Owner(pool.uid().unwrap_or_default());
         shared.caches.marked(&owner)
@@ -295,10 +329,10 @@ pub(crate) fn remediation(
         max_in_flight: pool.and_then(|p| p.spec.remediation.as_ref()?.max_in_flight.as_ref()),
         in_flight,
         surge: surge(shared, pool, &of_pool),
-        held: &gates.held,
-        replace_first: &gates.replace_first,
+        held: &asked.held,
+        replace_first: &asked.replace_first,
     };
-    (remediate(&view), gates.next)
+    (remediate(&view), asked.next)
 }
 
 /// Whether the pool may have a machine more than it wants: its rollouts have the same room.

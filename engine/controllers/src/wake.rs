@@ -192,11 +192,15 @@ pub(crate) fn check(
         let status = check.status.as_ref();
         status.map(|s| (s.unhealthy.clone(), s.recent.len()))
     };
-    if before.map(asks) != now.map(asks) {
+    let asked = before.map(asks) != now.map(asks);
+    if asked {
         shared.wake_machines_of(&namespace, cluster);
+    }
+    if asked || before.map(finds) != now.map(finds) {
         shared.wake_sets_of(&namespace, cluster);
-    } else if before.map(finds) != now.map(finds) {
-        shared.wake_sets_of(&namespace, cluster);
+        shared
+            .queue
+            .add(Key::Cluster(namespace.clone(), cluster.clone()));
     }
     shared.queue.add(Key::Check(namespace, name));
 }

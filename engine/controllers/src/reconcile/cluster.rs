@@ -76,7 +76,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let reference = shared.cluster_ref(&namespace, &name);
     let versions = control_plane::allowed_versions(shared, cluster);
     let domains = control_plane::failure_domains(shared, cluster);
-    let held = health::held(shared, &namespace, &name, &control_plane);
+    let asked = health::ask(shared, &namespace, &name, &control_plane);
     let gathered = ControlPlaneView {
         cluster,
         machines: &control_plane,
@@ -85,7 +85,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         pools: &pools,
         versions: &versions,
         blocker: None,
-        held: &held,
+        held: &asked.held,
         domains: &domains,
         catalogue: &shared.catalogue,
     };
@@ -177,6 +177,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         let patch = json!({"metadata": {"annotations": annotation}});
         shared.patch(latest.as_ref(), patch, BY).await?;
     }
+    // A storm of failures passes though nothing happens.
+    decision.look_again = decision.look_again.into_iter().chain(asked.next).min();
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
     match decision.action {
         ControlPlaneAction::Create { machine, reason } => {
