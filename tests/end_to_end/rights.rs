@@ -40,10 +40,18 @@ use crate::{
 
 const SECRET: &str = "of webhooks";
 /// Granted, and not used by one short run: a status is deleted when there are very many, a set where no garbage collector
-/// was faster, and `finalizers` is asked for by servers that guard owner references.
+/// was faster, `finalizers` is asked for by servers that guard owner references, and the run's repository holds neither
+/// health checks nor drain rules.
 const RARE: &[&str] = &[
     "commitstatuses delete",
     "machinesets delete",
+    "machinehealthchecks create",
+    "machinehealthchecks patch",
+    "machinehealthchecks delete",
+    "machinehealthchecks/status patch",
+    "machinedrainrules create",
+    "machinedrainrules patch",
+    "machinedrainrules delete",
     "clusters/finalizers update",
     "machinedeployments/finalizers update",
     "machinesets/finalizers update",

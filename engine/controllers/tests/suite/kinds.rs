@@ -52,6 +52,10 @@ fn good(kind: &str) -> Value {
         }
         "MachineDeployment" | "MachineSet" => json!({"clusterName": "c", "template": template}),
         "Machine" => json!({"clusterName": "c", "providerConfig": config("sim.small")}),
+        "MachineDrainRule" => json!({"drain": {"behavior": "Skip"}}),
+        "MachineHealthCheck" => {
+            json!({"clusterName": "c", "selector": {"matchLabels": {"pool": "web"}}})
+        }
         "ProviderAccount" => json!({"provider": "sim", "region": "eu"}),
         "Fleet" => json!({"source": {"url": "https://git.example.com/fleet.git"}}),
         "CommitStatus" => json!({
@@ -77,12 +81,14 @@ fn object(kind: &str, change: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
 }
 
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 9] = [
     "Cluster",
     "CommitStatus",
     "Fleet",
     "Machine",
     "MachineDeployment",
+    "MachineDrainRule",
+    "MachineHealthCheck",
     "MachineSet",
     "ProviderAccount",
 ];
@@ -535,15 +541,10 @@ fn names_categories_subresources_and_columns() {
             crd.spec.names.categories,
             Some(vec!["fleetwright".to_owned()])
         );
-        assert!(
-            crd.spec.versions[0]
-                .subresources
-                .clone()
-                .unwrap()
-                .status
-                .is_some(),
-            "{kind}"
-        );
+        // A drain rule is only read.
+        let sub = crd.spec.versions[0].subresources.clone();
+        let status = sub.is_some_and(|s| s.status.is_some());
+        assert_eq!(status, kind != "MachineDrainRule", "{kind}");
         assert_eq!(
             crd.spec.scope,
             if kind == "ProviderAccount" {
