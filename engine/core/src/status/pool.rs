@@ -80,7 +80,6 @@ pub fn machine_set(
     let but: Vec<String> = waiting.map(ToString::to_string).into_iter().collect();
     let want = if deleting { 0 } else { want };
     scaling(&mut out, replicas, want, &all, &but);
-    remediating(&mut out, &all);
     all_machines(
         &mut out,
         kind::MACHINES_READY,
@@ -164,19 +163,6 @@ pub fn next_stuck<'a>(
         .filter_map(|t| t.0.checked_add(STUCK).ok())
         .filter(|at| *at >= now)
         .min()
-}
-
-/// Remediating: machines that are broken and to be replaced by their owner, with what it says of each.
-fn remediating(out: &mut Conditions<'_>, machines: &[&Machine]) {
-    let broken: Vec<String> = machines
-        .iter()
-        .map(|m| named(m))
-        .filter_map(|(name, list)| Some((name, condition::get(list, kind::OWNER_REMEDIATED)?)))
-        .filter(|(_, c)| c.status == "False")
-        .map(|(name, c)| format!("{name}: {}", c.message))
-        .collect();
-    let text = format!("replacing broken machines ({})", few(&broken));
-    out.flag(kind::REMEDIATING, !broken.is_empty(), text);
 }
 
 /// What sets say of why they make no machines, each thing once.
@@ -263,7 +249,6 @@ pub fn machine_deployment(
     rolling(&mut out, &outdated, &all, decision);
     let wanted = if deleting { 0 } else { want };
     scaling(&mut out, replicas, wanted, &all, &held_up(sets));
-    remediating(&mut out, &all);
     all_machines(
         &mut out,
         kind::MACHINES_READY,
