@@ -51,7 +51,8 @@ pub fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<()> {
     let controllers = Controllers::new(fleetwright_controllers::Context {
         client: client.clone(),
         providers,
-        connections: reach,
+        connections: Arc::clone(&reach) as _,
+        etcd: reach,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
         installation: INSTALLATION.into(),

@@ -64,7 +64,7 @@ pub async fn foresee(
     gather_machines(&client, &plan, &mut live)
         .await
         .map_err(|e| text(&e))?;
-    forecast(&mut plan, &live, &catalogue, world.now());
+    forecast(&mut plan, &live, &policy, &catalogue, world.now());
     let steps = plan.rollouts.iter().flat_map(|r| &r.steps);
     Ok(order(steps.flat_map(|step| {
         let made = step

@@ -12,7 +12,7 @@ use fleetwright_gitops::{
 use fleetwright_provider_sim::Cloud;
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
-    Instance, ListScope, Provider, ProviderError, UpdateInstance,
+    EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError, UpdateInstance,
 };
 use fleetwright_webhook::{
     forge::Forge,
@@ -114,15 +114,50 @@ impl Provider for Reach {
     async fn delete(&self, account: &Account, id: &str, key: &str) -> Result<(), ProviderError> {
         self.life.guard(self.cloud.delete(account, id, key)).await
     }
+
+    fn failure_domains(&self, account: &Account) -> Vec<String> {
+        self.cloud.failure_domains(account)
+    }
+
+    async fn missing_image(
+        &self,
+        account: &Account,
+        version: &str,
+        config: &Value,
+    ) -> Result<Option<String>, ProviderError> {
+        let asked = self.cloud.missing_image(account, version, config);
+        self.life.guard(asked).await
+    }
+}
+
+#[async_trait]
+impl EtcdMembers for Reach {
+    async fn members(&self, cluster: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError> {
+        self.reachable(cluster)?;
+        self.life.guard(self.cloud.members(cluster)).await
+    }
+
+    async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
+        self.reachable(cluster)?;
+        let removal = EtcdMembers::remove(&self.cloud, cluster, name);
+        self.life.guard(removal).await
+    }
+}
+
+impl Reach {
+    fn reachable(&self, cluster: &ClusterRef) -> Result<(), ConnectionError> {
+        if self.weather.is_cut(&cluster.key) {
+            self.weather.count(Kind::Unreachable, 1);
+            return Err(ConnectionError::Broken("no route to host".into()));
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl ClusterConnections for Reach {
     async fn client(&self, cluster: &ClusterRef) -> Result<kube::Client, ConnectionError> {
-        if self.weather.is_cut(&cluster.key) {
-            self.weather.count(Kind::Unreachable, 1);
-            return Err(ConnectionError::Broken("no route to host".into()));
-        }
+        self.reachable(cluster)?;
         let inner = self.life.guard(self.cloud.client(cluster)).await?;
         let (life, weather) = (Arc::clone(&self.life), Arc::clone(&self.weather));
         let overheard = Arc::clone(&self.overheard);

@@ -483,22 +483,3 @@ fn machines_that_are_stuck_on_their_way_out_are_named_first() {
     let both = format!("{head} (a in deletion since more than 15m; {stuck})");
     assert_eq!(text(5_000), (both, None));
 }
-
-#[test]
-fn broken_machines_that_are_to_be_replaced_are_named() {
-    let broken = "OwnerRemediated=False:WaitingForRemediation:no node for 10 m";
-    let machines = [
-        member("a", "s", false, broken),
-        member("b", "s", false, "OwnerRemediated=True"),
-    ];
-    let want = "True Remediating: replacing broken machines (a: no node for 10 m)";
-    let own = machine_set(&set(2), &machines, None, None, at(0));
-    assert_eq!(line(&own.conditions, kind::REMEDIATING), want);
-    let whole = machine_deployment(&pool(2, json!({})), &[set(2)], &machines, None, at(0));
-    assert_eq!(line(&whole.conditions, kind::REMEDIATING), want);
-    let none = machine_set(&set(0), &[], None, None, at(0));
-    assert_eq!(
-        line(&none.conditions, kind::REMEDIATING),
-        "False NotRemediating"
-    );
-}
