@@ -31,7 +31,7 @@ mod version;
 pub use self::{
     leave::Leave,
     reason::{ControlPlaneWait, CreateReason, DeleteReason},
-    remediation::{Remediation, RemediationWait, is_broken},
+    remediation::{Remediation, RemediationWait},
     trigger::Trigger,
     version::{VersionStep, route, running_version, version_step},
 };

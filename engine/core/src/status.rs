@@ -1,6 +1,7 @@
 //! Statuses from what was observed: counts, phases and conditions. A condition's transition time stays while its status does.
 
 mod cluster;
+mod control_plane;
 mod health_check;
 mod machine;
 mod pool;

@@ -50,7 +50,7 @@ fn cluster<'a>(
     pools: impl IntoIterator<Item = &'a MachineDeployment>,
 ) -> Standing {
     if let Some(words) = status::upgrade_blocked(cluster) {
-        return Standing::Stuck(words);
+        return Standing::Blocked(words);
     }
     let pools: Vec<_> = pools.into_iter().collect();
     if let Some(words) = status::unconverged(cluster, pools.iter().copied()) {

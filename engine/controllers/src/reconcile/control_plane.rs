@@ -9,7 +9,8 @@ use fleetwright_api::{
 };
 use fleetwright_core::{
     cluster::is_control_plane,
-    control_plane::{ControlPlaneDecision, ETCD_HOOK, Leave, is_broken},
+    control_plane::{ControlPlaneDecision, ETCD_HOOK, Leave},
+    health::is_broken,
 };
 use fleetwright_providers::ClusterRef;
 use kube::ResourceExt;

@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use super::{
     ControlPlaneAction, ControlPlaneDecision, ControlPlaneView, ControlPlaneWait, CreateReason,
     DeleteReason, ETCD_HOOK, Trigger, has_served, initialized, is_leaving, leave, name, ready,
-    remediation::{Cure, Remediation, RemediationWait, is_broken},
+    remediation::{Cure, Remediation, RemediationWait},
 };
 use crate::{
     content::Content,
+    health::is_broken,
     machine_set::{NewMachine, is_marked, ordinal},
     quorum::{Etcd, Member, may_add, may_remove},
 };

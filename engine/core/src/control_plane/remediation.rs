@@ -4,16 +4,16 @@
 use std::fmt;
 
 use fleetwright_api::{
-    Machine,
-    cluster::DEFAULT_MIN_HEALTHY_PERIOD_SECONDS,
-    condition::{self, kind, reason},
-    meta,
+    Machine, cluster::DEFAULT_MIN_HEALTHY_PERIOD_SECONDS, condition::reason, meta,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{annotation, choice::Choice, has_served, initialized, is_leaving, name, ready};
-use crate::quorum::{Member, may_add, may_remove, quorum, votes};
+use crate::{
+    health::is_broken,
+    quorum::{Member, may_add, may_remove, quorum, votes},
+};
 
 /// What is remembered of a replacement, as JSON in annotations: on the Cluster while it is under way, then on the machine that
 /// was made for it.
@@ -117,14 +117,6 @@ impl fmt::Display for RemediationWait {
             ),
         }
     }
-}
-
-/// Whether a health check found the machine broken and its owner is to replace it.
-pub fn is_broken(machine: &Machine) -> bool {
-    machine.status.as_ref().is_some_and(|s| {
-        condition::is_false(&s.conditions, kind::HEALTH_CHECK_SUCCEEDED)
-            && condition::is_false(&s.conditions, kind::OWNER_REMEDIATED)
-    })
 }
 
 /// What is done for a broken machine now.

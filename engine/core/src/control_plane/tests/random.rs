@@ -439,7 +439,7 @@ impl Sim {
             moved |= self.machines.iter().any(Live::deleting);
             self.machines.retain(|l| !l.deleting() || l.is_hooked());
             for live in &mut self.machines {
-                moved |= live.member && !live.healthy || is_broken(&live.machine);
+                moved |= live.member && !live.healthy || crate::health::is_broken(&live.machine);
                 live.healthy = true;
                 live.find_broken(false);
                 if live.deleting() {
