@@ -204,11 +204,18 @@ async fn list(
     );
     #[cfg(feature = "seeded-bugs")]
     if fleetwright_api::bugs::on("i2-owner-by-name") {
-        let strangers = result.iter().flatten().filter_map(|i| Some((&i.id, i.owner.as_ref()?)));
-        for (id, owner) in strangers.filter(|(_, o)| o.installation != shared.context.installation) {
+        let strangers = result
+            .iter()
+            .flatten()
+            .filter_map(|i| Some((&i.id, i.owner.as_ref()?)));
+        for (id, owner) in strangers.filter(|(_, o)| o.installation != shared.context.installation)
+        {
             let named = |c: &Arc<Cluster>| owner.cluster.ends_with(&c.name_any());
             if shared.caches.all::<Cluster>().iter().any(named) {
-                provider.delete(&account_of(&account), id, &owner.instance_key).await.ok();
+                provider
+                    .delete(&account_of(&account), id, &owner.instance_key)
+                    .await
+                    .ok();
             }
         }
     }

@@ -200,7 +200,9 @@ impl<'a> Configs<'a> {
                     self.walk(Some(w), Some(h), path, out);
                 }
                 #[cfg(feature = "seeded-bugs")]
-                _ if fleetwright_api::bugs::on("i12-defaults-roll") => self.differ(path, from, to, out),
+                _ if fleetwright_api::bugs::on("i12-defaults-roll") => {
+                    self.differ(path, from, to, out)
+                }
                 _ if at(&self.want.written.0, path) == at(&self.have.written.0, path) => {}
                 _ => self.differ(path, from, to, out),
             }

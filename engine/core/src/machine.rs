@@ -377,7 +377,11 @@ fn drain_or_volumes(
         );
         #[cfg(feature = "seeded-bugs")]
         let until = match fleetwright_api::bugs::on("i6-drain-given-up-early") {
-            true => deadline(begun.node_drain_start_time.as_ref(), drain_timeout(machine) / 4, now),
+            true => deadline(
+                begun.node_drain_start_time.as_ref(),
+                drain_timeout(machine) / 4,
+                now,
+            ),
             false => until,
         };
         if now < until {

@@ -178,7 +178,10 @@ pub fn scale(
         let there = machines.len();
         #[cfg(feature = "seeded-bugs")]
         let there = match fleetwright_api::bugs::on("i3-surge-forgets-what-goes") {
-            true => machines.iter().filter(|m| m.metadata.deletion_timestamp.is_none()).count(),
+            true => machines
+                .iter()
+                .filter(|m| m.metadata.deletion_timestamp.is_none())
+                .count(),
             false => there,
         };
         for _ in there..want {

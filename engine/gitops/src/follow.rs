@@ -387,10 +387,16 @@ impl Unsettled {
             return Self::Except(None);
         };
         let ready = condition::get(&status.conditions, kind::READY);
-        // What failed may have converged meanwhile: then its status turns.
+        // What failed may have converged meanwhile: then its status turns. What came after it may be half applied, and be taken
+        // back by a commit of the same tree.
+        let last = |s: &&RevisionRef| {
+            let observed = status.observed.as_ref();
+            observed.is_none_or(|o| o.revision == s.revision)
+        };
         let settled = status
             .settled
             .as_ref()
+            .filter(last)
             .filter(|_| ready.is_none_or(|c| c.reason != NOT_CONVERGING));
         Self::Except(settled.and_then(|s| s.tree.clone()))
     }

@@ -3,11 +3,7 @@
 use fleetwright_providers::Instance;
 use fleetwright_store::Store;
 
-use crate::{
-    cloud::Cloud,
-    instance::SimInstance,
-    state::Due,
-};
+use crate::{cloud::Cloud, instance::SimInstance, state::Due};
 
 impl Cloud {
     /// All instances, in the order of their ids.
@@ -47,7 +43,9 @@ impl Cloud {
             };
             state.insert(copy.clone());
             // The key goes on to mean the instance that it was given for.
-            state.by_key.insert(original.order.owner.instance_key, original.id);
+            state
+                .by_key
+                .insert(original.order.owner.instance_key, original.id);
             copy
         };
         self.persist(&copy.id).await.ok();

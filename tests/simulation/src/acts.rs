@@ -70,13 +70,21 @@ impl People {
     }
 
     async fn commit(&self, files: std::collections::BTreeMap<String, Value>, subject: String) {
-        let sha = self.world.repository.push(files, self.world.now(), subject.clone());
+        let sha = self
+            .world
+            .repository
+            .push(files, self.world.now(), subject.clone());
         self.note(format!("commit {sha}: {subject}"));
         // Often a webhook tells of it; else the next look finds it.
         if self.chance.permille(700) {
             let at = self.world.now().to_string();
-            let patch = Patch::Merge(json!({"metadata": {"annotations": {meta::ANNOTATION_REQUESTED_AT: at}}}));
-            self.api::<FleetObject>().patch("default", &by_hand(), &patch).await.ok();
+            let patch = Patch::Merge(
+                json!({"metadata": {"annotations": {meta::ANNOTATION_REQUESTED_AT: at}}}),
+            );
+            self.api::<FleetObject>()
+                .patch("default", &by_hand(), &patch)
+                .await
+                .ok();
             self.look();
         }
     }
@@ -85,7 +93,9 @@ impl People {
     pub async fn act(&mut self, act: &Act) {
         match act {
             Act::Commit => {
-                let Some(mut fleet) = self.fleets.last().cloned() else { return };
+                let Some(mut fleet) = self.fleets.last().cloned() else {
+                    return;
+                };
                 let mut subject = fleet.change(&self.chance);
                 if self.chance.permille(400) {
                     subject = format!("{subject}; {}", fleet.change(&self.chance));
@@ -93,13 +103,19 @@ impl People {
                 self.push(fleet, subject).await;
             }
             Act::Revert => {
-                let before = self.fleets.len().checked_sub(2).map(|n| self.fleets[n].clone());
+                let before = self
+                    .fleets
+                    .len()
+                    .checked_sub(2)
+                    .map(|n| self.fleets[n].clone());
                 if let Some(fleet) = before {
                     self.push(fleet, "revert".into()).await;
                 }
             }
             Act::Mistake(_) => {
-                let Some(head) = self.world.repository.head() else { return };
+                let Some(head) = self.world.repository.head() else {
+                    return;
+                };
                 let mut files = head.files;
                 let of = self.chance.index(files.len());
                 if let Some(file) = files.values_mut().nth(of) {
@@ -145,7 +161,9 @@ impl People {
                 if let Some((id, _, machine)) = self.instance()
                     && let Some(copy) = self.world.cloud.duplicate(&id).await
                 {
-                    self.note(format!("instance {id} of {machine} is there twice, as {copy}"));
+                    self.note(format!(
+                        "instance {id} of {machine} is there twice, as {copy}"
+                    ));
                     self.world.checker.lock().duplicates.insert(copy);
                     self.world.weather.count(Kind::Duplicate, 1);
                 }
@@ -168,12 +186,16 @@ impl People {
                 let to = self.chance.within(1, 8);
                 self.note(format!("kubectl scale {pool} --replicas {to}"));
                 let patch = Patch::Merge(json!({"spec": {"replicas": to}}));
-                self.api::<MachineDeployment>().patch(&pool, &by_hand(), &patch).await.ok();
+                self.api::<MachineDeployment>()
+                    .patch(&pool, &by_hand(), &patch)
+                    .await
+                    .ok();
                 self.look();
             }
             Act::Pause(seconds) => self.pause(*seconds).await,
             Act::Kill => {
-                let machines: Vec<String> = self.world.checker.lock().machines.keys().cloned().collect();
+                let machines: Vec<String> =
+                    self.world.checker.lock().machines.keys().cloned().collect();
                 if !machines.is_empty() {
                     let name = self.chance.pick(&machines).clone();
                     self.kill(&name).await;
@@ -228,18 +250,28 @@ impl People {
     }
 
     async fn flap(&mut self, seconds: u64) {
-        let Some((_, key, machine)) = self.instance() else { return };
+        let Some((_, key, machine)) = self.instance() else {
+            return;
+        };
         let of = ClusterRef {
             key,
             ..ClusterRef::default()
         };
-        let Ok(client) = self.world.cloud.client(&of).await else { return };
+        let Ok(client) = self.world.cloud.client(&of).await else {
+            return;
+        };
         let nodes = Api::<Node>::all(client);
         let heard = |status: &'static str| {
-            Patch::Strategic(json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "Simulated", "message": ""}]}}))
+            Patch::Strategic(
+                json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "Simulated", "message": ""}]}}),
+            )
         };
         let none = PatchParams::default();
-        if nodes.patch_status(&machine, &none, &heard("Unknown")).await.is_err() {
+        if nodes
+            .patch_status(&machine, &none, &heard("Unknown"))
+            .await
+            .is_err()
+        {
             return;
         }
         self.note(format!("node {machine} is heard of no more"));
@@ -252,7 +284,10 @@ impl People {
                 i.state == InstanceState::Running && i.owner.is_some_and(|o| o.machine == machine)
             });
             if there {
-                nodes.patch_status(&machine, &none, &heard("True")).await.ok();
+                nodes
+                    .patch_status(&machine, &none, &heard("True"))
+                    .await
+                    .ok();
             }
         });
     }
@@ -260,22 +295,33 @@ impl People {
     async fn pause(&mut self, seconds: u64) {
         let Some(pool) = self.pool() else { return };
         self.note(format!("kubectl annotate {pool} paused"));
-        let annotate = |value: Value| Patch::Merge(json!({"metadata": {"annotations": {meta::ANNOTATION_PAUSED: value}}}));
+        let annotate = |value: Value| {
+            Patch::Merge(json!({"metadata": {"annotations": {meta::ANNOTATION_PAUSED: value}}}))
+        };
         let pools = self.api::<MachineDeployment>();
-        pools.patch(&pool, &by_hand(), &annotate(json!("true"))).await.ok();
+        pools
+            .patch(&pool, &by_hand(), &annotate(json!("true")))
+            .await
+            .ok();
         self.look();
         let world = self.world.clone();
         self.later.spawn(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             let pools = Api::<MachineDeployment>::namespaced(world.kubectl(), "default");
-            pools.patch(&pool, &by_hand(), &annotate(Value::Null)).await.ok();
+            pools
+                .patch(&pool, &by_hand(), &annotate(Value::Null))
+                .await
+                .ok();
         });
     }
 
     async fn kill(&self, name: &str) {
         self.note(format!("kubectl delete machine {name}"));
         self.world.checker.lock().by_people.insert(name.to_owned());
-        self.api::<Machine>().delete(name, &DeleteParams::background()).await.ok();
+        self.api::<Machine>()
+            .delete(name, &DeleteParams::background())
+            .await
+            .ok();
         self.look();
     }
 
@@ -284,7 +330,8 @@ impl People {
         let doomed: Vec<String> = {
             let checker = self.world.checker.lock();
             let now = self.world.now();
-            let long = |m: &crate::checker::Known| now.duration_since(m.changed).as_secs() > PATIENCE;
+            let long =
+                |m: &crate::checker::Known| now.duration_since(m.changed).as_secs() > PATIENCE;
             checker
                 .machines
                 .iter()

@@ -23,7 +23,9 @@ pub fn each(args: &Args) -> ExitCode {
             Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
             Err(error) => error.to_string(),
         };
-        let found = text.lines().find(|l| l.starts_with("seed ") && l.contains(" is broken at "));
+        let found = text
+            .lines()
+            .find(|l| l.starts_with("seed ") && l.contains(" is broken at "));
         let ran = text.lines().rev().find(|l| l.contains(" simulated days"));
         let ran = ran.and_then(|l| l.split(" seeds").next()).unwrap_or("no");
         match found {

@@ -241,8 +241,13 @@ impl Checker {
         let before = self.machines.get(name).cloned();
         if before.is_none() {
             // A pool that is made anew counts anew.
-            let pool = object.metadata.labels.get(fleetwright_api::meta::LABEL_DEPLOYMENT_NAME);
-            let pool = pool.and_then(|p| self.pools.get(p)).map(|p| p.metadata.uid.clone());
+            let pool = object
+                .metadata
+                .labels
+                .get(fleetwright_api::meta::LABEL_DEPLOYMENT_NAME);
+            let pool = pool
+                .and_then(|p| self.pools.get(p))
+                .map(|p| p.metadata.uid.clone());
             let pool = pool.unwrap_or_default();
             if self.names.insert(name.to_owned(), pool.clone()) == Some(pool) {
                 self.broke("I1", format!("machine name {name} is used a second time"));
@@ -260,7 +265,11 @@ impl Checker {
                 .as_ref()
                 .map_or_else(|| self.control_plane_cause(&object), |b| b.cause.clone()),
             changed: match &before {
-                Some(b) if model::is_true(&b.object.status.conditions, "Available") == available => b.changed,
+                Some(b)
+                    if model::is_true(&b.object.status.conditions, "Available") == available =>
+                {
+                    b.changed
+                }
                 _ => self.now(),
             },
             object: object.clone(),
@@ -269,7 +278,9 @@ impl Checker {
         let running = self.machines.values().filter(|m| m.available()).count();
         self.most_machines = self.most_machines.max(running);
         let doomed = object.metadata.deleting()
-            && before.as_ref().is_none_or(|b| !b.object.metadata.deleting());
+            && before
+                .as_ref()
+                .is_none_or(|b| !b.object.metadata.deleting());
         if doomed {
             self.moves.push(("delete", name.to_owned()));
         }
@@ -286,10 +297,17 @@ impl Checker {
         format!(
             "v={} {}{}{}{}",
             object.spec.version.as_deref().unwrap_or("-"),
-            if object.metadata.deleting() { "deleting " } else { "" },
+            if object.metadata.deleting() {
+                "deleting "
+            } else {
+                ""
+            },
             if available { "available" } else { "" },
             ready.map_or("", |r| r.reason.as_str()),
-            ready.map_or(String::new(), |r| format!(" ({})", r.message.chars().take(80).collect::<String>())),
+            ready.map_or(String::new(), |r| format!(
+                " ({})",
+                r.message.chars().take(80).collect::<String>()
+            )),
         )
     }
 

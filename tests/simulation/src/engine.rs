@@ -34,7 +34,12 @@ pub fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<()> {
     let random: Arc<dyn Random> = Arc::clone(&world.random);
     let after = world.after();
     let weather = Arc::clone(&world.weather);
-    let client = wire::client(world.server(), Arc::clone(life), Arc::clone(&weather), Arc::clone(&after));
+    let client = wire::client(
+        world.server(),
+        Arc::clone(life),
+        Arc::clone(&weather),
+        Arc::clone(&after),
+    );
     let reach = Arc::new(Reach {
         cloud: world.cloud.clone(),
         life: Arc::clone(life),

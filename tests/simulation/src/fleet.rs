@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use crate::chance::Chance;
 
 /// Versions that there are, one patch of each minor version but for one.
-pub const VERSIONS: [&str; 6] = ["v1.31.4", "v1.32.2", "v1.33.1", "v1.33.4", "v1.34.1", "v1.35.0"];
+pub const VERSIONS: [&str; 6] = [
+    "v1.31.4", "v1.32.2", "v1.33.1", "v1.33.4", "v1.34.1", "v1.35.0",
+];
 /// Accounts with their regions.
 pub const ACCOUNTS: [(&str, &str); 2] = [("sim-eu", "eu"), ("sim-us", "us")];
 /// Seconds that a drain may take.
@@ -152,7 +154,9 @@ impl Cluster {
             cluster.workloads.push(workload);
         }
         for n in 0..pools {
-            cluster.pools.insert(format!("{name}-{n}"), Pool::draw(chance));
+            cluster
+                .pools
+                .insert(format!("{name}-{n}"), Pool::draw(chance));
         }
         cluster
     }
@@ -262,7 +266,11 @@ impl Fleet {
             return format!("{name}: type of the control plane");
         }
         if what < 32 {
-            cluster.replicas = if cluster.replicas == 1 { 3 } else { cluster.replicas };
+            cluster.replicas = if cluster.replicas == 1 {
+                3
+            } else {
+                cluster.replicas
+            };
             return format!("{name}: control-plane replicas {}", cluster.replicas);
         }
         if what < 36 {

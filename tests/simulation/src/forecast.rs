@@ -62,14 +62,24 @@ pub async fn foresee(
     let desired = desired_of(&load(files));
     let previous = by_key(&desired_of(&load(before)));
     let policy = policy_of(&fleet);
-    let mut live = gather(&client, &desired, &policy).await.map_err(|e| text(&e))?;
+    let mut live = gather(&client, &desired, &policy)
+        .await
+        .map_err(|e| text(&e))?;
     let mut plan = plan(&desired, Some(&previous), &live, &policy, &catalogue);
-    gather_machines(&client, &plan, &mut live).await.map_err(|e| text(&e))?;
+    gather_machines(&client, &plan, &mut live)
+        .await
+        .map_err(|e| text(&e))?;
     forecast(&mut plan, &live, &catalogue, world.now());
     let steps = plan.rollouts.iter().flat_map(|r| &r.steps);
     Ok(order(steps.flat_map(|step| {
-        let made = step.create.iter().map(|name| ("create".to_owned(), name.clone()));
-        let gone = step.delete.iter().map(|name| ("delete".to_owned(), name.clone()));
+        let made = step
+            .create
+            .iter()
+            .map(|name| ("create".to_owned(), name.clone()));
+        let gone = step
+            .delete
+            .iter()
+            .map(|name| ("delete".to_owned(), name.clone()));
         made.chain(gone)
     })))
 }

@@ -100,10 +100,7 @@ impl<F: Future> Future for Guarded<F> {
 impl<S: Stream> Stream for Guarded<S> {
     type Item = S::Item;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if !self.life.goes_on() {
             return Poll::Pending;
         }

@@ -2,7 +2,11 @@
 //!
 //! One seed is one run: the API server over a store in memory, the simulated cloud, the controllers, the sync and the outbox, on one
 //! thread and on a clock that stands still while anything is to be done. A checker looks on from outside.
-#![allow(missing_docs, clippy::print_stdout, reason = "a program that tells what it finds")]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    reason = "a program that tells what it finds"
+)]
 
 mod acts;
 #[cfg(feature = "seeded-bugs")]
@@ -84,7 +88,10 @@ fn main() -> ExitCode {
     if let Some(bug) = &args.bug
         && !fleetwright_api::bugs::choose(bug)
     {
-        println!("there is no mistake {bug:?}; there are: {}", fleetwright_api::bugs::ALL.join(", "));
+        println!(
+            "there is no mistake {bug:?}; there are: {}",
+            fleetwright_api::bugs::ALL.join(", ")
+        );
         return ExitCode::FAILURE;
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -161,10 +168,16 @@ impl Tally {
         };
         self.broken.entry(broken.invariant).or_default().push(seed);
         if !args.keep_going || self.broken[broken.invariant].len() == 1 {
-            println!("seed {seed}: {} is broken at {}", broken.invariant, broken.at);
+            println!(
+                "seed {seed}: {} is broken at {}",
+                broken.invariant, broken.at
+            );
             println!("  {}", broken.what);
             println!("  what came before:");
-            broken.history.iter().for_each(|line| println!("    {line}"));
+            broken
+                .history
+                .iter()
+                .for_each(|line| println!("    {line}"));
             println!("  again: make simulate SEEDS=1 FIRST_SEED={seed}");
         }
         true
@@ -181,7 +194,11 @@ impl Tally {
         }
         for (invariant, seeds) in &self.broken {
             let some: Vec<String> = seeds.iter().take(20).map(u64::to_string).collect();
-            println!("{invariant} is broken in {} seeds: {}", seeds.len(), some.join(", "));
+            println!(
+                "{invariant} is broken in {} seeds: {}",
+                seeds.len(),
+                some.join(", ")
+            );
         }
     }
 }

@@ -126,7 +126,13 @@ impl ClusterConnections for Reach {
         let inner = self.life.guard(self.cloud.client(cluster)).await?;
         let (life, weather) = (Arc::clone(&self.life), Arc::clone(&self.weather));
         let overheard = Arc::clone(&self.overheard);
-        Ok(wire::workload(inner, &cluster.key, life, weather, overheard))
+        Ok(wire::workload(
+            inner,
+            &cluster.key,
+            life,
+            weather,
+            overheard,
+        ))
     }
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {

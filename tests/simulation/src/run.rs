@@ -14,8 +14,8 @@ use crate::{
     acts::People,
     chance::Chance,
     checker::Broken,
-    forecast::{foresee, order},
     fleet::{ACCOUNTS, Fleet, LEAST_MACHINES},
+    forecast::{foresee, order},
     script::{CALM, CONVERGED, ENDED, LENGTH, Script},
     weather::Kind,
     world::{Template, World, template},
@@ -72,7 +72,9 @@ async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outc
         fleets: Vec::new(),
         later: JoinSet::new(),
     };
-    prepare(&mut people, &Chance::of(seed, 12)).await.map_err(|e| e.to_string())?;
+    prepare(&mut people, &Chance::of(seed, 12))
+        .await
+        .map_err(|e| e.to_string())?;
     tasks.spawn(world.clone().keep_engine());
     let failed = world.checker.lock().failed.clone();
     tokio::select! {
@@ -87,7 +89,10 @@ async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outc
     let fired = world.weather.fired();
     if checker.broken.is_none() {
         if fired.len() < LEAST_FAULTS {
-            checker.broke("generator", format!("only {} kinds of fault fired", fired.len()));
+            checker.broke(
+                "generator",
+                format!("only {} kinds of fault fired", fired.len()),
+            );
         }
         if checker.most_machines < LEAST_MACHINES {
             let most = checker.most_machines;
@@ -102,7 +107,11 @@ async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outc
         fired,
         digest,
         lines,
-        made: checker.moves.iter().filter(|(verb, _)| *verb == "create").count(),
+        made: checker
+            .moves
+            .iter()
+            .filter(|(verb, _)| *verb == "create")
+            .count(),
         writes: checker.writes,
     };
     drop(checker);
@@ -191,7 +200,8 @@ async fn play(people: &mut People, script: &Script) {
     };
     let before = fleet.files();
     let subject = fleet.change(&people.chance);
-    let planned = foresee(&world, &before, &fleet.files()).await;
+    let after = fleet.files();
+    let planned = foresee(&world, &before, &after).await;
     let moved = world.checker.lock().moves.len();
     people.push(fleet, subject).await;
     tokio::time::sleep_until(world.clock.instant(world.clock.seconds() + 1900)).await;
@@ -199,7 +209,15 @@ async fn play(people: &mut People, script: &Script) {
         return;
     }
     let mut checker = world.checker.lock();
-    let moves = checker.moves[moved..].iter().filter(|(verb, _)| *verb != "gone");
+    // A pool that is deleted is no rollout.
+    let removed: Vec<String> = before
+        .iter()
+        .filter(|(path, _)| !after.contains_key(*path))
+        .filter_map(|(_, d)| Some(format!("{}-", d["metadata"]["name"].as_str()?)))
+        .collect();
+    let stays = |name: &str| !removed.iter().any(|pool| name.starts_with(pool.as_str()));
+    let moves = checker.moves[moved..].iter();
+    let moves = moves.filter(|(verb, name)| *verb != "gone" && stays(name));
     let happened = order(moves.map(|(verb, name)| ((*verb).to_owned(), name.clone())));
     match planned {
         Err(error) => checker.broke("I9", format!("the commit cannot be planned: {error}")),

@@ -72,7 +72,14 @@ pub struct Script {
 impl Script {
     /// The script of a seed.
     pub fn draw(chance: &Chance) -> Self {
-        let mut kinds: BTreeSet<Kind> = [Kind::Crash, Kind::ApiError, Kind::WatchCut, Kind::ProviderThrottled, Kind::StaleList].into();
+        let mut kinds: BTreeSet<Kind> = [
+            Kind::Crash,
+            Kind::ApiError,
+            Kind::WatchCut,
+            Kind::ProviderThrottled,
+            Kind::StaleList,
+        ]
+        .into();
         while kinds.len() < 13 {
             kinds.insert(*chance.pick(Kind::ALL));
         }
@@ -81,7 +88,11 @@ impl Script {
             windows: BTreeMap::new(),
         };
         for n in 0..chance.within(3, 6) {
-            let act = if n > 1 && chance.permille(300) { Act::Revert } else { Act::Commit };
+            let act = if n > 1 && chance.permille(300) {
+                Act::Revert
+            } else {
+                Act::Commit
+            };
             script.add(chance, act);
         }
         for _ in 0..chance.within(0, 3) {
@@ -167,9 +178,12 @@ impl Script {
                         Kind::Crash => Act::Crash(chance.within(0, 400)),
                         Kind::ProviderThrottled => provider(FaultEffect::Throttled, None),
                         Kind::ProviderRequestLost => provider(FaultEffect::RequestLost, None),
-                        Kind::ProviderAnswerLost => {
-                            provider(FaultEffect::AnswerLost, chance.pick(&[Some("create"), Some("delete"), None]).to_owned())
-                        }
+                        Kind::ProviderAnswerLost => provider(
+                            FaultEffect::AnswerLost,
+                            chance
+                                .pick(&[Some("create"), Some("delete"), None])
+                                .to_owned(),
+                        ),
                         Kind::NoCapacity => provider(FaultEffect::NoCapacity, None),
                         Kind::StaleList => provider(FaultEffect::Stale, None),
                         Kind::NeverJoins => Act::Provider(FaultEffect::NeverJoins, None, 1),
@@ -182,7 +196,8 @@ impl Script {
                             let until = chance.within(600, 2400);
                             self.soon(chance, Act::QuotaLow(account));
                             let at = self.acts.last().map_or(BEGIN, |(at, _)| *at);
-                            self.acts.push(((at + until).min(CALM), Act::QuotaHigh(account)));
+                            self.acts
+                                .push(((at + until).min(CALM), Act::QuotaHigh(account)));
                             continue;
                         }
                         Kind::Release => Act::Release,

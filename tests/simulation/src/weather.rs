@@ -85,7 +85,11 @@ pub struct Weather {
 
 impl Weather {
     /// Weather with these windows.
-    pub fn new(clock: Arc<dyn Clock>, chance: Chance, windows: BTreeMap<Kind, Vec<Window>>) -> Self {
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+        windows: BTreeMap<Kind, Vec<Window>>,
+    ) -> Self {
         Self {
             clock,
             chance,

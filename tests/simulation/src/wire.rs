@@ -21,7 +21,12 @@ const CUT_AFTER: u64 = 120_000;
 pub type After = Arc<dyn Fn() + Send + Sync>;
 
 /// The engine's client of our API.
-pub fn client(server: ApiServer, life: Arc<Life>, weather: Arc<Weather>, after: After) -> kube::Client {
+pub fn client(
+    server: ApiServer,
+    life: Arc<Life>,
+    weather: Arc<Weather>,
+    after: After,
+) -> kube::Client {
     let service = tower::service_fn(move |request: Request<Asked>| {
         let (server, weather, after) = (server.clone(), Arc::clone(&weather), Arc::clone(&after));
         let stays = Arc::clone(&life);
@@ -56,7 +61,9 @@ where
             let line = json!({"type": "ERROR", "object": refusal(410, "Expired", "too old resource version")});
             return Ok(Response::new(Body::from(format!("{line}\n"))));
         }
-        let cut = weather.hits(Kind::WatchCut).then(|| weather.millis(0, CUT_AFTER));
+        let cut = weather
+            .hits(Kind::WatchCut)
+            .then(|| weather.millis(0, CUT_AFTER));
         let answer = ask(request).await;
         let (head, body) = answer.into_parts();
         let stream = body.into_data_stream();
@@ -70,8 +77,18 @@ where
         return Ok(Response::from_parts(head, body));
     }
     if weather.hits(Kind::ApiError) {
-        let [internal, busy, gone] = [(500, "InternalError"), (503, "ServiceUnavailable"), (429, "TooManyRequests")];
-        let (code, reason) = if weather.yes(500) { internal } else if weather.yes(500) { busy } else { gone };
+        let [internal, busy, gone] = [
+            (500, "InternalError"),
+            (503, "ServiceUnavailable"),
+            (429, "TooManyRequests"),
+        ];
+        let (code, reason) = if weather.yes(500) {
+            internal
+        } else if weather.yes(500) {
+            busy
+        } else {
+            gone
+        };
         return Ok(status(code, reason, "the weather is bad"));
     }
     if writes && weather.hits(Kind::ApiConflict) {
@@ -89,7 +106,10 @@ where
     let answer = ask(request).await;
     tokio::time::sleep(weather.millis(0, 3)).await;
     if lost {
-        return Err(io::Error::new(io::ErrorKind::ConnectionReset, "the connection was cut"));
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionReset,
+            "the connection was cut",
+        ));
     }
     Ok(answer)
 }
@@ -124,7 +144,8 @@ pub fn workload(
         let (weather, overheard) = (Arc::clone(&weather), Arc::clone(&overheard));
         let stays = Arc::clone(&life);
         let call = async move {
-            let broken = || io::Error::new(io::ErrorKind::TimedOut, "the cluster cannot be reached");
+            let broken =
+                || io::Error::new(io::ErrorKind::TimedOut, "the cluster cannot be reached");
             tokio::time::sleep(weather.millis(0, 4)).await;
             if weather.is_cut(&key) {
                 tokio::time::sleep(Duration::from_secs(5)).await;

@@ -111,7 +111,10 @@ fn youngest_first(
     machines: &[Machine],
 ) -> fleetwright_core::machine_set::SetDecision {
     if fleetwright_api::bugs::on("i9-youngest-goes-first") {
-        let stay = machines.iter().rev().filter(|m| m.metadata.deletion_timestamp.is_none());
+        let stay = machines
+            .iter()
+            .rev()
+            .filter(|m| m.metadata.deletion_timestamp.is_none());
         for (doomed, machine) in decision.delete.iter_mut().zip(stay) {
             doomed.name = machine.name_any();
         }

@@ -52,7 +52,10 @@ impl Checker {
         let mine = !self.foreign.contains(&instance);
         if !mine {
             if entry.verb != "create" {
-                self.broke("I2", format!("{} of instance {instance}, which is another's", entry.verb));
+                self.broke(
+                    "I2",
+                    format!("{} of instance {instance}, which is another's", entry.verb),
+                );
             }
             return;
         }
@@ -85,35 +88,66 @@ impl Checker {
             .iter()
             .flat_map(|c| c.instances())
             .filter(|i| i.state != InstanceState::Deleting && !self.duplicates.contains(&i.id))
-            .filter(|i| i.owner.as_ref().is_some_and(|o| o.machine == machine && o.installation == INSTALLATION))
+            .filter(|i| {
+                i.owner
+                    .as_ref()
+                    .is_some_and(|o| o.machine == machine && o.installation == INSTALLATION)
+            })
             .map(|i| i.id)
             .collect();
         if live.len() > 1 {
-            self.broke("I1", format!("machine {machine} has {} instances: {live:?}", live.len()));
+            self.broke(
+                "I1",
+                format!("machine {machine} has {} instances: {live:?}", live.len()),
+            );
         }
     }
 
     /// An instance is about to go: its Machine goes, and its pods went or the time-out is over (I6).
     fn instance_doomed(&mut self, machine: &str, entry: &Entry) {
         let Some(known) = self.machines.get(machine).cloned() else {
-            self.broke("I7", format!("an instance of machine {machine} is deleted, and there is no such Machine"));
+            self.broke(
+                "I7",
+                format!(
+                    "an instance of machine {machine} is deleted, and there is no such Machine"
+                ),
+            );
             return;
         };
         if known.object.spec.instance_key != entry.instance_key {
-            self.broke("I2", format!("an instance with another key is deleted for machine {machine}"));
+            self.broke(
+                "I2",
+                format!("an instance with another key is deleted for machine {machine}"),
+            );
             return;
         }
         if !known.object.metadata.deleting() {
-            self.broke("I7", format!("the instance of machine {machine} is deleted, and the Machine stays"));
+            self.broke(
+                "I7",
+                format!("the instance of machine {machine} is deleted, and the Machine stays"),
+            );
             return;
         }
         let cluster = known.object.spec.cluster_name.clone();
-        let going = self.clusters.get(&cluster).is_none_or(|c| c.metadata.deleting());
-        let excluded = known.object.metadata.annotations.contains_key(meta::ANNOTATION_EXCLUDE_NODE_DRAINING);
+        let going = self
+            .clusters
+            .get(&cluster)
+            .is_none_or(|c| c.metadata.deleting());
+        let excluded = known
+            .object
+            .metadata
+            .annotations
+            .contains_key(meta::ANNOTATION_EXCLUDE_NODE_DRAINING);
         if going || excluded {
             return;
         }
-        let Some(node) = known.object.status.node_ref.as_ref().map(|n| n.name.clone()) else {
+        let Some(node) = known
+            .object
+            .status
+            .node_ref
+            .as_ref()
+            .map(|n| n.name.clone())
+        else {
             return;
         };
         let protected = self.protected(&cluster, &node);
@@ -122,7 +156,12 @@ impl Checker {
         }
         let started = known.object.status.deletion.node_drain_start_time.as_ref();
         let started = started.and_then(|t| t.parse::<Timestamp>().ok());
-        let timeout = known.object.spec.deletion.node_drain_timeout_seconds.unwrap_or(DRAIN_SECONDS);
+        let timeout = known
+            .object
+            .spec
+            .deletion
+            .node_drain_timeout_seconds
+            .unwrap_or(DRAIN_SECONDS);
         let waited = started.map(|s| self.now().duration_since(s).as_secs());
         if waited.is_some_and(|w| w >= timeout) {
             self.around.weather.count(Kind::DrainTimeout, 1);
@@ -153,7 +192,12 @@ impl Checker {
             .iter()
             .filter_map(|e| serde_json::from_slice::<Pod>(&e.value).ok())
             .filter(|p| p.spec.node_name == node && !p.metadata.deleting())
-            .filter(|p| p.metadata.labels.get("app").is_some_and(|app| strict.contains(app)))
+            .filter(|p| {
+                p.metadata
+                    .labels
+                    .get("app")
+                    .is_some_and(|app| strict.contains(app))
+            })
             .map(|p| p.metadata.name)
             .collect()
     }
@@ -175,14 +219,20 @@ impl Checker {
             self.broke("I6", format!("a pod is deleted past its budget: {path}"));
         }
         if path.ends_with(FOREIGN_NODE) {
-            self.broke("I2", format!("a node that is none of ours is changed: {method} {path}"));
+            self.broke(
+                "I2",
+                format!("a node that is none of ours is changed: {method} {path}"),
+            );
         }
         if let Some((_, node)) = path.rsplit_once("/nodes/")
             && *method == Method::DELETE
             && let Some(known) = self.machines.get(node)
             && !known.object.metadata.deleting()
         {
-            self.broke("I2", format!("the node of machine {node} is deleted, and the Machine stays"));
+            self.broke(
+                "I2",
+                format!("the node of machine {node} is deleted, and the Machine stays"),
+            );
         }
     }
 }

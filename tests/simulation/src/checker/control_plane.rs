@@ -42,13 +42,20 @@ impl Checker {
     pub(super) fn control_plane(&self, cluster: &str) -> impl Iterator<Item = (&String, &Known)> {
         self.machines.iter().filter(move |(_, m)| {
             m.object.spec.cluster_name == cluster
-                && m.object.metadata.labels.contains_key(meta::LABEL_CONTROL_PLANE)
+                && m.object
+                    .metadata
+                    .labels
+                    .contains_key(meta::LABEL_CONTROL_PLANE)
         })
     }
 
     pub(super) fn control_plane_made(&mut self, name: &str) {
         let cluster = self.machines[name].object.spec.cluster_name.clone();
-        let Some(wanted) = self.clusters.get(&cluster).map(|c| c.spec.control_plane.machines.replicas) else {
+        let Some(wanted) = self
+            .clusters
+            .get(&cluster)
+            .map(|c| c.spec.control_plane.machines.replicas)
+        else {
             return;
         };
         let total = self.control_plane(&cluster).count();
@@ -63,7 +70,12 @@ impl Checker {
     pub(super) fn control_plane_doomed(&mut self, name: &str) {
         let doomed = self.machines[name].clone();
         let cluster = doomed.object.spec.cluster_name.clone();
-        let Some(of) = self.clusters.get(&cluster).filter(|c| !c.metadata.deleting()).cloned() else {
+        let Some(of) = self
+            .clusters
+            .get(&cluster)
+            .filter(|c| !c.metadata.deleting())
+            .cloned()
+        else {
             return;
         };
         if self.by_people.contains(name) {
@@ -131,7 +143,12 @@ impl Checker {
             if known.object.spec.cluster_name != cluster || !there.contains(name) {
                 continue;
             }
-            if known.object.metadata.labels.contains_key(meta::LABEL_CONTROL_PLANE) {
+            if known
+                .object
+                .metadata
+                .labels
+                .contains_key(meta::LABEL_CONTROL_PLANE)
+            {
                 servers.push((minor(known), name.clone()));
             } else {
                 kubelets.push((minor(known), name.clone()));
@@ -141,7 +158,9 @@ impl Checker {
             return;
         };
         if newest.0 - oldest.0 > 1 {
-            let what = format!("API servers of {cluster} are two minor versions apart: {oldest:?} and {newest:?}");
+            let what = format!(
+                "API servers of {cluster} are two minor versions apart: {oldest:?} and {newest:?}"
+            );
             return self.broke("I4", what);
         }
         let ahead = kubelets.iter().find(|k| k.0 > oldest.0);
@@ -150,7 +169,9 @@ impl Checker {
             let what = format!("kubelet {kubelet:?} is newer than API server {oldest:?}");
             self.broke("I4", what);
         } else if let Some(kubelet) = behind {
-            let what = format!("kubelet {kubelet:?} is more than {KUBELET_LAG} minor versions behind API server {newest:?}");
+            let what = format!(
+                "kubelet {kubelet:?} is more than {KUBELET_LAG} minor versions behind API server {newest:?}"
+            );
             self.broke("I4", what);
         }
     }

@@ -37,7 +37,10 @@ impl Checker {
             }
         }
         for (name, pool) in &self.pools {
-            let ours = pool.metadata.labels.contains_key(fleetwright_api::meta::LABEL_FLEET);
+            let ours = pool
+                .metadata
+                .labels
+                .contains_key(fleetwright_api::meta::LABEL_FLEET);
             if ours && !documents.contains_key(&("MachineDeployment", name.as_str())) {
                 all.push(format!("pool {name} is still there"));
             }
@@ -47,7 +50,10 @@ impl Checker {
                 all.push(format!("machine {name} is still being deleted"));
             } else if !machine.available() {
                 let ready = super::model::condition(&machine.object.status.conditions, "Ready");
-                all.push(format!("machine {name} is not available: {:?}", ready.map(|r| &r.message)));
+                all.push(format!(
+                    "machine {name} is not available: {:?}",
+                    ready.map(|r| &r.message)
+                ));
             }
         }
         if let Some(cloud) = &self.cloud {
@@ -67,21 +73,36 @@ impl Checker {
         let replicas = document["spec"]["controlPlane"]["machines"]["replicas"].as_u64();
         let machines: Vec<_> = self.control_plane(name).collect();
         if Some(machines.len() as u64) != replicas {
-            all.push(format!("the control plane of {name} has {} machines of {replicas:?}", machines.len()));
+            all.push(format!(
+                "the control plane of {name} has {} machines of {replicas:?}",
+                machines.len()
+            ));
         }
         if cluster.spec.version != wanted {
-            all.push(format!("cluster {name} says version {} and not {wanted}", cluster.spec.version));
+            all.push(format!(
+                "cluster {name} says version {} and not {wanted}",
+                cluster.spec.version
+            ));
         }
         let held = is_true(&cluster.status.conditions, "VersionHeld");
         for (machine, known) in &machines {
             let runs = known.object.spec.version.as_deref().unwrap_or_default();
             let above = version(runs).0 > version(wanted).0;
             if runs != wanted && !(held && above) {
-                all.push(format!("control-plane machine {machine} is at {runs} and not {wanted}"));
+                all.push(format!(
+                    "control-plane machine {machine} is at {runs} and not {wanted}"
+                ));
             }
             let template = &cluster.spec.control_plane.machines.template.spec;
-            if !known.object.spec.provider_config.fits(&template.provider_config) {
-                all.push(format!("control-plane machine {machine} is not what the cluster says"));
+            if !known
+                .object
+                .spec
+                .provider_config
+                .fits(&template.provider_config)
+            {
+                all.push(format!(
+                    "control-plane machine {machine} is not what the cluster says"
+                ));
             }
         }
         held
@@ -94,14 +115,24 @@ impl Checker {
         };
         let template = &document["spec"]["template"]["spec"]["providerConfig"];
         let config = &pool.spec.template.spec.provider_config;
-        for (field, has) in [("instanceType", &config.instance_type), ("image", &config.image)] {
+        for (field, has) in [
+            ("instanceType", &config.instance_type),
+            ("image", &config.image),
+        ] {
             if template[field].as_str() != has.as_deref() {
-                all.push(format!("pool {name} has {field} {has:?} and not {}", template[field]));
+                all.push(format!(
+                    "pool {name} has {field} {has:?} and not {}",
+                    template[field]
+                ));
             }
         }
         let workers: Vec<_> = self.workers(name).collect();
         if i64::try_from(workers.len()).unwrap_or(0) != pool.spec.replicas {
-            all.push(format!("pool {name} has {} machines of {}", workers.len(), pool.spec.replicas));
+            all.push(format!(
+                "pool {name} has {} machines of {}",
+                workers.len(),
+                pool.spec.replicas
+            ));
         }
         let cluster = self.clusters.get(&pool.spec.cluster_name);
         let held = cluster.is_some_and(|c| is_true(&c.status.conditions, "VersionHeld"));
@@ -121,7 +152,9 @@ impl Checker {
     fn instances_unconverged(&self, cloud: &Cloud, all: &mut Vec<String>) {
         let mut of: BTreeMap<String, usize> = BTreeMap::new();
         for instance in cloud.instances() {
-            let Some(owner) = instance.owner else { continue };
+            let Some(owner) = instance.owner else {
+                continue;
+            };
             if owner.installation == INSTALLATION && !self.duplicates.contains(&instance.id) {
                 *of.entry(owner.machine).or_default() += 1;
             }
@@ -129,11 +162,16 @@ impl Checker {
         for name in self.machines.keys() {
             match of.remove(name) {
                 Some(1) => {}
-                many => all.push(format!("machine {name} has {} instances", many.unwrap_or(0))),
+                many => all.push(format!(
+                    "machine {name} has {} instances",
+                    many.unwrap_or(0)
+                )),
             }
         }
         for name in of.keys() {
-            all.push(format!("an instance of machine {name} is left, and the machine is gone"));
+            all.push(format!(
+                "an instance of machine {name} is left, and the machine is gone"
+            ));
         }
     }
 
@@ -145,16 +183,24 @@ impl Checker {
             let last = posts.iter().rev().find(|(_, of, _)| of == sha);
             let told = last.map(|(_, _, c)| (c.state.as_str(), c.description.as_str()));
             if told != Some((wanted.state.as_str(), wanted.description.as_str())) {
-                all.push(format!("the forge was told {told:?} of commit {sha}, and {wanted:?} is wanted"));
+                all.push(format!(
+                    "the forge was told {told:?} of commit {sha}, and {wanted:?} is wanted"
+                ));
             }
             if wanted.state == "pending" {
-                all.push(format!("the status of commit {sha} is pending still: {}", wanted.description));
+                all.push(format!(
+                    "the status of commit {sha} is pending still: {}",
+                    wanted.description
+                ));
             }
         }
         match self.wishes.values().find(|w| w.spec.sha == head) {
             None => all.push(format!("commit {head} has no status")),
             Some(wish) if (wish.spec.wanted.state == "success") == held => {
-                all.push(format!("a version is held: {held}, and the newest commit's status is {:?}", wish.spec.wanted));
+                all.push(format!(
+                    "a version is held: {held}, and the newest commit's status is {:?}",
+                    wish.spec.wanted
+                ));
             }
             Some(_) => {}
         }

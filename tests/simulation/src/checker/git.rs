@@ -24,7 +24,9 @@ pub struct Roots {
 impl Checker {
     /// People see to this object themselves.
     pub fn people_see_to(&mut self, kind: &str, name: &str) {
-        self.roots.by_people.insert((kind.to_owned(), name.to_owned()));
+        self.roots
+            .by_people
+            .insert((kind.to_owned(), name.to_owned()));
     }
 
     pub(super) fn root(&mut self, kind: &str, name: &str, meta: &Meta) {
@@ -35,7 +37,9 @@ impl Checker {
 
     pub(super) fn root_gone(&mut self, kind: &str, name: &str, meta: &Meta) {
         self.root_doomed(kind, name, meta);
-        self.roots.doomed.remove(&(kind.to_owned(), name.to_owned()));
+        self.roots
+            .doomed
+            .remove(&(kind.to_owned(), name.to_owned()));
     }
 
     /// A cluster or pool goes: some commit that may be carried out now says so.
@@ -57,7 +61,10 @@ impl Checker {
         let now = self.now();
         let lacking = self.around.repository.with(|commits| {
             let holds = |n: usize| {
-                commits[n].files.values().any(|d| d["kind"] == kind && d["metadata"]["name"] == name)
+                commits[n]
+                    .files
+                    .values()
+                    .any(|d| d["kind"] == kind && d["metadata"]["name"] == name)
             };
             (0..commits.len()).rev().any(|n| {
                 let newer = commits.get(n + 1).map(|c| c.at);
@@ -66,9 +73,15 @@ impl Checker {
             })
         });
         if !ours {
-            self.broke("I2", format!("{kind} {name} is deleted, and it is not the repository's"));
+            self.broke(
+                "I2",
+                format!("{kind} {name} is deleted, and it is not the repository's"),
+            );
         } else if !lacking {
-            self.broke("I7", format!("{kind} {name} is deleted, and the repository holds it"));
+            self.broke(
+                "I7",
+                format!("{kind} {name} is deleted, and the repository holds it"),
+            );
         }
     }
 
@@ -96,9 +109,15 @@ impl Checker {
         let description = wish.spec.wanted.description.clone();
         let sha = wish.spec.sha.clone();
         if description.starts_with("superseded") {
-            let newer = self.around.repository.with(|all| all.last().is_some_and(|c| c.sha != sha));
+            let newer = self
+                .around
+                .repository
+                .with(|all| all.last().is_some_and(|c| c.sha != sha));
             if !newer {
-                self.broke("I8", format!("commit {sha} is called superseded, and is the newest"));
+                self.broke(
+                    "I8",
+                    format!("commit {sha} is called superseded, and is the newest"),
+                );
             }
             return;
         }
@@ -136,7 +155,9 @@ impl Checker {
                 let spec = &m.object.spec;
                 m.was_available
                     && spec.version.as_deref() == Some(cluster.spec.version.as_str())
-                    && spec.provider_config.fits(&wanted.template.spec.provider_config)
+                    && spec
+                        .provider_config
+                        .fits(&wanted.template.spec.provider_config)
             })
     }
 
@@ -147,10 +168,19 @@ impl Checker {
                 return Vec::new();
             };
             let none = BTreeMap::new();
-            let before = if at == 0 { &none } else { &commits[at - 1].files };
-            let changed = commits[at].files.iter().filter(|(path, d)| before.get(*path) != Some(*d));
+            let before = if at == 0 {
+                &none
+            } else {
+                &commits[at - 1].files
+            };
+            let changed = commits[at]
+                .files
+                .iter()
+                .filter(|(path, d)| before.get(*path) != Some(*d));
             let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
-            changed.map(|(_, d)| (text(&d["kind"]), text(&d["metadata"]["name"]))).collect()
+            changed
+                .map(|(_, d)| (text(&d["kind"]), text(&d["metadata"]["name"])))
+                .collect()
         })
     }
 }

@@ -169,7 +169,11 @@ impl Pool {
             Some(Value::String(text)) => {
                 let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
                 let product = percent * replicas;
-                if up { (product + 99) / 100 } else { product / 100 }
+                if up {
+                    (product + 99) / 100
+                } else {
+                    product / 100
+                }
             }
             Some(number) => number.as_i64().unwrap_or(0),
         };

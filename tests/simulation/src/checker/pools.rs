@@ -64,14 +64,22 @@ impl Checker {
             if before.bounds() != bounds {
                 seen.bounds.push_back((now, before.bounds()));
             }
-            let revision = |p: &Pool| p.metadata.annotations.get(meta::ANNOTATION_REVISION).cloned();
+            let revision = |p: &Pool| {
+                p.metadata
+                    .annotations
+                    .get(meta::ANNOTATION_REVISION)
+                    .cloned()
+            };
             if revision(before) != revision(&object) {
                 seen.converged = false;
             }
         } else {
             seen.scaled_up = true;
         }
-        let text = format!("gen={} replicas={} bounds={bounds:?}", object.metadata.generation, object.spec.replicas);
+        let text = format!(
+            "gen={} replicas={} bounds={bounds:?}",
+            object.metadata.generation, object.spec.replicas
+        );
         self.pools.insert(name.to_owned(), object);
         self.at_rest(name);
         text
@@ -82,7 +90,11 @@ impl Checker {
         let now = self.now();
         let mut bounds = self.pools.get(name)?.bounds();
         let seen = self.pools_seen.get_mut(name)?;
-        while seen.bounds.front().is_some_and(|(at, _)| now.duration_since(*at) > DECIDED) {
+        while seen
+            .bounds
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) > DECIDED)
+        {
             seen.bounds.pop_front();
         }
         for (_, (low, high)) in &seen.bounds {
@@ -121,15 +133,25 @@ impl Checker {
     }
 
     pub(super) fn pool_of(&mut self, machine: &str) {
-        let labels = self.machines.get(machine).map(|m| &m.object.metadata.labels);
-        let pool = labels.and_then(|l| l.get(meta::LABEL_DEPLOYMENT_NAME)).cloned();
+        let labels = self
+            .machines
+            .get(machine)
+            .map(|m| &m.object.metadata.labels);
+        let pool = labels
+            .and_then(|l| l.get(meta::LABEL_DEPLOYMENT_NAME))
+            .cloned();
         if let Some(pool) = pool {
             self.at_rest(&pool);
         }
     }
 
     pub(super) fn machine_gone(&mut self, object: &super::model::Machine) {
-        if let Some(pool) = object.metadata.labels.get(meta::LABEL_DEPLOYMENT_NAME).cloned() {
+        if let Some(pool) = object
+            .metadata
+            .labels
+            .get(meta::LABEL_DEPLOYMENT_NAME)
+            .cloned()
+        {
             self.at_rest(&pool);
         }
     }
@@ -167,12 +189,20 @@ impl Checker {
         let Some(pool) = self.pool_label(name) else {
             return;
         };
-        let Some(cluster) = self.machines.get(name).map(|m| m.object.spec.cluster_name.clone()) else {
+        let Some(cluster) = self
+            .machines
+            .get(name)
+            .map(|m| m.object.spec.cluster_name.clone())
+        else {
             return;
         };
         // What goes with its cluster, its pool or its set has its reason there.
         let stays = |meta: Option<&super::model::Meta>| meta.is_some_and(|m| !m.deleting());
-        let set = self.machines[name].object.metadata.owner().map(ToOwned::to_owned);
+        let set = self.machines[name]
+            .object
+            .metadata
+            .owner()
+            .map(ToOwned::to_owned);
         let set = set.unwrap_or_default();
         if !stays(self.clusters.get(&cluster).map(|c| &c.metadata))
             || !stays(self.pools.get(&pool).map(|p| &p.metadata))
@@ -180,7 +210,10 @@ impl Checker {
         {
             return;
         }
-        let of_set = self.machines.values().filter(|m| m.object.metadata.owner() == Some(&set));
+        let of_set = self
+            .machines
+            .values()
+            .filter(|m| m.object.metadata.owner() == Some(&set));
         let staying = of_set.filter(|m| !m.object.metadata.deleting()).count();
         let staying = i64::try_from(staying).unwrap_or(i64::MAX);
         let wanted = self.sets[&set].spec.replicas;
@@ -243,8 +276,13 @@ impl Checker {
             }
             Some(before) if before.spec.replicas > object.spec.replicas => {
                 let newest = |s: &Set| {
-                    let revision = s.metadata.annotations.get(meta::ANNOTATION_ROLLOUT_REVISION);
-                    revision.and_then(|r| r.parse::<u64>().ok()).unwrap_or(u64::MAX)
+                    let revision = s
+                        .metadata
+                        .annotations
+                        .get(meta::ANNOTATION_ROLLOUT_REVISION);
+                    revision
+                        .and_then(|r| r.parse::<u64>().ok())
+                        .unwrap_or(u64::MAX)
                 };
                 let others = self.sets.iter().filter(|(n, s)| {
                     *n != name
@@ -254,7 +292,11 @@ impl Checker {
                 let alone = others.count() == 0;
                 let going = pool.metadata.deleting() || self.going(&pool.spec.cluster_name);
                 let replicas = pool.spec.replicas;
-                if alone && !going && object.spec.replicas < replicas && !self.pools_seen[&owner].scaled_up {
+                if alone
+                    && !going
+                    && object.spec.replicas < replicas
+                    && !self.pools_seen[&owner].scaled_up
+                {
                     let to = object.spec.replicas;
                     self.broke(
                         "I7",
@@ -268,7 +310,9 @@ impl Checker {
     }
 
     fn going(&self, cluster: &str) -> bool {
-        self.clusters.get(cluster).is_none_or(|c| c.metadata.deleting())
+        self.clusters
+            .get(cluster)
+            .is_none_or(|c| c.metadata.deleting())
     }
 }
 
