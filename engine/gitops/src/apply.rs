@@ -112,6 +112,8 @@ pub struct Applied {
     pub written: BTreeMap<Key, i64>,
     /// Objects whose deletion was asked for.
     pub deleted: BTreeSet<Key>,
+    /// Objects of which it is not known whether they were written or deleted: no answer came, or a refusal.
+    pub doubtful: BTreeSet<Key>,
     /// Fields left to others.
     pub drift: Vec<Drift>,
     /// What failed, object by object.
@@ -187,7 +189,10 @@ pub async fn apply(
                     out.drift.extend(drift);
                 }
                 Ok(None) => {}
-                Err(error) => out.errors.push(error),
+                Err(error) => {
+                    out.doubtful.insert(change.key.clone());
+                    out.errors.push(error);
+                }
             }
         }
     }
@@ -380,7 +385,10 @@ impl Worker<'_> {
                     out.deleted.insert(key.clone());
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => out.errors.push(Self::failed(delete, "delete")(error)),
+                Err(error) => {
+                    out.doubtful.insert(key.clone());
+                    out.errors.push(Self::failed(delete, "delete")(error));
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Follows one Fleet: looks at its source, plans, applies, and tells how far the commit has come.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Fleet,
@@ -75,6 +75,8 @@ pub struct Follower {
     /// What the revision applied last declared.
     previous: Option<Arc<Declared>>,
     pending: Pending,
+    /// What an earlier look may have written without knowing it: it is waited for as it is found.
+    doubtful: BTreeSet<Key>,
     /// The plan of the last look was carried out as a whole.
     complete: bool,
     failed: Option<String>,
@@ -104,6 +106,7 @@ impl Follower {
             fleet,
             previous: None,
             pending: Pending::default(),
+            doubtful: BTreeSet::new(),
             complete: false,
             failed: None,
         }
@@ -191,7 +194,13 @@ impl Follower {
         let written = applied.written.iter();
         let written = written.map(|(key, generation)| (key.clone(), Some(*generation)));
         let deleted = applied.deleted.iter().map(|key| (key.clone(), None));
-        let changed: Vec<(Key, Option<i64>)> = written.chain(deleted).collect();
+        let doubtful = std::mem::replace(&mut self.doubtful, applied.doubtful);
+        let doubtful = doubtful.into_iter().map(|key| {
+            let found = live.objects.iter().find(|object| Key::of(object) == key);
+            let generation = found.and_then(|o| o.pointer("/metadata/generation")?.as_i64());
+            (key, generation)
+        });
+        let changed: Vec<(Key, Option<i64>)> = doubtful.chain(written).chain(deleted).collect();
         let now = context.clock.now();
         self.resume(&declared, &at);
         if !changed.is_empty() {
@@ -378,10 +387,16 @@ impl Unsettled {
             return Self::Except(None);
         };
         let ready = condition::get(&status.conditions, kind::READY);
-        // What failed may have converged meanwhile: then its status turns.
+        // What failed may have converged meanwhile: then its status turns. What came after it may be half applied, and be taken
+        // back by a commit of the same tree.
+        let last = |s: &&RevisionRef| {
+            let observed = status.observed.as_ref();
+            observed.is_none_or(|o| o.revision == s.revision)
+        };
         let settled = status
             .settled
             .as_ref()
+            .filter(last)
             .filter(|_| ready.is_none_or(|c| c.reason != NOT_CONVERGING));
         Self::Except(settled.and_then(|s| s.tree.clone()))
     }

@@ -91,7 +91,7 @@ pub struct Checker {
     pub foreign: BTreeSet<String>,
     /// Instances that appeared beside those that they are copies of.
     pub duplicates: BTreeSet<String>,
-    /// Names that machines have had.
+    /// Names that machines have had, and the uids of their pools.
     names: BTreeMap<String, String>,
     lines: VecDeque<String>,
     keep_all: bool,
@@ -240,14 +240,18 @@ impl Checker {
         }
         let before = self.machines.get(name).cloned();
         if before.is_none() {
-            match self.names.get(name) {
-                Some(uid) if *uid != object.metadata.uid => {
-                    self.broke("I1", format!("machine name {name} is used a second time"));
-                }
-                _ => {}
+            // A pool that is made anew counts anew.
+            let pool = object
+                .metadata
+                .labels
+                .get(fleetwright_api::meta::LABEL_DEPLOYMENT_NAME);
+            let pool = pool
+                .and_then(|p| self.pools.get(p))
+                .map(|p| p.metadata.uid.clone());
+            let pool = pool.unwrap_or_default();
+            if self.names.insert(name.to_owned(), pool.clone()) == Some(pool) {
+                self.broke("I1", format!("machine name {name} is used a second time"));
             }
-            self.names
-                .insert(name.to_owned(), object.metadata.uid.clone());
             self.moves.push(("create", name.to_owned()));
         }
         let available = model::is_true(&object.status.conditions, "Available");

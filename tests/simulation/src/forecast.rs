@@ -23,6 +23,11 @@ pub fn order(moves: impl Iterator<Item = (String, String)>) -> Order {
         let owner = name.rsplit_once('-').map_or("", |(owner, _)| owner);
         all.entry(format!("{verb} {owner}")).or_default().push(name);
     }
+    // Machines that a set makes together are asked for together; their ordinals tell in which order it decided.
+    let ordinal = |name: &String| name.rsplit('-').next().and_then(|n| n.parse::<u64>().ok());
+    for (_, names) in all.iter_mut().filter(|(key, _)| key.starts_with("create ")) {
+        names.sort_by_key(ordinal);
+    }
     all
 }
 

@@ -9,6 +9,8 @@
 )]
 
 mod acts;
+#[cfg(feature = "seeded-bugs")]
+mod bugs;
 mod chance;
 mod checker;
 mod clock;
@@ -61,6 +63,10 @@ struct Args {
     #[cfg(feature = "seeded-bugs")]
     #[arg(long)]
     bug: Option<String>,
+    /// Makes each mistake that there is, one after the other, and shows which seed finds it.
+    #[cfg(feature = "seeded-bugs")]
+    #[arg(long)]
+    each_bug: bool,
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -73,6 +79,10 @@ fn main() -> ExitCode {
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .without_time()
             .init();
+    }
+    #[cfg(feature = "seeded-bugs")]
+    if args.each_bug {
+        return bugs::each(&args);
     }
     #[cfg(feature = "seeded-bugs")]
     if let Some(bug) = &args.bug

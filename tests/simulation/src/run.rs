@@ -200,7 +200,8 @@ async fn play(people: &mut People, script: &Script) {
     };
     let before = fleet.files();
     let subject = fleet.change(&people.chance);
-    let planned = foresee(&world, &before, &fleet.files()).await;
+    let after = fleet.files();
+    let planned = foresee(&world, &before, &after).await;
     let moved = world.checker.lock().moves.len();
     people.push(fleet, subject).await;
     tokio::time::sleep_until(world.clock.instant(world.clock.seconds() + 1900)).await;
@@ -208,9 +209,15 @@ async fn play(people: &mut People, script: &Script) {
         return;
     }
     let mut checker = world.checker.lock();
-    let moves = checker.moves[moved..]
+    // A pool that is deleted is no rollout.
+    let removed: Vec<String> = before
         .iter()
-        .filter(|(verb, _)| *verb != "gone");
+        .filter(|(path, _)| !after.contains_key(*path))
+        .filter_map(|(_, d)| Some(format!("{}-", d["metadata"]["name"].as_str()?)))
+        .collect();
+    let stays = |name: &str| !removed.iter().any(|pool| name.starts_with(pool.as_str()));
+    let moves = checker.moves[moved..].iter();
+    let moves = moves.filter(|(verb, name)| *verb != "gone" && stays(name));
     let happened = order(moves.map(|(verb, name)| ((*verb).to_owned(), name.clone())));
     match planned {
         Err(error) => checker.broke("I9", format!("the commit cannot be planned: {error}")),

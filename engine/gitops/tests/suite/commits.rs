@@ -323,6 +323,40 @@ async fn what_is_our_fault_is_an_error_that_another_try_turns() {
 }
 
 #[tokio::test]
+async fn what_was_written_though_no_answer_came_is_waited_for() {
+    let mut scene = Scene::new().await;
+    scene.commit("fleet/c.yaml", &config_map("c", "one")).await;
+    *scene.world.away.lock() =
+        Some("lost PATCH /apis/fleetwright.dev/v1alpha1/namespaces/default/clusters/");
+    let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    assert_eq!(scene.state(&sha).await, Error);
+    *scene.world.away.lock() = None;
+    // There is nothing left to write, and the cluster is not there yet.
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    scene.converge().await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Success);
+}
+
+#[tokio::test]
+async fn a_revert_is_waited_for_after_a_restart_too() {
+    let mut scene = Scene::new().await;
+    scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.converge().await;
+    scene.fleet.look(&scene.world).await;
+    scene.commit(FILE, &cluster("a", "v1.34.1")).await;
+    let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    scene.converge().await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Success);
+}
+
+#[tokio::test]
 async fn a_remote_that_is_away_changes_nothing_and_says_so() {
     let mut scene = Scene::new().await;
     let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;

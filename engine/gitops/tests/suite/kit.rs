@@ -203,6 +203,11 @@ fn faulty(inner: Client, away: Arc<Mutex<Option<&'static str>>>) -> Client {
         async move {
             let what = format!("{} {}", request.method(), request.uri());
             match away {
+                // The request is carried out, and the answer is lost.
+                Some(text) if text.strip_prefix("lost ").is_some_and(|t| what.contains(t)) => {
+                    inner.send(request).await.map_err(tower::BoxError::from)?;
+                    Err(std::io::Error::other("the connection broke").into())
+                }
                 Some(text) if what.contains(text) => {
                     Err(std::io::Error::other("the connection broke").into())
                 }
