@@ -128,14 +128,14 @@ impl Cloud {
         let mut state = State::new();
         if let Some(entry) = store.get(NEXT) {
             state.next =
-                serde_json::from_slice(&entry.value).map_err(|source| CloudError::Stored {
+                serde_json::from_slice(&entry.value.bytes()).map_err(|source| CloudError::Stored {
                     key: NEXT.to_owned(),
                     source,
                 })?;
         }
         for entry in store.range("i/", None, 0).0 {
             let instance: SimInstance =
-                serde_json::from_slice(&entry.value).map_err(|source| CloudError::Stored {
+                serde_json::from_slice(&entry.value.bytes()).map_err(|source| CloudError::Stored {
                     key: entry.key.to_string(),
                     source,
                 })?;

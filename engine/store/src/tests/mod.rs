@@ -70,7 +70,7 @@ fn reopening_gives_everything_back_and_never_repeats_a_revision() {
             third,
             "the revision of a removal counts too"
         );
-        assert_eq!(store.get("/a").unwrap().value, "1");
+        assert_eq!(store.get("/a").unwrap().value.bytes(), "1");
         assert_eq!(store.get("/a").unwrap().modified, first);
         assert!(store.get("/b").is_none());
         assert!(store.commit(vec![put("/c", "3", None)]).await.unwrap() > third);
@@ -177,11 +177,11 @@ fn watchers_see_what_was_before_and_the_stamped_revision() {
         store.commit(vec![gone]).await.unwrap();
         let events = watch.next().await.unwrap();
         assert_eq!(events.len(), 2);
-        assert_eq!(events[0].value, "rv=2;");
+        assert_eq!(events[0].value.bytes(), "rv=2;");
         assert_eq!(events[0].previous, None);
         assert!(events[1].deleted);
-        assert_eq!(events[1].value, "rv=3;");
-        assert_eq!(events[1].previous.as_deref(), Some(b"rv=2;".as_slice()));
+        assert_eq!(events[1].value.bytes(), "rv=3;");
+        assert_eq!(events[1].previous, Some("rv=2;".into()));
     });
 }
 
@@ -261,11 +261,11 @@ proptest! {
                 }
                 for event in watch.ready().unwrap() {
                     let key = event.key.to_string();
-                    assert_eq!(replay.get(&key).map(String::as_bytes), event.previous.as_deref());
+                    assert_eq!(replay.get(&key).map(String::as_bytes), event.previous.map(|value| value.bytes()).as_deref());
                     if event.deleted {
                         replay.remove(&key);
                     } else {
-                        replay.insert(key, String::from_utf8(event.value.to_vec()).unwrap());
+                        replay.insert(key, String::from_utf8(event.value.bytes().to_vec()).unwrap());
                     }
                 }
                 assert_eq!(&replay, &model);
@@ -279,7 +279,7 @@ proptest! {
             for store in [&memory, &again] {
                 let (entries, _) = store.range("/", None, 0);
                 let got: BTreeMap<String, String> = entries.iter().map(|e| {
-                    (e.key.to_string(), String::from_utf8(e.value.to_vec()).unwrap())
+                    (e.key.to_string(), String::from_utf8(e.value.bytes().to_vec()).unwrap())
                 }).collect();
                 assert_eq!(&got, &model);
                 let mut paged = Vec::new();
