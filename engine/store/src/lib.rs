@@ -38,7 +38,7 @@ pub use watch::Watch;
 pub type Revision = u64;
 
 /// How many bytes of past changes a store on disk keeps for watchers: some ten thousand, packed as they are.
-pub const DISK_HISTORY_BYTES: usize = 16 << 20;
+pub const DISK_HISTORY_BYTES: usize = 8 << 20;
 /// How many bytes of past changes a memory store keeps: such stores come by the hundred in a simulation.
 pub const MEMORY_HISTORY_BYTES: usize = 1 << 20;
 
