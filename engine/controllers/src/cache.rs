@@ -121,7 +121,11 @@ impl<K: Cached> Kind<K> {
     /// Takes an observation in; gives what is known now and what was known before, or `None` when something as new is
     /// known already.
     pub(crate) fn apply(&mut self, mut object: K) -> Option<(Arc<K>, Option<Arc<K>>)> {
-        object.meta_mut().managed_fields = None;
+        let meta = object.meta_mut();
+        meta.managed_fields = None;
+        // Lists are parsed with room for four, and stay.
+        meta.owner_references.as_mut().map(Vec::shrink_to_fit);
+        meta.finalizers.as_mut().map(Vec::shrink_to_fit);
         let name = name_of(&object);
         let known = self.objects.get(&name).cloned();
         let name = match self.objects.get_key_value(&name) {
@@ -379,5 +383,24 @@ mod tests {
         assert_eq!(caches.of_cluster::<Machine>("ns", "c").len(), 1);
         assert_eq!(caches.machines.read().index.len(), 2, "no empty entries");
         assert!(!caches.synced());
+    }
+
+    #[test]
+    fn marks_of_one_number_are_told_apart() {
+        let caches = Caches::default();
+        let owner = |uid: &str| Mark::Owner(uid.to_owned());
+        let cluster = |name: &str| Mark::Cluster("ns".into(), name.into());
+        let by_id = |id: &str| Mark::ProviderId("ns".into(), "c".into(), id.into());
+        let mut object = machine("a", "1", 1);
+        object.spec.provider_id = Some("sim:///a".into());
+        caches.machines.write().apply(object);
+        assert_eq!(caches.marked::<Machine>(&cluster("c")).len(), 1);
+        // As if the numbers of these marks were that of one which the machine has.
+        let name = Arc::new(("ns".to_owned(), "a".to_owned()));
+        for mark in [owner("2"), cluster("d"), by_id("sim:///b")] {
+            let entry = (mark.number(), Arc::clone(&name));
+            caches.machines.write().index.insert(entry);
+            assert_eq!(caches.marked::<Machine>(&mark).len(), 0, "{mark:?}");
+        }
     }
 }

@@ -53,6 +53,68 @@ async fn a_store_goes_on_from_entries_kept_elsewhere() {
     assert_eq!(store.watch("/", 100).next().await.unwrap().len(), 1);
 }
 
+/// Values that memory packs are the same for whoever reads them, now, then or as they come.
+#[tokio::test]
+async fn old_values_take_little_room_and_are_what_they_were() {
+    let value = |n: u64| {
+        format!(
+            "{{\"number\":{n},\"text\":\"{}\"}}",
+            "0123456789".repeat(60)
+        )
+    };
+    let limit = 40_000;
+    let store = Store::memory_bounded(limit);
+    let first = store.revision();
+    for n in 0..200 {
+        let key = format!("/kind/ns/{:02}", n % 20);
+        store
+            .commit(vec![put(&key, &value(n), None)])
+            .await
+            .unwrap();
+    }
+    store.commit(vec![delete("/kind/ns/00")]).await.unwrap();
+    assert_eq!(
+        store.compacted(),
+        1,
+        "200 values of 630 bytes fit {limit} bytes"
+    );
+    let mut watch = store.watch("/kind/", first);
+    let mut seen = Vec::new();
+    while seen.len() < 201 {
+        seen.extend(watch.next().await.unwrap());
+    }
+    for (n, event) in seen[..200].iter().enumerate() {
+        let n = n as u64;
+        assert_eq!(event.value.bytes(), value(n));
+        let before = n.checked_sub(20).map(value);
+        assert_eq!(
+            event.previous.as_ref().map(|p| p.bytes()),
+            before.map(Into::into)
+        );
+    }
+    assert_eq!(seen[200].value.bytes(), value(180));
+    assert!(store.get("/kind/ns/00").is_none());
+    for n in 181..200 {
+        let key = format!("/kind/ns/{:02}", n % 20);
+        assert_eq!(store.get(&key).unwrap().value.bytes(), value(n));
+    }
+    let then = store.range_at("/kind/", None, first + 20).unwrap();
+    let then: Vec<_> = then.into_iter().map(|(_, value)| value.bytes()).collect();
+    assert_eq!(
+        then,
+        (0..20)
+            .map(|n| value(n).into())
+            .collect::<Vec<bytes::Bytes>>()
+    );
+    for n in 0..1000 {
+        store
+            .commit(vec![put("/kind/ns/00", &value(n), None)])
+            .await
+            .unwrap();
+    }
+    assert!(store.compacted() > first + 200, "the history is bounded");
+}
+
 #[test]
 fn reopening_gives_everything_back_and_never_repeats_a_revision() {
     let dir = tempfile::tempdir().unwrap();
