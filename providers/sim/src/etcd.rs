@@ -55,7 +55,7 @@ impl Etcd {
     pub(crate) fn new(store: Store) -> Result<Self, CloudError> {
         let mut members = BTreeMap::new();
         for entry in store.range(PLACE, None, 0).0 {
-            let read = serde_json::from_slice(&entry.value);
+            let read = serde_json::from_slice(&entry.value.bytes());
             let read = read.map_err(|source| CloudError::Stored {
                 key: entry.key.to_string(),
                 source,

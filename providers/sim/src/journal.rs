@@ -165,7 +165,7 @@ mod tests {
         scribble(&path, b"rubbish\n");
         journal.append(Entry::default()).unwrap();
         let before = std::fs::read(&path).unwrap();
-        let text = Journal::open(&path).unwrap_err().to_string();
+        let text = Journal::open(&path).err().unwrap().to_string();
         assert!(
             text.starts_with("the line after number 2 is none of a journal"),
             "{text}"
