@@ -182,7 +182,7 @@ impl Checker {
         let budgets = store.range("/policy/poddisruptionbudgets/", None, 0).0;
         let strict: Vec<String> = budgets
             .iter()
-            .filter_map(|e| serde_json::from_slice::<Budget>(&e.value).ok())
+            .filter_map(|e| serde_json::from_slice::<Budget>(&e.value.bytes()).ok())
             .filter(|b| b.status.disruptions_allowed <= 0)
             .map(|b| b.metadata.name)
             .collect();
@@ -190,7 +190,7 @@ impl Checker {
             .range("/core/pods/", None, 0)
             .0
             .iter()
-            .filter_map(|e| serde_json::from_slice::<Pod>(&e.value).ok())
+            .filter_map(|e| serde_json::from_slice::<Pod>(&e.value.bytes()).ok())
             .filter(|p| p.spec.node_name == node && !p.metadata.deleting())
             .filter(|p| {
                 p.metadata
