@@ -279,12 +279,6 @@ impl Follower {
         }
         let settled = status.settled.as_ref();
         let was = settled.is_some_and(|s| s.revision == applied.revision);
-        if state != CommitState::Pending && !was {
-            status.settled = Some(RevisionRef {
-                time: Some(k8s_time(now)),
-                ..applied.clone()
-            });
-        }
         // A commit that has ended well says so for ever; later drift is not its fault.
         let ended_well = was && matches!(outcome, Outcome::Success(0));
         if let Some(wishes) = self.wishes().filter(|_| !ended_well) {
@@ -293,6 +287,13 @@ impl Follower {
                 _ => &ready.message,
             };
             wishes.want(&applied.revision, state, description).await?;
+        }
+        // After it was told: what is settled is not told again.
+        if state != CommitState::Pending && !was {
+            self.telling.status.settled = Some(RevisionRef {
+                time: Some(k8s_time(now)),
+                ..applied.clone()
+            });
         }
         if let Outcome::Success(1..) = outcome {
             tracing::info!(fleet = %self.fleet.name_any(), revision = applied.revision, outcome = ready.message, "settled");

@@ -16,6 +16,11 @@ pub fn each(args: &Args) -> ExitCode {
         command.args(["--bug", bug]);
         command.args(["--seeds", &args.seeds.to_string()]);
         command.args(["--first-seed", &args.first_seed.to_string()]);
+        // Each is to be found as what it is.
+        let invariant = bug.split('-').next().unwrap_or_default().to_uppercase();
+        if invariant.starts_with('I') {
+            command.args(["--only", &invariant]);
+        }
         if let Some(threads) = args.threads {
             command.args(["--threads", &threads.to_string()]);
         }

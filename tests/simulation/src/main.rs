@@ -67,6 +67,9 @@ struct Args {
     #[cfg(feature = "seeded-bugs")]
     #[arg(long)]
     each_bug: bool,
+    /// Looks for this invariant alone, such as `I3`: what else breaks is passed over.
+    #[arg(long)]
+    only: Option<String>,
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -166,6 +169,13 @@ impl Tally {
         let Some(broken) = outcome.broken else {
             return false;
         };
+        if args
+            .only
+            .as_ref()
+            .is_some_and(|only| only != broken.invariant)
+        {
+            return false;
+        }
         self.broken.entry(broken.invariant).or_default().push(seed);
         if !args.keep_going || self.broken[broken.invariant].len() == 1 {
             println!(

@@ -357,6 +357,23 @@ async fn a_revert_is_waited_for_after_a_restart_too() {
 }
 
 #[tokio::test]
+async fn a_success_that_could_not_be_told_is_told_later() {
+    let mut scene = Scene::new().await;
+    scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.converge().await;
+    scene.fleet.look(&scene.world).await;
+    write(&scene.work, "README.md", "nothing that is followed");
+    let sha = push(&scene.work);
+    let told = "PATCH /apis/fleetwright.dev/v1alpha1/namespaces/default/commitstatuses/";
+    *scene.world.away.lock() = Some(told);
+    scene.fleet.try_look(&scene.world).await.unwrap_err();
+    assert_eq!(scene.state(&sha).await, Pending);
+    *scene.world.away.lock() = None;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.wanted(&sha).await, (Success, "no changes".into()));
+}
+
+#[tokio::test]
 async fn a_remote_that_is_away_changes_nothing_and_says_so() {
     let mut scene = Scene::new().await;
     let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
