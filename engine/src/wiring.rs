@@ -81,9 +81,11 @@ impl Engine {
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new();
         let identity = leadership::identity(random.as_ref());
+        let mut metrics = prometheus_client::registry::Registry::with_prefix("fleetwright");
         let (client, connected, api_url, kubeconfig, simulated) = match &options.place {
             Place::Here(listen) => {
                 let api = Embedded::open(data, &clock, &random).await?;
+                api.server.register_metrics(&mut metrics);
                 let client = api.server.client("default");
                 prepare(&client, &options, true).await?;
                 let served = api.listen(*listen, random.as_ref()).await?;
@@ -115,7 +117,6 @@ impl Engine {
             }
         };
 
-        let mut metrics = prometheus_client::registry::Registry::with_prefix("fleetwright");
         let leading = Gauge::default();
         metrics.register(
             "leader",

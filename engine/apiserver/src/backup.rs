@@ -32,7 +32,7 @@ pub(crate) fn answer(store: &Store) -> Response<Body> {
 /// [`Error::Stored`] when an object cannot be decoded, [`Error::NotObject`] when one is not what its key says.
 pub fn restamped(snapshot: Snapshot, revision: u64) -> Result<Snapshot> {
     let entries = snapshot.entries.into_iter().map(|entry| {
-        let object: Value = serde_json::from_slice(&entry.value)
+        let object: Value = serde_json::from_slice(&entry.value.bytes())
             .map_err(|source| Error::Stored(entry.key.to_string(), source))?;
         let name = object["metadata"]["name"].as_str();
         let typed = object["kind"].is_string() && object["apiVersion"].is_string();
@@ -40,7 +40,7 @@ pub fn restamped(snapshot: Snapshot, revision: u64) -> Result<Snapshot> {
             return Err(Error::NotObject(entry.key.to_string()));
         }
         Ok(Entry {
-            value: encode(&object).at(revision),
+            value: encode(&object).at(revision).into(),
             modified: revision,
             ..entry
         })
@@ -58,7 +58,7 @@ mod tests {
     fn snapshot(key: &str, value: &str) -> Snapshot {
         let entry = Entry {
             key: key.into(),
-            value: value.to_owned().into(),
+            value: bytes::Bytes::from(value.to_owned()).into(),
             created: 3,
             modified: 7,
         };
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(done.revision, 1_000);
         let entry = &done.entries[0];
         assert_eq!((entry.created, entry.modified), (3, 1_000));
-        let mut object: Value = serde_json::from_slice(&entry.value).unwrap();
+        let mut object: Value = serde_json::from_slice(&entry.value.bytes()).unwrap();
         assert_eq!(object["metadata"]["resourceVersion"], "1000");
         object["metadata"]["resourceVersion"] = "7".into();
         assert_eq!(object, serde_json::from_str::<Value>(text).unwrap());

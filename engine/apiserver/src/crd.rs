@@ -76,7 +76,7 @@ fn others(server: &ApiServer, name: &str, spec: &Value) -> Vec<Value> {
     let entries = server.0.store.range(&prefix, None, 0).0;
     let all = entries
         .into_iter()
-        .filter_map(|entry| serde_json::from_slice::<Value>(&entry.value).ok());
+        .filter_map(|entry| serde_json::from_slice::<Value>(&entry.value.bytes()).ok());
     all.filter(|other| text(other, "name") != name && other["spec"]["group"] == spec["group"])
         .map(|other| other["status"]["acceptedNames"].clone())
         .collect()
@@ -112,7 +112,7 @@ pub(crate) fn reload(server: &ApiServer) -> Result<()> {
     let mut registry = Registry::default();
     let prefix = crate::object::prefix("apiextensions.k8s.io", "customresourcedefinitions");
     for entry in server.0.store.range(&prefix, None, 0).0 {
-        let crd: Value = serde_json::from_slice(&entry.value)
+        let crd: Value = serde_json::from_slice(&entry.value.bytes())
             .map_err(|source| Error::Stored(entry.key.to_string(), source))?;
         if !names::are_served(&crd["status"]["conditions"]) {
             continue;

@@ -159,7 +159,10 @@ pub(crate) async fn dispatch(
         Ok(answer) => crate::table::convert(&call, answer).await,
         Err(error) => Err(error),
     };
-    Ok(warn(&call, answer.unwrap_or_else(|error| error.response())))
+    let answer = answer.unwrap_or_else(|error| error.response());
+    let code = answer.status().as_u16();
+    server.0.metrics.answered(&call, &parts.method, code);
+    Ok(warn(&call, answer))
 }
 
 /// Refuses query parameters that have no such value.

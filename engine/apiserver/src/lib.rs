@@ -23,6 +23,7 @@ mod gc;
 mod handlers;
 mod limits;
 mod metadata;
+mod metrics;
 mod object;
 mod openapi;
 mod proto;
@@ -110,6 +111,7 @@ pub(crate) struct Inner {
     pub(crate) pending: Mutex<std::collections::VecDeque<gc::Task>>,
     pub(crate) collecting: tokio::sync::Mutex<()>,
     pub(crate) limits: limits::Limits,
+    pub(crate) metrics: metrics::Metrics,
 }
 
 /// Who belongs to whom, by uid. Entries may be stale: they are checked when used.
@@ -145,10 +147,11 @@ impl ApiServer {
             pending: Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
             limits: limits::Limits::default(),
+            metrics: metrics::Metrics::default(),
         }));
         let (entries, _) = server.0.store.range("/", None, 0);
         for entry in entries {
-            let object = object::head(&entry.value)
+            let object = object::head(&entry.value.bytes())
                 .map_err(|source| Error::Stored(entry.key.to_string(), source))?;
             server.index(&entry.key, &object);
             gc::resume(&server, &entry.key, &object);

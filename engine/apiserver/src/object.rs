@@ -254,20 +254,21 @@ impl ApiServer {
             in_metadata: false,
             kept: &mut kept,
         };
-        let mut reader = serde_json::Deserializer::from_slice(&entry.value);
+        let encoded = entry.value.bytes();
+        let mut reader = serde_json::Deserializer::from_slice(&encoded);
         let object = apart.deserialize(&mut reader).ok()?;
         Some(Live {
             object,
             kept,
             revision: entry.modified,
-            encoded: entry.value,
+            encoded,
         })
     }
 
     /// Reads an object and its revision.
     pub(crate) fn read(&self, key: &str) -> Option<(Value, u64)> {
         let entry = self.0.store.get(key)?;
-        let object = serde_json::from_slice(&entry.value).ok()?;
+        let object = serde_json::from_slice(&entry.value.bytes()).ok()?;
         Some((object, entry.modified))
     }
 }

@@ -47,6 +47,44 @@ fn map(name: &str, more: Value) -> ConfigMap {
 }
 
 #[tokio::test]
+async fn requests_and_watch_events_are_counted() {
+    let server = server();
+    let mut registry = prometheus_client::registry::Registry::default();
+    server.register_metrics(&mut registry);
+    let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");
+    let params = PostParams::default();
+    let made = api.create(&params, &map("a", json!({}))).await.unwrap();
+    api.create(&params, &map("a", json!({}))).await.unwrap_err();
+    api.get("a").await.unwrap();
+    let version = made.metadata.resource_version.unwrap();
+    let watch = api.watch(&WatchParams::default(), &version).await.unwrap();
+    api.create(&params, &map("b", json!({}))).await.unwrap();
+    watch.boxed().try_next().await.unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let request = |verb: &str, code: u16| {
+        format!(
+            "api_requests_total{{verb=\"{verb}\",resource=\"configmaps\",subresource=\"\",code=\"{code}\"}}"
+        )
+    };
+    for (counter, count) in [
+        (request("create", 201), 2),
+        (request("create", 409), 1),
+        (request("get", 200), 1),
+        (request("watch", 200), 1),
+        (
+            "api_watch_events_total{resource=\"configmaps\"}".to_owned(),
+            1,
+        ),
+    ] {
+        assert!(
+            text.contains(&format!("{counter} {count}\n")),
+            "{counter} in {text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn objects_are_made_changed_watched_and_deleted() {
     let server = server();
     let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");

@@ -205,7 +205,7 @@ fn read_1(connection: &Connection, path: &Path) -> Result<Contents> {
             checksum: checksum(&key, created, modified, &value),
             entry: Entry {
                 key: key.into(),
-                value,
+                value: value.into(),
                 created,
                 modified,
             },
@@ -251,7 +251,7 @@ fn read_2(connection: &Connection, path: &Path) -> Result<Contents> {
         sum = sum.wrapping_add(checksum);
         let entry = Entry {
             key: key.into(),
-            value,
+            value: value.into(),
             created,
             modified,
         };

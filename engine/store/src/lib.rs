@@ -4,11 +4,13 @@
 //! after it is durable. Every [`Store::commit`] that changes something gets the next revision, and no revision is
 //! ever given twice, restarts included.
 
+mod blob;
 mod disk;
 mod error;
 mod fault;
 mod format;
 mod log;
+mod pack;
 mod place;
 mod snapshot;
 mod state;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use blob::Blob;
 pub use error::{Error, Result};
 pub use place::Builder;
 pub use snapshot::{Decoder, Snapshot};
@@ -34,10 +37,10 @@ pub use watch::Watch;
 /// The number of a change. The first change of a new store is revision 2; 0 stands for "does not exist".
 pub type Revision = u64;
 
-/// How many bytes of past changes a store on disk keeps for watchers.
-pub const DISK_HISTORY_BYTES: usize = 64 << 20;
-/// How many bytes of past changes a memory store keeps: they come by the hundred in a simulation.
-pub const MEMORY_HISTORY_BYTES: usize = 8 << 20;
+/// How many bytes of past changes a store on disk keeps for watchers: some ten thousand, packed as they are.
+pub const DISK_HISTORY_BYTES: usize = 8 << 20;
+/// How many bytes of past changes a memory store keeps: such stores come by the hundred in a simulation.
+pub const MEMORY_HISTORY_BYTES: usize = 1 << 20;
 
 /// A value and when it was made and last changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub struct Entry {
     /// The key.
     pub key: Arc<str>,
     /// The value.
-    pub value: Bytes,
+    pub value: Blob,
     /// The revision that created the key.
     pub created: Revision,
     /// The revision that changed it last.
@@ -132,9 +135,9 @@ pub struct Event {
     /// The key.
     pub key: Arc<str>,
     /// The new value; of a removal, the last one.
-    pub value: Bytes,
+    pub value: Blob,
     /// The value before, if there was one.
-    pub previous: Option<Bytes>,
+    pub previous: Option<Blob>,
     /// Whether the key was removed.
     pub deleted: bool,
 }
@@ -252,7 +255,7 @@ impl Store {
         prefix: &str,
         start_after: Option<&str>,
         revision: Revision,
-    ) -> Result<Vec<(Arc<str>, Bytes)>> {
+    ) -> Result<Vec<(Arc<str>, Blob)>> {
         self.0.state.lock().range_at(prefix, start_after, revision)
     }
 

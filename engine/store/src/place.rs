@@ -193,7 +193,8 @@ impl Builder {
             created,
             modified,
         } = entry;
-        let checksum = format::checksum(key, *created, *modified, value);
+        let value = value.bytes();
+        let checksum = format::checksum(key, *created, *modified, &value);
         self.rows += 1;
         self.sum = self.sum.wrapping_add(checksum);
         let (created, modified) = (created.cast_signed(), modified.cast_signed());

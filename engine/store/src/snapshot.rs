@@ -100,7 +100,7 @@ impl Snapshot {
                 out.put_u64(entry.created);
                 out.put_u64(entry.modified);
                 out.put_slice(entry.key.as_bytes());
-                out.put_slice(&entry.value);
+                out.put_slice(&entry.value.bytes());
                 if out.len() >= PIECE {
                     break false;
                 }
@@ -168,7 +168,7 @@ impl Decoder {
         self.read += 1;
         Ok(Some(Entry {
             key,
-            value: entry,
+            value: entry.into(),
             created,
             modified,
         }))

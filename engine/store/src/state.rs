@@ -6,16 +6,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::blob::Families;
 use crate::format::{self, Contents};
 use crate::wake::Bells;
-use crate::{Entry, Error, Event, Op, Result, Revision};
+use crate::{Blob, Entry, Error, Event, Op, Result, Revision};
 
 /// What an event costs beside its bytes.
 const EVENT_OVERHEAD: usize = 96;
+/// Which part of the history's bytes the newest values may take that are not packed: who follows closely, or changes a
+/// value again at once, finds them as they are.
+const FRESH: usize = 16;
 
 #[derive(Clone)]
 struct Slot {
-    value: Bytes,
+    value: Blob,
     modified: Revision,
     row: Row,
 }
@@ -35,6 +39,10 @@ pub(crate) struct State {
     pub(crate) history: VecDeque<Event>,
     history_bytes: usize,
     history_limit: usize,
+    /// How many of the newest events have values that are not packed yet, and their bytes.
+    fresh: usize,
+    fresh_bytes: usize,
+    families: Families,
     /// The id of the next new row.
     next_row: i64,
     pub(crate) bells: Bells,
@@ -66,6 +74,9 @@ impl State {
             history: VecDeque::new(),
             history_bytes: 0,
             history_limit,
+            fresh: 0,
+            fresh_bytes: 0,
+            families: Families::default(),
             next_row: 1,
             bells: Bells::default(),
             unseen: 0,
@@ -77,31 +88,20 @@ impl State {
         let mut state = Self::new(history_limit);
         let rows = contents.rows.iter().map(|stored| stored.row);
         state.next_row = rows.max().unwrap_or_default() + 1;
-        state.values = contents
-            .rows
-            .into_iter()
-            .map(|stored| {
-                let Entry {
-                    key,
-                    value,
-                    created,
-                    modified,
-                } = stored.entry;
-                let row = Row {
-                    id: stored.row,
-                    created,
-                    checksum: stored.checksum,
-                };
-                (
-                    key,
-                    Slot {
-                        value,
-                        modified,
-                        row,
-                    },
-                )
-            })
-            .collect();
+        for stored in contents.rows {
+            let Entry {
+                key,
+                value,
+                created,
+                modified,
+            } = stored.entry;
+            let row = Row {
+                id: stored.row,
+                created,
+                checksum: stored.checksum,
+            };
+            state.keep(key, value, modified, row);
+        }
         (state.revision, state.compacted) = (contents.revision, contents.revision);
         state
     }
@@ -120,14 +120,18 @@ impl State {
             checksum: 0,
         };
         self.next_row += 1;
-        self.values.insert(
-            key,
-            Slot {
-                value,
-                modified,
-                row,
-            },
-        );
+        self.keep(key, value, modified, row);
+    }
+
+    /// Puts a value that nobody watches come.
+    fn keep(&mut self, key: Arc<str>, value: Blob, modified: Revision, row: Row) {
+        self.families.pack(&key, &value);
+        let slot = Slot {
+            value,
+            modified,
+            row,
+        };
+        self.values.insert(key, slot);
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Entry> {
@@ -172,12 +176,12 @@ impl State {
         prefix: &str,
         start_after: Option<&str>,
         revision: Revision,
-    ) -> Result<Vec<(Arc<str>, Bytes)>> {
+    ) -> Result<Vec<(Arc<str>, Blob)>> {
         if revision < self.compacted {
             let compacted = self.compacted;
             return Err(Error::Compacted { compacted });
         }
-        let mut past: BTreeMap<Arc<str>, Bytes> = self
+        let mut past: BTreeMap<Arc<str>, Blob> = self
             .iter(prefix, start_after)
             .map(|(key, slot)| (key.clone(), slot.value.clone()))
             .collect();
@@ -278,7 +282,7 @@ impl State {
         self.revision = revision;
         for change in changes {
             let event = match change.value {
-                Some(value) => self.put(change.key, value, revision, change.row),
+                Some(value) => self.put(change.key, value.into(), revision, change.row),
                 None => {
                     let Some((key, slot)) = self.values.remove_entry(change.key.as_str()) else {
                         continue;
@@ -286,7 +290,8 @@ impl State {
                     Event {
                         revision,
                         key,
-                        value: change.last.unwrap_or_else(|| slot.value.clone()),
+                        // Never the blob of an earlier event: what an event costs would change with that.
+                        value: change.last.unwrap_or_else(|| slot.value.bytes()).into(),
                         previous: Some(slot.value),
                         deleted: true,
                     }
@@ -295,7 +300,12 @@ impl State {
             self.bells.note(&event.key);
             self.history_bytes += cost(&event);
             self.unseen += cost(&event);
+            self.fresh += 1;
+            self.fresh_bytes += event.value.len();
             self.history.push_back(event);
+        }
+        while self.fresh > 0 && self.fresh_bytes > self.history_limit / FRESH {
+            self.age();
         }
         // Those whom nothing concerns look on too, now and then, lest the history leaves them behind.
         if self.unseen > self.history_limit / 2 {
@@ -305,7 +315,19 @@ impl State {
         self.compact();
     }
 
-    fn put(&mut self, key: String, value: Bytes, revision: Revision, row: Row) -> Event {
+    /// Packs the value of the oldest event whose is not packed yet.
+    fn age(&mut self) {
+        let oldest = self.history.len().checked_sub(self.fresh);
+        if let Some(event) = oldest.and_then(|at| self.history.get(at)) {
+            let before = event.value.held();
+            self.families.pack(&event.key, &event.value);
+            self.history_bytes -= before - event.value.held();
+            self.fresh_bytes -= event.value.len();
+        }
+        self.fresh = self.fresh.saturating_sub(1);
+    }
+
+    fn put(&mut self, key: String, value: Blob, revision: Revision, row: Row) -> Event {
         let mut previous = None;
         let key = match self.values.get_key_value(key.as_str()) {
             Some((known, _)) => known.clone(),
@@ -335,10 +357,9 @@ impl State {
     /// Forgets the oldest commits, whole ones, until the history fits.
     fn compact(&mut self) {
         while self.history_bytes > self.history_limit {
-            let Some(event) = self.history.pop_front() else {
+            let Some(event) = self.forget_oldest() else {
                 break;
             };
-            self.history_bytes -= cost(&event);
             self.compacted = self.compacted.max(event.revision);
         }
         while self
@@ -346,10 +367,21 @@ impl State {
             .front()
             .is_some_and(|event| event.revision <= self.compacted)
         {
-            if let Some(event) = self.history.pop_front() {
-                self.history_bytes -= cost(&event);
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) -> Option<Event> {
+        let event = self.history.pop_front()?;
+        self.history_bytes -= cost(&event);
+        if self.fresh > self.history.len() {
+            self.fresh -= 1;
+            self.fresh_bytes -= event.value.len();
+            if event.value.is_shared() {
+                self.families.pack(&event.key, &event.value);
             }
         }
+        Some(event)
     }
 
     /// The whole of a commit in memory.
@@ -363,7 +395,7 @@ impl State {
 
 fn cost(event: &Event) -> usize {
     // The value before is, most often, an earlier event's value: it is counted once.
-    EVENT_OVERHEAD + event.value.len()
+    EVENT_OVERHEAD + event.value.held()
 }
 
 fn entry(key: &Arc<str>, slot: &Slot) -> Entry {

@@ -127,17 +127,20 @@ impl Cloud {
         let journal = Journal::open(&journal_file).map_err(|e| at(&journal_file, e))?;
         let mut state = State::new();
         if let Some(entry) = store.get(NEXT) {
-            state.next =
-                serde_json::from_slice(&entry.value).map_err(|source| CloudError::Stored {
+            state.next = serde_json::from_slice(&entry.value.bytes()).map_err(|source| {
+                CloudError::Stored {
                     key: NEXT.to_owned(),
                     source,
-                })?;
+                }
+            })?;
         }
         for entry in store.range("i/", None, 0).0 {
             let instance: SimInstance =
-                serde_json::from_slice(&entry.value).map_err(|source| CloudError::Stored {
-                    key: entry.key.to_string(),
-                    source,
+                serde_json::from_slice(&entry.value.bytes()).map_err(|source| {
+                    CloudError::Stored {
+                        key: entry.key.to_string(),
+                        source,
+                    }
                 })?;
             state.next = state.next.max(instance.number + 1);
             state.plan(instance.due, Due::Instance(instance.id.clone()));

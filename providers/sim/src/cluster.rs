@@ -99,15 +99,16 @@ fn pack(entry: &Entry) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD + entry.value.len());
     bytes.extend_from_slice(&entry.created.to_le_bytes());
     bytes.extend_from_slice(&entry.modified.to_le_bytes());
-    bytes.extend_from_slice(&entry.value);
+    bytes.extend_from_slice(&entry.value.bytes());
     bytes
 }
 
 /// An entry as [`pack`] made it, under its own key.
 fn unpack(stored: &Entry, prefix: &str) -> Result<Entry, Error> {
     let wrong = || Error::Stored(stored.key.to_string());
+    let value = stored.value.bytes();
     let number = |at: usize| -> Result<Revision, Error> {
-        let bytes = stored.value.get(at..at + 8).ok_or_else(wrong)?;
+        let bytes = value.get(at..at + 8).ok_or_else(wrong)?;
         Ok(Revision::from_le_bytes(
             bytes.try_into().map_err(|_| wrong())?,
         ))
@@ -116,7 +117,7 @@ fn unpack(stored: &Entry, prefix: &str) -> Result<Entry, Error> {
         key: stored.key.strip_prefix(prefix).ok_or_else(wrong)?.into(),
         created: number(0)?,
         modified: number(8)?,
-        value: stored.value.slice(HEAD..),
+        value: value.slice(HEAD..).into(),
     })
 }
 
@@ -125,7 +126,7 @@ impl SimCluster {
     pub(crate) async fn open(key: &str, disk: Store, options: Options) -> Result<Self, Error> {
         let place = place(key);
         let revision = match disk.get(&place) {
-            Some(entry) => serde_json::from_slice::<Record>(&entry.value)?.ceiling,
+            Some(entry) => serde_json::from_slice::<Record>(&entry.value.bytes())?.ceiling,
             None => 1,
         };
         let stored = disk.range(&format!("{place}/"), None, 0).0;

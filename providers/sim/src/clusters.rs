@@ -47,7 +47,7 @@ impl Clusters {
                 key: entry.key.to_string(),
                 source,
             };
-            let config: Value = serde_json::from_slice(&entry.value).map_err(stored)?;
+            let config: Value = serde_json::from_slice(&entry.value.bytes()).map_err(stored)?;
             let key = entry.key.trim_start_matches(DECLARED).to_owned();
             match config::workloads(Some(&config)) {
                 Ok(workloads) => {

@@ -116,7 +116,7 @@ pub(crate) async fn insert(
         crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
     }
     match server.0.store.get(&at) {
-        Some(entry) => Ok(crate::error::bytes(201, kind.shown(entry.value))),
+        Some(entry) => Ok(crate::error::bytes(201, kind.shown(entry.value.bytes()))),
         None => Err(ApiError::not_found(kind, &name)),
     }
 }
@@ -138,7 +138,7 @@ fn check_namespace_exists(call: &Call<'_>, name: &str) -> ApiResult<()> {
     let Some(namespace) = call.server.0.store.get(&key("", "namespaces", "", wanted)) else {
         return Err(ApiError::namespace_not_found(wanted));
     };
-    if !super::read::deleting(&namespace.value) {
+    if !super::read::deleting(&namespace.value.bytes()) {
         return Ok(());
     }
     let why = format!(

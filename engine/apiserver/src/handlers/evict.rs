@@ -53,7 +53,7 @@ fn check_budgets(call: &Call<'_>, pod: &Value) -> ApiResult<()> {
     let (pods, _) = store.range(&call.scope(), None, 0);
     let mut others = 0;
     for entry in budgets {
-        let Some(budget) = parsed(&entry.value) else {
+        let Some(budget) = parsed(&entry.value.bytes()) else {
             continue;
         };
         let selector = Selector::of_labels(&budget["spec"]["selector"]);
@@ -67,7 +67,7 @@ fn check_budgets(call: &Call<'_>, pod: &Value) -> ApiResult<()> {
         }
         let all: Vec<Value> = pods
             .iter()
-            .filter_map(|e| parsed(&e.value))
+            .filter_map(|e| parsed(&e.value.bytes()))
             .filter(|p| selector.matches(p))
             .collect();
         let healthy = i64::try_from(all.iter().filter(|p| !deleting(p) && ready(p)).count())

@@ -24,7 +24,7 @@ pub(crate) fn get(call: &Call<'_>) -> ApiResult<Response<Body>> {
         }
     }
     match call.server.0.store.get(&call.key(&call.target.name)) {
-        Some(entry) => Ok(bytes(200, call.kind.shown(entry.value))),
+        Some(entry) => Ok(bytes(200, call.kind.shown(entry.value.bytes()))),
         None => Err(ApiError::not_found(call.kind, &call.target.name)),
     }
 }
@@ -168,14 +168,14 @@ pub(crate) fn page(call: &Call<'_>) -> ApiResult<Page> {
         };
         let (entries, now) = read(after.as_deref(), page)?;
         let whole = page == 0 || entries.len() < page;
-        for mut entry in entries {
+        for entry in entries {
             if limit > 0 && chosen.len() == limit {
                 more = true;
                 break;
             }
             after = Some(entry.key.to_string());
-            entry.value = call.kind.shown(entry.value);
-            if selector.is_empty() || parsed(&entry.value).is_some_and(|o| selector.matches(&o)) {
+            let read = || parsed(&call.kind.shown(entry.value.bytes()));
+            if selector.is_empty() || read().is_some_and(|o| selector.matches(&o)) {
                 chosen.push(entry);
             }
         }
@@ -241,12 +241,14 @@ impl Page {
             if n > 0 {
                 out.push(b',');
             }
-            match entry.value.strip_prefix(head.as_bytes()) {
+            // One at a time: all together, unpacked, would take as much again as the answer.
+            let value = call.kind.shown(entry.value.bytes());
+            match value.strip_prefix(head.as_bytes()) {
                 Some(rest) if plain => {
                     out.push(b'{');
                     out.extend_from_slice(rest);
                 }
-                _ => out.extend_from_slice(&entry.value),
+                _ => out.extend_from_slice(&value),
             }
         }
         out.extend_from_slice(b"]}");

@@ -465,7 +465,7 @@ pub(super) async fn store(
         crate::crd::reload(server).map_err(|e| ApiError::bad_request(e.to_string()))?;
     }
     match server.0.store.get(&key) {
-        Some(entry) => Ok(Some(bytes(200, call.kind.shown(entry.value)))),
+        Some(entry) => Ok(Some(bytes(200, call.kind.shown(entry.value.bytes())))),
         None => Ok(Some(respond(200, &whole(object, managed)))),
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use fleetwright_api::time::Clock;
-use fleetwright_store::{Event, Watch};
+use fleetwright_store::{Blob, Event, Watch};
 use futures::stream;
 use http::Response;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 
 use super::{Call, read::parsed};
@@ -33,6 +34,8 @@ struct Watching {
     /// Whether an event was sent already.
     sent: bool,
     ended: bool,
+    /// Counts what is sent.
+    events: Counter,
 }
 
 pub(crate) fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
@@ -80,10 +83,11 @@ pub(crate) fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
         clock: Arc::clone(&call.server.0.options.clock),
         sent: false,
         ended: false,
+        events: call.server.0.metrics.watch_events(&call.kind.plural),
     };
     if let Some((entries, revision)) = initial_state {
         for entry in entries {
-            let value = watching.kind.shown(entry.value);
+            let value = watching.kind.shown(entry.value.bytes());
             if watching.wants(&value) {
                 let line = watching.line("ADDED", &value);
                 watching.ready.push_back(line);
@@ -107,6 +111,7 @@ impl Watching {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
+                self.events.inc();
                 return Some(frame);
             }
             if self.ended {
@@ -157,11 +162,12 @@ impl Watching {
     }
 
     fn frame(&mut self, event: &Event) -> Option<Bytes> {
-        let value = self.kind.shown(event.value.clone());
+        let value = self.kind.shown(event.value.bytes());
+        let shown = |previous: &Blob| self.kind.shown(previous.bytes());
         let before = event
             .previous
             .as_ref()
-            .is_some_and(|previous| self.wants(&self.kind.shown(previous.clone())));
+            .is_some_and(|previous| self.selector.is_empty() || self.wants(&shown(previous)));
         let now = !event.deleted && self.wants(&value);
         let kind = match (before, now) {
             (false, true) => "ADDED",
@@ -172,7 +178,7 @@ impl Watching {
         match (&event.previous, kind, event.deleted) {
             // What no longer fits is shown as it was when it did, at the revision that changed it.
             (Some(previous), "DELETED", false) => {
-                let mut object = parsed(&self.kind.shown(previous.clone()))?;
+                let mut object = parsed(&shown(previous))?;
                 let now = parsed(&value)?;
                 object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
                 Some(self.line(kind, object.to_string().as_bytes()))

@@ -38,7 +38,7 @@ fn writes_until_it_is_killed() {
 /// Counts the keys of a group up, all of them in one commit, and tells each answer in a line.
 async fn write(store: &Store, group: usize) {
     let read = |key: usize| store.get(&format!("/{group}/{key}"));
-    let mut number = read(0).map_or(0, |entry| number(&entry.value));
+    let mut number = read(0).map_or(0, |entry| number(&entry.value.bytes()));
     loop {
         number += 1;
         // Each third commit removes the last key, so that removals are torn or not too.
@@ -164,7 +164,7 @@ fn commits_are_whole_and_revisions_new_after_any_kill_with_room_and_without() {
                 .map(|key| {
                     store
                         .get(&format!("/{group}/{key}"))
-                        .map(|e| number(&e.value))
+                        .map(|e| number(&e.value.bytes()))
                 })
                 .collect();
             let Some(first) = values[0] else {

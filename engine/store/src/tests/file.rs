@@ -19,7 +19,7 @@ fn held(store: &Store) -> Held {
     let entry = |e: &crate::Entry| {
         (
             e.key.to_string(),
-            String::from_utf8(e.value.to_vec()).unwrap(),
+            String::from_utf8(e.value.bytes().to_vec()).unwrap(),
         )
     };
     (

@@ -53,6 +53,68 @@ async fn a_store_goes_on_from_entries_kept_elsewhere() {
     assert_eq!(store.watch("/", 100).next().await.unwrap().len(), 1);
 }
 
+/// Values that memory packs are the same for whoever reads them, now, then or as they come.
+#[tokio::test]
+async fn old_values_take_little_room_and_are_what_they_were() {
+    let value = |n: u64| {
+        format!(
+            "{{\"number\":{n},\"text\":\"{}\"}}",
+            "0123456789".repeat(60)
+        )
+    };
+    let limit = 40_000;
+    let store = Store::memory_bounded(limit);
+    let first = store.revision();
+    for n in 0..200 {
+        let key = format!("/kind/ns/{:02}", n % 20);
+        store
+            .commit(vec![put(&key, &value(n), None)])
+            .await
+            .unwrap();
+    }
+    store.commit(vec![delete("/kind/ns/00")]).await.unwrap();
+    assert_eq!(
+        store.compacted(),
+        1,
+        "200 values of 630 bytes fit {limit} bytes"
+    );
+    let mut watch = store.watch("/kind/", first);
+    let mut seen = Vec::new();
+    while seen.len() < 201 {
+        seen.extend(watch.next().await.unwrap());
+    }
+    for (n, event) in seen[..200].iter().enumerate() {
+        let n = n as u64;
+        assert_eq!(event.value.bytes(), value(n));
+        let before = n.checked_sub(20).map(value);
+        assert_eq!(
+            event.previous.as_ref().map(|p| p.bytes()),
+            before.map(Into::into)
+        );
+    }
+    assert_eq!(seen[200].value.bytes(), value(180));
+    assert!(store.get("/kind/ns/00").is_none());
+    for n in 181..200 {
+        let key = format!("/kind/ns/{:02}", n % 20);
+        assert_eq!(store.get(&key).unwrap().value.bytes(), value(n));
+    }
+    let then = store.range_at("/kind/", None, first + 20).unwrap();
+    let then: Vec<_> = then.into_iter().map(|(_, value)| value.bytes()).collect();
+    assert_eq!(
+        then,
+        (0..20)
+            .map(|n| value(n).into())
+            .collect::<Vec<bytes::Bytes>>()
+    );
+    for n in 0..1000 {
+        store
+            .commit(vec![put("/kind/ns/00", &value(n), None)])
+            .await
+            .unwrap();
+    }
+    assert!(store.compacted() > first + 200, "the history is bounded");
+}
+
 #[test]
 fn reopening_gives_everything_back_and_never_repeats_a_revision() {
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +132,7 @@ fn reopening_gives_everything_back_and_never_repeats_a_revision() {
             third,
             "the revision of a removal counts too"
         );
-        assert_eq!(store.get("/a").unwrap().value, "1");
+        assert_eq!(store.get("/a").unwrap().value.bytes(), "1");
         assert_eq!(store.get("/a").unwrap().modified, first);
         assert!(store.get("/b").is_none());
         assert!(store.commit(vec![put("/c", "3", None)]).await.unwrap() > third);
@@ -177,11 +239,11 @@ fn watchers_see_what_was_before_and_the_stamped_revision() {
         store.commit(vec![gone]).await.unwrap();
         let events = watch.next().await.unwrap();
         assert_eq!(events.len(), 2);
-        assert_eq!(events[0].value, "rv=2;");
+        assert_eq!(events[0].value.bytes(), "rv=2;");
         assert_eq!(events[0].previous, None);
         assert!(events[1].deleted);
-        assert_eq!(events[1].value, "rv=3;");
-        assert_eq!(events[1].previous.as_deref(), Some(b"rv=2;".as_slice()));
+        assert_eq!(events[1].value.bytes(), "rv=3;");
+        assert_eq!(events[1].previous, Some("rv=2;".into()));
     });
 }
 
@@ -261,11 +323,11 @@ proptest! {
                 }
                 for event in watch.ready().unwrap() {
                     let key = event.key.to_string();
-                    assert_eq!(replay.get(&key).map(String::as_bytes), event.previous.as_deref());
+                    assert_eq!(replay.get(&key).map(String::as_bytes), event.previous.map(|value| value.bytes()).as_deref());
                     if event.deleted {
                         replay.remove(&key);
                     } else {
-                        replay.insert(key, String::from_utf8(event.value.to_vec()).unwrap());
+                        replay.insert(key, String::from_utf8(event.value.bytes().to_vec()).unwrap());
                     }
                 }
                 assert_eq!(&replay, &model);
@@ -279,7 +341,7 @@ proptest! {
             for store in [&memory, &again] {
                 let (entries, _) = store.range("/", None, 0);
                 let got: BTreeMap<String, String> = entries.iter().map(|e| {
-                    (e.key.to_string(), String::from_utf8(e.value.to_vec()).unwrap())
+                    (e.key.to_string(), String::from_utf8(e.value.bytes().to_vec()).unwrap())
                 }).collect();
                 assert_eq!(&got, &model);
                 let mut paged = Vec::new();
