@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
 };
 
@@ -35,7 +36,7 @@ fn version_of<K: ResourceExt>(object: &K) -> u64 {
 }
 
 /// What objects are found by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mark {
     /// Uid of the controlling owner.
     Owner(String),
@@ -47,10 +48,33 @@ pub(crate) enum Mark {
     Node(String, String, String),
 }
 
+impl Mark {
+    /// A number that stands for it, the same in every process.
+    fn number(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Whether an object is found by it.
+    fn is_of<K: Cached>(&self, object: &K) -> bool {
+        match self {
+            Self::Owner(uid) => meta::controller_of(object).is_some_and(|o| o.uid == *uid),
+            Self::Cluster(namespace, cluster) => {
+                object.meta().namespace.as_ref().map_or("", String::as_str) == namespace
+                    && object.cluster() == *cluster
+            }
+            other => object.marks().contains(other),
+        }
+    }
+}
+
 /// One kind's objects.
 pub(crate) struct Kind<K> {
-    objects: BTreeMap<NamespacedName, Arc<K>>,
-    index: BTreeMap<Mark, BTreeSet<NamespacedName>>,
+    objects: BTreeMap<Arc<NamespacedName>, Arc<K>>,
+    /// Names by the numbers of their objects' marks. The marks themselves, three names long and four to a machine, would take
+    /// more memory than the machine; that two have one number is ruled out where objects are found.
+    index: BTreeSet<(u64, Arc<NamespacedName>)>,
     gone: VecDeque<String>,
     synced: bool,
 }
@@ -59,7 +83,7 @@ impl<K> Default for Kind<K> {
     fn default() -> Self {
         Self {
             objects: BTreeMap::new(),
-            index: BTreeMap::new(),
+            index: BTreeSet::new(),
             gone: VecDeque::new(),
             synced: false,
         }
@@ -81,18 +105,15 @@ pub(crate) trait Cached: Resource<DynamicType = ()> + Clone + Send + Sync + 'sta
 }
 
 impl<K: Cached> Kind<K> {
-    fn index(&mut self, object: &K, add: bool) {
-        let name = name_of(object);
+    fn index(&mut self, name: &Arc<NamespacedName>, object: &K, add: bool) {
         let owner = meta::controller_of(object).map(|o| Mark::Owner(o.uid.clone()));
         let cluster = Mark::Cluster(name.0.clone(), object.cluster());
         for mark in object.marks().into_iter().chain(owner).chain([cluster]) {
+            let entry = (mark.number(), Arc::clone(name));
             if add {
-                self.index.entry(mark).or_default().insert(name.clone());
-            } else if let Some(set) = self.index.get_mut(&mark) {
-                set.remove(&name);
-                if set.is_empty() {
-                    self.index.remove(&mark);
-                }
+                self.index.insert(entry);
+            } else {
+                self.index.remove(&entry);
             }
         }
     }
@@ -100,9 +121,17 @@ impl<K: Cached> Kind<K> {
     /// Takes an observation in; gives what is known now and what was known before, or `None` when something as new is
     /// known already.
     pub(crate) fn apply(&mut self, mut object: K) -> Option<(Arc<K>, Option<Arc<K>>)> {
-        object.meta_mut().managed_fields = None;
+        let meta = object.meta_mut();
+        meta.managed_fields = None;
+        // Lists are parsed with room for four, and stay.
+        meta.owner_references.as_mut().map(Vec::shrink_to_fit);
+        meta.finalizers.as_mut().map(Vec::shrink_to_fit);
         let name = name_of(&object);
         let known = self.objects.get(&name).cloned();
+        let name = match self.objects.get_key_value(&name) {
+            Some((name, _)) => Arc::clone(name),
+            None => Arc::new(name),
+        };
         let same = known.as_ref().filter(|k| k.uid() == object.uid());
         // What is known lives: only another object of the name may be one that is gone already.
         let stale = match same {
@@ -113,9 +142,9 @@ impl<K: Cached> Kind<K> {
             return None;
         }
         if let Some(known) = &known {
-            self.index(known, false);
+            self.index(&name, known, false);
         }
-        self.index(&object, true);
+        self.index(&name, &object, true);
         let object = Arc::new(object);
         self.objects.insert(name, Arc::clone(&object));
         Some((object, known))
@@ -131,7 +160,8 @@ impl<K: Cached> Kind<K> {
             .filter(|k| k.uid().unwrap_or_default() == uid)
             .cloned()
         {
-            self.index(&known, false);
+            let name = Arc::new(name);
+            self.index(&name, &known, false);
             self.objects.remove(&name);
         }
         self.gone.push_back(uid);
@@ -146,7 +176,7 @@ impl<K: Cached> Kind<K> {
         let missing: Vec<_> = self
             .objects
             .iter()
-            .filter(|(n, _)| !listed.contains(*n))
+            .filter(|(n, _)| !listed.contains(n.as_ref()))
             .map(|(_, o)| Arc::clone(o))
             .collect();
         for object in &missing {
@@ -156,8 +186,12 @@ impl<K: Cached> Kind<K> {
     }
 
     fn marked(&self, mark: &Mark) -> impl Iterator<Item = &Arc<K>> {
-        let names = self.index.get(mark).into_iter().flatten();
-        names.filter_map(|n| self.objects.get(n))
+        let number = mark.number();
+        let names = self.index.range((number, Arc::default())..);
+        names
+            .take_while(move |(found, _)| *found == number)
+            .filter_map(|(_, name)| self.objects.get(name))
+            .filter(|object| mark.is_of(object.as_ref()))
     }
 }
 
@@ -349,5 +383,24 @@ mod tests {
         assert_eq!(caches.of_cluster::<Machine>("ns", "c").len(), 1);
         assert_eq!(caches.machines.read().index.len(), 2, "no empty entries");
         assert!(!caches.synced());
+    }
+
+    #[test]
+    fn marks_of_one_number_are_told_apart() {
+        let caches = Caches::default();
+        let owner = |uid: &str| Mark::Owner(uid.to_owned());
+        let cluster = |name: &str| Mark::Cluster("ns".into(), name.into());
+        let by_id = |id: &str| Mark::ProviderId("ns".into(), "c".into(), id.into());
+        let mut object = machine("a", "1", 1);
+        object.spec.provider_id = Some("sim:///a".into());
+        caches.machines.write().apply(object);
+        assert_eq!(caches.marked::<Machine>(&cluster("c")).len(), 1);
+        // As if the numbers of these marks were that of one which the machine has.
+        let name = Arc::new(("ns".to_owned(), "a".to_owned()));
+        for mark in [owner("2"), cluster("d"), by_id("sim:///b")] {
+            let entry = (mark.number(), Arc::clone(&name));
+            caches.machines.write().index.insert(entry);
+            assert_eq!(caches.marked::<Machine>(&mark).len(), 0, "{mark:?}");
+        }
     }
 }

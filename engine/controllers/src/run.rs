@@ -26,7 +26,8 @@ use crate::{
 
 /// Reconciles that run at the same time: each waits for the API or a provider most of its time.
 const WORKERS: usize = 64;
-/// Longest rest of a pool, a set or a Cluster between two looks at it.
+/// Shortest and longest rest of a pool, a set or a Cluster between two looks at it.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
 const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// The controllers of one engine.
@@ -270,7 +271,7 @@ async fn work(shared: Arc<Shared>) {
 fn rest(key: &Key, begun: Instant) -> Duration {
     match key {
         Key::Machine(..) => Duration::ZERO,
-        _ => (begun.elapsed() * 4).min(LONGEST_REST),
+        _ => (begun.elapsed() * 4).clamp(SHORTEST_REST, LONGEST_REST),
     }
 }
 

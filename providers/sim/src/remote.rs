@@ -27,6 +27,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer: a list of many thousands of instances.
 const MOST_BYTES: usize = 256 << 20;
+/// Largest buffer of a connection: there is one for the watch of each cluster, and what a burst made large stays so.
+const BUFFER: usize = 16 << 10;
 /// Time between two tries to reach a cloud that starts.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -83,11 +85,13 @@ impl RemoteCloud {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(TIMEOUT));
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.http1_max_buf_size(BUFFER);
         Ok(Self(Arc::new(Inner {
             authority,
             caller: caller.and_then(|c| HeaderValue::from_str(c).ok()),
-            http: Client::builder(TokioExecutor::new()).build(connector.clone()),
-            kube: Client::builder(TokioExecutor::new()).build(connector),
+            http: builder.build(connector.clone()),
+            kube: builder.build(connector),
             clusters: Mutex::default(),
         })))
     }
