@@ -23,24 +23,48 @@ use crate::{
     table::{Table, say},
 };
 
-/// Time between two looks of the checker.
+/// Time between two looks of the checker at a small fleet; each costs the engine what it lists.
 const LOOK: Duration = Duration::from_millis(100);
-/// Longest time that a fleet may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The same at a large one.
+const SLOW_LOOK: Duration = Duration::from_millis(500);
+/// Longest time that a fleet or an upgrade may take.
+const PATIENCE: Duration = Duration::from_secs(1200);
 /// Nothing is written for this long once a fleet has come to rest.
-const REST: Duration = Duration::from_secs(2);
+pub(crate) const REST: Duration = Duration::from_secs(2);
+/// Objects in a page of a list: a list in one piece would be the engine's peak of memory.
+const PAGE: u32 = 250;
 
 /// The layout of a fleet: each cluster has one control-plane machine and pools that share the others.
 #[derive(Clone, Copy)]
-struct Shape {
-    machines: usize,
-    clusters: usize,
-    pools: usize,
+pub(crate) struct Shape {
+    pub(crate) machines: usize,
+    pub(crate) clusters: usize,
+    pub(crate) pools: usize,
 }
 
 impl Shape {
+    /// Time between two looks.
+    fn look(self) -> Duration {
+        if self.machines > 2000 {
+            SLOW_LOOK
+        } else {
+            LOOK
+        }
+    }
+
+    /// Name, replicas and surge of each pool.
+    pub(crate) fn bounds(self) -> BTreeMap<String, (usize, usize)> {
+        (0..self.clusters)
+            .flat_map(|n| {
+                let sizes = self.sizes(n).into_iter().enumerate();
+                sizes
+                    .map(move |(pool, size)| (format!("c{n:03}-p{pool}"), (size, size.div_ceil(5))))
+            })
+            .collect()
+    }
+
     /// Machines of each pool of the cluster `n`.
-    fn sizes(self, n: usize) -> Vec<usize> {
+    pub(crate) fn sizes(self, n: usize) -> Vec<usize> {
         let share = |all: usize, parts: usize, n: usize| all / parts + usize::from(n < all % parts);
         let workers = share(self.machines, self.clusters, n).saturating_sub(1);
         (0..self.pools)
@@ -48,7 +72,7 @@ impl Shape {
             .collect()
     }
 
-    fn words(self) -> String {
+    pub(crate) fn words(self) -> String {
         let (machines, clusters, pools) =
             (self.machines, self.clusters, self.pools * self.clusters);
         format!("{machines} machines, clusters × {clusters}, pools × {pools}")
@@ -76,31 +100,31 @@ impl Shape {
 }
 
 /// What making a fleet took.
-struct Made {
-    shape: Shape,
-    seconds: f64,
-    engine: Usage,
-    cloud: Usage,
-    writes: u64,
+pub(crate) struct Made {
+    pub(crate) shape: Shape,
+    pub(crate) seconds: f64,
+    pub(crate) engine: Usage,
+    pub(crate) cloud: Usage,
+    pub(crate) writes: u64,
     reconciles: BTreeMap<String, f64>,
     /// CPU of the engine for each second at rest, in milliseconds.
     rest: f64,
 }
 
 /// A fleet at work.
-struct Fleet {
-    shape: Shape,
+pub(crate) struct Fleet {
+    pub(crate) shape: Shape,
     repo: PathBuf,
-    cloud: Process,
-    engine: Process,
-    client: Client,
+    pub(crate) cloud: Process,
+    pub(crate) engine: Process,
+    pub(crate) client: Client,
     begun: Instant,
     first: u64,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Fleet {
-    async fn start(shape: Shape, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn start(shape: Shape, folder: &Path) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir_in(folder)?;
         let path = |name: &str| dir.path().join(name).display().to_string();
         let repo = dir.path().join("repo");
@@ -131,26 +155,26 @@ impl Fleet {
             client,
             begun,
             first,
-            _dir: dir,
+            dir,
         })
     }
 
     /// Waits until every Machine runs and has its node in its cluster's API.
-    async fn made(&self) -> anyhow::Result<Made> {
+    pub(crate) async fn made(&self) -> anyhow::Result<Made> {
         let pools = Api::<MachineDeployment>::all(self.client.clone());
         let wanted = self.shape.clusters * self.shape.pools;
         loop {
             // The pools are few: asking them costs the engine little. What they say is then checked machine by machine.
-            let list = pools.list(&ListParams::default()).await?.items;
+            let list = list(&pools).await?;
             let complete = list.iter().filter(|pool| status::is_complete(pool)).count();
             if complete == wanted && self.all_there().await? {
                 break;
             }
-            self.give_up(
-                "the fleet does not run",
-                &format!("{complete} of {wanted} pools are complete"),
-            )?;
-            tokio::time::sleep(LOOK).await;
+            anyhow::ensure!(
+                self.begun.elapsed() < PATIENCE,
+                "the fleet does not run after {PATIENCE:?}: {complete} of {wanted} pools are complete"
+            );
+            tokio::time::sleep(self.shape.look()).await;
         }
         let seconds = self.begun.elapsed().as_secs_f64();
         let writes = self.rest().await? - self.first;
@@ -168,20 +192,9 @@ impl Fleet {
         })
     }
 
-    fn give_up(&self, what: &str, why: &str) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.begun.elapsed() < PATIENCE,
-            "{what} after {PATIENCE:?}: {why}"
-        );
-        Ok(())
-    }
-
     /// Whether every Machine runs and its node is in the workload cluster's own API.
     async fn all_there(&self) -> anyhow::Result<bool> {
-        let machines = Api::<Machine>::all(self.client.clone())
-            .list(&ListParams::default())
-            .await?
-            .items;
+        let machines = list(&Api::<Machine>::all(self.client.clone())).await?;
         let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for machine in &machines {
             let status = machine.status.clone().unwrap_or_default();
@@ -214,75 +227,95 @@ impl Fleet {
     }
 
     /// Waits until nothing is written any more; gives the revision.
-    async fn rest(&self) -> anyhow::Result<u64> {
-        let (mut last, mut since) = (revision(&self.client).await?, Instant::now());
+    pub(crate) async fn rest(&self) -> anyhow::Result<u64> {
+        let begun = Instant::now();
+        let (mut last, mut since) = (revision(&self.client).await?, begun);
         while since.elapsed() < REST {
             tokio::time::sleep(LOOK).await;
             let now = revision(&self.client).await?;
             if now != last {
                 (last, since) = (now, Instant::now());
             }
-            self.give_up(
-                "the fleet does not come to rest",
-                &format!("revision {now}"),
-            )?;
+            anyhow::ensure!(
+                begun.elapsed() < PATIENCE,
+                "the fleet does not come to rest: revision {now} after {PATIENCE:?}"
+            );
         }
         Ok(last)
     }
 
     /// Reconciles so far, by controller.
     async fn reconciles(&self) -> anyhow::Result<BTreeMap<String, f64>> {
-        let url = self.engine.told("metrics")?;
-        let text = get(url).await?;
+        self.counted("reconciles", |labels| {
+            label(labels, "controller").to_owned()
+        })
+        .await
+    }
+
+    /// A counter of the engine's: its values summed by what `name` makes of their labels.
+    pub(crate) async fn counted(
+        &self,
+        counter: &str,
+        name: impl Fn(&str) -> String,
+    ) -> anyhow::Result<BTreeMap<String, f64>> {
+        let text = get(self.engine.told("metrics")?).await?;
+        let start = format!("fleetwright_{counter}_total{{");
         let mut out: BTreeMap<String, f64> = BTreeMap::new();
-        for line in text
-            .lines()
-            .filter(|line| line.contains("_reconciles_total{"))
-        {
-            let controller = line
-                .split("controller=\"")
-                .nth(1)
-                .and_then(|rest| rest.split('"').next());
-            let count = line
-                .rsplit(' ')
-                .next()
-                .and_then(|count| count.parse::<f64>().ok());
-            *out.entry(controller.unwrap_or_default().to_owned())
-                .or_default() += count.unwrap_or(0.0);
+        for line in text.lines().filter_map(|line| line.strip_prefix(&start)) {
+            if let Some((labels, count)) = line.rsplit_once("} ") {
+                *out.entry(name(labels)).or_default() += count.parse::<f64>()?;
+            }
         }
         Ok(out)
     }
 
-    /// Changes the version of one cluster and waits until all of its machines have it.
-    async fn upgrade(&self) -> anyhow::Result<()> {
-        const VERSION: &str = "v1.34.1";
-        let (before, first) = (self.engine.usage()?, revision(&self.client).await?);
+    /// The calls in the cloud's journal so far, by verb.
+    pub(crate) fn calls(&self) -> anyhow::Result<BTreeMap<String, usize>> {
+        let text = std::fs::read_to_string(self.dir.path().join("cloud/journal.jsonl"))?;
+        let mut out = BTreeMap::new();
+        for line in text.lines() {
+            let call: serde_json::Value = serde_json::from_str(line)?;
+            let verb = call["verb"].as_str().unwrap_or_default().to_owned();
+            *out.entry(verb).or_default() += 1;
+        }
+        Ok(out)
+    }
+
+    /// Changes the version of the first `clusters` clusters and waits until all of their machines have it.
+    pub(crate) async fn upgrade_to(&self, version: &str, clusters: usize) -> anyhow::Result<f64> {
         let begun = Instant::now();
-        let file = self.repo.join("fleet/c000.yaml");
-        let beside = self.repo.join("fleet/.c000.yaml.new");
-        std::fs::write(&beside, self.shape.documents(0, VERSION))?;
-        std::fs::rename(beside, file)?;
-        let clusters = Api::<Cluster>::namespaced(self.client.clone(), "default");
-        let pools = Api::<MachineDeployment>::namespaced(self.client.clone(), "default");
+        for n in 0..clusters {
+            let beside = self.repo.join(format!("fleet/.c{n:03}.yaml.new"));
+            std::fs::write(&beside, self.shape.documents(n, version))?;
+            std::fs::rename(beside, self.repo.join(format!("fleet/c{n:03}.yaml")))?;
+        }
         loop {
-            let cluster = clusters.get("c000").await?;
-            let mut done =
-                cluster.status.as_ref().and_then(|s| s.version.as_deref()) == Some(VERSION);
-            for pool in 0..self.shape.pools {
-                let pool = pools.get(&format!("c000-p{pool}")).await?;
-                let at = pool.status.as_ref().and_then(|s| s.version.as_deref());
-                done &= at == Some(VERSION) && status::is_complete(&pool);
-            }
-            if done {
-                break;
+            let there = list(&Api::<Cluster>::all(self.client.clone())).await?;
+            let at = |cluster: &&Cluster| {
+                cluster.status.as_ref().and_then(|s| s.version.as_deref()) == Some(version)
+            };
+            if there.iter().filter(at).count() == clusters {
+                let pools = list(&Api::<MachineDeployment>::all(self.client.clone())).await?;
+                let at = |pool: &&MachineDeployment| {
+                    let at = pool.status.as_ref().and_then(|s| s.version.as_deref());
+                    at == Some(version) && status::is_complete(pool)
+                };
+                if pools.iter().filter(at).count() == clusters * self.shape.pools {
+                    return Ok(begun.elapsed().as_secs_f64());
+                }
             }
             anyhow::ensure!(
                 begun.elapsed() < PATIENCE,
                 "the upgrade is not done after {PATIENCE:?}"
             );
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(self.shape.look()).await;
         }
-        let seconds = begun.elapsed().as_secs_f64();
+    }
+
+    /// Upgrades one cluster and prints what that took.
+    async fn upgrade(&self) -> anyhow::Result<()> {
+        let (before, first) = (self.engine.usage()?, revision(&self.client).await?);
+        let seconds = self.upgrade_to("v1.34.1", 1).await?;
         let writes = self.rest().await? - first;
         let cpu = self.engine.usage()?.cpu - before.cpu;
         let replaced = self.shape.sizes(0).iter().sum::<usize>() + 1;
@@ -296,9 +329,35 @@ impl Fleet {
         Ok(())
     }
 
-    async fn end(self) -> anyhow::Result<()> {
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
         self.engine.end().await?;
         self.cloud.end().await
+    }
+}
+
+/// The value of a label in a line of metrics.
+pub(crate) fn label<'a>(labels: &'a str, name: &str) -> &'a str {
+    let start = format!("{name}=\"");
+    let value = labels.split(&start).nth(1);
+    value
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or_default()
+}
+
+/// All objects of a kind, in pages.
+async fn list<K>(api: &Api<K>) -> anyhow::Result<Vec<K>>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let mut all = Vec::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list(&params).await?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
     }
 }
 
@@ -308,7 +367,7 @@ async fn connect(kubeconfig: Kubeconfig) -> anyhow::Result<Client> {
 }
 
 /// The newest revision of the engine's API.
-async fn revision(client: &Client) -> anyhow::Result<u64> {
+pub(crate) async fn revision(client: &Client) -> anyhow::Result<u64> {
     let one = ListParams::default().limit(1);
     let list = Api::<Cluster>::all(client.clone()).list(&one).await?;
     let text = list

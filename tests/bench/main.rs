@@ -4,11 +4,14 @@
 //! disk in Cargo's folder for temporary files. Loads go to loopback addresses only.
 
 mod api;
+mod bounds;
 mod disk;
 mod fleet;
 mod inside;
 mod load;
 mod process;
+mod profile;
+mod scale;
 mod size;
 mod table;
 mod wire;
@@ -29,6 +32,12 @@ struct Args {
     /// Machines of the smaller fleet; the larger one has twice as many.
     #[arg(long, default_value_t = 1000)]
     machines: usize,
+    /// Machines of the largest fleet of the part `scale`.
+    #[arg(long, default_value_t = 10_000)]
+    largest: usize,
+    /// Records with perf where the engine's CPU goes in the part `scale`.
+    #[arg(long)]
+    profile: bool,
     /// Objects that the API server is filled with.
     #[arg(long, default_value_t = 10_000)]
     objects: usize,
@@ -58,6 +67,8 @@ enum Part {
     Large,
     /// One cluster of a fleet upgraded.
     Upgrade,
+    /// Fleets of up to 10,000 machines against their bounds, upgraded and left alone.
+    Scale,
     /// The API server alone.
     Api,
     /// The API server with many objects: memory, start, and what a write then costs.
@@ -98,6 +109,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         .any(|part| args.has(part))
     {
         fleet::report(args, folder).await?;
+    }
+    if args.has(Part::Scale) {
+        scale::report(args, folder).await?;
     }
     if args.has(Part::Api) {
         api::report(args, folder).await?;

@@ -93,10 +93,14 @@ impl Process {
             .trim())
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the process ended")
+    }
+
     /// What it has used so far.
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
-        let id = self.child.id().context("the process ended")?;
-        Usage::of(&id.to_string())
+        Usage::of(&self.id()?.to_string())
     }
 
     /// Asks it to end, as Ctrl-C does, and waits for that.
