@@ -298,7 +298,7 @@ impl Fleet {
                 let pools = list(&Api::<MachineDeployment>::all(self.client.clone())).await?;
                 let at = |pool: &&MachineDeployment| {
                     let at = pool.status.as_ref().and_then(|s| s.version.as_deref());
-                    at == Some(version) && status::is_complete(*pool)
+                    at == Some(version) && status::is_complete(pool)
                 };
                 if pools.iter().filter(at).count() == clusters * self.shape.pools {
                     return Ok(begun.elapsed().as_secs_f64());

@@ -14,6 +14,7 @@ const SHOWN: usize = 30;
 
 /// What a function belongs to: the first row whose word is in its name.
 const PARTS: [(&str, &str); 22] = [
+    ("[k]", "kernel"),
     ("fleetwright_apiserver", "API server"),
     ("fleetwright_schema", "schema"),
     ("fleetwright_core", "decisions"),
@@ -27,7 +28,7 @@ const PARTS: [(&str, &str); 22] = [
     ("serde_json", "JSON"),
     ("serde", "JSON"),
     ("rustls", "TLS"),
-    ("ring", "TLS"),
+    ("ring_core", "TLS"),
     ("hyper", "HTTP"),
     ("http", "HTTP"),
     ("tower", "HTTP"),
@@ -35,7 +36,6 @@ const PARTS: [(&str, &str); 22] = [
     ("tokio", "tokio"),
     ("btree", "ordered maps"),
     ("mem", "copying and comparing memory"),
-    ("[k]", "kernel"),
 ];
 
 /// A recording under way.

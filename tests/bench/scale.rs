@@ -139,11 +139,10 @@ async fn idle(fleet: &Fleet, bounds: &mut Vec<Bound>) -> anyhow::Result<()> {
     let seconds = IDLE.as_secs_f64();
     let share = |from: &Usage, to: &Usage| (to.cpu - from.cpu) * 100.0 / seconds;
     let writes = grown(&before.writes, &after.writes);
-    let others: f64 = writes
+    let others = writes
         .iter()
         .filter(|(name, _)| !name.contains("leases"))
-        .map(|(_, count)| count)
-        .sum();
+        .fold(0.0, |sum, (_, count)| sum + count);
     let of = |calls: &BTreeMap<String, usize>| calls.values().sum::<usize>();
     let calls = of(&after.calls) - of(&before.calls);
     say(format_args!(
@@ -275,7 +274,7 @@ pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
             run.seconds
         ));
         let (done, _) = say_between(&before, &after, machines as f64);
-        // Writes that a client made before the count began, or that changed nothing, are the difference.
+        // The two counts of writes differ by those that changed nothing, and by several objects changed at once.
         if part == 1 {
             let bytes = |usage: &Usage| usage.peak * 1048.576 / machines as f64;
             let each = |all: f64| all / machines as f64;
