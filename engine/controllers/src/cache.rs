@@ -75,27 +75,6 @@ impl Mark {
     }
 }
 
-impl Mark {
-    /// A number that stands for it, the same in every process.
-    fn number(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Whether an object is found by it.
-    fn is_of<K: Cached>(&self, object: &K) -> bool {
-        match self {
-            Self::Owner(uid) => meta::controller_of(object).is_some_and(|o| o.uid == *uid),
-            Self::Cluster(namespace, cluster) => {
-                object.meta().namespace.as_ref().map_or("", String::as_str) == namespace
-                    && object.cluster() == *cluster
-            }
-            other => object.marks().contains(other),
-        }
-    }
-}
-
 /// One kind's objects.
 pub(crate) struct Kind<K> {
     objects: BTreeMap<Arc<NamespacedName>, Arc<K>>,
