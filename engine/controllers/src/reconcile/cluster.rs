@@ -100,7 +100,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     };
     // Before anything serves there is no etcd; and where all of it goes nobody needs it.
     let serves = !deleting && (initialized || control_plane.iter().any(has_served));
-    let serves = serves && cluster.spec.control_plane.machines.is_some();
+    // Without a machine there is none to ask: the next one begins anew.
+    let serves = serves && !control_plane.is_empty();
     let known = shared.etcds.known(&reference, &control_plane);
     let mut etcd = match known.filter(|_| serves) {
         None if serves => Some((etcd::ask(shared, &reference, &control_plane).await, true)),

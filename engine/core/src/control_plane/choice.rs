@@ -77,6 +77,11 @@ impl<'a> Choice<'a> {
     fn action(&self, outdated: &Outdated) -> ControlPlaneAction {
         let machines = self.view.machines;
         let wait = ControlPlaneAction::Wait;
+        // The last machine serves until another one has joined: its deletion waits for that at our hook.
+        if machines.iter().all(leave::waits) && !machines.is_empty() {
+            let (have, want) = (0, self.want);
+            return self.create(CreateReason::ScaleUp { have, want }, None, outdated);
+        }
         if let Some(m) = machines.iter().find(|m| is_leaving(m)) {
             let held = match self.members() {
                 Ok(members) => self

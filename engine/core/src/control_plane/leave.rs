@@ -7,7 +7,10 @@ use fleetwright_api::{
 };
 
 use super::{ControlPlaneView, ETCD_HOOK, alive, has_served, is_leaving, name};
-use crate::quorum::{Etcd, Member, may_remove};
+use crate::{
+    health::is_broken,
+    quorum::{Etcd, Member, may_remove},
+};
 
 /// A member of etcd that goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub enum Leave {
 }
 
 /// Whether the machine's deletion has come to our hook, and nothing else holds it back.
-fn waits(machine: &Machine) -> bool {
+pub(super) fn waits(machine: &Machine) -> bool {
     let mut hooks = machine.metadata.annotations.iter().flatten();
     let ours = hooks.clone().any(|(key, _)| key == ETCD_HOOK);
     let others =
@@ -68,8 +71,10 @@ fn may_leave(members: &[Member], machine: &str) -> bool {
 /// The member that goes now, if quorum allows one to go.
 pub(super) fn next(view: &ControlPlaneView<'_>) -> Option<Leave> {
     let waiting = waiting(view);
-    // Where the whole cluster goes, or its last machine, nobody is left to count votes.
-    let ends = view.cluster.metadata.deletion_timestamp.is_some() || view.machines.len() == 1;
+    // Where the whole cluster goes, or its last machine that nothing answers from any more, nobody is left to count votes.
+    let lost = |m: &Machine| is_broken(m) && !matches!(view.etcd, Etcd::Members(_));
+    let ends = view.cluster.metadata.deletion_timestamp.is_some()
+        || (view.machines.len() == 1 && view.machines.iter().all(lost));
     if let Some(machine) = waiting.first().filter(|_| ends).map(|m| name(m)) {
         let member = false;
         return Some(Leave::Machine { machine, member });

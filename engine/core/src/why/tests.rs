@@ -479,7 +479,7 @@ fn the_reason_of_a_control_plane_machines_end() {
         (
             DeleteReason::Outdated,
             &restarted,
-            "replaced because machines made before 1970-01-01T00:00:00Z are replaced",
+            "replaced because machines made before 1970-01-12T13:46:40Z are replaced",
         ),
         (DeleteReason::Broken, &[], "replaced because it is broken"),
         (

@@ -308,3 +308,48 @@ fn a_pinned_pool_that_would_fall_too_far_behind_blocks_the_upgrade() {
     w.pools = vec![pool("v1.30.0", 0), pool("v1.31.0", 2)];
     assert_eq!(settle(&mut w), "+1@v1.32.0 -0 +2@v1.33.0 -1 +3@v1.34.0 -2");
 }
+
+#[test]
+fn the_only_machine_that_somebody_deletes_waits_until_another_has_joined() {
+    let mut w = World::new(1, "v1.33.0");
+    settle(&mut w);
+    w.etcd = Some(Ok(members(1)));
+    leave_now(&mut w.machines[0], 5);
+    assert_eq!(w.decide().leave, None, "it is the last member");
+    assert!(w.act(), "another one is made");
+    assert_eq!(w.machines.len(), 2);
+    assert_eq!(
+        waits(&w),
+        "without machine c-cp-0 etcd would have no quorum"
+    );
+    set_ready(&mut w.machines[1], true);
+    let mut both = members(2);
+    both[1].learner = true;
+    w.etcd = Some(Ok(both));
+    assert_eq!(w.decide().leave, None, "it does not vote yet");
+    w.etcd = Some(Ok(members(2)));
+    let leave = Some(Leave::Machine {
+        machine: "c-cp-0".into(),
+        member: true,
+    });
+    assert_eq!(w.decide().leave, leave);
+    // Where its instance is gone nothing is left to wait for.
+    w.machines.pop();
+    w.etcd = Some(Err("no answer".into()));
+    assert_eq!(w.decide().leave, None, "it may answer again");
+    let status = w.machines[0].status.as_mut().unwrap();
+    fleetwright_api::condition::set(
+        &mut status.conditions,
+        kind::HEALTH_CHECK_SUCCEEDED,
+        Status::False,
+        fleetwright_api::condition::reason::INSTANCE_LOST,
+        "",
+        None,
+        at(9),
+    );
+    let leave = Some(Leave::Machine {
+        machine: "c-cp-0".into(),
+        member: false,
+    });
+    assert_eq!(w.decide().leave, leave);
+}
