@@ -243,8 +243,14 @@ pub fn choose(
             DeletionOrder::Oldest => -age(m).unwrap_or(0),
             DeletionOrder::Newest => age(m).unwrap_or(0),
         };
+        // The pool gives up what is not available: then that goes, and not one that is.
+        let available = *because == Because::Order
+            && m.status
+                .as_ref()
+                .is_some_and(|s| condition::is_true(&s.conditions, condition::kind::AVAILABLE));
         (
             *because,
+            available,
             by_age,
             m.metadata.name.as_deref().unwrap_or_default(),
         )

@@ -13,7 +13,10 @@ use fleetwright_api::{
 };
 use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_store::Store;
-use fleetwright_webhook::outbox::{Defaults, Outbox};
+use fleetwright_webhook::{
+    github::GitHub,
+    outbox::{Defaults, Outbox},
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},

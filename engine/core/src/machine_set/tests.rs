@@ -200,3 +200,17 @@ fn labels_flow_down_and_foreign_ones_stay() {
     let labels = machines[0].metadata.labels.as_ref().unwrap();
     assert!(labels.contains_key("foreign") && !labels.contains_key("team"));
 }
+
+#[test]
+fn of_machines_that_are_well_the_one_that_is_not_available_yet_goes_first() {
+    let mut all: Vec<Machine> = (0..3).map(|index| machine(index, "ok")).collect();
+    for (machine, available) in all
+        .iter_mut()
+        .zip([Status::True, Status::True, Status::False])
+    {
+        let conditions = &mut machine.status.as_mut().unwrap().conditions;
+        condition::set(conditions, kind::AVAILABLE, available, "X", "", None, at(0));
+    }
+    let first = choose(&all, 1, DeletionOrder::Oldest, at(0));
+    assert_eq!(first[0].0.metadata.name.as_deref(), Some("s-2"));
+}
