@@ -377,6 +377,7 @@ async fn a_success_that_could_not_be_told_is_told_later() {
 async fn a_failure_turns_after_a_bad_look_and_a_restart_too() {
     let mut scene = Scene::new().await;
     let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.fleet.settle(&scene.world).await;
     scene.world.clock.advance_millis(61_000);
     scene.fleet.settle(&scene.world).await;
     assert_eq!(scene.state(&sha).await, Failure);
