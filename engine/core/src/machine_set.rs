@@ -289,7 +289,12 @@ pub fn choose<'a>(
             DeletionOrder::Oldest => (-age(m).unwrap_or(0), String::new()),
             DeletionOrder::Newest => (age(m).unwrap_or(0), String::new()),
         };
-        (*because, by_age, by_chance, name)
+        // The pool gives up what is not available: then that goes, and not one that is.
+        let available = *because == Because::Order
+            && m.status
+                .as_ref()
+                .is_some_and(|s| condition::is_true(&s.conditions, condition::kind::AVAILABLE));
+        (*because, available, by_age, by_chance, name)
     });
     all.truncate(count);
     all

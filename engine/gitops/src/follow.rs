@@ -183,6 +183,8 @@ impl Follower {
         let desired = &declared.desired;
         let policy = policy_of(&self.fleet);
         let live = gather(&context.client, desired, &policy).await?;
+        // First, so that nothing fails between what is applied and its being waited for.
+        self.resume(&declared, &at).await?;
         let previous = self.previous.as_ref().map(|d| &d.documents);
         let plan = plan(desired, previous, &live, &policy, &context.catalogue);
         let settings = Settings {
@@ -202,7 +204,6 @@ impl Follower {
         });
         let changed: Vec<(Key, Option<i64>)> = doubtful.chain(written).chain(deleted).collect();
         let now = context.clock.now();
-        self.resume(&declared, &at);
         if !changed.is_empty() {
             tracing::info!(fleet = %self.fleet.name_any(), %revision, changed = changed.len(), "applied");
         }
@@ -249,14 +250,23 @@ impl Follower {
         Ok(())
     }
 
-    /// After a start, what an unsettled revision changed is not known: all of its objects are waited for.
-    fn resume(&mut self, declared: &Declared, at: &RevisionRef) {
-        if let Unsettled::Except(tree) = std::mem::replace(&mut self.unsettled, Unsettled::Nothing)
-            && (tree.is_none() || tree != at.tree)
-        {
+    /// After a start, what an unsettled revision changed is not known: all of its objects are waited for. So they are where the
+    /// revision has not been called a success: it may take back what an unsettled one began.
+    async fn resume(&mut self, declared: &Declared, at: &RevisionRef) -> Result<(), FollowError> {
+        let Unsettled::Except(tree) = &self.unsettled else {
+            return Ok(());
+        };
+        let told = match self.wishes() {
+            Some(wishes) => wishes.state(&at.revision).await?,
+            None => None,
+        };
+        let ended = told.is_none_or(|state| state == CommitState::Success);
+        if tree.is_none() || *tree != at.tree || !ended {
             let all = declared.documents.keys().map(|key| (key.clone(), Some(0)));
             self.pending.add(all, self.context.clock.now());
         }
+        self.unsettled = Unsettled::Nothing;
+        Ok(())
     }
 
     /// Tells how far the last applied revision has come.
@@ -388,16 +398,10 @@ impl Unsettled {
             return Self::Except(None);
         };
         let ready = condition::get(&status.conditions, kind::READY);
-        // What failed may have converged meanwhile: then its status turns. What came after it may be half applied, and be taken
-        // back by a commit of the same tree.
-        let last = |s: &&RevisionRef| {
-            let observed = status.observed.as_ref();
-            observed.is_none_or(|o| o.revision == s.revision)
-        };
+        // What failed may have converged meanwhile: then its status turns.
         let settled = status
             .settled
             .as_ref()
-            .filter(last)
             .filter(|_| ready.is_none_or(|c| c.reason != NOT_CONVERGING));
         Self::Except(settled.and_then(|s| s.tree.clone()))
     }

@@ -58,11 +58,7 @@ impl Wishes {
             description: description.chars().take(1000).collect(),
             target_url: None,
         };
-        let name = format!(
-            "{}-{}",
-            self.fleet.name_any(),
-            short_hash([forge.repository.as_str(), sha, &self.context], 12)
-        );
+        let name = self.name(&forge.repository, sha);
         if let Some(found) = self.api.get_opt(&name).await? {
             if found.spec.wanted == wanted {
                 return Ok(());
@@ -106,6 +102,23 @@ impl Wishes {
         };
         self.api.create(&params, &status).await?;
         Ok(())
+    }
+
+    fn name(&self, repository: &str, sha: &str) -> String {
+        let hash = short_hash([repository, sha, &self.context], 12);
+        format!("{}-{hash}", self.fleet.name_any())
+    }
+
+    /// What is wanted for the commit; `None` where nothing is.
+    ///
+    /// # Errors
+    /// When the API cannot be read.
+    pub async fn state(&self, sha: &str) -> Result<Option<CommitState>, kube::Error> {
+        let Some(forge) = &self.fleet.spec.forge else {
+            return Ok(None);
+        };
+        let found = self.api.get_opt(&self.name(&forge.repository, sha)).await?;
+        Ok(found.map(|status| status.spec.wanted.state))
     }
 
     /// Ends what is pending for other commits: a newer one took their place. Of the statuses that are done with, the

@@ -10,14 +10,14 @@ use fleetwright_providers::{ClusterConnections, ClusterRef, InstanceState};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
     chance::Chance,
-    checker::INSTALLATION,
+    checker::{FOREIGN_NODE, INSTALLATION},
     fleet::{ACCOUNTS, Fleet},
     script::Act,
     weather::Kind,
@@ -28,13 +28,13 @@ use crate::{
 const PATIENCE: i64 = 900;
 
 /// Those who act, and what the repository has come to.
-pub struct People {
-    pub world: World,
-    pub chance: Chance,
+pub(crate) struct People {
+    pub(crate) world: World,
+    pub(crate) chance: Chance,
     /// What the repository says, commit by commit.
-    pub fleets: Vec<Fleet>,
+    pub(crate) fleets: Vec<Fleet>,
     /// What ends by itself later.
-    pub later: JoinSet<()>,
+    pub(crate) later: JoinSet<()>,
 }
 
 fn by_hand() -> PatchParams {
@@ -63,17 +63,14 @@ impl People {
     }
 
     /// Pushes what `fleet` says.
-    pub async fn push(&mut self, fleet: Fleet, subject: String) {
+    pub(crate) async fn push(&mut self, fleet: Fleet, subject: String) {
         let files = fleet.files();
         self.fleets.push(fleet);
         self.commit(files, subject).await;
     }
 
     async fn commit(&self, files: std::collections::BTreeMap<String, Value>, subject: String) {
-        let sha = self
-            .world
-            .repository
-            .push(files, self.world.now(), subject.clone());
+        let sha = self.world.repository.push(files, self.world.now());
         self.note(format!("commit {sha}: {subject}"));
         // Often a webhook tells of it; else the next look finds it.
         if self.chance.permille(700) {
@@ -90,7 +87,7 @@ impl People {
     }
 
     /// Does what the script says.
-    pub async fn act(&mut self, act: &Act) {
+    pub(crate) async fn act(&mut self, act: &Act) {
         match act {
             Act::Commit => {
                 let Some(mut fleet) = self.fleets.last().cloned() else {
@@ -201,6 +198,7 @@ impl People {
                     self.kill(&name).await;
                 }
             }
+            Act::Strangers => self.strangers().await,
             Act::Repair => self.repair().await,
         }
     }
@@ -313,6 +311,40 @@ impl People {
                 .await
                 .ok();
         });
+    }
+
+    async fn strangers(&self) {
+        let Some(name) = self.cluster() else { return };
+        self.note(format!("kubectl create pool {name}-by-hand"));
+        let pool = json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineDeployment",
+            "metadata": {"name": format!("{name}-by-hand")},
+            "spec": {"clusterName": name, "replicas": 1, "template": {"spec": {"providerConfig": {
+                "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimMachineConfig", "account": ACCOUNTS[0].0,
+            }}}},
+        });
+        if let Ok(pool) = serde_json::from_value(pool) {
+            let pools = self.api::<MachineDeployment>();
+            pools.create(&PostParams::default(), &pool).await.ok();
+        }
+        self.look();
+        let clusters: Vec<String> = self.world.checker.lock().clusters.keys().cloned().collect();
+        for name in clusters {
+            let of = ClusterRef {
+                key: cluster_key(INSTALLATION, "default", &name),
+                ..ClusterRef::default()
+            };
+            let Ok(client) = self.world.cloud.client(&of).await else {
+                continue;
+            };
+            let node = json!({"metadata": {"name": FOREIGN_NODE}, "spec": {"providerID": format!("metal://{name}")}});
+            if let Ok(node) = serde_json::from_value::<Node>(node) {
+                Api::<Node>::all(client)
+                    .create(&PostParams::default(), &node)
+                    .await
+                    .ok();
+            }
+        }
     }
 
     async fn kill(&self, name: &str) {

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use crate::Args;
 
 /// Makes each mistake; fails when one is not found.
-pub fn each(args: &Args) -> ExitCode {
+pub(crate) fn each(args: &Args) -> ExitCode {
     let Ok(program) = std::env::current_exe() else {
         println!("the program does not know where it is");
         return ExitCode::FAILURE;

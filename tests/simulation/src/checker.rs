@@ -1,11 +1,11 @@
 //! The checker: it looks at the API's history and the cloud's journal from outside, and says which invariant broke.
 
 mod cloud;
-pub use self::cloud::INSTALLATION;
+pub(crate) use self::cloud::{FOREIGN_NODE, INSTALLATION};
 mod control_plane;
 mod end;
 mod git;
-pub mod model;
+pub(crate) mod model;
 mod pools;
 
 use std::{
@@ -33,84 +33,84 @@ const SHOWN: usize = 60;
 
 /// What broke.
 #[derive(Clone, Debug)]
-pub struct Broken {
+pub(crate) struct Broken {
     /// The invariant, such as `I3`.
-    pub invariant: &'static str,
+    pub(crate) invariant: &'static str,
     /// What was seen.
-    pub what: String,
+    pub(crate) what: String,
     /// When.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// What came before.
-    pub history: Vec<String>,
+    pub(crate) history: Vec<String>,
 }
 
 /// What the checker knows beside the API's objects.
 #[derive(Clone)]
-pub struct Surroundings {
-    pub clock: SimClock,
-    pub weather: Arc<Weather>,
-    pub repository: Arc<Repository>,
-    pub posts: Arc<Mutex<Posts>>,
+pub(crate) struct Surroundings {
+    pub(crate) clock: SimClock,
+    pub(crate) weather: Arc<Weather>,
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) posts: Arc<Mutex<Posts>>,
 }
 
 /// The machines of the API, with what happened to them.
 #[derive(Clone, Debug)]
-pub struct Known {
-    pub object: Machine,
+pub(crate) struct Known {
+    pub(crate) object: Machine,
     /// It was available once.
-    pub was_available: bool,
+    pub(crate) was_available: bool,
     /// What its control plane was to be when it was made.
-    pub cause: String,
+    pub(crate) cause: String,
     /// Since when it is available, or is not.
-    pub changed: Timestamp,
+    pub(crate) changed: Timestamp,
 }
 
 impl Known {
-    pub fn available(&self) -> bool {
+    pub(crate) fn available(&self) -> bool {
         !self.object.metadata.deleting()
             && model::is_true(&self.object.status.conditions, "Available")
     }
 }
 
 /// The checker of one run.
-pub struct Checker {
-    pub around: Surroundings,
-    pub cloud: Option<Cloud>,
+pub(crate) struct Checker {
+    pub(crate) around: Surroundings,
+    pub(crate) cloud: Option<Cloud>,
     watch: Watch,
-    pub clusters: BTreeMap<String, Cluster>,
-    pub pools: BTreeMap<String, Pool>,
-    pub sets: BTreeMap<String, Set>,
-    pub machines: BTreeMap<String, Known>,
-    pub fleet: FleetObject,
-    pub wishes: BTreeMap<String, Wish>,
+    pub(crate) clusters: BTreeMap<String, Cluster>,
+    pub(crate) pools: BTreeMap<String, Pool>,
+    pub(crate) sets: BTreeMap<String, Set>,
+    pub(crate) machines: BTreeMap<String, Known>,
+    pub(crate) fleet: FleetObject,
+    pub(crate) wishes: BTreeMap<String, Wish>,
     pools_seen: BTreeMap<String, pools::Seen>,
     roots: git::Roots,
     /// Machines that people deleted, or that went with what they deleted.
-    pub by_people: BTreeSet<String>,
+    pub(crate) by_people: BTreeSet<String>,
     /// Instances that nobody of ours made.
-    pub foreign: BTreeSet<String>,
+    pub(crate) foreign: BTreeSet<String>,
     /// Instances that appeared beside those that they are copies of.
-    pub duplicates: BTreeSet<String>,
+    pub(crate) duplicates: BTreeSet<String>,
     /// Names that machines have had, and the uids of their pools.
     names: BTreeMap<String, String>,
     lines: VecDeque<String>,
     keep_all: bool,
     digest: std::hash::DefaultHasher,
-    pub broken: Option<Broken>,
-    pub failed: Arc<Notify>,
+    pub(crate) broken: Option<Broken>,
+    pub(crate) failed: Arc<Notify>,
     /// Changes of the API that count as writes.
-    pub writes: u64,
+    pub(crate) writes: u64,
     /// Calls that change something at the provider.
-    pub calls: u64,
+    pub(crate) calls: u64,
     /// Most machines that ran at a time.
-    pub most_machines: usize,
+    pub(crate) most_machines: usize,
     /// Machines made and gone, in order, as (verb, name).
-    pub moves: Vec<(&'static str, String)>,
+    pub(crate) moves: Vec<(&'static str, String)>,
 }
 
 impl Checker {
     /// A checker of what happens from now on in `store`.
-    pub fn new(around: Surroundings, store: &Store, keep_all: bool) -> Self {
+    pub(crate) fn new(around: Surroundings, store: &Store, keep_all: bool) -> Self {
         Self {
             around,
             cloud: None,
@@ -139,12 +139,12 @@ impl Checker {
         }
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.around.clock.now()
     }
 
     /// A line of history; each is part of the digest.
-    pub fn line(&mut self, text: String) {
+    pub(crate) fn line(&mut self, text: String) {
         let line = format!("{} {text}", self.now());
         self.digest.write(line.as_bytes());
         if !self.keep_all && self.lines.len() >= SHOWN {
@@ -154,12 +154,12 @@ impl Checker {
     }
 
     /// The digest of all that happened, and the lines that were kept.
-    pub fn journal(&self) -> (u64, Vec<String>) {
+    pub(crate) fn journal(&self) -> (u64, Vec<String>) {
         (self.digest.finish(), self.lines.iter().cloned().collect())
     }
 
     /// An invariant is broken. Only the first time counts.
-    pub fn broke(&mut self, invariant: &'static str, what: String) {
+    pub(crate) fn broke(&mut self, invariant: &'static str, what: String) {
         if self.broken.is_none() {
             let from = self.lines.len().saturating_sub(SHOWN);
             self.broken = Some(Broken {
@@ -173,7 +173,7 @@ impl Checker {
     }
 
     /// Looks at what changed in the API since the last look.
-    pub fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
         loop {
             match self.watch.ready() {
                 Ok(events) if events.is_empty() => return,
@@ -313,7 +313,7 @@ impl Checker {
     }
 
     /// A line of the cloud's journal.
-    pub fn called(&mut self, entry: &Entry) {
+    pub(crate) fn called(&mut self, entry: &Entry) {
         self.look();
         let text = serde_json::to_string(entry).unwrap_or_default();
         if entry.verb == "list" && entry.outcome == "ok" && entry.fault.is_none() {

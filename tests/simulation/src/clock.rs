@@ -9,36 +9,36 @@ const EPOCH: i64 = 1_893_456_000;
 
 /// A clock that follows tokio's.
 #[derive(Clone, Copy, Debug)]
-pub struct SimClock {
+pub(crate) struct SimClock {
     start: Instant,
 }
 
 impl SimClock {
     /// A clock that begins now.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self {
             start: Instant::now(),
         }
     }
 
     /// The time at which it began.
-    pub fn epoch() -> Timestamp {
+    pub(crate) fn epoch() -> Timestamp {
         Timestamp::from_second(EPOCH).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// The time so many seconds after that.
-    pub fn at(seconds: u64) -> Timestamp {
+    pub(crate) fn at(seconds: u64) -> Timestamp {
         let after = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(0));
         Self::epoch().checked_add(after).unwrap_or(Timestamp::MAX)
     }
 
     /// The same as tokio has it.
-    pub fn instant(&self, seconds: u64) -> Instant {
+    pub(crate) fn instant(&self, seconds: u64) -> Instant {
         self.start + std::time::Duration::from_secs(seconds)
     }
 
     /// Seconds since it began.
-    pub fn seconds(&self) -> u64 {
+    pub(crate) fn seconds(&self) -> u64 {
         self.start.elapsed().as_secs()
     }
 }

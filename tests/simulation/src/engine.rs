@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The providers' schemas of a release, as plans want them.
-pub fn catalogue(release: usize) -> Catalogue {
+pub(crate) fn catalogue(release: usize) -> Catalogue {
     let mut catalogue = Catalogue::default();
     for schema in schemas(release) {
         catalogue.insert(&schema.api_version, &schema.kind, schema.schema);
@@ -29,7 +29,7 @@ pub fn catalogue(release: usize) -> Catalogue {
 }
 
 /// Starts an engine; its tasks end with the set.
-pub fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<()> {
+pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<()> {
     let clock: Arc<dyn Clock> = Arc::new(world.clock);
     let random: Arc<dyn Random> = Arc::clone(&world.random);
     let after = world.after();

@@ -7,24 +7,24 @@ use serde_json::{Value, json};
 use crate::chance::Chance;
 
 /// Versions that there are, one patch of each minor version but for one.
-pub const VERSIONS: [&str; 6] = [
+pub(crate) const VERSIONS: [&str; 6] = [
     "v1.31.4", "v1.32.2", "v1.33.1", "v1.33.4", "v1.34.1", "v1.35.0",
 ];
 /// Accounts with their regions.
-pub const ACCOUNTS: [(&str, &str); 2] = [("sim-eu", "eu"), ("sim-us", "us")];
+pub(crate) const ACCOUNTS: [(&str, &str); 2] = [("sim-eu", "eu"), ("sim-us", "us")];
 /// Seconds that a drain may take.
-pub const DRAIN_SECONDS: i64 = 240;
+pub(crate) const DRAIN_SECONDS: i64 = 240;
 /// Machines that there are at least.
-pub const LEAST_MACHINES: usize = 30;
+pub(crate) const LEAST_MACHINES: usize = 30;
 
 const TYPES: [&str; 3] = ["sim.small", "sim.medium", "sim.large"];
 const IMAGES: [&str; 3] = ["ubuntu-24.04", "ubuntu-26.04", "debian-13"];
 
 /// A pool as the repository has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pool {
+pub(crate) struct Pool {
     /// Its replicas; `None` where the repository does not say.
-    pub replicas: Option<i64>,
+    pub(crate) replicas: Option<i64>,
     /// Replicas that it begins with.
     first: i64,
     instance_type: Option<usize>,
@@ -39,24 +39,24 @@ pub struct Pool {
 
 /// A cluster as the repository has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Index of its version.
-    pub version: usize,
+    pub(crate) version: usize,
     /// Control-plane machines.
-    pub replicas: i64,
+    pub(crate) replicas: i64,
     account: usize,
     instance_type: Option<usize>,
     /// Workloads: replicas, and whether the budget lets none of them go.
     workloads: Vec<(i64, bool)>,
     /// Its pools.
-    pub pools: BTreeMap<String, Pool>,
+    pub(crate) pools: BTreeMap<String, Pool>,
 }
 
 /// All that the repository says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// Its clusters.
-    pub clusters: BTreeMap<String, Cluster>,
+    pub(crate) clusters: BTreeMap<String, Cluster>,
     next_pool: u64,
 }
 
@@ -202,7 +202,7 @@ impl Cluster {
 
 impl Fleet {
     /// A fleet to begin with.
-    pub fn draw(chance: &Chance) -> Self {
+    pub(crate) fn draw(chance: &Chance) -> Self {
         let mut fleet = Self {
             clusters: BTreeMap::new(),
             next_pool: 10,
@@ -228,13 +228,13 @@ impl Fleet {
     }
 
     /// Machines that it begins with.
-    pub fn machines(&self) -> usize {
+    pub(crate) fn machines(&self) -> usize {
         let all: i64 = self.clusters.values().map(Cluster::machines).sum();
         usize::try_from(all).unwrap_or(0)
     }
 
     /// Its documents, one a file.
-    pub fn files(&self) -> BTreeMap<String, Value> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Value> {
         let mut files = BTreeMap::new();
         for (name, cluster) in &self.clusters {
             files.insert(format!("{name}/cluster.json"), cluster.document(name));
@@ -247,7 +247,7 @@ impl Fleet {
     }
 
     /// One change, and what it is about.
-    pub fn change(&mut self, chance: &Chance) -> String {
+    pub(crate) fn change(&mut self, chance: &Chance) -> String {
         let of = chance.index(self.clusters.len());
         let Some((name, cluster)) = self.clusters.iter_mut().nth(of) else {
             return String::new();

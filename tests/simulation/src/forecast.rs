@@ -14,10 +14,10 @@ use serde_json::Value;
 use crate::{engine::catalogue, world::World};
 
 /// Machines that come and go, in order, by what is done and the set or control plane that they belong to.
-pub type Order = BTreeMap<String, Vec<String>>;
+pub(crate) type Order = BTreeMap<String, Vec<String>>;
 
 /// Sorts moves by verb and owner.
-pub fn order(moves: impl Iterator<Item = (String, String)>) -> Order {
+pub(crate) fn order(moves: impl Iterator<Item = (String, String)>) -> Order {
     let mut all = Order::new();
     for (verb, name) in moves {
         let owner = name.rsplit_once('-').map_or("", |(owner, _)| owner);
@@ -43,7 +43,7 @@ fn source_files(files: &BTreeMap<String, Value>) -> Vec<SourceFile> {
 ///
 /// # Errors
 /// It cannot be planned.
-pub async fn foresee(
+pub(crate) async fn foresee(
     world: &World,
     before: &BTreeMap<String, Value>,
     files: &BTreeMap<String, Value>,

@@ -17,17 +17,17 @@ use tokio::sync::Notify;
 
 /// One life.
 #[derive(Debug)]
-pub struct Life {
+pub(crate) struct Life {
     /// Polls that are left.
     left: AtomicU64,
     dead: AtomicBool,
     /// Told once it is dead.
-    pub died: Notify,
+    pub(crate) died: Notify,
 }
 
 impl Life {
     /// A life of so many polls.
-    pub fn new(polls: u64) -> Arc<Self> {
+    pub(crate) fn new(polls: u64) -> Arc<Self> {
         Arc::new(Self {
             left: AtomicU64::new(polls),
             dead: AtomicBool::new(false),
@@ -54,17 +54,12 @@ impl Life {
     }
 
     /// The next poll after so many is its last.
-    pub fn end_after(&self, polls: u64) {
+    pub(crate) fn end_after(&self, polls: u64) {
         self.left.store(polls, Ordering::Relaxed);
     }
 
-    /// Whether it has ended.
-    pub fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Relaxed)
-    }
-
     /// A call that goes on as long as this life does.
-    pub fn guard<F: Future>(self: &Arc<Self>, call: F) -> Guarded<F> {
+    pub(crate) fn guard<F: Future>(self: &Arc<Self>, call: F) -> Guarded<F> {
         Guarded {
             call: Box::pin(call),
             life: Arc::clone(self),
@@ -72,7 +67,7 @@ impl Life {
     }
 
     /// A stream that goes on as long as this life does.
-    pub fn guard_stream<S: Stream>(self: &Arc<Self>, stream: S) -> Guarded<S> {
+    pub(crate) fn guard_stream<S: Stream>(self: &Arc<Self>, stream: S) -> Guarded<S> {
         Guarded {
             call: Box::pin(stream),
             life: Arc::clone(self),
@@ -81,7 +76,7 @@ impl Life {
 }
 
 /// See [`Life::guard`].
-pub struct Guarded<T> {
+pub(crate) struct Guarded<T> {
     call: Pin<Box<T>>,
     life: Arc<Life>,
 }

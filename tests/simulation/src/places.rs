@@ -29,17 +29,17 @@ use crate::{
 };
 
 /// The cloud as one engine reaches it, with the schemas of the engine's release.
-pub struct Reach {
+pub(crate) struct Reach {
     /// The cloud.
-    pub cloud: Cloud,
+    pub(crate) cloud: Cloud,
     /// The engine's life.
-    pub life: Arc<Life>,
+    pub(crate) life: Arc<Life>,
     /// The weather.
-    pub weather: Arc<Weather>,
+    pub(crate) weather: Arc<Weather>,
     /// The release: each has other defaults.
-    pub release: usize,
+    pub(crate) release: usize,
     /// Who listens.
-    pub overheard: Overheard,
+    pub(crate) overheard: Overheard,
 }
 
 /// Defaults of the fields of a machine's settings that change from release to release.
@@ -49,7 +49,7 @@ const DEFAULTS: [(&str, [&str; 3]); 2] = [
 ];
 
 /// The schemas of a release: defaults change, and a field comes to be.
-pub fn schemas(release: usize) -> Vec<ConfigSchema> {
+pub(crate) fn schemas(release: usize) -> Vec<ConfigSchema> {
     let mut all = fleetwright_provider_sim::config::schemas();
     for schema in &mut all {
         let properties = &mut schema.schema["properties"];
@@ -177,28 +177,26 @@ impl ClusterConnections for Reach {
 
 /// A commit.
 #[derive(Clone, Debug)]
-pub struct Commit {
+pub(crate) struct Commit {
     /// Its id.
-    pub sha: String,
+    pub(crate) sha: String,
     /// When it was pushed.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// Id of its tree.
-    pub tree: String,
+    pub(crate) tree: String,
     /// Its documents, one a file.
-    pub files: BTreeMap<String, Value>,
-    /// What it is about.
-    pub subject: String,
+    pub(crate) files: BTreeMap<String, Value>,
 }
 
 /// The repository: its commits, the newest last.
-pub struct Repository {
+pub(crate) struct Repository {
     commits: Mutex<Vec<Commit>>,
     weather: Arc<Weather>,
 }
 
 impl Repository {
     /// One without commits.
-    pub fn new(weather: Arc<Weather>) -> Self {
+    pub(crate) fn new(weather: Arc<Weather>) -> Self {
         Self {
             commits: Mutex::default(),
             weather,
@@ -206,7 +204,7 @@ impl Repository {
     }
 
     /// Pushes a commit; gives its id.
-    pub fn push(&self, files: BTreeMap<String, Value>, at: Timestamp, subject: String) -> String {
+    pub(crate) fn push(&self, files: BTreeMap<String, Value>, at: Timestamp) -> String {
         let mut commits = self.commits.lock();
         let text = serde_json::to_string(&files).unwrap_or_default();
         let id = |more: &str| fleetwright_api::names::short_hash([text.as_str(), more], 40);
@@ -215,25 +213,19 @@ impl Repository {
             at,
             tree: id("tree"),
             files,
-            subject,
         };
         let sha = commit.sha.clone();
         commits.push(commit);
         sha
     }
 
-    /// All commits.
-    pub fn all(&self) -> Vec<Commit> {
-        self.commits.lock().clone()
-    }
-
     /// The newest.
-    pub fn head(&self) -> Option<Commit> {
+    pub(crate) fn head(&self) -> Option<Commit> {
         self.commits.lock().last().cloned()
     }
 
     /// Looks at all commits without a copy.
-    pub fn with<T>(&self, look: impl FnOnce(&[Commit]) -> T) -> T {
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&[Commit]) -> T) -> T {
         look(&self.commits.lock())
     }
 }
@@ -261,18 +253,18 @@ impl Repositories for Repository {
 }
 
 /// What the forge was told: when, of which commit, and what.
-pub type Posts = Vec<(Timestamp, String, StatusContent)>;
+pub(crate) type Posts = Vec<(Timestamp, String, StatusContent)>;
 
 /// The forge: it keeps what it took.
-pub struct SimForge {
+pub(crate) struct SimForge {
     /// All posts in order.
-    pub posts: Arc<Mutex<Posts>>,
+    pub(crate) posts: Arc<Mutex<Posts>>,
     /// The engine's life.
-    pub life: Arc<Life>,
+    pub(crate) life: Arc<Life>,
     /// The weather.
-    pub weather: Arc<Weather>,
+    pub(crate) weather: Arc<Weather>,
     /// Whoever looks on.
-    pub after: wire::After,
+    pub(crate) after: wire::After,
 }
 
 #[async_trait]

@@ -15,7 +15,7 @@ use crate::{
     chance::Chance,
     checker::Broken,
     fleet::{ACCOUNTS, Fleet, LEAST_MACHINES},
-    forecast::{foresee, order},
+    forecast::{Order, foresee, order},
     script::{CALM, CONVERGED, ENDED, LENGTH, Script},
     weather::Kind,
     world::{Template, World, template},
@@ -26,30 +26,28 @@ const LEAST_FAULTS: usize = 5;
 
 /// What came of a run.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Its seed.
-    pub seed: u64,
+pub(crate) struct Outcome {
     /// What broke, if anything did.
-    pub broken: Option<Broken>,
+    pub(crate) broken: Option<Broken>,
     /// Simulated seconds.
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// What fired how often.
-    pub fired: BTreeMap<Kind, u64>,
+    pub(crate) fired: BTreeMap<Kind, u64>,
     /// Digest of all that happened.
-    pub digest: u64,
+    pub(crate) digest: u64,
     /// Lines that were kept.
-    pub lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
     /// Machines that were replaced or made.
-    pub made: usize,
+    pub(crate) made: usize,
     /// Changes of the API.
-    pub writes: u64,
+    pub(crate) writes: u64,
 }
 
 /// Runs a seed.
 ///
 /// # Errors
 /// The run cannot begin.
-pub fn run(seed: u64, keep_all: bool) -> Result<Outcome, String> {
+pub(crate) fn run(seed: u64, keep_all: bool) -> Result<Outcome, String> {
     let template = template()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -101,7 +99,6 @@ async fn simulate(seed: u64, keep_all: bool, template: &Template) -> Result<Outc
     }
     let (digest, lines) = checker.journal();
     let outcome = Outcome {
-        seed,
         broken: checker.broken.take(),
         seconds,
         fired,
@@ -208,26 +205,7 @@ async fn play(people: &mut People, script: &Script) {
     if !converged(&world, ENDED).await {
         return;
     }
-    let mut checker = world.checker.lock();
-    // A pool that is deleted is no rollout.
-    let removed: Vec<String> = before
-        .iter()
-        .filter(|(path, _)| !after.contains_key(*path))
-        .filter_map(|(_, d)| Some(format!("{}-", d["metadata"]["name"].as_str()?)))
-        .collect();
-    let stays = |name: &str| !removed.iter().any(|pool| name.starts_with(pool.as_str()));
-    let moves = checker.moves[moved..].iter();
-    let moves = moves.filter(|(verb, name)| *verb != "gone" && stays(name));
-    let happened = order(moves.map(|(verb, name)| ((*verb).to_owned(), name.clone())));
-    match planned {
-        Err(error) => checker.broke("I9", format!("the commit cannot be planned: {error}")),
-        Ok(planned) if planned != happened => checker.broke(
-            "I9",
-            format!("the plan said {planned:#?}\n  and what happened was {happened:#?}"),
-        ),
-        Ok(_) => {}
-    }
-    drop(checker);
+    compare(&world, moved, planned, (&before, &after));
     still(&world).await;
 }
 
@@ -286,5 +264,32 @@ async fn still(world: &World) {
             after.1 - before.1
         );
         world.checker.lock().broke("fixed point", what);
+    }
+}
+
+/// Files of a commit.
+type Files = BTreeMap<String, serde_json::Value>;
+
+/// What happened since so many moves is what the plan said.
+fn compare(world: &World, moved: usize, planned: Result<Order, String>, files: (&Files, &Files)) {
+    let (before, after) = files;
+    let mut checker = world.checker.lock();
+    // A pool that is deleted is no rollout.
+    let removed: Vec<String> = before
+        .iter()
+        .filter(|(path, _)| !after.contains_key(*path))
+        .filter_map(|(_, d)| Some(format!("{}-", d["metadata"]["name"].as_str()?)))
+        .collect();
+    let stays = |name: &str| !removed.iter().any(|pool| name.starts_with(pool.as_str()));
+    let moves = checker.moves[moved..].iter();
+    let moves = moves.filter(|(verb, name)| *verb != "gone" && stays(name));
+    let happened = order(moves.map(|(verb, name)| ((*verb).to_owned(), name.clone())));
+    match planned {
+        Err(error) => checker.broke("I9", format!("the commit cannot be planned: {error}")),
+        Ok(planned) if planned != happened => checker.broke(
+            "I9",
+            format!("the plan said {planned:#?}\n  and what happened was {happened:#?}"),
+        ),
+        Ok(_) => {}
     }
 }

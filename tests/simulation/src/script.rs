@@ -11,19 +11,19 @@ use crate::{
 };
 
 /// Seconds of a run.
-pub const LENGTH: u64 = 12 * 3600;
+pub(crate) const LENGTH: u64 = 12 * 3600;
 /// When the last fault is over, and people have put right what they did.
-pub const CALM: u64 = 9 * 3600 + 1800;
+pub(crate) const CALM: u64 = 9 * 3600 + 1800;
 /// When everything must have converged.
-pub const CONVERGED: u64 = CALM + 4500;
+pub(crate) const CONVERGED: u64 = CALM + 4500;
 /// When everything must have converged that the last commit changed.
-pub const ENDED: u64 = CONVERGED + 4000;
+pub(crate) const ENDED: u64 = CONVERGED + 4000;
 /// When faults begin: there is a fleet by then.
 const BEGIN: u64 = 900;
 
 /// Something that happens at a time.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Somebody pushes a commit.
     Commit,
     /// Somebody pushes what the commit before the last one held.
@@ -56,22 +56,24 @@ pub enum Act {
     Pause(u64),
     /// Somebody deletes a machine.
     Kill,
+    /// Somebody makes a pool and nodes by hand, which are none of the repository's.
+    Strangers,
     /// Somebody looks for machines that do not come, and deletes them.
     Repair,
 }
 
 /// A run.
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     /// What happens when.
-    pub acts: Vec<(u64, Act)>,
+    pub(crate) acts: Vec<(u64, Act)>,
     /// The weather.
-    pub windows: BTreeMap<Kind, Vec<Window>>,
+    pub(crate) windows: BTreeMap<Kind, Vec<Window>>,
 }
 
 impl Script {
     /// The script of a seed.
-    pub fn draw(chance: &Chance) -> Self {
+    pub(crate) fn draw(chance: &Chance) -> Self {
         let mut kinds: BTreeSet<Kind> = [
             Kind::Crash,
             Kind::ApiError,
@@ -87,6 +89,7 @@ impl Script {
             acts: Vec::new(),
             windows: BTreeMap::new(),
         };
+        script.acts.push((BEGIN - 100, Act::Strangers));
         for n in 0..chance.within(3, 6) {
             let act = if n > 1 && chance.permille(300) {
                 Act::Revert

@@ -1,9 +1,6 @@
 //! What goes wrong, when, and how often it did.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use fleetwright_api::time::Clock;
 use jiff::Timestamp;
@@ -16,17 +13,17 @@ macro_rules! faults {
     ($($name:ident $word:literal),* $(,)?) => {
         /// Kinds of fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Kind { $(
+        pub(crate) enum Kind { $(
             #[doc = $word]
             $name,
         )* }
 
         impl Kind {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             /// Its name in reports.
-            pub fn word(self) -> &'static str {
+            pub(crate) fn word(self) -> &'static str {
                 match self { $(Self::$name => $word),* }
             }
         }
@@ -63,29 +60,27 @@ faults! {
 
 /// A time in which a kind of fault happens to some of the calls that it can happen to.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
+pub(crate) struct Window {
     /// From when.
-    pub from: Timestamp,
+    pub(crate) from: Timestamp,
     /// Until when.
-    pub to: Timestamp,
+    pub(crate) to: Timestamp,
     /// To how many of a thousand calls.
-    pub permille: u64,
+    pub(crate) permille: u64,
 }
 
 /// The weather of a run.
-pub struct Weather {
+pub(crate) struct Weather {
     clock: Arc<dyn Clock>,
     chance: Chance,
     windows: BTreeMap<Kind, Vec<Window>>,
     fired: Mutex<BTreeMap<Kind, u64>>,
     cut: Mutex<BTreeMap<String, CancellationToken>>,
-    /// Nodes whose kubelet is not heard of for now, as (cluster, node).
-    pub flapping: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Weather {
     /// Weather with these windows.
-    pub fn new(
+    pub(crate) fn new(
         clock: Arc<dyn Clock>,
         chance: Chance,
         windows: BTreeMap<Kind, Vec<Window>>,
@@ -96,12 +91,11 @@ impl Weather {
             windows,
             fired: Mutex::default(),
             cut: Mutex::default(),
-            flapping: Mutex::default(),
         }
     }
 
     /// Whether this kind of fault happens to this call; it is counted when it does.
-    pub fn hits(&self, kind: Kind) -> bool {
+    pub(crate) fn hits(&self, kind: Kind) -> bool {
         let Some(windows) = self.windows.get(&kind) else {
             return false;
         };
@@ -117,29 +111,29 @@ impl Weather {
     }
 
     /// A fault has fired so many times.
-    pub fn count(&self, kind: Kind, times: u64) {
+    pub(crate) fn count(&self, kind: Kind, times: u64) {
         if times > 0 {
             *self.fired.lock().entry(kind).or_default() += times;
         }
     }
 
     /// What has fired, and how often.
-    pub fn fired(&self) -> BTreeMap<Kind, u64> {
+    pub(crate) fn fired(&self) -> BTreeMap<Kind, u64> {
         self.fired.lock().clone()
     }
 
     /// A number of milliseconds from `from` up to and without `to`.
-    pub fn millis(&self, from: u64, to: u64) -> std::time::Duration {
+    pub(crate) fn millis(&self, from: u64, to: u64) -> std::time::Duration {
         std::time::Duration::from_millis(self.chance.within(from, to))
     }
 
     /// A drawn number of milliseconds below `most`, often a small one.
-    pub fn yes(&self, permille: u64) -> bool {
+    pub(crate) fn yes(&self, permille: u64) -> bool {
         self.chance.permille(permille)
     }
 
     /// Cuts the way to a cluster, or mends it.
-    pub fn cut(&self, key: &str, cut: bool) {
+    pub(crate) fn cut(&self, key: &str, cut: bool) {
         let mut all = self.cut.lock();
         if cut {
             all.entry(key.to_owned()).or_default().cancel();
@@ -149,13 +143,13 @@ impl Weather {
     }
 
     /// Whether the way to a cluster is cut.
-    pub fn is_cut(&self, key: &str) -> bool {
+    pub(crate) fn is_cut(&self, key: &str) -> bool {
         let all = self.cut.lock();
         all.get(key).is_some_and(CancellationToken::is_cancelled)
     }
 
     /// What ends when the way to a cluster is cut.
-    pub fn until_cut(&self, key: &str) -> CancellationToken {
+    pub(crate) fn until_cut(&self, key: &str) -> CancellationToken {
         self.cut.lock().entry(key.to_owned()).or_default().clone()
     }
 }

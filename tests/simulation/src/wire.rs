@@ -18,10 +18,10 @@ use crate::{
 const CUT_AFTER: u64 = 120_000;
 
 /// What follows a request that was carried out: whoever looks on, looks now.
-pub type After = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type After = Arc<dyn Fn() + Send + Sync>;
 
 /// The engine's client of our API.
-pub fn client(
+pub(crate) fn client(
     server: ApiServer,
     life: Arc<Life>,
     weather: Arc<Weather>,
@@ -128,10 +128,10 @@ fn status(code: u16, reason: &str, message: &str) -> Response<Body> {
 }
 
 /// Told of each request of the engine to a workload cluster, and of the code of its answer.
-pub type Overheard = Arc<dyn Fn(&str, &Method, &str, u16) + Send + Sync>;
+pub(crate) type Overheard = Arc<dyn Fn(&str, &Method, &str, u16) + Send + Sync>;
 
 /// The engine's client of a workload cluster's API.
-pub fn workload(
+pub(crate) fn workload(
     inner: kube::Client,
     key: &str,
     life: Arc<Life>,

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A server with our kinds, made once: runs share what was compiled of them.
-pub struct Template {
+pub(crate) struct Template {
     server: ApiServer,
     entries: Vec<Entry>,
     revision: Revision,
@@ -42,7 +42,7 @@ pub struct Template {
 ///
 /// # Errors
 /// It cannot be made.
-pub fn template() -> Result<&'static Template, String> {
+pub(crate) fn template() -> Result<&'static Template, String> {
     static TEMPLATE: OnceLock<Result<Template, String>> = OnceLock::new();
     let make = || {
         let clock = Arc::new(ManualClock::new(SimClock::epoch()));
@@ -67,21 +67,21 @@ pub fn template() -> Result<&'static Template, String> {
 
 /// Everything in a run. Clones are the same world.
 #[derive(Clone)]
-pub struct World {
-    pub clock: SimClock,
-    pub random: Arc<dyn Random>,
-    pub weather: Arc<Weather>,
+pub(crate) struct World {
+    pub(crate) clock: SimClock,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) weather: Arc<Weather>,
     store: Store,
     server: Arc<Mutex<ApiServer>>,
-    pub cloud: Cloud,
-    pub repository: Arc<Repository>,
-    pub posts: Arc<Mutex<Posts>>,
-    pub checker: Arc<Mutex<Checker>>,
-    pub life: Arc<Mutex<Arc<Life>>>,
+    pub(crate) cloud: Cloud,
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) posts: Arc<Mutex<Posts>>,
+    pub(crate) checker: Arc<Mutex<Checker>>,
+    pub(crate) life: Arc<Mutex<Arc<Life>>>,
     /// The release that the next engine is of.
-    pub release: Arc<AtomicUsize>,
+    pub(crate) release: Arc<AtomicUsize>,
     /// Told when an engine has started.
-    pub started: Arc<Notify>,
+    pub(crate) started: Arc<Notify>,
 }
 
 impl World {
@@ -89,7 +89,7 @@ impl World {
     ///
     /// # Errors
     /// The API or the cloud cannot be made.
-    pub fn new(
+    pub(crate) fn new(
         seed: u64,
         windows: BTreeMap<Kind, Vec<Window>>,
         keep_all: bool,
@@ -147,22 +147,22 @@ impl World {
     }
 
     /// The API server as it is now.
-    pub fn server(&self) -> ApiServer {
+    pub(crate) fn server(&self) -> ApiServer {
         self.server.lock().clone()
     }
 
     /// The time.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// What people use.
-    pub fn kubectl(&self) -> kube::Client {
+    pub(crate) fn kubectl(&self) -> kube::Client {
         self.server().client("default")
     }
 
     /// The checker looks.
-    pub fn after(&self) -> After {
+    pub(crate) fn after(&self) -> After {
         let checker = Arc::downgrade(&self.checker);
         Arc::new(move || {
             if let Some(checker) = checker.upgrade() {
@@ -172,7 +172,7 @@ impl World {
     }
 
     /// The checker hears.
-    pub fn overheard(&self) -> Overheard {
+    pub(crate) fn overheard(&self) -> Overheard {
         let checker = Arc::downgrade(&self.checker);
         Arc::new(move |_, method, path, code| {
             if let Some(checker) = checker.upgrade() {
@@ -182,7 +182,7 @@ impl World {
     }
 
     /// Keeps an engine running: when one dies, the next one starts on what it left, its API server anew as well.
-    pub async fn keep_engine(self) {
+    pub(crate) async fn keep_engine(self) {
         loop {
             let life = Life::new(u64::MAX);
             *self.life.lock() = Arc::clone(&life);
@@ -212,7 +212,7 @@ impl World {
     }
 
     /// Forgets what refers to itself.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.checker.lock().cloud = None;
     }
 }

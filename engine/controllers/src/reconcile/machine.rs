@@ -405,6 +405,11 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
     let cluster = &machine.spec.cluster_name;
     let label = |key: &str| machine.labels().get(key).cloned().unwrap_or_default();
     let key = machine.spec.instance_key.clone().unwrap_or_default();
+    #[cfg(feature = "seeded-bugs")]
+    let key = match fleetwright_api::bugs::on("i1-new-key-on-retry") && machine.status.is_some() {
+        true => shared.context.random.key128(),
+        false => key,
+    };
     let given = given(machine, view.cluster.as_deref());
     let order = CreateInstance {
         owner: Ownership {
@@ -427,15 +432,7 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
     };
     let call = called(shared, "create", provider.create(&account, &order));
     let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
-    let result = refusals.call((&key, "create"), &asked, now, call).await;
-    #[cfg(feature = "seeded-bugs")]
-    if fleetwright_api::bugs::on("i1-new-key-on-retry")
-        && matches!(result, Err(ProviderError::Ambiguous { .. }))
-    {
-        let anew = json!({"spec": {"instanceKey": shared.context.random.key128()}});
-        shared.patch(machine, anew, BY).await?;
-    }
-    let instance = result?;
+    let instance = refusals.call((&key, "create"), &asked, now, call).await?;
     shared
         .inventory
         .wrote(&view.account, &key, Some(instance.clone()));

@@ -360,3 +360,17 @@ fn what_is_no_longer_asked_for_is_taken_away() {
         .collect();
     assert_eq!(left, ["fleetwright.dev/written-provider-config", "foreign"]);
 }
+
+#[test]
+fn of_machines_that_are_well_the_one_that_is_not_available_yet_goes_first() {
+    let mut all: Vec<Machine> = (0..3).map(|index| machine(index, "ok")).collect();
+    for (machine, available) in all
+        .iter_mut()
+        .zip([Status::True, Status::True, Status::False])
+    {
+        let conditions = &mut machine.status.as_mut().unwrap().conditions;
+        condition::set(conditions, kind::AVAILABLE, available, "X", "", None, at(0));
+    }
+    let first = choose(&all, 1, DeletionOrder::Oldest, "seed", at(0));
+    assert_eq!(first[0].0.metadata.name.as_deref(), Some("s-2"));
+}

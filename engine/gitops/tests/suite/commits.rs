@@ -374,6 +374,24 @@ async fn a_success_that_could_not_be_told_is_told_later() {
 }
 
 #[tokio::test]
+async fn a_failure_turns_after_a_bad_look_and_a_restart_too() {
+    let mut scene = Scene::new().await;
+    let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.fleet.settle(&scene.world).await;
+    scene.world.clock.advance_millis(61_000);
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Failure);
+    let reads = "GET /apis/fleetwright.dev/v1alpha1/machinedeployments";
+    *scene.world.away.lock() = Some(reads);
+    scene.fleet.try_look(&scene.world).await.unwrap_err();
+    *scene.world.away.lock() = None;
+    scene.fleet.restart(&scene.world).await;
+    scene.converge().await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Success);
+}
+
+#[tokio::test]
 async fn a_remote_that_is_away_changes_nothing_and_says_so() {
     let mut scene = Scene::new().await;
     let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;

@@ -11,9 +11,9 @@ use super::{Checker, model::Meta};
 use crate::{fleet::DRAIN_SECONDS, weather::Kind};
 
 /// Name of the installation under test.
-pub const INSTALLATION: &str = "sim";
+pub(crate) const INSTALLATION: &str = "sim";
 /// The node that was there before us in each cluster.
-pub const FOREIGN_NODE: &str = "by-hand";
+pub(crate) const FOREIGN_NODE: &str = "by-hand";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -72,10 +72,8 @@ impl Checker {
                 self.skew(&machine);
             }
             // What is gone already is deleted once more.
-            "delete" => {
-                if !machine.is_empty() && !self.duplicates.contains(&instance) {
-                    self.instance_doomed(&machine, entry);
-                }
+            "delete" if !machine.is_empty() && !self.duplicates.contains(&instance) => {
+                self.instance_doomed(&machine, entry);
             }
             _ => {}
         }
@@ -203,7 +201,7 @@ impl Checker {
     }
 
     /// A request of the engine to a workload cluster's API was answered.
-    pub fn overheard(&mut self, method: &Method, path: &str, code: u16) {
+    pub(crate) fn overheard(&mut self, method: &Method, path: &str, code: u16) {
         if *method == Method::GET {
             return;
         }

@@ -13,7 +13,7 @@ use super::{
 
 impl Checker {
     /// What is not yet as it is to be; empty when all has converged.
-    pub fn unconverged(&self) -> Vec<String> {
+    pub(crate) fn unconverged(&self) -> Vec<String> {
         let mut all = Vec::new();
         let Some(head) = self.around.repository.head() else {
             return vec!["there is no commit".to_owned()];

@@ -15,20 +15,11 @@ const CARRIED_OUT: SignedDuration = SignedDuration::from_mins(10);
 
 /// Roots that were seen to go.
 #[derive(Debug, Default)]
-pub struct Roots {
+pub(crate) struct Roots {
     doomed: BTreeSet<(String, String)>,
-    /// Roots that people made or removed themselves.
-    by_people: BTreeSet<(String, String)>,
 }
 
 impl Checker {
-    /// People see to this object themselves.
-    pub fn people_see_to(&mut self, kind: &str, name: &str) {
-        self.roots
-            .by_people
-            .insert((kind.to_owned(), name.to_owned()));
-    }
-
     pub(super) fn root(&mut self, kind: &str, name: &str, meta: &Meta) {
         if meta.deleting() {
             self.root_doomed(kind, name, meta);
@@ -55,7 +46,7 @@ impl Checker {
                 cluster.is_none_or(|c| c.metadata.deleting())
             });
         let ours = meta.labels.contains_key(meta::LABEL_FLEET);
-        if with_cluster || self.roots.by_people.contains(&key) {
+        if with_cluster {
             return;
         }
         let now = self.now();

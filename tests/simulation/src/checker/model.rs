@@ -8,64 +8,64 @@ use serde_json::Value;
 /// What the checker looks at of an object's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Meta {
-    pub name: String,
-    pub uid: String,
-    pub generation: i64,
-    pub deletion_timestamp: Option<String>,
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
-    pub owner_references: Vec<Owner>,
+pub(crate) struct Meta {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) generation: i64,
+    pub(crate) deletion_timestamp: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) owner_references: Vec<Owner>,
 }
 
 impl Meta {
-    pub fn deleting(&self) -> bool {
+    pub(crate) fn deleting(&self) -> bool {
         self.deletion_timestamp.is_some()
     }
 
-    pub fn owner(&self) -> Option<&str> {
+    pub(crate) fn owner(&self) -> Option<&str> {
         self.owner_references.first().map(|o| o.name.as_str())
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Owner {
-    pub name: String,
-    pub kind: String,
+pub(crate) struct Owner {
+    pub(crate) name: String,
+    pub(crate) kind: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Condition {
+pub(crate) struct Condition {
     #[serde(rename = "type")]
-    pub kind: String,
-    pub status: String,
-    pub reason: String,
-    pub message: String,
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 /// An object of some kind.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Object<S, T> {
-    pub metadata: Meta,
-    pub spec: S,
-    pub status: T,
+pub(crate) struct Object<S, T> {
+    pub(crate) metadata: Meta,
+    pub(crate) spec: S,
+    pub(crate) status: T,
 }
 
 /// A provider's settings, as they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Config {
-    pub account: String,
-    pub instance_type: Option<String>,
-    pub image: Option<String>,
+pub(crate) struct Config {
+    pub(crate) account: String,
+    pub(crate) instance_type: Option<String>,
+    pub(crate) image: Option<String>,
 }
 
 impl Config {
     /// Whether a machine of these settings is what `wanted` says, as far as it says something.
-    pub fn fits(&self, wanted: &Self) -> bool {
+    pub(crate) fn fits(&self, wanted: &Self) -> bool {
         let same = |has: &Option<String>, wants: &Option<String>| wants.is_none() || has == wants;
         same(&self.instance_type, &wanted.instance_type) && same(&self.image, &wanted.image)
     }
@@ -73,96 +73,96 @@ impl Config {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Deletion {
-    pub node_drain_timeout_seconds: Option<i64>,
-    pub node_drain_start_time: Option<String>,
+pub(crate) struct Deletion {
+    pub(crate) node_drain_timeout_seconds: Option<i64>,
+    pub(crate) node_drain_start_time: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct MachineSpec {
-    pub cluster_name: String,
-    pub version: Option<String>,
-    pub provider_config: Config,
-    pub instance_key: Option<String>,
+pub(crate) struct MachineSpec {
+    pub(crate) cluster_name: String,
+    pub(crate) version: Option<String>,
+    pub(crate) provider_config: Config,
+    pub(crate) instance_key: Option<String>,
     #[serde(rename = "providerID")]
-    pub provider_id: Option<String>,
-    pub deletion: Deletion,
+    pub(crate) provider_id: Option<String>,
+    pub(crate) deletion: Deletion,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct MachineStatus {
-    pub conditions: Vec<Condition>,
-    pub node_ref: Option<NodeRef>,
-    pub deletion: Deletion,
+pub(crate) struct MachineStatus {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) node_ref: Option<NodeRef>,
+    pub(crate) deletion: Deletion,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct NodeRef {
-    pub name: String,
+pub(crate) struct NodeRef {
+    pub(crate) name: String,
 }
 
-pub type Machine = Object<MachineSpec, MachineStatus>;
+pub(crate) type Machine = Object<MachineSpec, MachineStatus>;
 
 /// The content of a condition.
-pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+pub(crate) fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|c| c.kind == kind)
 }
 
 /// Whether a condition is true.
-pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+pub(crate) fn is_true(conditions: &[Condition], kind: &str) -> bool {
     condition(conditions, kind).is_some_and(|c| c.status == "True")
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Template {
-    pub spec: MachineSpec,
+pub(crate) struct Template {
+    pub(crate) spec: MachineSpec,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Rolling {
-    pub max_surge: Option<Value>,
-    pub max_unavailable: Option<Value>,
+pub(crate) struct Rolling {
+    pub(crate) max_surge: Option<Value>,
+    pub(crate) max_unavailable: Option<Value>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Strategy {
-    pub rolling_update: Rolling,
+pub(crate) struct Strategy {
+    pub(crate) rolling_update: Rolling,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Rollout {
-    pub strategy: Strategy,
-    pub after: Option<String>,
+pub(crate) struct Rollout {
+    pub(crate) strategy: Strategy,
+    pub(crate) after: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PoolSpec {
-    pub cluster_name: String,
-    pub replicas: i64,
-    pub template: Template,
-    pub rollout: Rollout,
+pub(crate) struct PoolSpec {
+    pub(crate) cluster_name: String,
+    pub(crate) replicas: i64,
+    pub(crate) template: Template,
+    pub(crate) rollout: Rollout,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Status {
-    pub conditions: Vec<Condition>,
-    pub version: Option<String>,
+pub(crate) struct Status {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) version: Option<String>,
 }
 
-pub type Pool = Object<PoolSpec, Status>;
+pub(crate) type Pool = Object<PoolSpec, Status>;
 
 impl Pool {
     /// The fewest machines that are to be available, and the most that there may be.
-    pub fn bounds(&self) -> (i64, i64) {
+    pub(crate) fn bounds(&self) -> (i64, i64) {
         let replicas = self.spec.replicas;
         let scaled = |value: &Option<Value>, default: i64, up: bool| match value {
             None => default,
@@ -189,82 +189,82 @@ impl Pool {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SetSpec {
-    pub cluster_name: String,
-    pub replicas: i64,
-    pub template: Template,
+pub(crate) struct SetSpec {
+    pub(crate) cluster_name: String,
+    pub(crate) replicas: i64,
+    pub(crate) template: Template,
 }
 
-pub type Set = Object<SetSpec, Status>;
+pub(crate) type Set = Object<SetSpec, Status>;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ControlPlane {
-    pub machines: ControlPlaneMachines,
+pub(crate) struct ControlPlane {
+    pub(crate) machines: ControlPlaneMachines,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct ControlPlaneMachines {
-    pub replicas: i64,
-    pub template: Template,
+pub(crate) struct ControlPlaneMachines {
+    pub(crate) replicas: i64,
+    pub(crate) template: Template,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ClusterSpec {
-    pub version: String,
-    pub control_plane: ControlPlane,
+pub(crate) struct ClusterSpec {
+    pub(crate) version: String,
+    pub(crate) control_plane: ControlPlane,
 }
 
-pub type Cluster = Object<ClusterSpec, Status>;
+pub(crate) type Cluster = Object<ClusterSpec, Status>;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct FleetStatus {
-    pub observed: Option<Revision>,
-    pub applied: Option<Revision>,
-    pub settled: Option<Revision>,
-    pub conditions: Vec<Condition>,
+pub(crate) struct FleetStatus {
+    pub(crate) observed: Option<Revision>,
+    pub(crate) applied: Option<Revision>,
+    pub(crate) settled: Option<Revision>,
+    pub(crate) conditions: Vec<Condition>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Revision {
-    pub revision: String,
+pub(crate) struct Revision {
+    pub(crate) revision: String,
 }
 
-pub type FleetObject = Object<Empty, FleetStatus>;
+pub(crate) type FleetObject = Object<Empty, FleetStatus>;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Empty {}
+pub(crate) struct Empty {}
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Content {
-    pub state: String,
-    pub description: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct WishSpec {
-    pub sha: String,
-    pub wanted: Content,
-    pub observation: i64,
+pub(crate) struct Content {
+    pub(crate) state: String,
+    pub(crate) description: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct WishStatus {
-    pub posted: Option<Content>,
+pub(crate) struct WishSpec {
+    pub(crate) sha: String,
+    pub(crate) wanted: Content,
+    pub(crate) observation: i64,
 }
 
-pub type Wish = Object<WishSpec, WishStatus>;
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct WishStatus {
+    pub(crate) posted: Option<Content>,
+}
+
+pub(crate) type Wish = Object<WishSpec, WishStatus>;
 
 /// Minor and patch of a version such as `v1.33.2`.
-pub fn version(text: &str) -> (i64, i64) {
+pub(crate) fn version(text: &str) -> (i64, i64) {
     let mut parts = text.trim_start_matches('v').split('.').skip(1);
     let mut next = || parts.next().and_then(|p| p.parse().ok()).unwrap_or(0);
     (next(), next())

@@ -15,7 +15,7 @@ const DECIDED: SignedDuration = SignedDuration::from_secs(180);
 
 /// What was seen of a pool beside the pool itself.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Bounds that it had, and until when.
     bounds: VecDeque<(Timestamp, (i64, i64))>,
     /// It was scaled up since it was last at rest: fewer may be available.
@@ -25,7 +25,7 @@ pub struct Seen {
     /// What the newest set was made for.
     cause: Option<String>,
     /// Since the Git revision that it carries was applied, it was what it is to be.
-    pub converged: bool,
+    pub(crate) converged: bool,
 }
 
 impl Checker {
