@@ -317,7 +317,9 @@ async fn a_control_plane_pauses_and_restarts() {
     assert!(why.starts_with("Cluster default/a: runs v1.33.2"), "{why}");
     let why = print(&engine, &["why", "machine/a-cp-1"]).await;
     assert!(
-        why.starts_with("Machine default/a-cp-1: made because it replaces a-cp-0; runs as node "),
+        why.starts_with(
+            "Machine default/a-cp-1: made because it replaces a-cp-0: machines made before "
+        ) && why.contains(" are replaced; runs as node "),
         "{why}"
     );
     let (code, _, err) = run(&engine, &["rollout", "restart", "machine/a-cp-1"]).await;

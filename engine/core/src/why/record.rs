@@ -69,8 +69,8 @@ impl Record {
     pub fn of_control_plane(reason: &CreateReason, cluster: &Cluster) -> Self {
         let (changes, note) = match reason {
             CreateReason::Replace { machine, because } => match split(because) {
-                (changes, times) if changes.is_empty() && !times.is_empty() => (changes, times),
-                (changes, _) => (changes, format!("it replaces {machine}")),
+                (changes, times) if times.is_empty() => (changes, format!("it replaces {machine}")),
+                (changes, times) => (changes, format!("it replaces {machine}: {times}")),
             },
             reason => (Vec::new(), reason.to_string()),
         };
