@@ -47,6 +47,7 @@ impl Controllers {
             queue: Queue::default(),
             nodes: Nodes::default(),
             inventory: Inventory::default(),
+            doubtful: parking_lot::Mutex::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,
         });

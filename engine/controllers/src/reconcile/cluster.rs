@@ -24,6 +24,7 @@ const BY: &str = "fleetwright-cluster";
 
 pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(cluster);
+    shared.know_again().await?;
     let deleting = cluster.metadata.deletion_timestamp.is_some();
     if !deleting
         && !cluster
@@ -122,7 +123,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                     .await?;
             }
             let new = to_machine(shared, cluster, *machine)?;
-            shared.create(&new, BY).await?;
+            shared.create_machine(&new, BY).await?;
             Ok(Outcome::Changed)
         }
         ControlPlaneAction::Delete { machine, reason } => {
