@@ -104,6 +104,8 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     pub(crate) etcds: Etcds,
     pub(crate) images: Images,
+    /// Machines that may have been made though no answer came, by namespace and name.
+    pub(crate) doubtful: parking_lot::Mutex<std::collections::BTreeSet<(String, String)>>,
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.

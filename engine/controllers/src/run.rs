@@ -60,6 +60,7 @@ impl Controllers {
             budgets: Budgets::default(),
             etcds: Etcds::default(),
             images: Images::default(),
+            doubtful: parking_lot::Mutex::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,
             goes: parking_lot::Mutex::default(),

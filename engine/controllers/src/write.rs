@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use fleetwright_api::Machine;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -127,6 +128,30 @@ impl Shared {
             .await?;
         self.learn(written.clone());
         Ok(written)
+    }
+
+    /// Creates a machine. Of one that no answer came of it is known later whether it is there: see [`Shared::know_again`].
+    pub(crate) async fn create_machine(&self, machine: &Machine, by: &str) -> Result<(), Error> {
+        let made = self.create(machine, by).await;
+        let refused = |e: &kube::Error| matches!(e, kube::Error::Api(s) if s.code < 500);
+        if let Err(Error::Api(error)) = &made
+            && !refused(error)
+        {
+            self.doubtful.lock().insert(name_of(machine));
+        }
+        made
+    }
+
+    /// Reads the machines that may have been made though no answer came: whoever counts machines counts them too, although
+    /// the watch may not have told of them yet. To be called before a decision on how many there are to be.
+    pub(crate) async fn know_again(&self) -> Result<(), Error> {
+        loop {
+            let Some((namespace, name)) = self.doubtful.lock().first().cloned() else {
+                return Ok(());
+            };
+            self.read::<Machine>(&namespace, &name).await?;
+            self.doubtful.lock().remove(&(namespace, name));
+        }
     }
 
     /// Creates an object; one of that name that is there already is no error.

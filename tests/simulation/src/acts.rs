@@ -116,7 +116,7 @@ impl People {
                 let mut files = head.files;
                 let of = self.chance.index(files.len());
                 if let Some(file) = files.values_mut().nth(of) {
-                    file["spec"]["replicsa"] = json!(3);
+                    *file = json!("a mistake");
                 }
                 self.commit(files, "a mistake".into()).await;
             }

@@ -37,6 +37,7 @@ const BY: &str = "fleetwright-cluster";
 
 pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(cluster);
+    shared.know_again().await?;
     let deleting = cluster.metadata.deletion_timestamp.is_some();
     if !deleting
         && !cluster
@@ -200,7 +201,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                 meta::ANNOTATION_MADE_BECAUSE.to_owned(),
                 Record::of_control_plane(&reason, cluster).write(),
             );
-            shared.create(&new, BY).await?;
+            shared.create_machine(&new, BY).await?;
             Ok(Outcome::Changed)
         }
         ControlPlaneAction::Delete { machine, reason } => {

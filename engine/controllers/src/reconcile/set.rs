@@ -29,6 +29,7 @@ const AT_ONCE: usize = 16;
 
 pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(set);
+    shared.know_again().await?;
     let machines: Vec<Machine> = shared.caches.owned(&set.uid().unwrap_or_default());
     let pool = meta::controller_of(set)
         .filter(|o| o.kind == "MachineDeployment")
@@ -100,7 +101,11 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         }
         // Together they share the API's commits.
         for some in machines.chunks(AT_ONCE) {
-            try_join_all(some.iter().map(|machine| shared.create(machine, BY))).await?;
+            try_join_all(
+                some.iter()
+                    .map(|machine| shared.create_machine(machine, BY)),
+            )
+            .await?;
         }
     }
     if !decision.delete.is_empty() {

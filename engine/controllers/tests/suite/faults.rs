@@ -1,9 +1,15 @@
 //! Clouds that refuse, and answers that are lost.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use fleetwright_api::{MachineDeployment, condition::kind};
-use kube::ResourceExt;
+use kube::{Client, ResourceExt, client::Body};
 use serde_json::json;
 
 use crate::kit::{Kit, of_machine, of_pool};
@@ -136,5 +142,60 @@ async fn a_quota_holds_a_pool_back_until_there_is_room() {
         .await;
     kit.until_settled("eu").await;
     assert!(kit.world.machines.contains_key(&machine));
+    kit.stop().await;
+}
+
+/// A client that loses the answers to the first `lost` creates of machines and hears nothing of machines while `deaf`.
+fn hard_of_hearing(inner: Client, lost: Arc<AtomicUsize>, deaf: Arc<AtomicBool>) -> Client {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (inner, lost, deaf) = (inner.clone(), Arc::clone(&lost), Arc::clone(&deaf));
+        async move {
+            let broken = || tower::BoxError::from(std::io::Error::other("the connection broke"));
+            let machines = request.uri().path().ends_with("/machines");
+            let watches = request.uri().query().is_some_and(|q| q.contains("watch="));
+            if machines && watches && deaf.load(Ordering::SeqCst) {
+                return Err(broken());
+            }
+            let makes = machines && request.method() == http::Method::POST;
+            let answer = inner.send(request).await.map_err(tower::BoxError::from)?;
+            let less = |n: usize| n.checked_sub(1);
+            if makes
+                && lost
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+                    .is_ok()
+            {
+                return Err(broken());
+            }
+            Ok(answer)
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_no_answer_came_of_is_counted() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    let (lost, deaf) = (
+        Arc::new(AtomicUsize::new(2)),
+        Arc::new(AtomicBool::new(true)),
+    );
+    let client = hard_of_hearing(kit.client.clone(), Arc::clone(&lost), Arc::clone(&deaf));
+    kit.restart_over(client).await;
+    kit.pool("eu-web", "eu", 2, json!({})).await;
+    kit.until("the set has counted its machines", |w| {
+        let counted = |s: &fleetwright_api::MachineSet| s.status.as_ref().map_or(0, |s| s.replicas);
+        w.sets.values().any(|s| counted(s) >= 2).then_some(())
+    })
+    .await;
+    // Each lost answer could have brought machines more.
+    kit.always(|w| match w.workers("eu-web").len() {
+        0..=2 => Ok(()),
+        many => Err(format!("the pool has {many} machines of 2")),
+    });
+    deaf.store(false, Ordering::SeqCst);
+    kit.until_settled("eu").await;
+    assert_eq!(lost.load(Ordering::SeqCst), 0, "the answers were lost");
     kit.stop().await;
 }

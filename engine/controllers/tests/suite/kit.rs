@@ -312,6 +312,13 @@ impl Kit {
             .spawn(Controllers::new(self.context.clone()).run(self.controllers_token.clone()));
     }
 
+    /// Starts the controllers anew over another client of the API.
+    pub(crate) async fn restart_over(&mut self, client: Client) {
+        self.stop_controllers().await;
+        self.context.client = client;
+        self.start_controllers();
+    }
+
     pub(crate) async fn stop_controllers(&mut self) {
         self.controllers_token.cancel();
         while let Some(ended) = self.controllers.join_next().await {
