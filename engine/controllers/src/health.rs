@@ -26,6 +26,7 @@ use kube::{
 use crate::{
     cache::{Mark, name_of},
     nodes::SeenNode,
+    queue::Key,
     reconcile::Shared,
 };
 
@@ -289,6 +290,7 @@ pub(crate) fn remediation(
     set: &MachineSet,
     pool: Option<&MachineDeployment>,
     machines: &[Machine],
+    key: &Key,
 ) -> (Remediation, Option<Timestamp>) {
     if !machines.iter().any(is_broken) {
         return (Remediation::default(), None);
@@ -306,7 +308,13 @@ pub(crate) fn remediation(
         };
         return (as_it_is, None);
     }
-    let asked = ask(shared, &namespace, cluster, machines);
+    let mut asked = ask(shared, &namespace, cluster, machines);
+    // One that is in service, whose replacement somebody asked for, keeps none that is broken from being replaced.
+    for machine in machines.iter().filter(|m| is_broken(m)) {
+        if let Some(held) = shared.budgets.blocked(shared, machine, key) {
+            asked.held.entry(machine.name_any()).or_insert(held);
+        }
+    }
     let of_pool: Vec<Arc<MachineSet>> = pool.map_or_else(Vec::new, |pool| {
         let owner = Mark::Owner(pool.uid().unwrap_or_default());
         shared.caches.marked(&owner)

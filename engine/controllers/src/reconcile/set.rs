@@ -43,7 +43,8 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         |p| Shared::next_ordinal(p.as_ref()),
     );
     let key = Key::Set(namespace.clone(), name.clone());
-    let (remediation, look_again) = health::remediation(shared, set, pool.as_deref(), &machines);
+    let (remediation, look_again) =
+        health::remediation(shared, set, pool.as_deref(), &machines, &key);
     let surge = remediation.surge;
     let decision = decide(set, &machines, next, surge, &shared.catalogue, now);
     #[cfg(feature = "seeded-bugs")]

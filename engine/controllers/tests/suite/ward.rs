@@ -132,6 +132,19 @@ impl Provider for Ward {
     ) -> Result<(), ProviderError> {
         self.0.delete(account, id, instance_key).await
     }
+
+    fn failure_domains(&self, account: &Account) -> Vec<String> {
+        self.0.failure_domains(account)
+    }
+
+    async fn missing_image(
+        &self,
+        account: &Account,
+        version: &str,
+        config: &serde_json::Value,
+    ) -> Result<Option<String>, ProviderError> {
+        self.0.missing_image(account, version, config).await
+    }
 }
 
 #[async_trait]

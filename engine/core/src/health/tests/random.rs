@@ -211,10 +211,8 @@ impl World {
         gate(Some(&self.check), &peers, |_| true, at(self.now))
     }
 
-    /// Takes a machine away where the budget lets it.
-    fn take(&mut self, set: usize, name: &str) -> bool {
-        let service = Service::of(&self.machines[name].1);
-        let own = self.usage(set);
+    /// Whether the budget keeps a machine from being taken out of service.
+    fn blocked(&self, set: usize, name: &str) -> bool {
         let (mut others_wanted, mut others_out) = (0, 0);
         for other in (0..POOLS).filter(|o| *o != set) {
             others_wanted += self.usage(other).wanted;
@@ -226,7 +224,14 @@ impl World {
             others_wanted,
             others_out,
         };
-        if service == Service::In && may_take(own, &[holder]).is_err() {
+        Service::of(&self.machines[name].1) == Service::In
+            && may_take(self.usage(set), &[holder]).is_err()
+    }
+
+    /// Takes a machine away where the budget lets it.
+    fn take(&mut self, set: usize, name: &str) -> bool {
+        let service = Service::of(&self.machines[name].1);
+        if self.blocked(set, name) {
             return false;
         }
         let before: i32 = (0..POOLS).map(|s| self.usage(s).out()).sum();
@@ -254,7 +259,10 @@ impl World {
             .filter_map(|m| {
                 let why = gate.holds(m).map(ToString::to_string);
                 let why = why.or_else(|| (!self.seen).then(|| "not seen".to_owned()));
-                Some((m.metadata.name.clone()?, why?))
+                let name = m.metadata.name.clone()?;
+                let blocked = || self.blocked(index, &name).then(|| "budget".to_owned());
+                let why = why.or_else(blocked)?;
+                Some((name, why))
             })
             .collect();
         let strategy = self
