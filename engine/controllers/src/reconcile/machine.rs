@@ -17,7 +17,6 @@ use fleetwright_core::{
     outcome::Outcome,
     pool_version::effective_version,
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
-    why::Scene,
 };
 use fleetwright_providers::{
     Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
@@ -30,7 +29,7 @@ use kube::{
 };
 use serde_json::json;
 
-use self::leaving::{answer, look};
+use self::leaving::{answer, goes, look};
 use super::{Error, Shared, seconds_until};
 use crate::{
     cache::name_of,
@@ -550,25 +549,6 @@ fn observe(
         refused: view.refused.as_ref().map(ProviderError::word),
         detail,
     }
-}
-
-/// Why the machine goes: what was noted when it was deleted, else what its owners tell.
-fn goes(shared: &Shared, machine: &Machine, cluster: Option<&Cluster>) -> String {
-    if let Some(noted) = shared.goes.lock().get(&name_of(machine)) {
-        return noted.clone();
-    }
-    let namespace = machine.namespace().unwrap_or_default();
-    let owner = meta::controller_of(machine).filter(|o| o.kind == "MachineSet");
-    let set = owner.and_then(|o| shared.caches.get::<MachineSet>(&namespace, &o.name));
-    let owner = set.as_deref().and_then(meta::controller_of);
-    let pool = owner.and_then(|o| shared.caches.get::<MachineDeployment>(&namespace, &o.name));
-    let scene = Scene {
-        cluster,
-        pools: pool.as_deref().map_or(&[], std::slice::from_ref),
-        sets: set.as_deref().map_or(&[], std::slice::from_ref),
-        machines: &[],
-    };
-    scene.goes(machine)
 }
 
 /// Whether the machine is what its pool or its Cluster wants now.

@@ -278,7 +278,7 @@ async fn the_examples_of_the_page_are_answered() {
         assert!((200..300).contains(&code), "{line}: {code} {answer}");
         asked.push(format!("{method} {path}"));
     }
-    assert_eq!(asked.len(), 7, "{asked:?}");
+    assert_eq!(asked.len(), 11, "{asked:?}");
 }
 
 #[tokio::test]

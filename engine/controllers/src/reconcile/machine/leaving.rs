@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleetwright_api::{Machine, MachineDrainRule};
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineDrainRule, MachineSet, meta};
 use fleetwright_core::{
     drain::{pause_seconds, rules_of},
     machine::{DeletionStep, MachineStep, next_step},
+    why::Scene,
 };
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 use super::{Error, Shared, View, chain, workload};
-use crate::{drain::Draining, nodes::SeenNode};
+use crate::{cache::name_of, drain::Draining, nodes::SeenNode};
 
 /// Longest wait for what a workload cluster is asked: a pass of a drain takes 10 s and some lists.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -125,4 +127,23 @@ mod tests {
         assert_eq!(text, "the cluster's API has not answered within 30 s");
         assert_eq!(begun.elapsed(), ANSWER);
     }
+}
+
+/// Why the machine goes: what was noted when it was deleted, else what its owners tell.
+pub(super) fn goes(shared: &Shared, machine: &Machine, cluster: Option<&Cluster>) -> String {
+    if let Some(noted) = shared.goes.lock().get(&name_of(machine)) {
+        return noted.clone();
+    }
+    let namespace = machine.namespace().unwrap_or_default();
+    let owner = meta::controller_of(machine).filter(|o| o.kind == "MachineSet");
+    let set = owner.and_then(|o| shared.caches.get::<MachineSet>(&namespace, &o.name));
+    let owner = set.as_deref().and_then(meta::controller_of);
+    let pool = owner.and_then(|o| shared.caches.get::<MachineDeployment>(&namespace, &o.name));
+    let scene = Scene {
+        cluster,
+        pools: pool.as_deref().map_or(&[], std::slice::from_ref),
+        sets: set.as_deref().map_or(&[], std::slice::from_ref),
+        machines: &[],
+    };
+    scene.goes(machine)
 }
