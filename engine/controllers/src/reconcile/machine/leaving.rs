@@ -115,20 +115,6 @@ fn draining<'a>(
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cluster_that_never_answers_holds_up_nobody() {
-        let begun = tokio::time::Instant::now();
-        let silent = answer(std::future::pending::<kube::Result<()>>()).await;
-        let text = silent.unwrap_err().to_string();
-        assert_eq!(text, "the cluster's API has not answered within 30 s");
-        assert_eq!(begun.elapsed(), ANSWER);
-    }
-}
-
 /// Why the machine goes: what was noted when it was deleted, else what its owners tell.
 pub(super) fn goes(shared: &Shared, machine: &Machine, cluster: Option<&Cluster>) -> String {
     if let Some(noted) = shared.goes.lock().get(&name_of(machine)) {
@@ -146,4 +132,18 @@ pub(super) fn goes(shared: &Shared, machine: &Machine, cluster: Option<&Cluster>
         machines: &[],
     };
     scene.goes(machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_never_answers_holds_up_nobody() {
+        let begun = tokio::time::Instant::now();
+        let silent = answer(std::future::pending::<kube::Result<()>>()).await;
+        let text = silent.unwrap_err().to_string();
+        assert_eq!(text, "the cluster's API has not answered within 30 s");
+        assert_eq!(begun.elapsed(), ANSWER);
+    }
 }
