@@ -335,8 +335,12 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
         .as_ref()
         .and_then(|s| s.node_ref.as_ref())
         .map(|n| n.name.clone());
+    // Nodes may not be seen though their cluster answers: then the drain goes on, and is over when it says so.
+    let drained =
+        facts.drained == Some(true) || begun.wait_for_node_volume_detach_start_time.is_some();
     let node = match &facts.node {
         NodeState::Present { name, unreachable } => Some((name.clone(), *unreachable)),
+        NodeState::Unknown if drained => known.clone().map(|name| (name, false)),
         _ => None,
     };
     let node_work =

@@ -308,6 +308,25 @@ fn the_node_has_a_time_out_of_its_own() {
 }
 
 #[test]
+fn a_drain_ends_though_nodes_are_not_seen() {
+    let (mut m, mut f) = leaving();
+    f.node = NodeState::Unknown;
+    assert_eq!(deletion_step(&m, &f, at(0)).reason(), "DrainingNode");
+    f.drained = Some(true);
+    let step = deletion_step(&m, &f, at(0));
+    assert_eq!(step.reason(), "WaitingForVolumeDetach");
+    let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+    step.record_start(status, at(0));
+    f.drained = None;
+    assert_eq!(
+        deletion_step(&m, &f, at(1)).reason(),
+        "WaitingForVolumeDetach"
+    );
+    f.volumes_attached = Some(vec![]);
+    assert_eq!(deletion_step(&m, &f, at(1)), DeletionStep::DeleteInstance);
+}
+
+#[test]
 fn steps_say_since_when_they_wait_and_until_when() {
     let (m, mut f) = leaving();
     assert_eq!(
