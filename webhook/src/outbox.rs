@@ -64,14 +64,15 @@ struct Entry {
     object: Option<CommitStatus>,
     in_flight: bool,
     not_before: Option<Timestamp>,
-    /// What the forge took last, also while our record of it is on its way back.
-    posted: Option<StatusContent>,
+    /// Observation that the forge took last and its content, also while our record of it is on its way back.
+    posted: Option<(i64, StatusContent)>,
     /// Not yet in the list that is being read.
     unlisted: bool,
 }
 
 struct Posted {
     key: Key,
+    observation: i64,
     content: StatusContent,
     result: Result<(), PostError>,
     tries: i32,
@@ -141,9 +142,10 @@ impl Outbox {
             let Some(object) = &entry.object else {
                 continue;
             };
-            if entry.posted.as_ref() == Some(&object.spec.wanted)
-                || decide(object, now) != Decision::Post
-            {
+            let posted = entry.posted.as_ref().is_some_and(|(observation, content)| {
+                *observation == object.spec.observation && *content == object.spec.wanted
+            });
+            if posted || decide(object, now) != Decision::Post {
                 continue;
             }
             if let Some(at) = entry.not_before.filter(|at| *at > now) {
@@ -157,11 +159,12 @@ impl Outbox {
             let (this, key, object) = (Arc::clone(self), key.clone(), object.clone());
             posts.spawn(async move {
                 let tries = object.status.as_ref().map_or(0, |s| s.tries);
-                let content = object.spec.wanted.clone();
+                let (observation, content) = (object.spec.observation, object.spec.wanted.clone());
                 let result = this.post(&object).await;
                 let tries = this.record(&object, &result, tries).await;
                 Posted {
                     key,
+                    observation,
                     content,
                     result,
                     tries,
@@ -178,7 +181,7 @@ impl Outbox {
         entry.in_flight = false;
         match posted.result {
             Ok(()) => {
-                entry.posted = Some(posted.content);
+                entry.posted = Some((posted.observation, posted.content));
                 entry.not_before = None;
             }
             Err(error) => {
@@ -193,7 +196,7 @@ impl Outbox {
                 entry.posted = None;
                 #[cfg(feature = "seeded-bugs")]
                 if fleetwright_api::bugs::on("end-forge-not-asked-again") {
-                    entry.posted = Some(posted.content);
+                    entry.posted = Some((posted.observation, posted.content));
                 }
                 tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
             }
@@ -327,9 +330,17 @@ fn observe(entries: &mut BTreeMap<Key, Entry>, event: watcher::Event<CommitStatu
             if entry.object.as_ref().map(wanted) != Some(wanted(&object)) {
                 entry.not_before = None; // a new wish does not wait for an old one's back-off
             }
-            let recorded = object.status.as_ref().and_then(|s| s.posted.clone());
-            if recorded.is_some() && !entry.in_flight {
-                entry.posted = recorded;
+            let recorded = object.status.as_ref();
+            let recorded = recorded.and_then(|s| Some((s.posted_observation?, s.posted.clone()?)));
+            // A record that got lost says less than is known.
+            let newer = |(observation, _): &(i64, StatusContent)| {
+                let known = entry.posted.as_ref().map(|(known, _)| *known);
+                known.is_none_or(|known| known <= *observation)
+            };
+            if let Some(recorded) = recorded.filter(newer)
+                && !entry.in_flight
+            {
+                entry.posted = Some(recorded);
             }
             entry.object = Some(object);
             entry.unlisted = false;

@@ -31,7 +31,9 @@ pub fn decide(object: &CommitStatus, now: Timestamp) -> Decision {
     let Some(status) = &object.status else {
         return Decision::Post;
     };
-    if status.posted.as_ref() == Some(&object.spec.wanted) {
+    // Not the content alone: where the record of B got lost in A, B, A, the forge has B.
+    let taken = status.posted_observation == Some(object.spec.observation);
+    if taken && status.posted.as_ref() == Some(&object.spec.wanted) {
         return Decision::Settled;
     }
     let Some(failed) = condition::get(&status.conditions, POSTED).filter(|c| c.status == "False")
@@ -102,6 +104,7 @@ mod tests {
         o.metadata.generation = Some(2);
         o.status = Some(CommitStatusStatus {
             posted: posted.map(content),
+            posted_observation: posted.map(|_| 0),
             ..Default::default()
         });
         o
@@ -129,6 +132,8 @@ mod tests {
         use CommitState::{Pending, Success};
         let mut fresh = object(Pending, None);
         fresh.status = None;
+        let mut lost = object(Pending, Some(Pending));
+        lost.spec.observation = 2;
         for (what, object, now, want) in [
             ("never tried", fresh, 0, Decision::Post),
             ("nothing posted", object(Pending, None), 0, Decision::Post),
@@ -144,6 +149,7 @@ mod tests {
                 0,
                 Decision::Post,
             ),
+            ("A, B whose record got lost, A", lost, 0, Decision::Post),
             ("failing", failing("Unreachable", 99, 2), 23, Decision::Post),
             (
                 "failing for a day",

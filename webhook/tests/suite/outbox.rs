@@ -111,6 +111,9 @@ impl Engine {
                 .unwrap();
             return;
         };
+        if there.spec.wanted == wanted {
+            return;
+        }
         let observation = there.spec.observation + 1;
         let patch = Patch::Merge(json!({"spec": {"wanted": wanted, "observation": observation}}));
         self.statuses
