@@ -289,9 +289,12 @@ impl Follower {
         }
         let settled = status.settled.as_ref();
         let was = settled.is_some_and(|s| s.revision == applied.revision);
-        // A commit that has ended well says so for ever; later drift is not its fault.
+        // A commit that has ended well says so for ever; later drift is not its fault. One that another took the place of has
+        // ended too, also where the other cannot be carried out.
         let ended_well = was && matches!(outcome, Outcome::Success(0));
-        if let Some(wishes) = self.wishes().filter(|_| !ended_well) {
+        let observed = status.observed.as_ref();
+        let newest = observed.is_none_or(|o| o.revision == applied.revision);
+        if let Some(wishes) = self.wishes().filter(|_| newest && !ended_well) {
             let description = match state {
                 CommitState::Pending => "applied, converging",
                 _ => &ready.message,

@@ -192,6 +192,22 @@ async fn a_newer_commit_supersedes_what_is_pending_and_a_comes_back_after_b() {
 }
 
 #[tokio::test]
+async fn what_a_newer_commit_took_the_place_of_stays_so_while_that_one_cannot_be_applied() {
+    let mut scene = Scene::new().await;
+    let a = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    *scene.world.away.lock() = Some("GET /apis/fleetwright.dev/v1alpha1/clusters");
+    write(&scene.work, FILE, &cluster("a", "v1.34.1"));
+    let b = push(&scene.work);
+    scene.fleet.try_look(&scene.world).await.unwrap_err();
+    *scene.world.away.lock() = None;
+    let superseded = (Success, format!("superseded by {b}"));
+    assert_eq!(scene.wanted(&a).await, superseded);
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(scene.wanted(&a).await, superseded);
+    assert_eq!(scene.state(&b).await, Pending);
+}
+
+#[tokio::test]
 async fn a_commit_that_changes_nothing_ends_as_what_it_finds() {
     let mut scene = Scene::new().await;
     let first = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
