@@ -226,11 +226,9 @@ impl Caches {
             .cloned()
     }
 
-    /// Copies of all objects that `uid` controls, by name.
-    pub(crate) fn owned<K: Cached>(&self, uid: &str) -> Vec<K> {
-        let kind = K::of(self).read();
-        let owner = Mark::Owner(uid.to_owned());
-        kind.marked(&owner).map(|o| K::clone(o)).collect()
+    /// All objects that `uid` controls, by name.
+    pub(crate) fn owned<K: Cached>(&self, uid: &str) -> Vec<Arc<K>> {
+        self.marked(&Mark::Owner(uid.to_owned()))
     }
 
     /// All objects of a cluster, by name.

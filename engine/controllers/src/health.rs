@@ -1,6 +1,7 @@
 //! What health checks say: of one machine, for its status, and of all machines of a check, for who replaces them.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -262,12 +263,12 @@ pub(crate) fn ask(
     shared: &Shared,
     namespace: &str,
     cluster: &str,
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
 ) -> AllAsked {
     let blind = shared.nodes.reachable(namespace, cluster) == Some(false);
     let mut gates = Gates::new(shared);
     let (mut held, mut replace_first) = (BTreeMap::new(), BTreeSet::new());
-    for machine in machines.iter().filter(|m| is_broken(m)) {
+    for machine in machines.iter().map(Borrow::borrow).filter(|m| is_broken(m)) {
         let asked = gates.ask(machine);
         let why = blind.then(|| {
             format!("cluster {cluster} cannot be reached: nothing is replaced that cannot be seen")
@@ -289,10 +290,10 @@ pub(crate) fn remediation(
     shared: &Shared,
     set: &MachineSet,
     pool: Option<&MachineDeployment>,
-    machines: &[Machine],
+    machines: &[Arc<Machine>],
     key: &Key,
 ) -> (Remediation, Option<Timestamp>) {
-    if !machines.iter().any(is_broken) {
+    if !machines.iter().any(|m| is_broken(m)) {
         return (Remediation::default(), None);
     }
     let (namespace, _) = name_of(set);
@@ -301,7 +302,7 @@ pub(crate) fn remediation(
     if reachable.is_none() {
         // A moment after the start: what was said stays until the cluster has been asked.
         let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-        let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
+        let stays = |m: &&Arc<Machine>| m.metadata.deletion_timestamp.is_none();
         let as_it_is = Remediation {
             surge: usize::from(machines.iter().filter(stays).count() > wanted),
             ..Remediation::default()
@@ -327,9 +328,10 @@ pub(crate) fn remediation(
         })
         .filter(|m| m.metadata.deletion_timestamp.is_some() && is_broken(m))
         .count();
+    let all: Vec<&Machine> = machines.iter().map(Arc::as_ref).collect();
     let view = RemediationView {
         set,
-        machines,
+        machines: &all,
         current: is_current(set, pool),
         replicas: pool
             .map_or(set.spec.replicas, |p| p.spec.replicas)

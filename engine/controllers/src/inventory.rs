@@ -9,8 +9,11 @@ use fleetwright_providers::{Instance, InstanceState, Ownership};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Time between lists of an account in which something moves.
-pub(crate) const MOVING: Duration = Duration::from_secs(1);
+/// Shortest and longest time between lists of an account in which something moves.
+const MOVING: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(5);
+/// How much of that each instance brings: lists show all of them, and would otherwise cost the more each second the more there are.
+const PER_INSTANCE: Duration = Duration::from_millis(2);
 /// Time between lists of an account in which nothing moves.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
@@ -151,6 +154,16 @@ impl Inventory {
             .is_none_or(|a| a.moving || !a.complete)
     }
 
+    /// How long after a list of the account the next one is due while something moves there.
+    pub(crate) fn pause(&self, account: &str) -> Duration {
+        let accounts = self.accounts.lock();
+        let instances = accounts.get(account).map_or(0, |a| a.known.len());
+        let instances = u32::try_from(instances).unwrap_or(u32::MAX);
+        PER_INSTANCE
+            .saturating_mul(instances)
+            .clamp(MOVING, LONGEST)
+    }
+
     /// Whether a complete list of the account was read in this process.
     pub(crate) fn is_complete(&self, account: &str) -> bool {
         self.accounts
@@ -282,6 +295,18 @@ mod tests {
         assert_eq!(keys, ["k"]);
         assert_eq!(inventory.see("a", "k"), Seen::Missing);
         assert!(!inventory.moving("a"));
+    }
+
+    #[test]
+    fn the_pause_between_lists_grows_with_what_they_show() {
+        let inventory = Inventory::default();
+        assert_eq!(inventory.pause("a"), MOVING);
+        for (instances, pause) in [(10, 1_000), (1_000, 2_000), (10_000, 5_000)] {
+            let keys = (0..instances).map(|i| i.to_string());
+            let list = keys.map(|key| instance(&key, InstanceState::Pending));
+            inventory.listed("a", inventory.begin(), list.collect());
+            assert_eq!(inventory.pause("a"), Duration::from_millis(pause));
+        }
     }
 
     #[test]

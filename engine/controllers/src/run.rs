@@ -154,14 +154,16 @@ async fn list_accounts(shared: Arc<Shared>) {
     let mut schedule = Schedule::default();
     loop {
         let accounts = shared.caches.all::<ProviderAccount>();
-        let known: Vec<Listed> = accounts
-            .iter()
-            .map(|account| Listed {
-                name: account.name_any(),
+        let look = |account: &Arc<ProviderAccount>| {
+            let name = account.name_any();
+            let moves = shared.inventory.moving(&name);
+            Listed {
                 generation: account.metadata.generation,
-                moving: shared.inventory.moving(&account.name_any()),
-            })
-            .collect();
+                moving: moves.then(|| shared.inventory.pause(&name)),
+                name,
+            }
+        };
+        let known: Vec<Listed> = accounts.iter().map(look).collect();
         let mut lists = JoinSet::new();
         for name in schedule.take(&known, Instant::now()) {
             if let Some(account) = accounts.iter().find(|a| a.name_any() == name) {
@@ -173,9 +175,9 @@ async fn list_accounts(shared: Arc<Shared>) {
             if let Err(error) = &result {
                 tracing::warn!(account = %name, %error, "cannot list the account's instances");
             }
-            if let Some(account) = known.iter().find(|a| a.name == name) {
-                let moving = shared.inventory.moving(&name);
-                schedule.ended(account, result.err().as_ref(), moving, Instant::now());
+            // Whether something moves is known better now, and the generation is the one that was asked with.
+            if let Some(account) = accounts.iter().find(|a| a.name_any() == name) {
+                schedule.ended(&look(account), result.err().as_ref(), Instant::now());
             }
         }
         let next = schedule.next().unwrap_or_else(|| Instant::now() + IDLE);

@@ -1,20 +1,23 @@
 //! When each account is listed: soon while something moves there, rarely otherwise, and rarely where the list was refused for good,
 //! until the account changes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fleetwright_providers::ProviderError;
 use tokio::time::Instant;
 
-use crate::inventory::{IDLE, MOVING};
+use crate::inventory::IDLE;
+
+/// Time after which a list that failed is tried again, where the provider does not say another.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// An account, as far as its lists go.
 pub(crate) struct Listed {
     pub(crate) name: String,
     /// Of its ProviderAccount.
     pub(crate) generation: Option<i64>,
-    /// Whether something in it moves.
-    pub(crate) moving: bool,
+    /// How long after a list the next one is due while something in it moves; `None` while nothing does.
+    pub(crate) moving: Option<Duration>,
 }
 
 /// When accounts are listed.
@@ -40,8 +43,7 @@ impl Schedule {
                     self.refused.remove(&account.name);
                     *at = now;
                 }
-                None if account.moving => *at = (*at).min(now + MOVING),
-                None => {}
+                None => *at = account.moving.map_or(*at, |pause| (*at).min(now + pause)),
             }
             if *at <= now {
                 *at = now + IDLE;
@@ -51,24 +53,17 @@ impl Schedule {
         names
     }
 
-    /// How the list of an account went, as it was taken.
-    pub(crate) fn ended(
-        &mut self,
-        account: &Listed,
-        error: Option<&ProviderError>,
-        moving: bool,
-        now: Instant,
-    ) {
+    /// How the list of an account went.
+    pub(crate) fn ended(&mut self, account: &Listed, error: Option<&ProviderError>, now: Instant) {
         let name = account.name.clone();
         self.refused.remove(&name);
         let pause = match error {
-            None if moving => MOVING,
-            None => IDLE,
+            None => account.moving.unwrap_or(IDLE),
             Some(error) if error.is_terminal() => {
                 self.refused.insert(name.clone(), account.generation);
                 IDLE
             }
-            Some(error) => error.retry_after().unwrap_or(MOVING),
+            Some(error) => error.retry_after().unwrap_or(AGAIN),
         };
         self.due.insert(name, now + pause);
     }
@@ -81,27 +76,27 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn account(generation: i64) -> [Listed; 1] {
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn account(generation: i64, moving: Option<Duration>) -> [Listed; 1] {
         [Listed {
             name: "a".into(),
             generation: Some(generation),
-            moving: true,
+            moving,
         }]
     }
 
     /// Lists within ten minutes of an account that answers with this.
-    fn lists(error: Option<&ProviderError>, moving: bool) -> usize {
+    fn lists(error: Option<&ProviderError>, moving: Option<Duration>) -> usize {
         let begun = Instant::now();
         let (mut schedule, mut now, mut count) = (Schedule::default(), begun, 0);
         while now < begun + Duration::from_secs(600) {
-            let accounts = account(1);
+            let accounts = account(1, moving);
             if !schedule.take(&accounts, now).is_empty() {
                 count += 1;
-                schedule.ended(&accounts[0], error, moving, now);
+                schedule.ended(&accounts[0], error, now);
             }
             // Somebody wakes the lists all the time: that brings none of them forward.
             now = (now + Duration::from_millis(500)).min(schedule.next().unwrap());
@@ -117,11 +112,13 @@ mod tests {
         let throttled = ProviderError::Throttled { after_ms: 500 };
         let unavailable = ProviderError::Unavailable { message: message() };
         for (error, moving, want) in [
-            (None, true, 600),
-            (Some(&unavailable), true, 600),
-            (Some(&throttled), true, 1200),
-            (Some(&terminal), true, 10),
-            (Some(&credentials), true, 10),
+            (None, Some(SECOND), 600),
+            (None, Some(SECOND * 5), 120),
+            (None, None, 10),
+            (Some(&unavailable), Some(SECOND), 600),
+            (Some(&throttled), Some(SECOND), 1200),
+            (Some(&terminal), Some(SECOND), 10),
+            (Some(&credentials), Some(SECOND), 10),
         ] {
             assert_eq!(lists(error, moving), want, "{error:?}");
         }
@@ -134,11 +131,13 @@ mod tests {
         let error = ProviderError::Credentials {
             message: String::new(),
         };
+        let account = |generation| account(generation, Some(SECOND));
         assert_eq!(schedule.take(&account(1), now), ["a"]);
-        schedule.ended(&account(1)[0], Some(&error), true, now);
+        schedule.ended(&account(1)[0], Some(&error), now);
         assert!(schedule.take(&account(1), now).is_empty());
         assert_eq!(schedule.take(&account(2), now), ["a"]);
-        schedule.ended(&account(2)[0], None, false, now);
+        let [at_rest] = super::tests::account(2, None);
+        schedule.ended(&at_rest, None, now);
         assert_eq!(schedule.next(), Some(now + IDLE));
     }
 }

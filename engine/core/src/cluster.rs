@@ -1,6 +1,6 @@
 //! The order in which a cluster is taken apart.
 
-use std::fmt;
+use std::{borrow::Borrow, fmt};
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -83,13 +83,15 @@ pub fn deletion_step(
     cluster: &Cluster,
     pools: &[MachineDeployment],
     sets: &[MachineSet],
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
 ) -> ClusterDeletionStep {
     if meta::is_paused(cluster) {
         return ClusterDeletionStep::Paused;
     }
-    let (control_plane, workers): (Vec<&Machine>, Vec<&Machine>) =
-        machines.iter().partition(|m| is_control_plane(m));
+    let (control_plane, workers): (Vec<&Machine>, Vec<&Machine>) = machines
+        .iter()
+        .map(Borrow::borrow)
+        .partition(|m| is_control_plane(m));
     let remaining = pools.len() + sets.len() + workers.len();
     if remaining > 0 {
         return ClusterDeletionStep::Workers {

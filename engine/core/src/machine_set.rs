@@ -3,7 +3,7 @@
 mod ownership;
 mod preflight;
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Borrow, collections::BTreeMap, fmt};
 
 use fleetwright_api::{
     Machine, MachineSet, condition,
@@ -156,7 +156,7 @@ impl SetDecision {
 /// are there beyond the wanted ones (see [`Remediation::surge`]).
 pub fn decide(
     set: &MachineSet,
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
     next_ordinal: u64,
     surge: usize,
     catalogue: &Catalogue,
@@ -174,7 +174,7 @@ pub fn decide(
 /// The part of [`decide`] that is about the number of machines.
 pub fn scale(
     set: &MachineSet,
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
     next_ordinal: u64,
     now: Timestamp,
 ) -> SetDecision {
@@ -183,13 +183,17 @@ pub fn scale(
 
 fn scale_to(
     set: &MachineSet,
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
     next_ordinal: u64,
     surge: usize,
     now: Timestamp,
 ) -> SetDecision {
     let name = set.metadata.name.as_deref().unwrap_or_default();
-    let floor = machines.iter().filter_map(ordinal).map(|o| o + 1).max();
+    let floor = machines
+        .iter()
+        .filter_map(|m| ordinal(m.borrow()))
+        .map(|o| o + 1)
+        .max();
     let mut out = SetDecision {
         next_ordinal: next_ordinal.max(floor.unwrap_or(0)),
         ..SetDecision::default()
@@ -217,7 +221,8 @@ fn scale_to(
         let there = match fleetwright_api::bugs::on("i3-surge-forgets-what-goes") {
             true => machines
                 .iter()
-                .filter(|m| m.metadata.deletion_timestamp.is_none())
+                .map(Borrow::borrow)
+                .filter(|m: &&Machine| m.metadata.deletion_timestamp.is_none())
                 .count(),
             false => there,
         };
@@ -248,13 +253,14 @@ fn scale_to(
 /// The part of [`decide`] that changes machines while they run.
 pub fn updates(
     set: &MachineSet,
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
     catalogue: &Catalogue,
 ) -> Vec<MachineUpdate> {
     let content = Content::of_set(set);
     machines
         .iter()
-        .filter(|m| m.metadata.deletion_timestamp.is_none())
+        .map(Borrow::borrow)
+        .filter(|m: &&Machine| m.metadata.deletion_timestamp.is_none())
         .filter_map(|m| update(m, &content, catalogue))
         .collect()
 }
@@ -268,13 +274,17 @@ fn seed(set: &MachineSet) -> &str {
 /// The machines of which `count` go first, with the reason. `Random` shuffles by `seed` and the machines' names: whatever is known
 /// of both, a plan too, tells the choice beforehand. Other ties go by name.
 pub fn choose<'a>(
-    machines: &'a [Machine],
+    machines: &'a [impl Borrow<Machine>],
     count: usize,
     order: DeletionOrder,
     seed: &str,
     now: Timestamp,
 ) -> Vec<(&'a Machine, Because)> {
-    let mut all: Vec<(&Machine, Because)> = machines.iter().map(|m| (m, because(m))).collect();
+    let mut all: Vec<(&Machine, Because)> = machines
+        .iter()
+        .map(Borrow::borrow)
+        .map(|m| (m, because(m)))
+        .collect();
     let age = |m: &Machine| {
         m.metadata
             .creation_timestamp

@@ -50,12 +50,16 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
             .await?;
         return Ok(Outcome::Changed);
     }
-    let machines: Vec<Machine> = all(shared, &namespace, &name);
+    let machines: Vec<Arc<Machine>> = shared.caches.of_cluster(&namespace, &name);
     let pools: Vec<MachineDeployment> = all(shared, &namespace, &name);
     let now = shared.now();
 
-    let (control_plane, workers): (Vec<_>, Vec<_>) =
-        machines.iter().cloned().partition(is_control_plane);
+    let (control_plane, workers): (Vec<&Machine>, Vec<&Machine>) = machines
+        .iter()
+        .map(Arc::as_ref)
+        .partition(|m| is_control_plane(m));
+    // Few beside the workers.
+    let control_plane: Vec<Machine> = control_plane.into_iter().cloned().collect();
     let sets: Vec<MachineSet> = all(shared, &namespace, &name);
     // A set that is to have machines counts though they are not made yet.
     let lowest_worker = workers
@@ -285,7 +289,7 @@ fn to_machine(shared: &Shared, cluster: &Cluster, new: NewMachine) -> Result<Mac
 async fn tear_down(
     shared: &Shared,
     cluster: &Cluster,
-    machines: &[Machine],
+    machines: &[Arc<Machine>],
     pools: &[MachineDeployment],
     step: ClusterDeletionStep,
 ) -> Result<Outcome, Error> {
@@ -314,7 +318,7 @@ async fn tear_down(
                 .iter()
                 .filter(|m| delete_machines.contains(&m.name_any()))
             {
-                shared.delete(machine).await?;
+                shared.delete(machine.as_ref()).await?;
             }
         }
         ClusterDeletionStep::ControlPlane {
@@ -324,7 +328,7 @@ async fn tear_down(
                 .iter()
                 .filter(|m| delete_machines.contains(&m.name_any()))
             {
-                shared.delete(machine).await?;
+                shared.delete(machine.as_ref()).await?;
             }
         }
         ClusterDeletionStep::Finish => {

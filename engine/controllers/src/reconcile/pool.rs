@@ -1,5 +1,7 @@
 //! MachineDeployment: which sets there are, and how large each is.
 
+use std::sync::Arc;
+
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, machine_set::MachineSetSpec, meta,
 };
@@ -20,8 +22,9 @@ const BY: &str = "fleetwright-machinedeployment";
 pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(pool);
     let uid = pool.uid().unwrap_or_default();
-    let mut sets: Vec<MachineSet> = shared.caches.owned(&uid);
-    let mut machines: Vec<Machine> = Vec::new();
+    let sets = shared.caches.owned::<MachineSet>(&uid);
+    let mut sets: Vec<MachineSet> = sets.into_iter().map(Arc::unwrap_or_clone).collect();
+    let mut machines: Vec<Arc<Machine>> = Vec::new();
     for set in &mut sets {
         let own = shared.caches.owned(&set.uid().unwrap_or_default());
         status::recount(set, &own);

@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
 pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(set);
     shared.know_again().await?;
-    let machines: Vec<Machine> = shared.caches.owned(&set.uid().unwrap_or_default());
+    let machines: Vec<Arc<Machine>> = shared.caches.owned(&set.uid().unwrap_or_default());
     let pool = meta::controller_of(set)
         .filter(|o| o.kind == "MachineDeployment")
         .and_then(|o| shared.caches.get::<MachineDeployment>(&namespace, &o.name));
@@ -111,7 +111,8 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
     }
     if !decision.delete.is_empty() {
         let owner = meta::controller_of(set).map(|o| o.uid.as_str());
-        let sets: Vec<MachineSet> = shared.caches.owned(owner.unwrap_or_default());
+        let sets = shared.caches.owned::<MachineSet>(owner.unwrap_or_default());
+        let sets: Vec<MachineSet> = sets.into_iter().map(Arc::unwrap_or_clone).collect();
         let current = pool.as_ref().and_then(|pool| current(pool, &sets));
         for doomed in &decision.delete {
             let Some(machine) = find(&doomed.name) else {
@@ -139,17 +140,12 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
 }
 
 /// Takes in machines that nobody controls and that the set selects, and lets go of those that it no longer selects; whether any.
-async fn own(shared: &Shared, set: &MachineSet, machines: &[Machine]) -> Result<bool, Error> {
+async fn own(shared: &Shared, set: &MachineSet, machines: &[Arc<Machine>]) -> Result<bool, Error> {
     let (namespace, name) = name_of(set);
     let mark = Mark::Orphan(namespace, set.spec.cluster_name.clone());
-    let orphans: Vec<Machine> = shared
-        .caches
-        .marked(&mark)
-        .into_iter()
-        .map(Arc::unwrap_or_clone)
-        .collect();
+    let orphans: Vec<Arc<Machine>> = shared.caches.marked(&mark);
     let change = ownership(set, machines, &orphans);
-    let find = |list: &[Machine], name: &String| {
+    let find = |list: &[Arc<Machine>], name: &String| {
         list.iter()
             .find(|m| m.metadata.name.as_ref() == Some(name))
             .cloned()
@@ -168,7 +164,7 @@ async fn own(shared: &Shared, set: &MachineSet, machines: &[Machine]) -> Result<
             let label = adopts.then_some(&name);
             tracing::info!(set = %name, machine = %machine.name_any(), adopts, "machine changes hands");
             let patch = json!({"metadata": {"ownerReferences": owners, "labels": {meta::LABEL_SET_NAME: label}}});
-            shared.patch(&machine, patch, BY).await?;
+            shared.patch(machine.as_ref(), patch, BY).await?;
         }
     }
     Ok(change != Ownership::default())
@@ -177,7 +173,7 @@ async fn own(shared: &Shared, set: &MachineSet, machines: &[Machine]) -> Result<
 /// Says of each broken machine what is done about it, and deletes those that go; `true` when one did.
 async fn replace_broken(
     shared: &Shared,
-    machines: &[Machine],
+    machines: &[Arc<Machine>],
     remediation: &Remediation,
     key: &Key,
 ) -> Result<bool, Error> {
@@ -204,10 +200,10 @@ async fn replace_broken(
             machine.metadata.generation,
             shared.now(),
         );
-        let (namespace, name) = name_of(machine);
+        let (namespace, name) = name_of(machine.as_ref());
         // One that has recovered meanwhile was written since, and this fails with a conflict.
         shared
-            .write_status(machine, machine.status.as_ref(), &status, BY)
+            .write_status(machine.as_ref(), machine.status.as_ref(), &status, BY)
             .await?;
         if goes && held.is_none() {
             let latest = shared.caches.get::<Machine>(&namespace, &name);
@@ -265,7 +261,7 @@ pub(super) fn to_machine(
 #[cfg(feature = "seeded-bugs")]
 fn youngest_first(
     mut decision: fleetwright_core::machine_set::SetDecision,
-    machines: &[Machine],
+    machines: &[Arc<Machine>],
 ) -> fleetwright_core::machine_set::SetDecision {
     if fleetwright_api::bugs::on("i9-youngest-goes-first") {
         let stay = machines

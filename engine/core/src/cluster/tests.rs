@@ -109,7 +109,7 @@ fn workers_first_then_the_control_plane_then_the_rest() {
         }
     );
     assert_eq!(
-        deletion_step(&cluster(), &[], &[], &[]),
+        deletion_step(&cluster(), &[], &[], &all[..0]),
         ClusterDeletionStep::Finish
     );
     let mut paused = cluster();

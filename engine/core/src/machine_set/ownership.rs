@@ -1,6 +1,6 @@
 //! Which machines belong to a set: those of its selector that nobody controls are taken in, those that left it are let go.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, collections::BTreeMap};
 
 use fleetwright_api::{Machine, MachineSet, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -19,7 +19,7 @@ pub struct Ownership {
 
 /// What changes in who owns what: `machines` are the set's, `orphans` are machines of its cluster that nobody controls. Machines on
 /// their way out stay with whom they are, and a set on its way out or paused takes none and gives none away.
-pub fn ownership(set: &MachineSet, machines: &[Machine], orphans: &[Machine]) -> Ownership {
+pub fn ownership<M: Borrow<Machine>>(set: &MachineSet, machines: &[M], orphans: &[M]) -> Ownership {
     let mut out = Ownership::default();
     if set.metadata.deletion_timestamp.is_some() || meta::is_paused(set) {
         return out;
@@ -41,6 +41,7 @@ pub fn ownership(set: &MachineSet, machines: &[Machine], orphans: &[Machine]) ->
     out.release = names(
         machines
             .iter()
+            .map(Borrow::borrow)
             .filter(stays)
             .filter(|m| !matches(m))
             .collect(),
@@ -52,7 +53,14 @@ pub fn ownership(set: &MachineSet, machines: &[Machine], orphans: &[Machine]) ->
             && m.spec.cluster_name == set.spec.cluster_name
             && matches(m)
     };
-    out.adopt = names(orphans.iter().filter(stays).filter(adoptable).collect());
+    out.adopt = names(
+        orphans
+            .iter()
+            .map(Borrow::borrow)
+            .filter(stays)
+            .filter(adoptable)
+            .collect(),
+    );
     out
 }
 

@@ -23,7 +23,7 @@ pub struct RemediationView<'a> {
     /// The set.
     pub set: &'a MachineSet,
     /// All its machines, those on their way out included.
-    pub machines: &'a [Machine],
+    pub machines: &'a [&'a Machine],
     /// Whether it is the set of its pool's current revision (or has no pool).
     pub current: bool,
     /// Replicas of its pool.
@@ -93,6 +93,7 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
     let alive: Vec<&Machine> = view
         .machines
         .iter()
+        .copied()
         .filter(|m| m.metadata.deletion_timestamp.is_none())
         .collect();
     let mut broken: Vec<&Machine> = alive
@@ -278,7 +279,7 @@ mod tests {
             .collect();
         let out = remediate(&RemediationView {
             set: &set,
-            machines: &all,
+            machines: &all.iter().collect::<Vec<_>>(),
             current: row.current,
             replicas: row.replicas,
             max_in_flight: max.as_ref(),

@@ -1,6 +1,6 @@
 //! Statuses of sets and pools.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, collections::BTreeMap};
 
 use fleetwright_api::{
     Machine, MachineDeployment, MachineSet,
@@ -70,12 +70,12 @@ fn selector(written: Option<&LabelSelector>, key: &str, name: Option<&str>) -> S
 /// keeps it from scaling down (`held`).
 pub fn machine_set(
     set: &MachineSet,
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
     waiting: Option<&SetWait>,
     held: Option<&str>,
     now: Timestamp,
 ) -> MachineSetStatus {
-    let all: Vec<&Machine> = machines.iter().collect();
+    let all: Vec<&Machine> = machines.iter().map(Borrow::borrow).collect();
     let old = set.status.as_ref();
     let mut list = old.map(|s| s.conditions.clone()).unwrap_or_default();
     let replicas = i32::try_from(all.len()).unwrap_or(i32::MAX);
@@ -131,8 +131,8 @@ pub fn machine_set(
 
 /// Brings the counts in a set's status up to its machines (those on their way out included), so that a pool's decision does not go
 /// by a status that lags behind what the set has just made.
-pub fn recount(set: &mut MachineSet, machines: &[Machine]) {
-    let all: Vec<&Machine> = machines.iter().collect();
+pub fn recount(set: &mut MachineSet, machines: &[impl Borrow<Machine>]) {
+    let all: Vec<&Machine> = machines.iter().map(Borrow::borrow).collect();
     let status = set.status.get_or_insert_with(MachineSetStatus::default);
     status.replicas = i32::try_from(all.len()).unwrap_or(i32::MAX);
     status.ready_replicas = count(&all, kind::READY);
@@ -221,13 +221,10 @@ fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]
 }
 
 /// When the next machine on its way out counts as stuck: statuses change then though nothing else does.
-pub fn next_stuck<'a>(
-    machines: impl IntoIterator<Item = &'a Machine>,
-    now: Timestamp,
-) -> Option<Timestamp> {
+pub fn next_stuck(machines: &[impl Borrow<Machine>], now: Timestamp) -> Option<Timestamp> {
     machines
-        .into_iter()
-        .filter_map(|m| m.metadata.deletion_timestamp.as_ref())
+        .iter()
+        .filter_map(|m| m.borrow().metadata.deletion_timestamp.as_ref())
         .filter_map(|t| t.0.checked_add(STUCK).ok())
         .filter(|at| *at >= now)
         .min()
@@ -253,11 +250,11 @@ fn held_up(sets: &[MachineSet]) -> Vec<String> {
 pub fn machine_deployment(
     pool: &MachineDeployment,
     sets: &[MachineSet],
-    machines: &[Machine],
+    machines: &[impl Borrow<Machine>],
     decision: Option<&RolloutDecision>,
     now: Timestamp,
 ) -> MachineDeploymentStatus {
-    let all: Vec<&Machine> = machines.iter().collect();
+    let all: Vec<&Machine> = machines.iter().map(Borrow::borrow).collect();
     let old = pool.status.as_ref();
     let mut list = old.map(|s| s.conditions.clone()).unwrap_or_default();
     let want = pool.spec.replicas.unwrap_or(1).max(0);

@@ -282,9 +282,10 @@ impl World {
         let going = |m: &&Machine| m.metadata.deletion_timestamp.is_some() && is_broken(m);
         let in_flight = machines.iter().filter(going).count();
         let wanted = usize::try_from(set.spec.replicas.unwrap()).unwrap();
+        let all: Vec<&Machine> = machines.iter().collect();
         let view = RemediationView {
             set: &set,
-            machines: &machines,
+            machines: &all,
             current: true,
             replicas: set.spec.replicas.unwrap(),
             max_in_flight: self.max_in_flight.as_ref(),

@@ -183,7 +183,7 @@ fn sets_and_pools_say_what_is_broken_and_which_budget_holds_them() {
         "False NotScalingDown"
     );
     // Nothing is left to say.
-    let none = machine_set(&set, &[], None, Some(held), at(0));
+    let none = machine_set(&set, &all[..0], None, Some(held), at(0));
     assert_eq!(
         line(&none.conditions, kind::SCALING_DOWN),
         "False NotScalingDown"

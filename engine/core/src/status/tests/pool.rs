@@ -14,6 +14,7 @@ use crate::{
     status::{is_complete, machine_deployment, machine_set, next_stuck, recount},
 };
 
+const NONE: &[Machine] = &[];
 const GOOD: &str = "Available=True,Ready=True,UpToDate=True";
 
 fn set(replicas: i32) -> MachineSet {
@@ -396,7 +397,7 @@ fn phases_of_a_pool() {
 #[test]
 fn a_pools_version_and_selector() {
     let p = pool(1, json!({}));
-    let status = machine_deployment(&p, &[set(1)], &[], Some(&current("s")), at(0));
+    let status = machine_deployment(&p, &[set(1)], NONE, Some(&current("s")), at(0));
     assert_eq!(status.version.as_deref(), Some("v1.33.0"));
     assert_eq!(
         status.selector.as_deref(),
@@ -405,10 +406,10 @@ fn a_pools_version_and_selector() {
     // Without a decision what was known stays.
     let mut p = p;
     p.status = Some(status);
-    let again = machine_deployment(&p, &[set(1)], &[], None, at(0));
+    let again = machine_deployment(&p, &[set(1)], NONE, None, at(0));
     assert_eq!(again.version.as_deref(), Some("v1.33.0"));
     p.spec.selector = Some(read(json!({"matchLabels": {"a": "b", "c": "d"}})));
-    let written = machine_deployment(&p, &[], &[], None, at(0));
+    let written = machine_deployment(&p, &[], NONE, None, at(0));
     assert_eq!(written.selector.as_deref(), Some("a=b,c=d"));
 }
 
@@ -449,12 +450,12 @@ fn a_pool_is_complete_when_all_wanted_are_there_up_to_date_and_available_and_no_
 fn scaling_up_says_what_holds_it_up_on_the_set_and_on_its_pool() {
     let waits = SetWait::CreateDisabled;
     let mut held = set(2);
-    held.status = Some(machine_set(&set(2), &[], Some(&waits), None, at(0)));
+    held.status = Some(machine_set(&set(2), NONE, Some(&waits), None, at(0)));
     let own = line(&held.status.as_ref().unwrap().conditions, kind::SCALING_UP);
     let tail = "from 0 to 2 machines, but this set makes no more machines";
     assert_eq!(own, format!("True ScalingUp: scaling up {tail}"));
     let sets = [held.clone(), held, set(0)];
-    let status = machine_deployment(&pool(2, json!({})), &sets, &[], None, at(0));
+    let status = machine_deployment(&pool(2, json!({})), &sets, NONE, None, at(0));
     let text = line(&status.conditions, kind::SCALING_UP);
     assert_eq!(text, format!("True ScalingUp: scaling up {tail}"), "once");
 }
