@@ -13,10 +13,8 @@ use fleetwright_providers::{
 };
 use fleetwright_store::{Op, Store, Value as Bytes};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node;
-use kube::{Api, ResourceExt, api::ListParams};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
     cloud::{Cloud, CloudError, cannot_store},
@@ -29,6 +27,8 @@ pub const ANNOTATION: &str = "sim.fleetwright.dev/broken-etcd";
 const LEARNING: SignedDuration = SignedDuration::from_millis(500);
 /// Where the store has the members of a cluster.
 const PLACE: &str = "e/";
+/// Where a cluster's objects have its nodes.
+const NODES: &str = "/core/nodes/";
 
 /// A member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -127,14 +127,15 @@ impl Etcd {
 
 impl Cloud {
     /// The members of a cluster's etcd as they are now, by name; none where it has no control plane.
-    pub async fn etcd_members(&self, key: &str) -> Vec<EtcdMember> {
-        let nodes = Api::<Node>::all(self.cluster_client(key));
-        let nodes = nodes.list(&ListParams::default()).await;
+    pub fn etcd_members(&self, key: &str) -> Vec<EtcdMember> {
+        let objects = self.objects(key);
+        let nodes = objects.map(|all| all.range(NODES, None, 0).0);
         let well: BTreeSet<String> = nodes
             .iter()
             .flatten()
-            .filter(|n| is_ready(n) && !n.annotations().contains_key(ANNOTATION))
-            .map(ResourceExt::name_any)
+            .filter_map(|entry| serde_json::from_slice::<NodeView>(&entry.value.bytes()).ok())
+            .filter(|n| n.is_ready() && !n.metadata.annotations.contains_key(ANNOTATION))
+            .map(|n| n.metadata.name)
             .collect();
         let now = self.now();
         let half = LEARNING / 2;
@@ -156,9 +157,39 @@ impl Cloud {
     }
 }
 
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+/// What is read of a node: of all that happens here, etcd's members are asked for most often.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeView {
+    metadata: NodeMeta,
+    status: NodeStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeMeta {
+    name: String,
+    annotations: BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    conditions: Vec<NodeCondition>,
+}
+
+#[derive(Deserialize)]
+struct NodeCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl NodeView {
+    fn is_ready(&self) -> bool {
+        let ready = |c: &NodeCondition| c.kind == "Ready" && c.status == "True";
+        self.status.conditions.iter().any(ready)
+    }
 }
 
 #[async_trait]
@@ -167,7 +198,7 @@ impl EtcdMembers for Cloud {
         if self.0.clusters.get(&cluster.key).is_none() {
             return Err(ConnectionError::NotYet);
         }
-        Ok(self.etcd_members(&cluster.key).await)
+        Ok(self.etcd_members(&cluster.key))
     }
 
     async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
@@ -177,7 +208,7 @@ impl EtcdMembers for Cloud {
         if members.remove(name).is_none() {
             return Ok(());
         }
-        let stay = self.etcd_members(&cluster.key).await.into_iter();
+        let stay = self.etcd_members(&cluster.key).into_iter();
         let voting: Vec<EtcdMember> = stay.filter(|m| m.name != name && !m.learner).collect();
         let healthy = voting.iter().filter(|m| m.healthy).count();
         if voting.is_empty() || healthy <= voting.len() / 2 {

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::{
     chance::Chance,
     checker::{FOREIGN_NODE, INSTALLATION},
-    fleet::{ACCOUNTS, Fleet},
+    fleet::{ACCOUNTS, Fleet, LEAST_CLUSTERS},
     script::Act,
     weather::Kind,
     world::World,
@@ -93,7 +93,10 @@ impl People {
                 let Some(mut fleet) = self.fleets.last().cloned() else {
                     return;
                 };
-                let mut subject = fleet.change(&self.chance);
+                let mut subject = match self.retire(&mut fleet) {
+                    Some(subject) => subject,
+                    None => fleet.change(&self.chance),
+                };
                 if self.chance.permille(400) {
                     subject = format!("{subject}; {}", fleet.change(&self.chance));
                 }
@@ -105,7 +108,12 @@ impl People {
                     .len()
                     .checked_sub(2)
                     .map(|n| self.fleets[n].clone());
-                if let Some(fleet) = before {
+                if let Some(mut fleet) = before {
+                    // A cluster that came with what is taken back is not deleted without a word.
+                    let now = self.fleets.last().map(|f| f.clusters.clone());
+                    for (name, cluster) in now.into_iter().flatten() {
+                        fleet.clusters.entry(name).or_insert(cluster);
+                    }
                     self.push(fleet, "revert".into()).await;
                 }
             }
@@ -147,15 +155,23 @@ impl People {
             Act::QuotaLow(account) => self.quota(*account, true).await,
             Act::QuotaHigh(account) => self.quota(*account, false).await,
             Act::Lose => {
-                if let Some((id, _, machine)) = self.instance() {
+                if let Some((id, key, machine)) = self.instance(true)
+                    && self.may_lose(&key, &machine)
+                {
                     self.note(format!("instance {id} of {machine} vanishes"));
+                    let now = self.world.now();
+                    self.world
+                        .checker
+                        .lock()
+                        .broken_members
+                        .insert(machine, now);
                     if self.world.cloud.lose(&id).await {
                         self.world.weather.count(Kind::LostInstance, 1);
                     }
                 }
             }
             Act::Duplicate => {
-                if let Some((id, _, machine)) = self.instance()
+                if let Some((id, _, machine)) = self.instance(false)
                     && let Some(copy) = self.world.cloud.duplicate(&id).await
                 {
                     self.note(format!(
@@ -166,6 +182,7 @@ impl People {
                 }
             }
             Act::Flap(seconds) => self.flap(*seconds).await,
+            Act::BreakEtcd(members, seconds) => self.break_etcd(*members, *seconds).await,
             Act::Unreachable(seconds) => {
                 let Some(name) = self.cluster() else { return };
                 self.note(format!("cluster {name} cannot be reached"));
@@ -203,8 +220,31 @@ impl People {
         }
     }
 
-    /// A running instance of ours.
-    fn instance(&self) -> Option<(String, String, String)> {
+    /// A cluster that is not wanted any more: first a commit says that it may be deleted, a later one no longer has it.
+    fn retire(&self, fleet: &mut Fleet) -> Option<String> {
+        if !self.chance.permille(300) || fleet.clusters.len() as u64 <= LEAST_CLUSTERS {
+            return None;
+        }
+        let checker = self.world.checker.lock();
+        let uid = |name: &String| Some(checker.clusters.get(name)?.metadata.uid.clone());
+        let allowed = |(name, cluster): &(&String, &crate::fleet::Cluster)| {
+            let live = checker.clusters.get(*name);
+            let said = live.and_then(|c| c.metadata.annotations.get(meta::ANNOTATION_ALLOW_DELETE));
+            said.is_some() && said == cluster.consent.as_ref() && said == uid(name).as_ref()
+        };
+        if let Some(name) = fleet.clusters.iter().find(allowed).map(|(n, _)| n.clone()) {
+            fleet.clusters.remove(&name);
+            return Some(format!("cluster {name} removed"));
+        }
+        let of = self.chance.index(fleet.clusters.len());
+        let (name, cluster) = fleet.clusters.iter_mut().nth(of)?;
+        cluster.consent = uid(name);
+        Some(format!("cluster {name} may be deleted"))
+    }
+
+    /// A running instance of ours: a worker's, or now and then one of a control plane where `any` is meant.
+    fn instance(&self, any: bool) -> Option<(String, String, String)> {
+        let control_plane = any && self.chance.permille(300);
         let duplicates = self.world.checker.lock().duplicates.clone();
         let all: Vec<_> = self
             .world
@@ -213,13 +253,64 @@ impl People {
             .into_iter()
             .filter(|i| i.state == InstanceState::Running && !duplicates.contains(&i.id))
             .filter_map(|i| Some((i.id, i.owner?)))
-            .filter(|(_, o)| o.installation == INSTALLATION && !o.pool.is_empty())
+            .filter(|(_, o)| o.installation == INSTALLATION && o.pool.is_empty() == control_plane)
             .collect();
         if all.is_empty() {
             return None;
         }
         let (id, owner) = self.chance.pick(&all).clone();
         Some((id, owner.cluster_key, owner.machine))
+    }
+
+    /// Whether etcd outlives that the machine's instance vanishes: nobody brings one back that is lost.
+    fn may_lose(&self, key: &str, machine: &str) -> bool {
+        let members = self.world.cloud.etcd_members(key);
+        if !members.iter().any(|m| m.name == machine) {
+            return true;
+        }
+        let runs: std::collections::BTreeSet<String> = self
+            .world
+            .cloud
+            .instances()
+            .into_iter()
+            .filter(|i| i.state == InstanceState::Running)
+            .filter_map(|i| Some(i.owner?.machine))
+            .collect();
+        let voting = members.iter().filter(|m| !m.learner);
+        let stay = voting.clone().filter(|m| m.name != machine);
+        stay.filter(|m| runs.contains(&m.name)).count() > voting.count() / 2
+    }
+
+    /// Members of the etcd of a control plane with several machines break, and come back.
+    async fn break_etcd(&mut self, members: usize, seconds: u64) {
+        let Some((_, key, _)) = self.instance(false) else {
+            return;
+        };
+        let all = self.world.cloud.etcd_members(&key);
+        let well: Vec<String> = all
+            .into_iter()
+            .filter(|m| m.healthy)
+            .map(|m| m.name)
+            .collect();
+        if well.len() < 3 {
+            return;
+        }
+        for name in well.into_iter().take(members) {
+            self.note(format!("etcd member {name} breaks"));
+            if !mark_member(&self.world, &key, &name, true).await {
+                continue;
+            }
+            let now = self.world.now();
+            let mut checker = self.world.checker.lock();
+            checker.broken_members.insert(name.clone(), now);
+            self.world.weather.count(Kind::EtcdBroken, 1);
+            drop(checker);
+            let (people, key) = (self.world.clone(), key.clone());
+            self.later.spawn(async move {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                mark_member(&people, &key, &name, false).await;
+            });
+        }
     }
 
     fn cluster(&self) -> Option<String> {
@@ -248,7 +339,7 @@ impl People {
     }
 
     async fn flap(&mut self, seconds: u64) {
-        let Some((_, key, machine)) = self.instance() else {
+        let Some((_, key, machine)) = self.instance(true) else {
             return;
         };
         let of = ClusterRef {
@@ -273,6 +364,12 @@ impl People {
             return;
         }
         self.note(format!("node {machine} is heard of no more"));
+        let now = self.world.now();
+        self.world
+            .checker
+            .lock()
+            .broken_members
+            .insert(machine.clone(), now);
         self.world.weather.count(Kind::NodeFlap, 1);
         let cloud = self.world.cloud.clone();
         self.later.spawn(async move {
@@ -376,4 +473,23 @@ impl People {
             self.kill(&name).await;
         }
     }
+}
+
+/// Breaks a member of etcd, or mends it; gives whether its node is there.
+async fn mark_member(world: &World, key: &str, name: &str, broken: bool) -> bool {
+    let of = ClusterRef {
+        key: key.to_owned(),
+        ..ClusterRef::default()
+    };
+    let Ok(client) = world.cloud.client(&of).await else {
+        return false;
+    };
+    let value = broken.then_some("");
+    let patch =
+        json!({"metadata": {"annotations": {fleetwright_provider_sim::etcd::ANNOTATION: value}}});
+    let nodes = Api::<Node>::all(client);
+    nodes
+        .patch(name, &by_hand(), &Patch::Merge(patch))
+        .await
+        .is_ok()
 }

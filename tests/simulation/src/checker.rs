@@ -91,7 +91,9 @@ pub(crate) struct Checker {
     pub(crate) foreign: BTreeSet<String>,
     /// Instances that appeared beside those that they are copies of.
     pub(crate) duplicates: BTreeSet<String>,
-    /// Names that machines have had, and the uids of their pools.
+    /// Machines whose member of etcd, node or instance broke last when.
+    pub(crate) broken_members: BTreeMap<String, Timestamp>,
+    /// Names that machines have had, and the uids of their pools or clusters.
     names: BTreeMap<String, String>,
     lines: VecDeque<String>,
     keep_all: bool,
@@ -126,6 +128,7 @@ impl Checker {
             by_people: BTreeSet::new(),
             foreign: BTreeSet::new(),
             duplicates: BTreeSet::new(),
+            broken_members: BTreeMap::new(),
             names: BTreeMap::new(),
             lines: VecDeque::new(),
             keep_all,
@@ -241,16 +244,20 @@ impl Checker {
         }
         let before = self.machines.get(name).cloned();
         if before.is_none() {
-            // A pool that is made anew counts anew.
+            // A pool or a cluster that is made anew counts anew.
             let pool = object
                 .metadata
                 .labels
                 .get(fleetwright_api::meta::LABEL_DEPLOYMENT_NAME);
-            let pool = pool
-                .and_then(|p| self.pools.get(p))
-                .map(|p| p.metadata.uid.clone());
-            let pool = pool.unwrap_or_default();
-            if self.names.insert(name.to_owned(), pool.clone()) == Some(pool) {
+            let of = match pool {
+                Some(pool) => self.pools.get(pool).map(|p| &p.metadata),
+                None => self
+                    .clusters
+                    .get(&object.spec.cluster_name)
+                    .map(|c| &c.metadata),
+            };
+            let of = of.map(|m| m.uid.clone()).unwrap_or_default();
+            if self.names.insert(name.to_owned(), of.clone()) == Some(of) {
                 self.broke("I1", format!("machine name {name} is used a second time"));
             }
             self.moves.push(("create", name.to_owned()));

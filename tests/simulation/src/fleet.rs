@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME};
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
@@ -16,6 +17,9 @@ pub(crate) const ACCOUNTS: [(&str, &str); 2] = [("sim-eu", "eu"), ("sim-us", "us
 pub(crate) const DRAIN_SECONDS: i64 = 240;
 /// Machines that there are at least.
 pub(crate) const LEAST_MACHINES: usize = 30;
+
+/// Clusters that there are at least.
+pub(crate) const LEAST_CLUSTERS: u64 = 3;
 
 const TYPES: [&str; 3] = ["sim.small", "sim.medium", "sim.large"];
 const IMAGES: [&str; 3] = ["ubuntu-24.04", "ubuntu-26.04", "debian-13"];
@@ -48,8 +52,21 @@ pub(crate) struct Cluster {
     instance_type: Option<usize>,
     /// Workloads: replicas, and whether the budget lets none of them go.
     workloads: Vec<(i64, bool)>,
+    /// Uid of the object that may be deleted.
+    pub(crate) consent: Option<String>,
+    /// Its health check, if it has one.
+    health: Option<Health>,
     /// Its pools.
     pub(crate) pools: BTreeMap<String, Pool>,
+}
+
+/// A health check of all machines of a cluster.
+#[derive(Clone, Debug, PartialEq)]
+struct Health {
+    /// Seconds that a node may be unwell.
+    patience: u64,
+    /// Another one comes before the broken one goes.
+    replace_first: bool,
 }
 
 /// All that the repository says.
@@ -58,6 +75,7 @@ pub(crate) struct Fleet {
     /// Its clusters.
     pub(crate) clusters: BTreeMap<String, Cluster>,
     next_pool: u64,
+    next_cluster: u64,
 }
 
 fn option(chance: &Chance, of: usize) -> Option<usize> {
@@ -147,6 +165,8 @@ impl Cluster {
             account: chance.index(ACCOUNTS.len()),
             instance_type: option(chance, TYPES.len()),
             workloads: Vec::new(),
+            consent: None,
+            health: chance.permille(600).then(|| Health::draw(chance)),
             pools: BTreeMap::new(),
         };
         for _ in 0..chance.within(1, 3) {
@@ -182,9 +202,11 @@ impl Cluster {
                 })
             })
             .collect();
+        let consent = self.consent.as_ref();
+        let annotations = consent.map(|uid| json!({ANNOTATION_ALLOW_DELETE: uid}));
         json!({
             "apiVersion": "fleetwright.dev/v1alpha1", "kind": "Cluster",
-            "metadata": {"name": name, "namespace": "default"},
+            "metadata": {"name": name, "namespace": "default", "annotations": annotations.unwrap_or_else(|| json!({}))},
             "spec": {
                 "version": VERSIONS[self.version],
                 "controlPlane": {"machines": {"replicas": self.replicas, "template": {"spec": {
@@ -200,14 +222,46 @@ impl Cluster {
     }
 }
 
+impl Health {
+    fn draw(chance: &Chance) -> Self {
+        Self {
+            patience: *chance.pick(&[60, 180, 400]),
+            replace_first: chance.permille(400),
+        }
+    }
+
+    fn document(&self, cluster: &str) -> Value {
+        let unwell = |kind: &str, status: &str| json!({"type": kind, "status": status, "timeoutSeconds": self.patience});
+        let strategy = match self.replace_first {
+            true => "ReplaceFirst",
+            false => "DeleteFirst",
+        };
+        json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineHealthCheck",
+            "metadata": {"name": format!("{cluster}-health"), "namespace": "default"},
+            "spec": {
+                "clusterName": cluster,
+                "selector": {"matchLabels": {LABEL_CLUSTER_NAME: cluster}},
+                "checks": {
+                    "nodeStartupTimeoutSeconds": 300,
+                    "unhealthyNodeConditions": [unwell("Ready", "Unknown"), unwell("Ready", "False")],
+                    "unhealthyMachineConditions": [unwell("EtcdMemberHealthy", "False")],
+                },
+                "remediation": {"strategy": strategy},
+            },
+        })
+    }
+}
+
 impl Fleet {
     /// A fleet to begin with.
     pub(crate) fn draw(chance: &Chance) -> Self {
         let mut fleet = Self {
             clusters: BTreeMap::new(),
             next_pool: 10,
+            next_cluster: chance.within(LEAST_CLUSTERS, 5),
         };
-        for n in 0..chance.within(3, 5) {
+        for n in 0..fleet.next_cluster {
             let name = format!("c{n}");
             let pools = chance.within(2, 4);
             let cluster = Cluster::draw(chance, &name, pools);
@@ -238,6 +292,9 @@ impl Fleet {
         let mut files = BTreeMap::new();
         for (name, cluster) in &self.clusters {
             files.insert(format!("{name}/cluster.json"), cluster.document(name));
+            if let Some(health) = &cluster.health {
+                files.insert(format!("{name}/health.json"), health.document(name));
+            }
             for (pool, it) in &cluster.pools {
                 let document = it.document(pool, name, cluster.account());
                 files.insert(format!("{name}/{pool}.json"), document);
@@ -273,10 +330,22 @@ impl Fleet {
             };
             return format!("{name}: control-plane replicas {}", cluster.replicas);
         }
+        if what < 34 {
+            cluster.health = cluster.health.is_none().then(|| Health::draw(chance));
+            return format!("{name}: health check");
+        }
         if what < 36 {
             let n = chance.index(cluster.workloads.len());
             cluster.workloads[n] = (chance.within(1, 4).cast_signed(), chance.permille(350));
             return format!("{name}: workloads");
+        }
+        if what < 39 {
+            let name = format!("c{}", self.next_cluster);
+            self.next_cluster += 1;
+            let pools = chance.within(1, 3);
+            let cluster = Cluster::draw(chance, &name, pools);
+            self.clusters.insert(name.clone(), cluster);
+            return format!("cluster {name} added");
         }
         if what < 44 {
             self.next_pool += 1;

@@ -133,12 +133,12 @@ impl Provider for Reach {
 #[async_trait]
 impl EtcdMembers for Reach {
     async fn members(&self, cluster: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError> {
-        self.reachable(cluster)?;
+        self.etcd_answers(cluster)?;
         self.life.guard(self.cloud.members(cluster)).await
     }
 
     async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
-        self.reachable(cluster)?;
+        self.etcd_answers(cluster)?;
         let removal = EtcdMembers::remove(&self.cloud, cluster, name);
         self.life.guard(removal).await
     }
@@ -149,6 +149,14 @@ impl Reach {
         if self.weather.is_cut(&cluster.key) {
             self.weather.count(Kind::Unreachable, 1);
             return Err(ConnectionError::Broken("no route to host".into()));
+        }
+        Ok(())
+    }
+
+    fn etcd_answers(&self, cluster: &ClusterRef) -> Result<(), ConnectionError> {
+        self.reachable(cluster)?;
+        if self.weather.hits(Kind::EtcdAway) {
+            return Err(ConnectionError::Broken("etcd does not answer".into()));
         }
         Ok(())
     }

@@ -48,6 +48,8 @@ pub(crate) enum Act {
     Duplicate,
     /// A node is not ready for so many seconds.
     Flap(u64),
+    /// Members of one etcd are broken, so many of them for so many seconds.
+    BreakEtcd(usize, u64),
     /// A cluster cannot be reached for so many seconds.
     Unreachable(u64),
     /// Somebody scales a pool with kubectl.
@@ -170,6 +172,7 @@ impl Script {
             Kind::WatchCut => self.window(chance, kind, 700),
             Kind::WatchGone => self.window(chance, kind, 500),
             Kind::WorkloadError => self.window(chance, kind, 150),
+            Kind::EtcdAway => self.window(chance, kind, 400),
             Kind::SourceFails => self.window(chance, kind, 600),
             Kind::ForgeFails => self.window(chance, kind, 500),
             Kind::ForgeAnswerLost => self.window(chance, kind, 500),
@@ -193,6 +196,9 @@ impl Script {
                         Kind::LostInstance => Act::Lose,
                         Kind::Duplicate => Act::Duplicate,
                         Kind::NodeFlap => Act::Flap(chance.within(20, 900)),
+                        Kind::EtcdBroken => {
+                            Act::BreakEtcd(1 + chance.index(2), chance.within(60, 900))
+                        }
                         Kind::Unreachable => Act::Unreachable(chance.within(20, 1200)),
                         Kind::Quota => {
                             let account = chance.index(crate::fleet::ACCOUNTS.len());

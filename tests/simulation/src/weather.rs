@@ -48,6 +48,8 @@ faults! {
     LostInstance "instance lost",
     Duplicate "instance duplicated",
     NodeFlap "node flap",
+    EtcdBroken "etcd member broken",
+    EtcdAway "etcd cannot be asked",
     Budget "budget blocks eviction",
     DrainTimeout "drain timed out",
     Unreachable "cluster unreachable",

@@ -22,13 +22,13 @@ fn key(cluster: &str) -> String {
     names::cluster_key("test", "default", cluster)
 }
 
-async fn members(kit: &Kit, cluster: &str) -> Vec<EtcdMember> {
-    kit.cloud.etcd_members(&key(cluster)).await
+fn members(kit: &Kit, cluster: &str) -> Vec<EtcdMember> {
+    kit.cloud.etcd_members(&key(cluster))
 }
 
 /// Who votes, by name; fails where a member is not well.
-async fn voters(kit: &Kit, cluster: &str) -> Vec<String> {
-    let all = members(kit, cluster).await;
+fn voters(kit: &Kit, cluster: &str) -> Vec<String> {
+    let all = members(kit, cluster);
     assert!(all.iter().all(|m| m.healthy && !m.learner), "{all:?}");
     all.into_iter().map(|m| m.name).collect()
 }
@@ -93,7 +93,7 @@ async fn members_come_and_go_with_their_machines() {
     let mut kit = Kit::start().await;
     kit.cluster("eu", "v1.33.2", 3, json!({})).await;
     until_known(&mut kit, "eu").await;
-    assert_eq!(voters(&kit, "eu").await, ["eu-cp-0", "eu-cp-1", "eu-cp-2"]);
+    assert_eq!(voters(&kit, "eu"), ["eu-cp-0", "eu-cp-1", "eu-cp-2"]);
     let line = of_cluster(&kit.world.clusters["eu"], kind::ETCD_CLUSTER_HEALTHY);
     assert_eq!(line, "True Healthy: ");
     let domains: Vec<_> = kit
@@ -115,10 +115,10 @@ async fn members_come_and_go_with_their_machines() {
         (!w.machines.contains_key("eu-cp-1")).then_some(())
     })
     .await;
-    let left: Vec<_> = members(&kit, "eu").await;
+    let left: Vec<_> = members(&kit, "eu");
     assert!(left.iter().all(|m| m.name != "eu-cp-1"), "{left:?}");
     until_known(&mut kit, "eu").await;
-    assert_eq!(voters(&kit, "eu").await, ["eu-cp-0", "eu-cp-2", "eu-cp-3"]);
+    assert_eq!(voters(&kit, "eu"), ["eu-cp-0", "eu-cp-2", "eu-cp-3"]);
     kit.stop().await;
 }
 
@@ -143,14 +143,14 @@ async fn the_only_machine_is_replaced_by_one_that_votes_first() {
         .await;
     until_known(&mut kit, "eu").await;
     assert_eq!(names_of(&kit.world, "eu"), ["eu-cp-1"]);
-    assert_eq!(voters(&kit, "eu").await, ["eu-cp-1"]);
+    assert_eq!(voters(&kit, "eu"), ["eu-cp-1"]);
     find_broken(&kit, "eu-cp-1").await;
     kit.until("the broken one is replaced", |w| {
         let all = names_of(w, "eu");
         (all == ["eu-cp-2"] && w.settled("eu")).then_some(())
     })
     .await;
-    assert_eq!(voters(&kit, "eu").await, ["eu-cp-2"]);
+    assert_eq!(voters(&kit, "eu"), ["eu-cp-2"]);
     kit.stop().await;
 }
 
@@ -172,7 +172,7 @@ async fn a_broken_machine_is_replaced_and_its_member_with_it() {
         (there && over && w.settled("eu")).then_some(())
     })
     .await;
-    assert_eq!(voters(&kit, "eu").await, ["eu-cp-1", "eu-cp-2", "eu-cp-3"]);
+    assert_eq!(voters(&kit, "eu"), ["eu-cp-1", "eu-cp-2", "eu-cp-3"]);
     // Two of three: nothing may be done, and the machines say so.
     for machine in ["eu-cp-1", "eu-cp-2"] {
         break_member(&kit, "eu", machine, true).await;

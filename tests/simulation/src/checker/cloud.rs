@@ -136,6 +136,9 @@ impl Checker {
             .metadata
             .annotations
             .contains_key(meta::ANNOTATION_EXCLUDE_NODE_DRAINING);
+        if !going {
+            self.member_has_left(machine, &cluster);
+        }
         if going || excluded {
             return;
         }

@@ -1,13 +1,16 @@
 //! I4 and I5: version skew and etcd's quorum; and that control-plane machines go for a reason (I12).
 
-use fleetwright_api::meta;
+use fleetwright_api::{meta, names::cluster_key};
 use fleetwright_providers::InstanceState;
+use jiff::SignedDuration;
 
 use super::{
-    Checker, Known,
+    Checker, INSTALLATION, Known,
     model::{Cluster, Machine, version},
 };
 
+/// How long ago a member may have broken that a decision did not know of.
+const DECIDED: SignedDuration = SignedDuration::from_secs(60);
 /// Minor versions that a kubelet may lag behind the API server.
 const KUBELET_LAG: i64 = 3;
 
@@ -81,30 +84,24 @@ impl Checker {
         if self.by_people.contains(name) {
             return;
         }
-        let running: Vec<String> = self
-            .cloud
-            .iter()
-            .flat_map(|c| c.instances())
-            .filter(|i| i.state == InstanceState::Running)
-            .map(|i| i.provider_id)
-            .collect();
-        // A member is whoever has joined and whose machine is still there.
-        let others: Vec<(String, Known)> = self
+        let joined = doomed.object.status.node_ref.is_some();
+        // A machine that goes already carries no quorum: what etcd says of its member is true for a moment only.
+        let others: Vec<String> = self
             .control_plane(&cluster)
             .filter(|(n, m)| *n != name && m.object.status.node_ref.is_some())
-            .map(|(n, m)| (n.clone(), m.clone()))
+            .map(|(n, _)| n.clone())
             .collect();
-        let serves = |m: &Known| {
-            let id = m.object.spec.provider_id.as_ref();
-            !m.object.metadata.deleting() && id.is_some_and(|id| running.contains(id))
+        let leaves = |n: &str| {
+            self.machines
+                .get(n)
+                .is_none_or(|m| m.object.metadata.deleting())
         };
-        let healthy = others.iter().filter(|(_, m)| serves(m)).count();
-        let joined = doomed.object.status.node_ref.is_some();
-        if joined && (others.is_empty() || healthy < others.len() / 2 + 1) {
-            let names: Vec<_> = others.iter().map(|(n, _)| n.as_str()).collect();
+        let healthy = self.healthy_members(&cluster);
+        let serve = healthy.iter().filter(|n| *n != name && !leaves(n)).count();
+        if joined && (others.is_empty() || serve < others.len() / 2 + 1) {
             self.broke(
                 "I5",
-                format!("control-plane machine {name} is deleted, and of the other members {names:?} only {healthy} serve"),
+                format!("control-plane machine {name} is deleted, and of the other members {others:?} only {serve} serve"),
             );
             return;
         }
@@ -120,6 +117,38 @@ impl Checker {
             self.broke(
                 "I12",
                 format!("control-plane machine {name} is deleted, and nothing that it is made of has changed"),
+            );
+        }
+    }
+
+    /// The members of a cluster's etcd that are healthy, or were when what is done now was decided.
+    fn healthy_members(&self, cluster: &str) -> Vec<String> {
+        let key = cluster_key(INSTALLATION, "default", cluster);
+        let now = self.now();
+        let decided = |name: &str| {
+            let broke = self.broken_members.get(name);
+            broke.is_some_and(|at| now.duration_since(*at) < DECIDED)
+        };
+        let members = self.cloud.iter().flat_map(|c| c.etcd_members(&key));
+        members
+            .filter(|m| !m.learner && (m.healthy || decided(&m.name)))
+            .map(|m| m.name)
+            .collect()
+    }
+
+    /// An instance goes of a machine that stays for no other reason: its member has left etcd, unless nobody else is in it.
+    pub(super) fn member_has_left(&mut self, machine: &str, cluster: &str) {
+        let key = cluster_key(INSTALLATION, "default", cluster);
+        let members: Vec<_> = self
+            .cloud
+            .iter()
+            .flat_map(|c| c.etcd_members(&key))
+            .map(|m| m.name)
+            .collect();
+        if members.len() > 1 && members.iter().any(|m| m == machine) {
+            self.broke(
+                "I5",
+                format!("the instance of machine {machine} is deleted, and it is still one of etcd's members {members:?}"),
             );
         }
     }

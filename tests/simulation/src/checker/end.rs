@@ -25,10 +25,10 @@ impl Checker {
             .collect();
         let mut held = false;
         for ((kind, name), document) in &documents {
-            if *kind == "Cluster" {
-                held |= self.cluster_unconverged(name, document, &mut all);
-            } else {
-                self.pool_unconverged(name, document, &mut all);
+            match *kind {
+                "Cluster" => held |= self.cluster_unconverged(name, document, &mut all),
+                "MachineDeployment" => self.pool_unconverged(name, document, &mut all),
+                _ => {}
             }
         }
         for name in self.clusters.keys() {
