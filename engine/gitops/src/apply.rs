@@ -378,7 +378,8 @@ impl Worker<'_> {
                     uid: Some((*uid).to_owned()),
                     resource_version: None,
                 }),
-                ..DeleteParams::default()
+                // A pool is gone when its machines are: until then its commit has not converged.
+                ..DeleteParams::foreground()
             };
             match api_of(self.client, key).delete(&key.name, &params).await {
                 Ok(_) => {

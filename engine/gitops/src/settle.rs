@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::{Cluster, MachineDeployment, condition::kind};
+use fleetwright_api::{Cluster, MachineDeployment, condition::kind, meta::LABEL_FLEET};
 use fleetwright_core::{plan::Key, status};
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
+use kube::{ResourceExt, api::ObjectMeta};
 
 /// Where one object stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,31 @@ impl Seen {
         }
     }
 
+    /// How far an object that was deleted has gone; `None` once it is gone. One of the same name that somebody made since is
+    /// another one.
+    fn leaving(&self, key: &Key) -> Option<String> {
+        let name = (key.namespace.clone(), key.name.clone());
+        let ours = |meta: &ObjectMeta| {
+            let labels = meta.labels.as_ref();
+            labels.is_some_and(|l| l.contains_key(LABEL_FLEET))
+        };
+        match key.kind.as_str() {
+            "Cluster" => {
+                let found = self.clusters.get(&name).filter(|c| ours(&c.metadata))?;
+                let conditions = found.status.iter().flat_map(|s| &s.conditions);
+                let mut deleting = conditions.filter(|c| c.type_ == kind::DELETING);
+                let words = deleting.next().map_or("", |c| c.message.as_str());
+                Some(format!("{key} is being deleted: {words}"))
+            }
+            "MachineDeployment" => {
+                let found = self.pools.get(&name).filter(|p| ours(&p.metadata))?;
+                let left = found.status.as_ref().map_or(0, |s| s.replicas);
+                Some(format!("{key} is being deleted: {left} machines are left"))
+            }
+            _ => None,
+        }
+    }
+
     /// Where an object stands; one that is no longer there, or has nothing to converge, has converged.
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
@@ -158,14 +183,17 @@ impl Pending {
         for (key, generation) in &self.waiting {
             #[cfg(feature = "seeded-bugs")]
             let generation = match fleetwright_api::bugs::on("i8-old-news-is-news") {
-                true => &None,
+                true => &generation.map(|_| 0),
                 false => generation,
             };
             let standing = match generation {
                 Some(generation) if seen.generation(key) < Some(*generation) => {
                     Standing::Converging(format!("{key} is not seen yet"))
                 }
-                _ => seen.standing(key),
+                Some(_) => seen.standing(key),
+                None => seen
+                    .leaving(key)
+                    .map_or(Standing::Converged, Standing::Converging),
             };
             if let Standing::Blocked(why) = &standing {
                 blocked.get_or_insert_with(|| why.clone());

@@ -128,6 +128,34 @@ fn a_cluster_converges_with_its_pools() {
 }
 
 #[test]
+fn what_was_deleted_is_waited_for_until_it_is_gone() {
+    let now = Timestamp::UNIX_EPOCH;
+    let ours = |meta: &mut kube::api::ObjectMeta| {
+        let label = (LABEL_FLEET.to_owned(), "f".to_owned());
+        meta.labels = Some([label].into());
+    };
+    let (mut eu, mut web) = (
+        a_cluster("v1.34.1", Some("v1.34.1"), false, true),
+        a_pool("v1.34.1", 3),
+    );
+    let by_hand = web.clone();
+    ours(&mut eu.metadata);
+    ours(&mut web.metadata);
+    let mut pending = Pending::default();
+    let deleted = [key("Cluster", "eu"), key("MachineDeployment", "web")];
+    pending.add(deleted.map(|key| (key, None)), now);
+    // As they were before the deletion was seen, complete and available.
+    let outcome = pending.look(&seen(Some(eu), Some(web.clone())), now, 1800);
+    assert!(matches!(outcome, Outcome::Pending(2, _)), "{outcome:?}");
+    let outcome = pending.look(&seen(None, Some(web)), now, 1800);
+    let words = "MachineDeployment default/web is being deleted: 3 machines are left";
+    assert_eq!(outcome, Outcome::Pending(1, words.into()));
+    // Somebody made one of the same name since.
+    let outcome = pending.look(&seen(None, Some(by_hand)), now, 1800);
+    assert_eq!(outcome, Outcome::Success(2));
+}
+
+#[test]
 fn success_is_sticky_and_a_deadline_fails_until_it_converges() {
     let at = |s: i64| Timestamp::from_second(s).unwrap();
     let mut pending = Pending::default();

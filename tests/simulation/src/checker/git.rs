@@ -114,6 +114,24 @@ impl Checker {
             }
             return;
         }
+        for (kind, name) in self.removed_by(&sha) {
+            let ours = |meta: &Meta| meta.labels.contains_key(meta::LABEL_FLEET);
+            let there = match kind.as_str() {
+                "Cluster" => self.clusters.get(&name).is_some_and(|c| ours(&c.metadata)),
+                "MachineDeployment" => {
+                    self.pools.get(&name).is_some_and(|p| ours(&p.metadata))
+                        || self.workers(&name).next().is_some()
+                }
+                _ => false,
+            };
+            if there {
+                self.broke(
+                    "I8",
+                    format!("commit {sha} is called a success ({description:?}), and {kind} {name}, which it removed, is not gone yet"),
+                );
+                return;
+            }
+        }
         for (kind, name) in self.changed_by(&sha) {
             let (annotations, converged) = match kind.as_str() {
                 // A health check is what it is to be once it is written.
@@ -158,24 +176,46 @@ impl Checker {
 
     /// Objects that a commit changed, as (kind, name).
     fn changed_by(&self, sha: &str) -> Vec<(String, String)> {
+        self.compared(sha, |before, after| differing(after, before))
+    }
+
+    /// Objects that a commit removed.
+    fn removed_by(&self, sha: &str) -> Vec<(String, String)> {
+        self.compared(sha, |before, after| {
+            let mut all = differing(before, after);
+            all.retain(|gone| !differing(after, &Files::new()).contains(gone));
+            all
+        })
+    }
+
+    fn compared(
+        &self,
+        sha: &str,
+        how: impl FnOnce(&Files, &Files) -> Vec<(String, String)>,
+    ) -> Vec<(String, String)> {
         self.around.repository.with(|commits| {
             let Some(at) = commits.iter().position(|c| c.sha == sha) else {
                 return Vec::new();
             };
-            let none = BTreeMap::new();
-            let before = if at == 0 {
-                &none
-            } else {
-                &commits[at - 1].files
-            };
-            let changed = commits[at]
-                .files
-                .iter()
-                .filter(|(path, d)| before.get(*path) != Some(*d));
-            let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
-            changed
-                .map(|(_, d)| (text(&d["kind"]), text(&d["metadata"]["name"])))
-                .collect()
+            let none = Files::new();
+            let before = at.checked_sub(1).map_or(&none, |n| &commits[n].files);
+            // What cannot be read as a whole says nothing.
+            match before.values().all(serde_json::Value::is_object) {
+                true => how(before, &commits[at].files),
+                false => Vec::new(),
+            }
         })
     }
+}
+
+/// Documents by path.
+type Files = BTreeMap<String, serde_json::Value>;
+
+/// Kinds and names of the documents of `of` that are not the same in `than`.
+fn differing(of: &Files, than: &Files) -> Vec<(String, String)> {
+    let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+    of.iter()
+        .filter(|(path, document)| than.get(*path) != Some(*document))
+        .map(|(_, d)| (text(&d["kind"]), text(&d["metadata"]["name"])))
+        .collect()
 }

@@ -50,9 +50,9 @@ impl Checker {
 
     pub(super) fn pool(&mut self, name: &str, object: Pool, gone: bool) -> String {
         if gone {
+            self.root_gone("MachineDeployment", name, &object.metadata);
             self.pools.remove(name);
             self.pools_seen.remove(name);
-            self.root_gone("MachineDeployment", name, &object.metadata);
             return String::new();
         }
         self.root("MachineDeployment", name, &object.metadata);
