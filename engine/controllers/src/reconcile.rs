@@ -172,14 +172,21 @@ impl Shared {
         }
     }
 
-    /// Deletes a machine, and remembers why until its status says it.
+    /// Deletes a machine that is still what was decided about (one that was broken may be well again), and remembers why until
+    /// its status says it.
     pub(crate) async fn delete_machine(
         &self,
         machine: &Machine,
         because: String,
     ) -> Result<(), Error> {
         self.goes.lock().entry(name_of(machine)).or_insert(because);
-        self.delete(machine).await
+        let done = self.delete_at(machine, machine.resource_version()).await;
+        if let Err(error) = &done
+            && error.is_conflict()
+        {
+            self.goes.lock().remove(&name_of(machine));
+        }
+        done
     }
 
     /// Changes a running machine's fields in place.

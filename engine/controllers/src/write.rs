@@ -176,6 +176,15 @@ impl Shared {
 
     /// Deletes exactly this object (by uid); one that is gone or going is no error.
     pub(crate) async fn delete<K: Written>(&self, object: &K) -> Result<(), Error> {
+        self.delete_at(object, None).await
+    }
+
+    /// The same, if the object is still as it was at `version`: else it is a conflict.
+    pub(crate) async fn delete_at<K: Written>(
+        &self,
+        object: &K,
+        version: Option<String>,
+    ) -> Result<(), Error> {
         if object.meta().deletion_timestamp.is_some() {
             return Ok(());
         }
@@ -183,7 +192,7 @@ impl Shared {
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: object.uid(),
-                resource_version: None,
+                resource_version: version,
             }),
             ..DeleteParams::background()
         };
