@@ -1,6 +1,6 @@
 //! What every provider promises.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use fleetwright_api::machine::{MachineAddress, MachineTaint};
@@ -197,6 +197,12 @@ pub trait Provider: Send + Sync + 'static {
         _config: &Value,
     ) -> Result<Option<String>, ProviderError> {
         Ok(None)
+    }
+
+    /// How long after a create was asked for a list shows its instance at the latest. An instance whose id is not known is taken for
+    /// never made only where a list begun so much later does not show it either.
+    fn lists_catch_up_after(&self) -> Duration {
+        Duration::from_secs(120)
     }
 
     /// Makes an instance, or shows the one that was already made with this instance key.

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use fleetwright_providers::{Instance, InstanceState, Ownership};
+use fleetwright_core::machine::Absent;
+use fleetwright_providers::{Instance, InstanceState, Ownership, ProviderError};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -24,14 +26,34 @@ struct Known {
     written: u64,
 }
 
+/// What this process knows of a key whose instance no list shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    /// Nothing was asked of the provider under it but what had no effect.
+    Unused,
+    /// A create may have had its effect, or a list showed the instance no more, at this time.
+    Since(Timestamp),
+    /// The provider deletes it, or has said that there is none with its id.
+    Gone,
+}
+
+/// A list that is being read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    tick: u64,
+    at: Timestamp,
+}
+
 #[derive(Default)]
 struct AccountState {
     /// By instance key.
     known: BTreeMap<String, Known>,
+    /// By instance key, until the Machine is gone.
+    hidden: BTreeMap<String, Hidden>,
+    /// When the first and the latest complete list of this process were begun.
+    lists: Option<(Timestamp, Timestamp)>,
     /// Instance keys by the cluster's key.
     of_cluster: BTreeMap<String, BTreeSet<String>>,
-    /// Whether a complete list was read in this process.
-    complete: bool,
     moving: bool,
     /// Why the last list failed; `None` after a good one.
     trouble: Option<String>,
@@ -85,16 +107,25 @@ impl Inventory {
     }
 
     /// To be called before a list is asked for.
-    pub(crate) fn begin(&self) -> u64 {
-        self.tick()
+    pub(crate) fn begin(&self, now: Timestamp) -> Begun {
+        Begun {
+            tick: self.tick(),
+            at: now,
+        }
     }
 
     /// Takes in a complete list that was begun at `begun`; gives the owners of the instances that changed. What we
     /// wrote ourselves since then stays.
-    pub(crate) fn listed(&self, account: &str, begun: u64, list: Vec<Instance>) -> Vec<Ownership> {
+    pub(crate) fn listed(
+        &self,
+        account: &str,
+        begun: Begun,
+        list: Vec<Instance>,
+    ) -> Vec<Ownership> {
         let mut accounts = self.accounts.lock();
         let state = accounts.entry(account.to_owned()).or_default();
-        let first = !std::mem::replace(&mut state.complete, true);
+        let first = state.lists.is_none();
+        state.lists = Some((state.lists.map_or(begun.at, |(first, _)| first), begun.at));
         state.trouble = None;
         let mut fresh: BTreeMap<String, Instance> = BTreeMap::new();
         for instance in list {
@@ -105,7 +136,11 @@ impl Inventory {
         let keys: BTreeSet<_> = state.known.keys().chain(fresh.keys()).cloned().collect();
         let mut changed = Vec::new();
         for key in keys {
-            if state.known.get(&key).is_some_and(|k| k.written > begun) {
+            if state
+                .known
+                .get(&key)
+                .is_some_and(|k| k.written > begun.tick)
+            {
                 continue;
             }
             let now = fresh.remove(&key);
@@ -118,11 +153,21 @@ impl Inventory {
                 Some(instance) => {
                     let known = Known {
                         instance: Some(instance),
-                        written: begun,
+                        written: begun.tick,
                     };
+                    state.hidden.remove(&key);
                     state.put(key, known);
                 }
-                None => state.remove(&key),
+                None => {
+                    if let Some(before) = before {
+                        let how = match before.state {
+                            InstanceState::Deleting => Hidden::Gone,
+                            _ => Hidden::Since(begun.at),
+                        };
+                        state.hidden.insert(key.clone(), how);
+                    }
+                    state.remove(&key);
+                }
             }
         }
         state.moving = state
@@ -151,7 +196,7 @@ impl Inventory {
         self.accounts
             .lock()
             .get(account)
-            .is_none_or(|a| a.moving || !a.complete)
+            .is_none_or(|a| a.moving || a.lists.is_none())
     }
 
     /// How long after a list of the account the next one is due while something moves there.
@@ -169,13 +214,13 @@ impl Inventory {
         self.accounts
             .lock()
             .get(account)
-            .is_some_and(|a| a.complete)
+            .is_some_and(|a| a.lists.is_some())
     }
 
     /// What is known of the instance with this key.
     pub(crate) fn see(&self, account: &str, instance_key: &str) -> Seen {
         let accounts = self.accounts.lock();
-        let Some(state) = accounts.get(account).filter(|s| s.complete) else {
+        let Some(state) = accounts.get(account).filter(|s| s.lists.is_some()) else {
             return Seen::Unknown;
         };
         match state
@@ -197,6 +242,81 @@ impl Inventory {
         state.put(instance_key.to_owned(), Known { instance, written });
         drop(accounts);
         self.wake.notify_one();
+    }
+
+    /// What is known of an instance that the lists do not show.
+    pub(crate) fn absent(&self, account: &str, instance_key: &str) -> Option<Absent> {
+        let accounts = self.accounts.lock();
+        let state = accounts.get(account)?;
+        let (first, latest) = state.lists?;
+        Some(match state.hidden.get(instance_key) {
+            Some(Hidden::Unused | Hidden::Gone) => Absent::Sure,
+            Some(Hidden::Since(at)) => Absent::Listed {
+                since: first.max(*at),
+                latest,
+            },
+            // A process before this one may have asked for it.
+            None => Absent::Listed {
+                since: first,
+                latest,
+            },
+        })
+    }
+
+    fn hide(&self, account: &str, instance_key: &str, how: Hidden) {
+        let mut accounts = self.accounts.lock();
+        let state = accounts.entry(account.to_owned()).or_default();
+        state.hidden.insert(instance_key.to_owned(), how);
+    }
+
+    /// This process drew the key: nobody has asked for an instance with it.
+    pub(crate) fn drew(&self, account: &str, instance_key: &str) {
+        self.hide(account, instance_key, Hidden::Unused);
+    }
+
+    /// The provider said by its id that there is none.
+    pub(crate) fn gone(&self, account: &str, instance_key: &str) {
+        self.hide(account, instance_key, Hidden::Gone);
+    }
+
+    /// The Machine is gone.
+    pub(crate) fn forget(&self, account: &str, instance_key: &str) {
+        if let Some(state) = self.accounts.lock().get_mut(account) {
+            state.hidden.remove(instance_key);
+        }
+    }
+
+    /// Makes a create, and remembers whether it may have made an instance that no list shows yet, also where its answer is never seen.
+    pub(crate) async fn asked<T>(
+        &self,
+        account: &str,
+        instance_key: &str,
+        now: Timestamp,
+        create: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        let before = {
+            let mut accounts = self.accounts.lock();
+            let state = accounts.entry(account.to_owned()).or_default();
+            state
+                .hidden
+                .insert(instance_key.to_owned(), Hidden::Since(now))
+        };
+        let result = create.await;
+        let without_effect = match &result {
+            Ok(_) | Err(ProviderError::Ambiguous { .. } | ProviderError::Unavailable { .. }) => {
+                false
+            }
+            Err(_) => true,
+        };
+        if without_effect {
+            let mut accounts = self.accounts.lock();
+            let state = accounts.entry(account.to_owned()).or_default();
+            match before {
+                Some(before) => state.hidden.insert(instance_key.to_owned(), before),
+                None => state.hidden.remove(instance_key),
+            };
+        }
+        result
     }
 
     /// Something looks as if an instance of the account were gone: it is listed soon.
@@ -223,7 +343,7 @@ impl Inventory {
         known: &BTreeSet<String>,
     ) -> Option<Vec<String>> {
         let accounts = self.accounts.lock();
-        if accounts.values().any(|a| !a.complete) {
+        if accounts.values().any(|a| a.lists.is_none()) {
             return None;
         }
         let mut ids: Vec<_> = accounts
@@ -250,9 +370,11 @@ fn is_moving(instance: &Instance) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
 
     fn instance(key: &str, state: InstanceState) -> Instance {
         Instance {
@@ -277,20 +399,20 @@ mod tests {
     fn nothing_is_known_before_the_first_complete_list() {
         let inventory = Inventory::default();
         assert_eq!(inventory.see("a", "k"), Seen::Unknown);
-        inventory.listed("a", inventory.begin(), vec![]);
+        inventory.listed("a", inventory.begin(at(0)), vec![]);
         assert_eq!(inventory.see("a", "k"), Seen::Missing);
     }
 
     #[test]
     fn a_list_that_began_before_a_create_does_not_hide_it() {
         let inventory = Inventory::default();
-        inventory.listed("a", inventory.begin(), vec![]);
-        let begun = inventory.begin();
+        inventory.listed("a", inventory.begin(at(0)), vec![]);
+        let begun = inventory.begin(at(0));
         inventory.wrote("a", "k", Some(instance("k", InstanceState::Pending)));
         inventory.listed("a", begun, vec![]);
         assert!(matches!(inventory.see("a", "k"), Seen::There(_)));
         assert!(inventory.moving("a"));
-        let changed = inventory.listed("a", inventory.begin(), vec![]);
+        let changed = inventory.listed("a", inventory.begin(at(0)), vec![]);
         let keys: Vec<_> = changed.iter().map(|o| o.instance_key.as_str()).collect();
         assert_eq!(keys, ["k"]);
         assert_eq!(inventory.see("a", "k"), Seen::Missing);
@@ -316,13 +438,66 @@ mod tests {
             instance("k", InstanceState::Running),
             instance("x", InstanceState::Running),
         ];
-        inventory.listed("a", inventory.begin(), list);
+        inventory.listed("a", inventory.begin(at(0)), list);
         let known = BTreeSet::from(["k".to_owned()]);
         assert_eq!(
             inventory.unmanaged("c", &known),
             Some(vec!["i-x".to_owned()])
         );
-        inventory.listed("a", inventory.begin(), vec![]);
+        inventory.listed("a", inventory.begin(at(0)), vec![]);
         assert_eq!(inventory.unmanaged("c", &known), Some(vec![]));
+    }
+
+    #[tokio::test]
+    async fn what_no_list_shows_is_gone_for_sure_or_since_a_time() {
+        let inventory = Inventory::default();
+        let lost = || ProviderError::Ambiguous {
+            message: String::new(),
+        };
+        let full = || ProviderError::Quota {
+            message: String::new(),
+        };
+        let listed = |since, latest| {
+            Some(Absent::Listed {
+                since: at(since),
+                latest: at(latest),
+            })
+        };
+        let list = |second, list| inventory.listed("a", inventory.begin(at(second)), list);
+        assert_eq!(inventory.absent("a", "k"), None, "no list yet");
+        list(10, vec![]);
+        list(20, vec![]);
+        assert_eq!(inventory.absent("a", "k"), listed(10, 20));
+        inventory.drew("a", "k");
+        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
+        let ask = async |second, error| {
+            let call = async { Err::<(), _>(error) };
+            let answer = inventory.asked("a", "k", at(second), call).await;
+            assert!(answer.is_err());
+            inventory.absent("a", "k")
+        };
+        assert_eq!(ask(21, full()).await, Some(Absent::Sure));
+        assert_eq!(ask(22, lost()).await, listed(22, 20));
+        // That the next one is refused says nothing of the one before.
+        assert_eq!(ask(23, full()).await, listed(22, 20));
+        list(30, vec![]);
+        assert_eq!(inventory.absent("a", "k"), listed(22, 30));
+        for (state, want) in [
+            (InstanceState::Running, listed(50, 60)),
+            (InstanceState::Deleting, Some(Absent::Sure)),
+        ] {
+            list(40, vec![instance("k", state)]);
+            list(50, vec![]);
+            list(60, vec![]);
+            assert_eq!(inventory.absent("a", "k"), want, "{state:?}");
+        }
+        list(70, vec![instance("k", InstanceState::Running)]);
+        inventory.deleting("a", "k");
+        list(80, vec![]);
+        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure), "by us");
+        inventory.forget("a", "k");
+        assert_eq!(inventory.absent("a", "k"), listed(10, 80));
+        inventory.gone("a", "k");
+        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
     }
 }

@@ -207,7 +207,7 @@ async fn list(
             }),
         );
     };
-    let begun = shared.inventory.begin();
+    let begun = shared.inventory.begin(shared.now());
     let result = provider
         .list(&account_of(&account), &ListScope::Account)
         .await;

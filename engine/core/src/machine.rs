@@ -11,7 +11,7 @@ use fleetwright_api::{
     meta,
     time::k8s_time,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[cfg(test)]
@@ -51,6 +51,54 @@ pub enum NodeState {
         /// Whether its kubelet has stopped reporting.
         unreachable: bool,
     },
+}
+
+/// What is known of an instance that the lists of its account do not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It was never asked for, or the provider has said that it goes or is gone.
+    Sure,
+    /// Lists alone say so.
+    Listed {
+        /// Since when: the begin of the first list that could have shown it and did not, or the last create that may have had its effect.
+        since: Timestamp,
+        /// When the latest list was begun.
+        latest: Timestamp,
+    },
+}
+
+/// What it takes to believe that a machine has no instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing more.
+    Given,
+    /// The provider is asked for the instance with this id.
+    AskFor(String),
+    /// A list that is begun not before then.
+    ListAt(Timestamp),
+}
+
+/// What it takes to believe that `machine`, which the lists show no instance of, has none: lists may be behind by `lag`, and an instance
+/// that is given up by mistake runs for ever.
+pub fn proof(machine: &Machine, absent: Absent, lag: SignedDuration) -> Proof {
+    let lost = crate::health::broken(machine)
+        .is_some_and(|c| c.reason == condition::reason::INSTANCE_LOST);
+    let Absent::Listed { since, latest } = absent else {
+        return Proof::Given;
+    };
+    if machine.spec.instance_key.is_none() || lost {
+        return Proof::Given;
+    }
+    let status = machine.status.as_ref();
+    if let Some(id) = status.and_then(|s| s.instance.as_ref()?.get("id")?.as_str()) {
+        return Proof::AskFor(id.to_owned());
+    }
+    let at = since.checked_add(lag).unwrap_or(Timestamp::MAX);
+    if latest >= at {
+        Proof::Given
+    } else {
+        Proof::ListAt(at)
+    }
 }
 
 /// What a machine's next step depends on.
@@ -485,7 +533,7 @@ fn begin(start: Option<&Time>, now: Timestamp) -> Timestamp {
 /// When a step that began then (or now) is given up. A time-out of 0 or less counts as one second.
 fn deadline(start: Option<&Time>, seconds: i32, now: Timestamp) -> Timestamp {
     begin(start, now)
-        .checked_add(jiff::SignedDuration::from_secs(i64::from(seconds.max(1))))
+        .checked_add(SignedDuration::from_secs(i64::from(seconds.max(1))))
         .unwrap_or(Timestamp::MAX)
 }
 

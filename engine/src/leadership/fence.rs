@@ -62,6 +62,10 @@ impl Provider for Fenced<dyn Provider> {
         self.inner.validate(config)
     }
 
+    fn lists_catch_up_after(&self) -> std::time::Duration {
+        self.inner.lists_catch_up_after()
+    }
+
     fn failure_domains(&self, account: &Account) -> Vec<String> {
         self.inner.failure_domains(account)
     }

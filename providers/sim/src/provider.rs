@@ -24,6 +24,8 @@ use crate::{
 const THROTTLE_MS: u64 = 500;
 /// How far behind a stale list is.
 const STALE: SignedDuration = SignedDuration::from_secs(30);
+/// After what time a stale list shows what a call that took long has made.
+pub(crate) const CAUGHT_UP: std::time::Duration = std::time::Duration::from_secs(60);
 
 tokio::task_local! {
     /// Who makes the calls of this task, for the journal.
@@ -346,6 +348,10 @@ impl Provider for Cloud {
 
     fn schemas(&self) -> Vec<ConfigSchema> {
         config::schemas()
+    }
+
+    fn lists_catch_up_after(&self) -> std::time::Duration {
+        CAUGHT_UP
     }
 
     fn failure_domains(&self, account: &Account) -> Vec<String> {

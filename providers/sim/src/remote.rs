@@ -238,6 +238,10 @@ impl Provider for RemoteCloud {
         config::schemas()
     }
 
+    fn lists_catch_up_after(&self) -> std::time::Duration {
+        crate::provider::CAUGHT_UP
+    }
+
     fn failure_domains(&self, account: &Account) -> Vec<String> {
         config::failure_domains(&account.region)
     }

@@ -115,6 +115,10 @@ impl Provider for Reach {
         self.life.guard(self.cloud.delete(account, id, key)).await
     }
 
+    fn lists_catch_up_after(&self) -> std::time::Duration {
+        self.cloud.lists_catch_up_after()
+    }
+
     fn failure_domains(&self, account: &Account) -> Vec<String> {
         self.cloud.failure_domains(account)
     }

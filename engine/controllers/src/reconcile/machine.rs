@@ -1,12 +1,12 @@
 //! Machine: its instance, its node, and its way out.
 
+mod absence;
 mod leaving;
 
 use std::sync::Arc;
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, condition, meta, names,
-    version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta, names, version::Version,
 };
 use fleetwright_core::{
     cluster::is_control_plane,
@@ -29,7 +29,10 @@ use kube::{
 };
 use serde_json::json;
 
-use self::leaving::{answer, goes, look};
+use self::{
+    absence::{instance, prove_absence},
+    leaving::{answer, goes, look},
+};
 use super::{Error, Shared, seconds_until};
 use crate::{
     cache::name_of,
@@ -58,10 +61,16 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     let now = shared.now();
     let (namespace, name) = name_of(machine);
     let mut view = gather(shared, machine);
-    confirm_lost(shared, machine, &mut view).await?;
+    let proven = prove_absence(shared, machine, &mut view).await;
     let step = next_step(machine, &view.facts, now);
     let (mut step, mut detail, mut retry) = look(shared, machine, &mut view, step, now).await;
-    let mut failure = act(shared, machine, &mut view, &step).await;
+    let mut failure = match proven {
+        Ok(wait) => {
+            retry = retry.into_iter().chain(wait).min();
+            act(shared, machine, &mut view, &step).await
+        }
+        Err(error) => Err(error),
+    };
     // What follows once the id is stored is done at once: the status in between would tell nobody anything.
     if let (MachineStep::SetProviderId(_), Ok(())) = (&step, &failure)
         && let Some(stored) = shared.caches.get::<Machine>(&namespace, &name)
@@ -156,19 +165,14 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
     let cluster = shared.caches.get::<Cluster>(&namespace, cluster_name);
     let account = machine.spec.content.provider_config.account().to_owned();
     let key = machine.spec.instance_key.as_deref().unwrap_or_default();
-    let seen = shared.inventory.see(&account, key);
-    let instance = match &seen {
-        Seen::Unknown => Instance::Unknown,
-        Seen::Missing => Instance::Missing,
-        Seen::There(i) => match i.state {
-            InstanceState::Pending => Instance::Pending,
-            InstanceState::Failed => Instance::Failed,
-            InstanceState::Running | InstanceState::Stopped => Instance::Running {
-                provider_id: i.provider_id.clone(),
-            },
-            InstanceState::Deleting => Instance::Stopping,
-        },
+    let seen = match shared.inventory.see(&account, key) {
+        // Nothing was asked for: an account that cannot be listed holds it up no more.
+        Seen::Unknown if key.is_empty() && machine.metadata.deletion_timestamp.is_some() => {
+            Seen::Missing
+        }
+        seen => seen,
     };
+    let instance = instance(&seen);
     let provider_id = match &seen {
         Seen::There(i) => Some(i.provider_id.as_str()),
         _ => machine.spec.provider_id.as_deref(),
@@ -232,33 +236,6 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
     }
 }
 
-/// A list that shows an instance no more may be behind: before its machine is given up the provider is asked for it by its id.
-async fn confirm_lost(shared: &Shared, machine: &Machine, view: &mut View) -> Result<(), Error> {
-    let marked = fleetwright_core::health::broken(machine);
-    let done = marked.is_some_and(|c| c.reason == condition::reason::INSTANCE_LOST)
-        || machine.metadata.deletion_timestamp.is_some()
-        || machine.spec.provider_id.is_none();
-    if view.seen != Seen::Missing || done {
-        return Ok(());
-    }
-    let status = machine.status.as_ref();
-    let Some(id) = status.and_then(|s| s.instance.as_ref()?.get("id")?.as_str()) else {
-        return Ok(());
-    };
-    view.facts.instance = Instance::Unknown;
-    let (provider, account) = provider(shared, machine, &view.account)?;
-    let result = provider.get(&account, id).await;
-    shared.context.metrics.called("get", word(&result));
-    match result? {
-        None => view.facts.instance = Instance::Missing,
-        Some(_) => {
-            // The next list will show it.
-            shared.inventory.wake.notify_one();
-        }
-    }
-    Ok(())
-}
-
 /// The provider and the account of a machine.
 fn provider(
     shared: &Shared,
@@ -318,10 +295,10 @@ async fn act(
         }
         MachineStep::SetInstanceKey => {
             let key = shared.context.random.key128();
-            shared
-                .patch(machine, json!({"spec": {"instanceKey": key}}), BY)
-                .await
-                .map(|_| ())
+            let written = shared.patch(machine, json!({"spec": {"instanceKey": key}}), BY);
+            written.await?;
+            shared.inventory.drew(&view.account, &key);
+            Ok(())
         }
         // Why nobody can be asked: there is no such account, it is not for this machine, or it cannot be listed.
         MachineStep::WaitProvider | MachineStep::Delete(DeletionStep::WaitProvider) => {
@@ -377,7 +354,9 @@ async fn act(
             shared.refusals.forget(key);
             shared
                 .remove_finalizer(machine, meta::FINALIZER_MACHINE, BY)
-                .await
+                .await?;
+            shared.inventory.forget(&view.account, key);
+            Ok(())
         }
         _ => Ok(()),
     }
@@ -431,10 +410,10 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
     };
     let call = called(shared, "create", provider.create(&account, &order));
     let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
-    let instance = refusals.call((&key, "create"), &asked, now, call).await?;
-    shared
-        .inventory
-        .wrote(&view.account, &key, Some(instance.clone()));
+    let call = refusals.call((&key, "create"), &asked, now, call);
+    let inventory = &shared.inventory;
+    let instance = inventory.asked(&view.account, &key, now, call).await?;
+    inventory.wrote(&view.account, &key, Some(instance.clone()));
     view.seen = Seen::There(Box::new(instance));
     view.facts.instance = Instance::Pending;
     Ok(())

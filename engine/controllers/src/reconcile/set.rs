@@ -247,7 +247,10 @@ pub(super) fn to_machine(
     new: NewMachine,
 ) -> Machine {
     let mut spec = new.spec;
-    spec.instance_key = Some(shared.context.random.key128());
+    let key = shared.context.random.key128();
+    let account = spec.content.provider_config.account();
+    shared.inventory.drew(account, &key);
+    spec.instance_key = Some(key);
     let mut machine = Machine::new(&new.name, spec);
     machine.metadata.namespace = namespace;
     machine.metadata.labels = Some(new.labels);

@@ -119,6 +119,57 @@ async fn what_is_missing_is_named_and_when_it_comes_all_goes_on() {
     kit.stop().await;
 }
 
+/// Calls of one verb so far.
+fn calls(kit: &Kit, verb: &str) -> usize {
+    kit.journal().iter().filter(|e| e["verb"] == verb).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_leaves_an_instance_out_lets_no_machine_go() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 2, json!({})).await;
+    kit.until_settled("eu").await;
+    // The usual way costs no call more.
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 1}}))
+        .await;
+    kit.until_settled("eu").await;
+    assert_eq!(calls(&kit, "get"), 0);
+    // Its instance has an id: the provider is asked for it, and it is deleted although no list shows it.
+    let before = calls(&kit, "delete");
+    kit.ward.hide("eu-web");
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 0}}))
+        .await;
+    kit.until_settled("eu").await;
+    assert_eq!(calls(&kit, "delete"), before + 1, "the instance went");
+    // Of this one no id was ever told: the answer to its create got lost, and the lists are behind.
+    kit.ward.hide("eu-web");
+    let lost = kit.fault(json!({"effect": "answerLost", "verb": "create", "count": 1000}));
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 1}}))
+        .await;
+    let machine = kit
+        .until("no answer to its create", |w| {
+            let machine = w.workers("eu-web").first().copied()?;
+            let line = of_machine(machine, kind::INFRASTRUCTURE_READY);
+            line.contains("no answer").then(|| machine.name_any())
+        })
+        .await;
+    assert!(kit.fired(lost) > 0);
+    let before = calls(&kit, "delete");
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 0}}))
+        .await;
+    kit.until("it waits for a list that cannot be behind", move |w| {
+        let line = of_machine(w.machines.get(&machine)?, kind::DELETING);
+        line.contains("waiting for the provider to say whether the instance is gone")
+            .then_some(())
+    })
+    .await;
+    kit.ward.show_again("eu-web");
+    kit.until_settled("eu").await;
+    assert_eq!(calls(&kit, "delete"), before + 1, "the instance went");
+    kit.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_holds_a_pool_back_until_there_is_room() {
     let mut kit = Kit::with_quotas(BTreeMap::from([("instances".to_owned(), 3)])).await;

@@ -36,9 +36,14 @@ impl Ward {
         self.1.lock().unwrap().failed.insert(machine.to_owned());
     }
 
-    /// From now on lists leave the instance of this machine out.
+    /// From now on lists leave the instances of machines out whose names begin so.
     pub(crate) fn hide(&self, machine: &str) {
         self.1.lock().unwrap().hidden.insert(machine.to_owned());
+    }
+
+    /// Lists show them again.
+    pub(crate) fn show_again(&self, machine: &str) {
+        self.1.lock().unwrap().hidden.remove(machine);
     }
 
     /// From now on no new connection to this cluster is made.
@@ -106,11 +111,8 @@ impl Provider for Ward {
     ) -> Result<Vec<Instance>, ProviderError> {
         let mut all = self.0.list(account, scope).await?;
         let hidden = self.1.lock().unwrap().hidden.clone();
-        all.retain(|i| {
-            i.owner
-                .as_ref()
-                .is_none_or(|o| !hidden.contains(&o.machine))
-        });
+        let hides = |machine: &str| hidden.iter().any(|h| machine.starts_with(h));
+        all.retain(|i| i.owner.as_ref().is_none_or(|o| !hides(&o.machine)));
         Ok(all.into_iter().map(|i| self.show(i)).collect())
     }
 
@@ -131,6 +133,10 @@ impl Provider for Ward {
         instance_key: &str,
     ) -> Result<(), ProviderError> {
         self.0.delete(account, id, instance_key).await
+    }
+
+    fn lists_catch_up_after(&self) -> std::time::Duration {
+        self.0.lists_catch_up_after()
     }
 
     fn failure_domains(&self, account: &Account) -> Vec<String> {

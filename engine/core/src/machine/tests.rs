@@ -67,6 +67,48 @@ fn a_machine_comes_up_in_order_and_is_never_made_twice() {
     assert_eq!(next_step(&m, &f, at(0)), MachineStep::InstanceFailed);
 }
 
+#[test]
+fn an_instance_that_lists_do_not_show_is_given_up_when_that_is_proved() {
+    use Proof::{AskFor, Given, ListAt};
+    let lag = SignedDuration::from_secs(30);
+    let listed = |since, latest| Absent::Listed {
+        since: at(since),
+        latest: at(latest),
+    };
+    let id = || AskFor("i-1".into());
+    for (key, instance, lost, absent, want) in [
+        (true, true, false, Absent::Sure, Given),
+        (true, true, false, listed(0, 5), id()),
+        (true, true, false, listed(0, 900), id()),
+        (true, true, true, listed(0, 5), Given),
+        (true, false, false, Absent::Sure, Given),
+        (true, false, false, listed(0, 0), ListAt(at(30))),
+        (true, false, false, listed(10, 39), ListAt(at(40))),
+        (true, false, false, listed(10, 40), Given),
+        (false, false, false, listed(10, 10), Given),
+    ] {
+        let mut m = Machine::default();
+        m.spec.instance_key = key.then(|| "0".repeat(32));
+        let mut status = MachineStatus::default();
+        if instance {
+            status.instance = Some(serde_json::json!({"id": "i-1", "state": "Running"}));
+        }
+        if lost {
+            status.conditions.push(condition::Condition {
+                type_: condition::kind::HEALTH_CHECK_SUCCEEDED.into(),
+                status: "False".into(),
+                reason: condition::reason::INSTANCE_LOST.into(),
+                message: String::new(),
+                last_transition_time: k8s_time(at(0)),
+                observed_generation: None,
+            });
+        }
+        m.status = Some(status);
+        let row = format!("{key} {instance} {lost} {absent:?}");
+        assert_eq!(proof(&m, absent, lag), want, "{row}");
+    }
+}
+
 fn leaving() -> (Machine, MachineFacts) {
     let mut m = Machine::default();
     m.metadata.deletion_timestamp = Some(k8s_time(at(0)));
