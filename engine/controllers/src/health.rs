@@ -79,7 +79,7 @@ pub(crate) fn of_machine(
     let facts = HealthFacts {
         instance,
         node: match node {
-            SeenNode::Unknown => NodeSight::Unknown,
+            SeenNode::Unknown | SeenNode::Several(_) => NodeSight::Unknown,
             SeenNode::Missing => NodeSight::Missing,
             SeenNode::There(node) => NodeSight::There(&node.conditions),
         },
@@ -94,7 +94,7 @@ pub(crate) fn of_machine(
 /// Whether a node that was healthy is silent now or gone, as it is when its instance is.
 fn became_silent(machine: &Machine, node: &SeenNode) -> bool {
     let silent = match node {
-        SeenNode::Unknown => false,
+        SeenNode::Unknown | SeenNode::Several(_) => false,
         SeenNode::Missing => true,
         SeenNode::There(node) => matches!(node.health, NodeHealth::Unknown(_)),
     };

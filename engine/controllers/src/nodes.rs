@@ -1,6 +1,10 @@
 //! The nodes of workload clusters: one watch per cluster, kept as small projections.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fleetwright_api::{
     Cluster,
@@ -29,6 +33,7 @@ const AWAY: SignedDuration = SignedDuration::from_secs(50);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NodeView {
     pub(crate) name: String,
+    pub(crate) provider_id: String,
     /// What a write that must not undo another's is tied to.
     pub(crate) resource_version: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -54,8 +59,10 @@ impl NodeView {
 
 #[derive(Default)]
 struct ClusterNodes {
-    /// By providerID.
+    /// By name.
     nodes: BTreeMap<String, Arc<NodeView>>,
+    /// Names by providerID.
+    by_id: BTreeMap<String, BTreeSet<String>>,
     synced: bool,
     /// Whether the API has answered or refused once: before that nothing is said of it.
     asked: bool,
@@ -64,6 +71,28 @@ struct ClusterNodes {
     /// Since when it answers again after it could not be reached for long.
     seen_since: Option<Timestamp>,
     task: Option<AbortHandle>,
+}
+
+impl ClusterNodes {
+    /// Takes a node in; gives what was known of it.
+    fn put(&mut self, node: Arc<NodeView>) -> Option<Arc<NodeView>> {
+        let before = self.remove(&node.name);
+        let names = self.by_id.entry(node.provider_id.clone()).or_default();
+        names.insert(node.name.clone());
+        self.nodes.insert(node.name.clone(), node);
+        before
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Arc<NodeView>> {
+        let before = self.nodes.remove(name)?;
+        if let Some(names) = self.by_id.get_mut(&before.provider_id) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_id.remove(&before.provider_id);
+            }
+        }
+        Some(before)
+    }
 }
 
 /// The nodes of all clusters, by the Cluster's namespace and name.
@@ -78,6 +107,8 @@ pub(crate) enum SeenNode {
     Unknown,
     Missing,
     There(Arc<NodeView>),
+    /// Several say that they are it: their names.
+    Several(Vec<String>),
 }
 
 impl Nodes {
@@ -97,11 +128,17 @@ impl Nodes {
         else {
             return SeenNode::Unknown;
         };
-        let found = match (provider_id, name) {
-            (Some(id), _) => known.nodes.get(id),
-            (None, Some(name)) => known.nodes.values().find(|n| n.name == name),
+        let name = match (provider_id, name) {
+            (Some(id), _) => match known.by_id.get(id) {
+                Some(names) if names.len() > 1 => {
+                    return SeenNode::Several(names.iter().cloned().collect());
+                }
+                names => names.and_then(|names| names.first().map(String::as_str)),
+            },
             (None, None) => return SeenNode::Unknown,
+            (None, name) => name,
         };
+        let found = name.and_then(|name| known.nodes.get(name));
         found.cloned().map_or(SeenNode::Missing, SeenNode::There)
     }
 
@@ -229,10 +266,12 @@ fn was_away(shared: &Shared, cluster: &ClusterRef) -> bool {
 
 fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
     match event {
-        watcher::Event::Init => shared.nodes.with(cluster, |c| c.nodes.clear()),
+        watcher::Event::Init => shared.nodes.with(cluster, |c| {
+            c.nodes.clear();
+            c.by_id.clear();
+        }),
         watcher::Event::InitApply(node) => {
-            let (id, view) = project(&node);
-            shared.nodes.with(cluster, |c| c.nodes.insert(id, view));
+            shared.nodes.with(cluster, |c| c.put(project(&node)));
         }
         watcher::Event::InitDone => {
             let back = was_away(shared, cluster).then(|| shared.now());
@@ -249,25 +288,25 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             shared.wake_machines_of(&cluster.namespace, &cluster.name);
         }
         watcher::Event::Apply(node) => {
-            let (id, view) = project(&node);
-            let name = view.name.clone();
-            let changed = shared.nodes.with(cluster, |c| {
-                let before = c.nodes.insert(id.clone(), view.clone());
-                before.is_none_or(|before| !before.same(&view))
-            });
-            if changed {
-                shared.wake_machine_of_node(cluster, &id, &name);
+            let view = project(&node);
+            let before = shared.nodes.with(cluster, |c| c.put(Arc::clone(&view)));
+            if before.as_ref().is_none_or(|before| !before.same(&view)) {
+                shared.wake_machine_of_node(cluster, &view.provider_id, &view.name);
+            }
+            // It may have been one of two that another machine could not tell apart.
+            if let Some(before) = before.filter(|b| b.provider_id != view.provider_id) {
+                shared.wake_machine_of_node(cluster, &before.provider_id, &before.name);
             }
         }
         watcher::Event::Delete(node) => {
-            let (id, view) = project(&node);
-            shared.nodes.with(cluster, |c| c.nodes.remove(&id));
-            shared.wake_machine_of_node(cluster, &id, &view.name);
+            let view = project(&node);
+            shared.nodes.with(cluster, |c| c.remove(&view.name));
+            shared.wake_machine_of_node(cluster, &view.provider_id, &view.name);
         }
     }
 }
 
-fn project(node: &Node) -> (String, Arc<NodeView>) {
+fn project(node: &Node) -> Arc<NodeView> {
     let spec = node.spec.clone().unwrap_or_default();
     let status = node.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
@@ -284,6 +323,7 @@ fn project(node: &Node) -> (String, Arc<NodeView>) {
     let info = status.node_info.unwrap_or_default();
     let view = NodeView {
         name: node.name_any(),
+        provider_id: spec.provider_id.unwrap_or_default(),
         resource_version: node.resource_version(),
         labels: node.labels().clone(),
         annotations: node.annotations().clone(),
@@ -307,5 +347,5 @@ fn project(node: &Node) -> (String, Arc<NodeView>) {
             os_image: Some(info.os_image).filter(|v| !v.is_empty()),
         },
     };
-    (spec.provider_id.unwrap_or_default(), Arc::new(view))
+    Arc::new(view)
 }

@@ -7,6 +7,7 @@ use super::*;
 
 fn node() -> NodeView {
     NodeView {
+        provider_id: String::new(),
         conditions: Vec::new(),
         name: "n".into(),
         resource_version: Some("7".into()),

@@ -184,7 +184,7 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         super::node_name(machine),
     );
     let node_state = match &node {
-        SeenNode::Unknown => NodeState::Unknown,
+        SeenNode::Unknown | SeenNode::Several(_) => NodeState::Unknown,
         SeenNode::Missing => NodeState::Missing,
         SeenNode::There(n) => NodeState::Present {
             name: n.name.clone(),
@@ -504,6 +504,7 @@ fn observe(
         node: match &view.node {
             SeenNode::Unknown => NodeObservation::not_asked(view.lost, now),
             SeenNode::Missing => NodeObservation::Missing,
+            SeenNode::Several(names) => NodeObservation::Several(names.clone()),
             SeenNode::There(n) => NodeObservation::Present {
                 name: n.name.clone(),
                 health: n.health.clone(),

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::{MachineDeployment, meta};
+use fleetwright_api::{MachineDeployment, condition::kind, meta};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use crate::kit::Kit;
+use crate::kit::{Kit, of_machine};
 
 fn taints(node: &Node) -> BTreeMap<String, String> {
     let list = node.spec.as_ref().and_then(|s| s.taints.clone());
@@ -100,5 +100,48 @@ async fn labels_and_taints_reach_the_node_and_leave_it() {
     .await;
     kit.until_settled("eu").await;
     assert_eq!(kit.world.workers("eu-web")[0].name_any(), name);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_with_its_provider_id_a_machine_takes_neither() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    let name = kit.world.workers("eu-web")[0].name_any();
+    let nodes = Api::<Node>::all(kit.workload("eu").await);
+    let own = nodes.get(&name).await.unwrap();
+    let mut twin = Node::default();
+    // Before the other by name: whoever takes the first takes this one.
+    twin.metadata.name = Some("a-twin".into());
+    twin.spec.get_or_insert_default().provider_id = own.spec.unwrap().provider_id;
+    nodes.create(&PostParams::default(), &twin).await.unwrap();
+    let of = name.clone();
+    let line = kit
+        .until("the machine names both", move |w| {
+            let line = of_machine(&w.machines[&of], kind::NODE_HEALTHY);
+            line.contains("a-twin").then_some(line)
+        })
+        .await;
+    assert_eq!(
+        line,
+        format!(
+            "Unknown InternalError: nodes a-twin and {name} have the machine's providerID: delete those that are not its own"
+        )
+    );
+    let node_of = |kit: &Kit| {
+        let status = kit.world.machines[&name].status.clone();
+        status.unwrap().node_ref.unwrap().name
+    };
+    assert_eq!(node_of(&kit), name);
+    let ready = of_machine(&kit.world.machines[&name], kind::READY);
+    assert!(ready.starts_with("Unknown "), "{ready}");
+    nodes
+        .delete("a-twin", &DeleteParams::default())
+        .await
+        .unwrap();
+    kit.until_settled("eu").await;
+    assert_eq!(node_of(&kit), name);
     kit.stop().await;
 }

@@ -37,6 +37,8 @@ pub enum NodeObservation {
     ConnectionDown(Timestamp),
     /// It is not there.
     Missing,
+    /// Several nodes have the machine's providerID: which of them is its own is not for us to guess.
+    Several(Vec<String>),
     /// It is.
     Present {
         /// Its name.
@@ -261,6 +263,16 @@ fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &
                 detail,
             );
         }
+        NodeObservation::Several(names) => both(
+            out,
+            Status::Unknown,
+            reason::INTERNAL_ERROR,
+            reason::INTERNAL_ERROR,
+            &format!(
+                "nodes {} have the machine's providerID: delete those that are not its own",
+                names.join(" and ")
+            ),
+        ),
         NodeObservation::NotAsked if is_known(out, kind::NODE_HEALTHY) => {}
         NodeObservation::NotAsked => both(
             out,

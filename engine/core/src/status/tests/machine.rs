@@ -148,6 +148,13 @@ fn the_node_shows_in_node_healthy_and_node_ready() {
             "Unknown NodeHealthyUnknown: why",
             "Unknown NodeReadyUnknown: why",
         ),
+        (
+            NodeObservation::Several(vec!["a".into(), "b".into()]),
+            true,
+            "NodeHealthy=True:NodeHealthy,NodeReady=True:NodeReady",
+            "Unknown InternalError: nodes a and b have the machine's providerID: delete those that are not its own",
+            "Unknown InternalError: nodes a and b have the machine's providerID: delete those that are not its own",
+        ),
         // A cluster that does not answer changes nothing of what was known.
         (
             NodeObservation::NotAsked,
