@@ -351,6 +351,88 @@ async fn a_storm_stops_replacements_and_says_what_the_machines_share() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_of_a_cluster_that_does_not_answer_say_so_and_wait_until_it_does() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 2, json!({})).await;
+    let startup = json!({"checks": {"nodeStartupTimeoutSeconds": 60}});
+    kit.check("eu-web", "eu", 60, startup).await;
+    kit.until_settled("eu").await;
+    let before: Vec<String> = kit.world.machines.keys().cloned().collect();
+    let known = before.clone();
+    kit.always(move |w| {
+        let leaves = |m: &Machine| m.metadata.deletion_timestamp.is_some() || is_broken(m);
+        let ours = || w.machines.values().filter(|m| m.spec.cluster_name == "eu");
+        match ours().find(|m| leaves(m)) {
+            Some(machine) => Err(format!("{} is given up", machine.name_any())),
+            None if !ours().map(ResourceExt::name_any).eq(known.iter().cloned()) => {
+                Err("machines came or went".into())
+            }
+            None => Ok(()),
+        }
+    });
+    kit.stop_controllers().await;
+    kit.ward.cut_off("eu");
+    for name in kit.names("eu-web") {
+        kit.node_is("eu", &name, "Unknown").await;
+    }
+    kit.start_controllers();
+    kit.until("the cluster says that it cannot be reached", |w| {
+        let line = of_cluster(&w.clusters["eu"], kind::REMOTE_CONNECTION_PROBE);
+        line.starts_with("False ").then_some(())
+    })
+    .await;
+    // Every time-out passes.
+    kit.ward.ahead(7200);
+    kit.until("all machines say that nobody knows their nodes", |w| {
+        let down = "Unknown ConnectionDown: the cluster's API has not answered since 2";
+        let says = |m: &Machine| {
+            [kind::NODE_HEALTHY, kind::NODE_READY]
+                .iter()
+                .all(|kind| of_machine(m, kind).starts_with(down))
+                && of_machine(m, kind::READY).starts_with("Unknown ")
+        };
+        w.machines.values().all(says).then_some(())
+    })
+    .await;
+    // Another cluster comes up beside it: everything has been looked at.
+    kit.cluster("us", "v1.33.2", 1, json!({})).await;
+    kit.pool("us-web", "us", 1, json!({})).await;
+    kit.until_settled("us").await;
+    assert_eq!(
+        kit.journal()
+            .iter()
+            .filter(|e| e["verb"] == "delete")
+            .count(),
+        0
+    );
+    for name in kit.names("eu-web") {
+        kit.node_is("eu", &name, "True").await;
+    }
+    kit.ward.join("eu");
+    kit.until_settled("eu").await;
+    kit.until("all is as before", |w| {
+        let probe = of_cluster(&w.clusters["eu"], kind::REMOTE_CONNECTION_PROBE);
+        let well = |name: &String| {
+            let machine = w.machines.get(name)?;
+            let line = of_machine(machine, kind::NODE_HEALTHY);
+            (line.starts_with("True ") && of_machine(machine, kind::READY) == "True Ready: ")
+                .then_some(())
+        };
+        (probe.starts_with("True ") && before.iter().all(|m| well(m).is_some())).then_some(())
+    })
+    .await;
+    assert_eq!(
+        kit.journal()
+            .iter()
+            .filter(|e| e["verb"] == "delete")
+            .count(),
+        0
+    );
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_cannot_be_reached_breaks_nothing() {
     let mut kit = Kit::start().await;
     kit.cluster("eu", "v1.33.2", 1, json!({})).await;
