@@ -14,7 +14,7 @@ use fleetwright_core::{
     cluster::is_control_plane,
     health::{Gate, HealthFacts, Judgement, NodeSight, Peer, gate, is_broken, judge},
     machine::Instance,
-    machine_set::{Remediation, RemediationView, Surge, remediate},
+    machine_set::{Remediation, RemediationView, Surge, preflight, remediate},
     rollout::bounds,
     status::NodeHealth,
 };
@@ -329,6 +329,8 @@ pub(crate) fn remediation(
         .filter(|m| m.metadata.deletion_timestamp.is_some() && is_broken(m))
         .count();
     let all: Vec<&Machine> = machines.iter().map(Arc::as_ref).collect();
+    let known = shared.caches.get::<Cluster>(&namespace, cluster);
+    let preflight = known.map_or_else(Vec::new, |cluster| preflight(set, pool, &cluster));
     let view = RemediationView {
         set,
         machines: &all,
@@ -340,6 +342,7 @@ pub(crate) fn remediation(
         in_flight,
         surge: surge(shared, pool, &of_pool),
         held: &asked.held,
+        preflight: &preflight,
         replace_first: &asked.replace_first,
     };
     (remediate(&view), asked.next)
@@ -351,17 +354,10 @@ fn surge(shared: &Shared, pool: Option<&MachineDeployment>, sets: &[Arc<MachineS
     let Ok(bounds) = bounds(pool) else {
         return Surge::Never;
     };
-    let there: usize = sets
-        .iter()
-        .map(|set| {
-            let owner = Mark::Owner(set.uid().unwrap_or_default());
-            let wants = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-            shared.caches.marked::<Machine>(&owner).len().max(wants)
-        })
-        .sum();
-    match usize::try_from(bounds.max_total()) {
-        _ if bounds.surge == 0 => Surge::Never,
-        Ok(most) if there < most => Surge::Room,
-        _ => Surge::Taken,
-    }
+    let sizes = sets.iter().map(|set| {
+        let owner = Mark::Owner(set.uid().unwrap_or_default());
+        let wants = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
+        (shared.caches.marked::<Machine>(&owner).len(), wants)
+    });
+    Surge::of(&bounds, sizes)
 }

@@ -17,6 +17,7 @@ mod nodes;
 mod queue;
 mod reconcile;
 mod refusals;
+mod rooms;
 mod run;
 mod schedule;
 mod wake;

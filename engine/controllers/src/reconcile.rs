@@ -32,6 +32,7 @@ use crate::{
     nodes::Nodes,
     queue::{Key, Queue},
     refusals::Refusals,
+    rooms::Rooms,
     write::merge_diff,
 };
 
@@ -102,6 +103,7 @@ pub(crate) struct Shared {
     pub(crate) inventory: Inventory,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
+    pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
     pub(crate) images: Images,
     /// Machines that may have been made though no answer came, by namespace and name.

@@ -29,6 +29,7 @@ use crate::{
     queue::{Key, Queue},
     reconcile::{Shared, account_of, reconcile},
     refusals::Refusals,
+    rooms::Rooms,
     schedule::{Listed, Schedule},
 };
 
@@ -58,6 +59,7 @@ impl Controllers {
             inventory: Inventory::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
+            rooms: Rooms::default(),
             etcds: Etcds::default(),
             images: Images::default(),
             doubtful: parking_lot::Mutex::default(),

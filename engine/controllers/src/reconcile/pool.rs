@@ -22,6 +22,7 @@ const BY: &str = "fleetwright-machinedeployment";
 pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(pool);
     let uid = pool.uid().unwrap_or_default();
+    let _room = shared.rooms.enter(&uid).await;
     let sets = shared.caches.owned::<MachineSet>(&uid);
     let mut sets: Vec<MachineSet> = sets.into_iter().map(Arc::unwrap_or_clone).collect();
     let mut machines: Vec<Arc<Machine>> = Vec::new();

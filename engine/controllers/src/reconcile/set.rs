@@ -30,10 +30,22 @@ const AT_ONCE: usize = 16;
 pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(set);
     shared.know_again().await?;
-    let machines: Vec<Arc<Machine>> = shared.caches.owned(&set.uid().unwrap_or_default());
-    let pool = meta::controller_of(set)
-        .filter(|o| o.kind == "MachineDeployment")
-        .and_then(|o| shared.caches.get::<MachineDeployment>(&namespace, &o.name));
+    let uid = set.uid().unwrap_or_default();
+    let owner = meta::controller_of(set).filter(|o| o.kind == "MachineDeployment");
+    let mut machines: Vec<Arc<Machine>> = shared.caches.owned(&uid);
+    // One that is broken may have its replacement made first, where the pool has room for it.
+    let mut latest = None;
+    let _room = match owner {
+        Some(pool) if machines.iter().any(|m| is_broken(m)) => {
+            let room = shared.rooms.enter(&pool.uid).await;
+            machines = shared.caches.owned(&uid);
+            latest = shared.caches.get::<MachineSet>(&namespace, &name);
+            Some(room)
+        }
+        _ => None,
+    };
+    let set = latest.as_deref().unwrap_or(set);
+    let pool = owner.and_then(|o| shared.caches.get::<MachineDeployment>(&namespace, &o.name));
     let now = shared.now();
     if own(shared, set, &machines).await? {
         return Ok(Outcome::Changed);

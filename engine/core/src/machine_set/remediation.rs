@@ -12,9 +12,10 @@ use fleetwright_api::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::PreflightFailure;
 use crate::{
     health::{is_asked_for, is_broken},
-    rollout::bounds::scaled,
+    rollout::{Bounds, bounds::scaled},
 };
 
 /// What the replacement of a set's broken machines depends on.
@@ -36,6 +37,9 @@ pub struct RemediationView<'a> {
     pub surge: Surge,
     /// Machines that are not replaced for now, with the reason in words.
     pub held: &'a BTreeMap<String, String>,
+    /// The checks that the set makes no machine before they pass ([`super::preflight`]): a broken machine goes only where another may
+    /// come.
+    pub preflight: &'a [PreflightFailure],
     /// Machines that are deleted only once another is available.
     pub replace_first: &'a BTreeSet<String>,
 }
@@ -45,10 +49,27 @@ pub struct RemediationView<'a> {
 pub enum Surge {
     /// Never: its maxSurge is 0.
     Never,
-    /// Not now: a rollout uses the room.
+    /// Not before a rollout gives room: it may wait for this very set's machines.
     Taken,
+    /// Not now: machines on their way out still use the room.
+    Full,
     /// One more may be made.
     Room,
+}
+
+impl Surge {
+    /// Of a pool with these bounds; of each of its sets how many machines it has, those on their way out included, and how many it
+    /// wants. Rollouts use the same room.
+    pub fn of(bounds: &Bounds, sets: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let sizes = sets.into_iter().map(|(has, wants)| has.max(wants));
+        let sizes: Vec<usize> = sizes.filter(|size| *size > 0).collect();
+        match usize::try_from(bounds.max_total()) {
+            _ if bounds.surge == 0 => Self::Never,
+            Ok(most) if sizes.iter().sum::<usize>() < most => Self::Room,
+            _ if sizes.len() > 1 => Self::Taken,
+            _ => Self::Full,
+        }
+    }
 }
 
 /// What is said of a broken machine: condition `OwnerRemediated`, which is False.
@@ -127,6 +148,7 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
     let want = usize::try_from(view.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     // Too many for another reason: the scale-down takes the broken ones first.
     let scaling_down = alive.len() > want + 1 || (alive.len() > want && !any_first(view, &broken));
+    let is_first = |m: &str| view.replace_first.contains(m) && view.surge != Surge::Never;
     let mut first: Option<&str> = None;
     for machine in broken {
         let this = name(machine);
@@ -138,13 +160,17 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
                 reason::REMEDIATION_DEFERRED,
                 "the set has more machines than it wants: broken ones go first",
             );
+        } else if !view.preflight.is_empty() && !(is_first(this) && alive.len() > want) {
+            let checks: Vec<String> = view.preflight.iter().map(ToString::to_string).collect();
+            let text = format!("no machine could take its place: {}", checks.join("; "));
+            out.say(this, reason::REMEDIATION_DEFERRED, text);
         } else if left == 0 {
             let text = format!(
                 "{} broken machines of the pool are being replaced, and maxInFlight lets {limit} be",
                 view.in_flight + out.delete.len()
             );
             out.say(this, reason::REMEDIATION_DEFERRED, text);
-        } else if view.replace_first.contains(this) && view.surge != Surge::Never {
+        } else if is_first(this) {
             if let Some(first) = first {
                 let text = format!("machine {first} is replaced before this one");
                 out.say(this, reason::REMEDIATION_DEFERRED, text);
@@ -159,8 +185,8 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
                         out.say(this, reason::REMEDIATION_DEFERRED, text);
                     }
                     None => {
+                        // It is the one that goes: the set must not choose another because it has one more than it wants.
                         left -= 1;
-                        out.surge = 0;
                         go(&mut out, this);
                     }
                 }
@@ -168,6 +194,10 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
                 out.surge = 1;
                 let text = "another machine is made first";
                 out.say(this, reason::REMEDIATION_DEFERRED, text);
+            } else if view.surge == Surge::Taken && !is_available(machine) {
+                // The rollout takes no old machine away before the new ones are available: who waits for room waits for ever.
+                left -= 1;
+                go(&mut out, this);
             } else {
                 let text = "another machine is made first, once the pool may have one more";
                 out.say(this, reason::REMEDIATION_DEFERRED, text);
@@ -211,8 +241,8 @@ mod tests {
         Timestamp::from_second(10_000_000 + seconds).unwrap()
     }
 
-    /// Machines `0`, `1`, … by what they are, older first: ok, starts, broken, asked (broken), paused (broken), going (broken and
-    /// on its way out).
+    /// Machines `0`, `1`, … by what they are, older first: ok, starts, broken, serves (marked as broken, and available), asked (broken),
+    /// paused (broken), going (broken and on its way out).
     fn machines(what: &str) -> Vec<Machine> {
         let one = |(i, what): (usize, &str)| {
             let mut m: Machine = serde_json::from_value(json!({
@@ -232,7 +262,7 @@ mod tests {
             let mut set = |kind, is: bool| {
                 condition::set(list, kind, Status::from(is), "X", "", None, at(0));
             };
-            set(kind::AVAILABLE, what == "ok");
+            set(kind::AVAILABLE, ["ok", "serves"].contains(&what));
             if !["ok", "starts"].contains(&what) {
                 set(kind::HEALTH_CHECK_SUCCEEDED, false);
             }
@@ -241,6 +271,7 @@ mod tests {
         what.split(' ').enumerate().map(one).collect()
     }
 
+    #[derive(Clone, Copy)]
     struct Row {
         replicas: i32,
         current: bool,
@@ -248,6 +279,8 @@ mod tests {
         surge: Surge,
         held: &'static [&'static str],
         first: &'static [&'static str],
+        /// Whether a preflight check fails.
+        provisioning: bool,
     }
 
     const ROW: Row = Row {
@@ -257,10 +290,26 @@ mod tests {
         surge: Surge::Room,
         held: &[],
         first: &[],
+        provisioning: false,
     };
 
     /// Names of machines that go, machines beyond the wanted ones, and reasons in the order in which they are said.
     fn decided(row: &Row, what: &str) -> String {
+        let out = remediation(row, what);
+        let say: Vec<String> = out
+            .say
+            .iter()
+            .map(|s| format!("{} {}", s.machine, s.reason))
+            .collect();
+        format!(
+            "{} +{}: {}",
+            out.delete.join(","),
+            out.surge,
+            say.join(", ")
+        )
+    }
+
+    fn remediation(row: &Row, what: &str) -> Remediation {
         let all = machines(what);
         let set: MachineSet = serde_json::from_value(json!({
             "metadata": {"name": "s"},
@@ -277,7 +326,10 @@ mod tests {
             .iter()
             .map(|m| (ToString::to_string(m), "held".to_owned()))
             .collect();
-        let out = remediate(&RemediationView {
+        let failures = [PreflightFailure::Provisioning {
+            cluster: "c".into(),
+        }];
+        remediate(&RemediationView {
             set: &set,
             machines: &all.iter().collect::<Vec<_>>(),
             current: row.current,
@@ -289,19 +341,9 @@ mod tests {
                 .count(),
             surge: row.surge,
             held: &held,
+            preflight: &failures[..usize::from(row.provisioning)],
             replace_first: &names(row.first),
-        });
-        let say: Vec<String> = out
-            .say
-            .iter()
-            .map(|s| format!("{} {}", s.machine, s.reason))
-            .collect();
-        format!(
-            "{} +{}: {}",
-            out.delete.join(","),
-            out.surge,
-            say.join(", ")
-        )
+        })
     }
 
     #[test]
@@ -396,7 +438,7 @@ mod tests {
                 " +1: 2 RemediationDeferred, 1 RemediationDeferred",
             ),
             (&first, "ok ok broken starts", " +1: 2 RemediationDeferred"),
-            (&first, "ok ok broken ok", "2 +0: 2 MachineDeleting"),
+            (&first, "ok ok broken ok", "2 +1: 2 MachineDeleting"),
             // The other breaks too: it goes like any.
             (
                 &Row {
@@ -404,14 +446,31 @@ mod tests {
                     ..ROW
                 },
                 "ok ok broken broken",
-                "3 +0: 3 MachineDeleting, 2 RemediationDeferred",
+                "3 +1: 3 MachineDeleting, 2 RemediationDeferred",
+            ),
+            (
+                &Row {
+                    surge: Surge::Full,
+                    ..first
+                },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+            // A rollout has the room, and waits for the set: what does not serve goes first.
+            (
+                &Row {
+                    surge: Surge::Taken,
+                    ..first
+                },
+                "ok broken broken",
+                "2 +0: 2 MachineDeleting, 1 RemediationDeferred",
             ),
             (
                 &Row {
                     surge: Surge::Taken,
                     ..first
                 },
-                "ok ok broken",
+                "ok ok serves",
                 " +0: 2 RemediationDeferred",
             ),
             // A pool that may never have one more.
@@ -434,5 +493,50 @@ mod tests {
         ] {
             assert_eq!(decided(row, what), want, "{what}");
         }
+    }
+
+    #[test]
+    fn no_machine_goes_where_preflight_forbids_to_make_its_replacement() {
+        let row = Row {
+            provisioning: true,
+            ..ROW
+        };
+        let first = Row {
+            first: &["0", "1", "2"],
+            ..row
+        };
+        for (row, what, want) in [
+            (
+                &row,
+                "asked ok broken",
+                " +0: 0 RemediationDeferred, 2 RemediationDeferred",
+            ),
+            (&first, "ok ok broken", " +0: 2 RemediationDeferred"),
+            // Its replacement is there already.
+            (&first, "ok ok broken starts", " +1: 2 RemediationDeferred"),
+            (&first, "ok ok broken ok", "2 +1: 2 MachineDeleting"),
+            (
+                &first,
+                "ok broken broken ok",
+                "2 +1: 2 MachineDeleting, 1 RemediationDeferred",
+            ),
+            // A scale-down needs none.
+            (
+                &Row { replicas: 2, ..row },
+                "ok ok broken",
+                " +0: 2 RemediationDeferred",
+            ),
+        ] {
+            assert_eq!(decided(row, what), want, "{what}");
+        }
+        let told = |row: &Row| remediation(row, "ok ok broken").say[0].message.clone();
+        assert_eq!(
+            told(&row),
+            "no machine could take its place: the control plane of c is provisioning (\"ControlPlaneIsStable\" preflight check failed)"
+        );
+        assert_eq!(
+            told(&Row { replicas: 2, ..row }),
+            "the set has more machines than it wants: broken ones go first"
+        );
     }
 }

@@ -293,9 +293,10 @@ impl World {
             surge: if machines.len() <= wanted {
                 Surge::Room
             } else {
-                Surge::Taken
+                Surge::Full
             },
             held: &held,
+            preflight: &[],
             replace_first: &replace_first,
         };
         let remediation = remediate(&view);

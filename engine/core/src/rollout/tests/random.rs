@@ -1,7 +1,7 @@
 //! Invariant I3: whole rollouts, of pools, sets and machines as the controllers see them, in random order and with everything that
 //! people and clouds do in between, stay inside their bounds but for the named exceptions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
     Machine, MachineSet,
@@ -20,7 +20,8 @@ use serde_json::json;
 
 use super::decide::{World, at, config, pool};
 use crate::{
-    machine_set,
+    health::is_broken,
+    machine_set::{self, Remediation, RemediationView, Surge, remediate},
     rollout::{Bounds, Exception, bounds},
     status,
 };
@@ -32,6 +33,8 @@ struct Live {
     failed: bool,
     /// It came back after a failure, and nobody has seen that yet.
     back: bool,
+    /// Whether a health check looks at it.
+    checked: bool,
 }
 
 impl Live {
@@ -55,6 +58,7 @@ impl Live {
     /// The machine's controller looks at it: its status says what is true.
     fn see(&mut self) {
         let (available, deleting) = (self.available, self.deleting());
+        let (checked, failed) = (self.checked, self.failed);
         let status = self
             .machine
             .status
@@ -72,6 +76,21 @@ impl Live {
                 name,
                 Status::from(on),
                 "X",
+                "",
+                None,
+                at(0),
+            );
+        }
+        status
+            .conditions
+            .retain(|c| c.type_ != kind::HEALTH_CHECK_SUCCEEDED);
+        if checked && failed {
+            let (name, why) = (kind::HEALTH_CHECK_SUCCEEDED, "X");
+            condition::set(
+                &mut status.conditions,
+                name,
+                Status::False,
+                why,
                 "",
                 None,
                 at(0),
@@ -138,6 +157,10 @@ struct Sim {
     named: BTreeSet<Exception>,
     /// Available machines that were lost by what is no decision of ours, since then.
     lost: i32,
+    /// How broken machines are replaced: whether another comes first. Without it no check looks at machines.
+    replace_first: Option<bool>,
+    /// Machines made in all.
+    made: usize,
 }
 
 impl Sim {
@@ -155,6 +178,8 @@ impl Sim {
             bounds,
             named: BTreeSet::new(),
             lost: 0,
+            replace_first: None,
+            made: 0,
         };
         sim.settle();
         sim
@@ -188,15 +213,21 @@ impl Sim {
             return false;
         };
         let mine = self.of_set(&set);
+        let remediation = self.remediation(&set, &mine);
         let decision = machine_set::decide(
             &set,
             &mine,
             self.next_ordinal,
-            0,
+            remediation.surge,
             &self.world.catalogue,
             at(self.world.clock),
         );
-        let settled = decision.is_settled();
+        let settled = decision.is_settled() && remediation.delete.is_empty();
+        // A machine that goes because it is broken is not one of those that there are too many of.
+        if !remediation.delete.is_empty() {
+            assert!(decision.delete.is_empty(), "{remediation:?} {decision:?}");
+        }
+        self.made += decision.create.len().min(cut);
         self.next_ordinal = decision.next_ordinal;
         for new in decision.create.into_iter().take(cut) {
             let machine = Machine {
@@ -220,17 +251,49 @@ impl Sim {
                 available: false,
                 failed: false,
                 back: false,
+                checked: self.replace_first.is_some(),
             });
         }
-        for doomed in decision.delete.into_iter().take(cut) {
+        let excess = decision.delete.into_iter().map(|d| d.name);
+        for doomed in remediation.delete.into_iter().chain(excess).take(cut) {
             let live = self
                 .machines
                 .iter_mut()
-                .find(|m| m.machine.metadata.name.as_ref() == Some(&doomed.name))
+                .find(|m| m.machine.metadata.name.as_ref() == Some(&doomed))
                 .unwrap();
             live.machine.metadata.deletion_timestamp = Some(k8s_time(at(self.world.clock)));
         }
         !settled
+    }
+
+    /// What the set does about its broken machines.
+    fn remediation(&self, set: &MachineSet, machines: &[Machine]) -> Remediation {
+        let Some(first) = self.replace_first else {
+            return Remediation::default();
+        };
+        let revision = |s: &MachineSet| {
+            let all = s.metadata.annotations.as_ref()?;
+            let text = all.get(meta::ANNOTATION_ROLLOUT_REVISION)?;
+            text.parse::<u64>().ok()
+        };
+        let sizes = self.world.sets.iter().map(|s| {
+            let wants = usize::try_from(s.spec.replicas.unwrap()).unwrap();
+            (self.machines.iter().filter(|m| m.of(s)).count(), wants)
+        });
+        let names = machines.iter().filter_map(|m| m.metadata.name.clone());
+        let leaves = |m: &&Live| m.deleting() && is_broken(&m.machine);
+        remediate(&RemediationView {
+            set,
+            machines,
+            current: revision(set) == self.world.sets.iter().filter_map(revision).max(),
+            replicas: self.world.pool.spec.replicas.unwrap(),
+            max_in_flight: None,
+            in_flight: self.machines.iter().filter(leaves).count(),
+            surge: Surge::of(&bounds(&self.world.pool).unwrap(), sizes),
+            held: &BTreeMap::new(),
+            preflight: &[],
+            replace_first: &names.filter(|_| first).collect(),
+        })
     }
 
     fn pick(&mut self, n: usize, which: impl Fn(&Live) -> bool) -> Option<usize> {
@@ -413,9 +476,11 @@ proptest! {
         replicas in 0..9_i32,
         surge in 0..4_i32,
         unavailable in 0..4_i32,
+        replace_first in proptest::option::of(any::<bool>()),
         events in proptest::collection::vec(event(), 0..300),
     ) {
         let mut sim = Sim::new(replicas, surge, unavailable);
+        sim.check_health(replace_first);
         for event in events {
             sim.happen(event);
             sim.check()?;
@@ -477,6 +542,14 @@ impl Dice {
 }
 
 impl Sim {
+    /// A health check looks at all machines; without one nobody replaces broken ones.
+    fn check_health(&mut self, replace_first: Option<bool>) {
+        self.replace_first = replace_first;
+        for live in &mut self.machines {
+            live.checked = replace_first.is_some();
+        }
+    }
+
     fn image(&mut self, image: &str) {
         self.world.pool.spec.template.spec.provider_config = config(json!({"image": image}));
     }
@@ -531,6 +604,57 @@ fn whole_rollouts_keep_both_bounds_in_more_than_a_thousand_random_orders() {
         fullest == 3 && steps > 50_000,
         "the surge was used: {fullest} in {steps} steps"
     );
+}
+
+/// Machines break while a rollout is under way, and are replaced in both ways: the rollout and their replacement together keep the bounds,
+/// and no machine is made twice in another's place.
+#[test]
+fn whole_rollouts_in_which_machines_break_and_are_replaced_keep_both_bounds() {
+    let (mut broke, mut first) = (0, 0);
+    for seed in 1..=ORDERS {
+        let mut dice = Dice::new(seed);
+        let mut sim = Sim::new(1 + dice.small(6), dice.small(4), dice.small(4));
+        let replace_first = seed % 2 == 0;
+        sim.check_health(Some(replace_first));
+        sim.made = 0;
+        sim.image("b");
+        let (mut moves, mut breaks) = (0, 0);
+        while moves < 20_000 && !sim.done() {
+            moves += 1;
+            if breaks < 4 && dice.below(15) == 0 {
+                // Of one that nobody saw available nobody could see that it is not any more.
+                let well = |m: &Live| m.counts() && m.says_available();
+                if let Some(at) = sim.pick(dice.below(64), well) {
+                    let live = &mut sim.machines[at];
+                    (live.available, live.failed) = (false, true);
+                    sim.lost += 1;
+                    breaks += 1;
+                }
+            }
+            let before = sim.total();
+            sim.happen(dice.event());
+            let (available, total) = (sim.available(), sim.total());
+            let (min, max) = (sim.bounds.min_available(), sim.bounds.max_total());
+            assert!(
+                available + sim.lost >= min,
+                "seed {seed}: {available} and {} lost < {min}: {}",
+                sim.lost,
+                sim.line()
+            );
+            assert!(total <= max, "seed {seed}: {total} > {max}: {}", sim.line());
+            let more = total > before && total > sim.bounds.replicas;
+            first += usize::from(more && replace_first);
+        }
+        assert!(sim.done(), "seed {seed} does not end: {}", sim.line());
+        let wanted = usize::try_from(sim.bounds.replicas).unwrap();
+        assert!(
+            sim.made <= wanted + breaks,
+            "seed {seed}: {} were made for {wanted} and {breaks} that broke",
+            sim.made
+        );
+        broke += breaks;
+    }
+    assert!(broke > 1_000 && first > 100, "{broke} {first}");
 }
 
 /// OnDelete: machines are replaced as somebody deletes them, none goes by itself, and there are never more than wanted.
