@@ -2,10 +2,12 @@
 //!
 //! The places of the values come from the tree that loading uses. An edit is proved before it is given out: the new text is read
 //! again, and must say exactly what was wanted and nothing else. Where that fails (an anchor, a layout that is not known here) there
-//! is no edit, never a wrong one.
+//! is no edit but the place where it failed, never a wrong one.
 
 #[cfg(test)]
 mod tests;
+
+use std::fmt;
 
 use serde_json::{Map, Value, json};
 use similar::TextDiff;
@@ -47,23 +49,116 @@ pub fn find(files: &[SourceFile], object: Declares<'_>) -> Option<(String, Strin
     })
 }
 
-/// The text of the file with the document of `object` as `wanted` says; `None` where the text cannot be edited so.
-pub fn edit(text: &str, object: Declares<'_>, wanted: &Value) -> Option<String> {
-    let before = yaml::parse(text).ok()?;
-    let at = before.iter().position(|d| object.is(d))?;
-    let mut changes = Vec::new();
-    let have = before.get(at)?.to_value();
-    differences(Some(&have), Some(wanted), &mut Vec::new(), &mut changes);
-    let mut new = text.to_owned();
-    for (path, value) in changes {
-        let documents = yaml::parse(&new).ok()?;
-        let root = documents.get(at)?;
-        new = Text(&new).put(root, &path, value.as_ref())?;
+/// Why a text cannot be edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No document of it is the object's.
+    NotDeclared,
+    /// Something else would change with the value.
+    Shared,
+    /// How it is written is not known here.
+    Form,
+}
+
+/// A value that cannot be changed in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Where the value, or the deepest of what it is to be in, stands.
+    pub place: Place,
+    /// Why.
+    pub why: Why,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.why {
+            Why::NotDeclared => "no document declares the object",
+            Why::Shared => "another value is an alias of this one and would change with it",
+            Why::Form => "this is written in a way that cannot be edited safely",
+        })
     }
+}
+
+/// The text of the file with the document of `object` as `wanted` says.
+///
+/// # Errors
+/// The first value that the text cannot be edited at.
+pub fn edit(text: &str, object: Declares<'_>, wanted: &Value) -> Result<String, Obstacle> {
+    let not_declared = Obstacle {
+        place: Place::default(),
+        why: Why::NotDeclared,
+    };
+    let before = yaml::parse(text).map_err(|_| not_declared)?;
+    let at = before.iter().position(|d| object.is(d));
+    let (at, old) = at
+        .and_then(|at| Some((at, before.get(at)?)))
+        .ok_or(not_declared)?;
     let mut want: Vec<Value> = before.iter().map(Node::to_value).collect();
-    *want.get_mut(at)? = wanted.clone();
-    let got: Vec<Value> = yaml::parse(&new).ok()?.iter().map(Node::to_value).collect();
-    (got == want).then_some(new)
+    let mut new = text.to_owned();
+    for (path, value) in changes(&old.to_value(), wanted) {
+        let obstacle = |why| Obstacle {
+            place: place_of(old, &path),
+            why,
+        };
+        if let Some(document) = want.get_mut(at) {
+            set(document, &path, value.as_ref());
+        }
+        let edited = yaml::parse(&new)
+            .ok()
+            .and_then(|all| Text(&new).put(all.get(at)?, &path, value.as_ref()));
+        new = edited.ok_or_else(|| obstacle(Why::Form))?;
+        let read = yaml::parse(&new).map_err(|_| obstacle(Why::Form))?;
+        let got: Vec<Value> = read.iter().map(Node::to_value).collect();
+        if got != want {
+            let there = |all: &[Value]| all.get(at).and_then(|d| get(d, &path)).cloned();
+            let done = there(&got) == there(&want);
+            return Err(obstacle(if done { Why::Shared } else { Why::Form }));
+        }
+    }
+    Ok(new)
+}
+
+/// The values of `want` that `have` does not have, by their paths; `None` for those that it has too many. What goes comes last: a map
+/// does not become empty in between.
+pub fn changes(have: &Value, want: &Value) -> Vec<(Vec<String>, Option<Value>)> {
+    let mut out = Vec::new();
+    differences(Some(have), Some(want), &mut Vec::new(), &mut out);
+    out.sort_by_key(|(_, value)| value.is_none());
+    out
+}
+
+fn get<'v>(document: &'v Value, path: &[String]) -> Option<&'v Value> {
+    path.iter().try_fold(document, |at, key| at.get(key))
+}
+
+fn set(document: &mut Value, path: &[String], value: Option<&Value>) {
+    let Some((last, above)) = path.split_last() else {
+        *document = value.cloned().unwrap_or_default();
+        return;
+    };
+    let mut at = document;
+    for key in above {
+        let Value::Object(map) = at else { return };
+        at = map.entry(key).or_insert_with(|| json!({}));
+    }
+    if let Value::Object(map) = at {
+        match value {
+            Some(value) => map.insert(last.clone(), value.clone()),
+            None => map.remove(last),
+        };
+    }
+}
+
+/// Where the deepest part of `path` stands that there is.
+fn place_of(root: &Node, path: &[String]) -> Place {
+    let (mut at, mut place) = (root, root.place);
+    for key in path {
+        let Some((key, value)) = at.entry(key) else {
+            break;
+        };
+        (at, place) = (value, key);
+    }
+    place
 }
 
 /// The difference of two texts of a file as `git apply` and `patch -p1` take it; empty when there is none.
@@ -113,6 +208,7 @@ impl Text<'_> {
     /// The text with `value` at `path`, or without it.
     fn put(&self, root: &Node, path: &[String], value: Option<&Value>) -> Option<String> {
         let (mut map, mut rest) = (root, path);
+        let mut parent = None;
         loop {
             let Content::Map(entries) = &map.content else {
                 return None;
@@ -132,9 +228,11 @@ impl Text<'_> {
                 };
                 return match value {
                     Some(value) => self.replace(map, &entry, value),
+                    None if entries.len() == 1 && !self.is_flow(map) => self.empty(parent?, &entry),
                     None => self.remove(map, &entry),
                 };
             }
+            parent = entries.get(index).map(|(_, key, _)| *key);
             (map, rest) = (child, below);
         }
     }
@@ -205,9 +303,30 @@ impl Text<'_> {
             };
             return self.splice(from, to, "");
         }
-        // The last one of a block map leaves null behind: its parent would have to go too.
         let from = self.line(usize::try_from(key.line).ok()?.checked_sub(1)?)?;
         self.splice(from, self.line(self.end_line(*key)?)?, "")
+    }
+
+    /// Without the only entry of a block map, which would leave null behind: `{}` is put after its parent's key.
+    fn empty(&self, parent: Place, entry: &Entry<'_>) -> Option<String> {
+        let start = self.offset(parent)?;
+        let rest = self.0.get(start..)?;
+        let name = match rest.chars().next()? {
+            '"' | '\'' => quoted_end(rest)?,
+            _ => 0,
+        };
+        let is_end = |at: usize| {
+            let after = rest.get(at + 1..).unwrap_or_default();
+            after.is_empty() || after.starts_with(char::is_whitespace)
+        };
+        let colons = rest.get(name..)?.match_indices(':');
+        let colon = colons.map(|(at, _)| name + at).find(|at| is_end(*at))?;
+        let (_, key, _) = entry.map.get(entry.index)?;
+        let from = self.line(usize::try_from(key.line).ok()?.checked_sub(1)?)?;
+        let to = self.line(self.end_line(*key)?)?;
+        let at = start + colon + 1;
+        let (head, between, after) = (self.0.get(..at)?, self.0.get(at..from)?, self.0.get(to..)?);
+        Some(format!("{head} {{}}{between}{after}"))
     }
 
     fn replace(&self, map: &Node, entry: &Entry<'_>, new: &Value) -> Option<String> {

@@ -49,7 +49,7 @@ fn document(text: &str) -> Value {
 fn lines(text: &str, change: impl FnOnce(&mut Value)) -> Option<Vec<String>> {
     let mut wanted = document(text);
     change(&mut wanted);
-    let new = edit(text, POOL, &wanted)?;
+    let new = edit(text, POOL, &wanted).ok()?;
     assert_eq!(document(&new), wanted);
     let diff = TextDiff::from_lines(text, new.as_str());
     let lines = diff
@@ -215,6 +215,39 @@ fn a_change_of_several_values_is_a_patch_that_git_takes() {
 }
 
 #[test]
+fn a_map_that_loses_its_last_key_stays_a_map() {
+    for (text, want) in [
+        ("  a:\n    b: 1\n  c: 2\n", "  a: {}\n  c: 2\n"),
+        (
+            "  a:   # why\n    # b\n    b:\n    - 1\n",
+            "  a: {}   # why\n    # b\n",
+        ),
+        ("  \"a:b\" :\n    b: 1\n", "  \"a:b\" : {}\n"),
+        ("  a: {b: 1}\n", "  a: {}\n"),
+        ("  a:\n    b: 1", "  a: {}\n"),
+    ] {
+        let head = "kind: MachineDeployment\nmetadata:\n  name: web\nspec:\n";
+        let first = "---\nkind: Cluster\nspec:\n  a:\n    b: 1\n---\n";
+        let text = format!("{first}{head}{text}");
+        let mut wanted = document(&text);
+        for (_, value) in wanted["spec"].as_object_mut().unwrap() {
+            if let Some(map) = value.as_object_mut() {
+                map.clear();
+            }
+        }
+        let new = edit(&text, POOL, &wanted).unwrap();
+        assert_eq!(new, format!("{first}{head}{want}"));
+        assert_eq!(document(&new), wanted);
+    }
+    // What is added first keeps the map from becoming empty.
+    let text = "kind: MachineDeployment\nmetadata: {name: web}\nspec:\n  a:\n    b: 1\n";
+    let mut wanted = document(text);
+    wanted["spec"]["a"] = json!({"c": 2});
+    let new = edit(text, POOL, &wanted).unwrap();
+    assert_eq!(new, text.replace("b: 1", "c: 2"));
+}
+
+#[test]
 fn without_a_line_break_at_the_end_and_in_json_too() {
     for text in [
         "kind: MachineDeployment\nmetadata: {name: web}\nspec:\n  a: 1",
@@ -236,9 +269,28 @@ fn what_cannot_be_edited_is_left_alone() {
         "kind: MachineDeployment\nmetadata: {name: web}\nspec: {a: &x {size: 1}, b: *x}\n";
     let mut wanted = document(anchored);
     wanted["spec"]["b"]["size"] = 2.into();
-    assert_eq!(edit(anchored, POOL, &wanted), None);
+    let place = |line, column| Place { line, column };
+    let told = |text, object, wanted: &Value| {
+        let found = edit(text, object, wanted).unwrap_err();
+        (found.place, found.why)
+    };
+    assert_eq!(told(anchored, POOL, &wanted).1, Why::Shared);
+    assert_eq!(told(anchored, POOL, &wanted).0.line, 3);
     let other = Declares { name: "db", ..POOL };
-    assert_eq!(edit(FILE, other, &json!({})), None);
+    let (_, why) = told(FILE, other, &json!({}));
+    assert_eq!(why, Why::NotDeclared);
+    // Aliases, merge keys and anchors of maps that become empty: each with its place.
+    let merged = "kind: MachineDeployment\nmetadata: {name: web}\nspec:\n  a: &x\n    size: 1\n  b:\n    <<: *x\n    more: 2\n";
+    let mut wanted = document(merged);
+    wanted["spec"]["b"]["size"] = 2.into();
+    let (at, why) = told(merged, POOL, &wanted);
+    assert!(
+        [5, 7].contains(&at.line) && why != Why::NotDeclared,
+        "{at:?} {why:?}"
+    );
+    let mut wanted = document(merged);
+    wanted["spec"]["a"] = json!({});
+    assert_eq!(told(merged, POOL, &wanted), (place(5, 5), Why::Form));
     assert_eq!(find(&[], POOL), None);
 }
 
@@ -272,7 +324,7 @@ proptest! {
         };
         let text = format!("# head\n---\nkind: Other\n---\n{text}---\nkind: Last\n");
         prop_assume!(yaml::parse(&text).is_ok_and(|d| d.get(1).is_some_and(|d| d.to_value() == wrap(&have))));
-        if let Some(new) = edit(&text, POOL, &wrap(&want)) {
+        if let Ok(new) = edit(&text, POOL, &wrap(&want)) {
             prop_assert_eq!(document(&new), wrap(&want));
             prop_assert!(new.starts_with("# head\n---\nkind: Other\n---\n") && new.ends_with("---\nkind: Last\n"));
         } else {

@@ -12,7 +12,7 @@ use fleetwright_core::{
     why::short,
 };
 use fleetwright_gitops::{
-    edit::{Declares, edit, find, patch},
+    edit::{Declares, Obstacle, changes, edit, find, patch},
     load::SourceFile,
     read::Reader,
 };
@@ -114,8 +114,34 @@ struct Way {
     file: Option<String>,
     /// The patch of the file, where its text can be edited.
     patch: Option<String>,
+    /// Why it cannot be.
+    obstacle: Option<Obstacle>,
+    /// What the file has to say: paths with their values, `None` where there is to be none.
+    values: Vec<(String, Option<Value>)>,
     /// The document as it should be.
     document: Value,
+}
+
+impl Way {
+    /// Where the file cannot be edited, and why.
+    fn trouble(&self) -> Option<String> {
+        let (file, obstacle) = (self.file.as_ref()?, self.obstacle?);
+        let (line, column) = (obstacle.place.line, obstacle.place.column);
+        Some(format!("{file}:{line}:{column}: {obstacle}"))
+    }
+
+    /// For people: the patch; the values where the file is known and cannot be patched; else the whole document.
+    fn text(&self) -> String {
+        let line = |(path, value): &(String, Option<Value>)| match value {
+            Some(value) => format!("{path}: {value}\n"),
+            None => format!("{path}: (take it away)\n"),
+        };
+        match (&self.patch, &self.file) {
+            (Some(patch), _) => patch.clone(),
+            (None, Some(_)) => self.values.iter().map(line).collect(),
+            (None, None) => serde_saphyr::to_string(&self.document).unwrap_or_default(),
+        }
+    }
 }
 
 async fn tell(
@@ -139,14 +165,13 @@ async fn tell(
         let document = json!({"written": false, "revision": back.revision, "patch": ""});
         return args.output.print(&document, || text);
     }
-    let yaml = serde_saphyr::to_string(&way.document).unwrap_or_default();
     let document = json!({
-        "written": false, "revision": back.revision, "changes": back.changes,
-        "file": way.file, "patch": way.patch, "document": way.document, "revert": back.commit,
+        "written": false, "revision": back.revision, "changes": back.changes, "file": way.file, "patch": way.patch,
+        "obstacle": way.trouble(), "document": way.document, "revert": back.commit,
     });
     match args.output {
         // As it is: it is for `git apply`.
-        Output::Text => print(way.patch.as_deref().unwrap_or(&yaml)),
+        Output::Text => print(&way.text()),
         other => other.print(&document, String::new)?,
     }
     let fleet = fleet.map_or_else(String::new, |f| {
@@ -158,13 +183,13 @@ async fn tell(
     });
     let what = match (&way.patch, &way.file) {
         (Some(_), _) => "apply this patch in the repository (`git apply`), commit and push",
-        (None, Some(_)) => "its document in the repository has to say this",
+        (None, Some(_)) => "its document in the repository has to say these values",
         (None, None) => "the repository has to say this of it",
     };
     let (object, revision) = (&args.object.object, back.revision);
     let mut message =
         format!("nothing was written: Git owns {object}{fleet}; for revision {revision} {what}");
-    if let Some(trouble) = trouble {
+    if let Some(trouble) = trouble.or_else(|| way.trouble()) {
         message.push_str(&format!(" ({trouble})"));
     }
     let failure = Failure::repository(message);
@@ -212,13 +237,24 @@ fn way(files: &[SourceFile], pool: &MachineDeployment, back: &Undo) -> Result<Wa
             };
         }
     }
-    let edited = found.as_ref().and_then(|(file, text, _)| {
+    let edited = found.as_ref().map(|(file, text, _)| {
         let new = edit(text, object, &document)?;
-        Some(patch(file, text, &new))
+        Ok(patch(file, text, &new))
     });
+    let (patch, obstacle) = match edited {
+        None => (None, None),
+        Some(Ok(patch)) => (Some(patch), None),
+        Some(Err(obstacle)) => (None, Some(obstacle)),
+    };
+    let values = found.as_ref().map(|(_, _, have)| changes(have, &document));
+    let values = values.unwrap_or_default().into_iter();
     Ok(Way {
         file: found.map(|(file, _, _)| file),
-        patch: edited,
+        patch,
+        obstacle,
+        values: values
+            .map(|(path, value)| (path.join("."), value))
+            .collect(),
         document,
     })
 }
@@ -274,4 +310,98 @@ async fn files(
         }
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(config: Value) -> MachineDeployment {
+        let spec = json!({"clusterName": "eu", "template": {"spec": {"providerConfig": config}}});
+        let object = json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineDeployment",
+            "metadata": {"name": "web", "namespace": "default"}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// What is told of the way back to `config` where this file declares the pool.
+    fn told(file: &str, config: Value) -> (String, Option<String>) {
+        let (pool, file) = (
+            pool(config),
+            SourceFile {
+                path: "pools/web.yaml".into(),
+                content: Ok(file.as_bytes().to_vec()),
+            },
+        );
+        let back = Undo {
+            revision: 1,
+            template: pool.spec.template.clone(),
+            changes: Vec::new(),
+            commit: None,
+        };
+        let way = way(&[file], &pool, &back).unwrap();
+        (way.text(), way.trouble())
+    }
+
+    const HEAD: &str = "kind: Cluster
+metadata: {name: web}
+---
+kind: MachineDeployment
+metadata: {name: web}
+spec:
+  clusterName: eu
+  template:
+    spec:
+";
+
+    #[test]
+    fn the_last_key_of_a_map_goes_and_leaves_a_map() {
+        let file = format!(
+            "{HEAD}      providerConfig:\n        tags:\n          team: shop\n        kind: K\n"
+        );
+        let (text, trouble) = told(&file, json!({"kind": "K", "tags": {}}));
+        assert_eq!(trouble, None);
+        let changed: Vec<&str> = text
+            .lines()
+            .filter(|l| l.starts_with(['-', '+']))
+            .skip(2)
+            .collect();
+        assert_eq!(
+            changed,
+            [
+                "-        tags:",
+                "-          team: shop",
+                "+        tags: {}"
+            ]
+        );
+        assert!(
+            text.starts_with("diff --git a/pools/web.yaml b/pools/web.yaml\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_patched_is_told_with_its_place_and_its_values() {
+        let file = format!(
+            "{HEAD}      failureDomain: &zone b\n      providerConfig:\n        kind: K\n        zone: *zone\n"
+        );
+        let (text, trouble) = told(&file, json!({"kind": "K", "zone": "a", "image": "old"}));
+        assert_eq!(
+            text,
+            "spec.template.spec.providerConfig.image: \"old\"\nspec.template.spec.providerConfig.zone: \"a\"\nspec.template.spec.failureDomain: (take it away)\n"
+        );
+        let trouble = trouble.unwrap();
+        assert!(trouble.starts_with("pools/web.yaml:1"), "{trouble}");
+    }
+
+    #[test]
+    fn without_a_file_the_whole_document_is_told() {
+        let (text, trouble) = told("kind: Other\n", json!({"kind": "K"}));
+        assert_eq!(trouble, None);
+        assert!(
+            text.contains("kind: MachineDeployment") && text.contains("kind: K"),
+            "{text}"
+        );
+    }
 }
