@@ -274,8 +274,12 @@ fn what_cannot_be_edited_is_left_alone() {
         let found = edit(text, object, wanted).unwrap_err();
         (found.place, found.why)
     };
-    assert_eq!(told(anchored, POOL, &wanted).1, Why::Shared);
-    assert_eq!(told(anchored, POOL, &wanted).0.line, 3);
+    let (at, why) = told(anchored, POOL, &wanted);
+    assert_eq!((at.line, why), (3, Why::Form));
+    // The other way round: the alias would change with it.
+    let mut wanted = document(anchored);
+    wanted["spec"]["a"]["size"] = 2.into();
+    assert_eq!(told(anchored, POOL, &wanted), (place(3, 15), Why::Shared));
     let other = Declares { name: "db", ..POOL };
     let (_, why) = told(FILE, other, &json!({}));
     assert_eq!(why, Why::NotDeclared);
