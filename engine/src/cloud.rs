@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    client::Connection,
     error::{Failure, step},
     http::{address, bind},
 };
@@ -28,6 +29,26 @@ pub(crate) struct Cloudy {
     pub(crate) etcd: Arc<dyn EtcdMembers>,
     /// Its URL; `None` where there is none.
     pub(crate) url: Option<String>,
+}
+
+/// The one that an engine runs in its process, as a command finds it: `None` where the engine has none.
+///
+/// # Errors
+/// There is no place for the default data folder.
+pub(crate) async fn of_engine(
+    connection: &Connection,
+) -> Result<Option<Arc<dyn Provider>>, Failure> {
+    let Some(folder) = connection.folder()? else {
+        return Ok(None);
+    };
+    let Ok(address) = tokio::fs::read_to_string(folder.join("simcloud.addr")).await else {
+        return Ok(None);
+    };
+    let url = format!("http://{}", address.trim());
+    let remote = RemoteCloud::connect_as(&url, None, Duration::ZERO).await;
+    Ok(remote
+        .ok()
+        .map(|remote| Arc::new(remote) as Arc<dyn Provider>))
 }
 
 /// One that runs by itself. Its journal shows who of several engines asked, by their `identity`.

@@ -1,18 +1,19 @@
 //! What the commands that look at a repository share: its files, read and checked, and the plan for a Fleet.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Context as _;
 use fleetwright_api::{
-    Fleet,
+    Fleet, ProviderAccount,
     fleet::{Allow, DriftAction, FleetSource},
 };
 use fleetwright_core::{
     catalogue::Catalogue,
+    images::Image,
     plan::{Live, Plan, Policy, forecast, plan},
 };
 use fleetwright_gitops::{
@@ -21,12 +22,13 @@ use fleetwright_gitops::{
     read::{Declared, ReadError, Reader},
     source::{Snapshot, read_directory},
 };
-use fleetwright_providers::ConfigSchema;
+use fleetwright_providers::{Account, ConfigSchema, lacks_image};
 use jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::{
     client::{self, Connection},
+    cloud,
     error::{Failure, step},
 };
 
@@ -136,9 +138,13 @@ impl Target {
             &policy,
             &catalogue,
         );
-        let machines = gather_machines(client, &plan, &mut live).await;
+        let machines = gather_machines(client, &plan, &policy, &mut live).await;
         step(machines, "cannot foretell the steps")?;
-        forecast(&mut plan, &live, &policy, &catalogue, now);
+        let images = forecast(&mut plan, &live, &policy, &catalogue, now);
+        live.missing_images = self.missing(client, images).await?;
+        if !live.missing_images.is_empty() {
+            forecast(&mut plan, &live, &policy, &catalogue, now);
+        }
         Ok(Planned {
             fleet,
             revision,
@@ -148,6 +154,40 @@ impl Target {
             policy,
             plan,
         })
+    }
+
+    /// Those of these images that there are none of, with what their providers say to that.
+    async fn missing(
+        &self,
+        client: &Client,
+        images: BTreeSet<Image>,
+    ) -> Result<BTreeMap<Image, String>, Failure> {
+        let mut missing = BTreeMap::new();
+        if images.is_empty() {
+            return Ok(missing);
+        }
+        let Some(provider) = cloud::of_engine(&self.connection).await? else {
+            tracing::warn!(
+                "the providers cannot be asked from here: missing images are not in this plan"
+            );
+            return Ok(missing);
+        };
+        for image in images {
+            let account = Api::<ProviderAccount>::all(client.clone());
+            let account = account.get_opt(&image.account).await;
+            let account =
+                account.map_err(|e| client::failure("cannot read the ProviderAccount", e))?;
+            // That there is no such account is said where machines are made.
+            let account = account.map(|a| Account::from(&a));
+            let Some(account) = account.filter(|a| a.provider == provider.name()) else {
+                continue;
+            };
+            let lacks = lacks_image(provider.as_ref(), &account, &image.version, &image.config());
+            if let Some(why) = lacks.await {
+                missing.insert(image, why);
+            }
+        }
+        Ok(missing)
     }
 
     /// Whether the files are those that the Fleet follows itself.
@@ -237,6 +277,7 @@ pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec
     }
     let policy = Policy {
         versions: Vec::new(),
+        disruption: None,
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 0,

@@ -3,9 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use fleetwright_api::machine::{MachineAddress, MachineTaint};
+use fleetwright_api::{
+    ProviderAccount,
+    machine::{MachineAddress, MachineTaint},
+};
 use fleetwright_schema::{Schema, prune::prune, validate::validate};
 use jiff::Timestamp;
+use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -243,6 +247,33 @@ pub trait Provider: Send + Sync + 'static {
         id: &str,
         instance_key: &str,
     ) -> Result<(), ProviderError>;
+}
+
+impl From<&ProviderAccount> for Account {
+    fn from(account: &ProviderAccount) -> Self {
+        Self {
+            name: account.name_any(),
+            provider: account.spec.provider.clone(),
+            region: account.spec.region.clone().unwrap_or_default(),
+            endpoint: account.spec.endpoint.clone(),
+            quotas: account.spec.quotas.clone(),
+        }
+    }
+}
+
+/// That there is no image of this version, or that the provider cannot say whether there is one; `None` where there is.
+pub async fn lacks_image(
+    provider: &dyn Provider,
+    account: &Account,
+    version: &str,
+    config: &Value,
+) -> Option<String> {
+    let asked = provider.missing_image(account, version, config).await;
+    asked.unwrap_or_else(|error| {
+        Some(format!(
+            "the provider cannot say whether there is an image: {error}"
+        ))
+    })
 }
 
 /// What is wrong with a `providerConfig` by its schema, unknown fields included.

@@ -13,7 +13,7 @@ pub mod registry;
 pub use connections::{ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers};
 pub use contract::{
     Account, ConfigError, ConfigSchema, CreateInstance, Instance, InstanceState, ListScope,
-    Ownership, Provider, UpdateInstance, config_errors,
+    Ownership, Provider, UpdateInstance, config_errors, lacks_image,
 };
 pub use error::ProviderError;
 pub use registry::Registry;

@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::kit::{Engine, fleet, fleetwright};
+use crate::kit::{Engine, fleet, fleetwright, send};
 
 async fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let Output {
@@ -100,6 +100,27 @@ async fn machines_are_replaced_as_the_plan_said() {
     let (_, out, _) = run(&["plan", &more, by, place]).await;
     assert!(out.contains("spec.replicas is taken from kubectl"), "{out}");
     assert!(out.contains("+   replicas: 6"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_is_missing_is_named_beforehand() {
+    let dir = tempfile::tempdir().unwrap();
+    let followed = repository(dir.path(), "repo", &fleet("v1.33.2", Some(1)));
+    let data = dir.path().join("data");
+    let engine = Engine::up_embedded(&followed, &data, &[]).await;
+    engine.until_at("v1.33.2").await;
+    let url = format!("{}/versions", engine.process.told("simcloud"));
+    let (status, body) = send("PUT", &url, &[], r#"["v1.33.2", "v1.34.1"]"#).await;
+    assert!(status.contains(" 20"), "{status} {body}");
+    let [by, place] = engine.connection();
+    for (version, blocked) in [("v1.34.1", false), ("v1.34.2", true)] {
+        let next = repository(dir.path(), "next", &fleet(version, Some(1)));
+        let (code, text, err) = run(&["plan", &next, by, place]).await;
+        assert_eq!(code, Some(0), "{err}");
+        let why = "stays at v1.33.2 on the way to v1.34.2: v1.34.2 for the control plane: the simulated cloud has no image";
+        assert_eq!(text.contains(why), blocked, "{text}");
+        assert_eq!(text.contains("a-cp-1"), !blocked, "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

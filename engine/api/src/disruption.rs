@@ -9,7 +9,7 @@ use crate::machine_deployment::count_or_share;
 /// How many machines may be out of service at once. Rollouts, remediation and scale-down spend of the same budget; a machine
 /// that is out of service for another cause spends too. No machine that is in service is deleted beyond it; budgets of the pool, of
 /// its Cluster and of its Fleet hold together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionBudget {
     /// Machines out of service at most: a number, or a percentage of all machines that rounds down (but to no less than 1,

@@ -2,43 +2,41 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleetwright_api::{
-    Cluster, MachineDeployment, ProviderAccount, ProviderConfig, names, version::Version,
+use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount};
+use fleetwright_core::{
+    images::{Image, on_the_way},
+    upgrade::{Blocker, Path},
 };
-use fleetwright_core::upgrade::{Blocker, Path};
-use kube::ResourceExt;
+use fleetwright_providers::{Account, lacks_image};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::reconcile::{Shared, account_of};
+use crate::reconcile::Shared;
 
 /// How long it holds that an image is there.
 const THERE: Duration = Duration::from_secs(300);
 /// How long it holds that one is missing, or that nobody can tell.
 pub(crate) const MISSING: Duration = Duration::from_secs(5);
 
-/// Account, version and digest of the settings.
-type Key = (String, String, String);
-
 /// What the providers said last.
 #[derive(Default)]
 pub(crate) struct Images {
-    known: Mutex<BTreeMap<Key, (Instant, Option<String>)>>,
+    known: Mutex<BTreeMap<Image, (Instant, Option<String>)>>,
 }
 
 impl Images {
-    fn see(&self, key: &Key) -> Option<Option<String>> {
+    fn see(&self, image: &Image) -> Option<Option<String>> {
         let known = self.known.lock();
-        let (until, missing) = known.get(key)?;
+        let (until, missing) = known.get(image)?;
         (Instant::now() < *until).then(|| missing.clone())
     }
 
-    fn keep(&self, key: Key, missing: Option<String>) {
+    fn keep(&self, image: Image, missing: Option<String>) {
         let now = Instant::now();
         let until = now + if missing.is_some() { MISSING } else { THERE };
         let mut known = self.known.lock();
         known.retain(|_, (until, _)| *until > now);
-        known.insert(key, (until, missing));
+        known.insert(image, (until, missing));
     }
 }
 
@@ -49,54 +47,23 @@ pub(crate) async fn blocker(
     pools: &[MachineDeployment],
     path: &Path,
 ) -> Option<Blocker> {
-    let machines = cluster.spec.control_plane.machines.as_ref()?;
-    let config = &machines.template.spec.provider_config;
-    for version in path.control_plane() {
-        if let Some(why) = missing(shared, config, version).await {
-            return Some(of(version, "the control plane".into(), why));
-        }
-    }
-    for pool in pools {
-        let spec = &pool.spec.template.spec;
-        let stays = spec.version.is_some() || pool.metadata.deletion_timestamp.is_some();
-        if stays || pool.spec.replicas == Some(0) {
-            continue;
-        }
-        for version in path.workers() {
-            if let Some(why) = missing(shared, &spec.provider_config, version).await {
-                return Some(of(version, format!("pool {}", pool.name_any()), why));
-            }
+    for one in on_the_way(cluster, pools, path, &shared.catalogue) {
+        if let Some(why) = missing(shared, &one.image).await {
+            return Some(one.missing(why));
         }
     }
     None
 }
 
-fn of(version: &Version, of: String, why: String) -> Blocker {
-    let version = version.clone();
-    Blocker::Image { version, of, why }
-}
-
-async fn missing(shared: &Shared, written: &ProviderConfig, version: &Version) -> Option<String> {
+async fn missing(shared: &Shared, image: &Image) -> Option<String> {
     // What is wrong with the account is said where machines are made.
-    let account = shared
-        .caches
-        .get::<ProviderAccount>("", written.account())?;
+    let account = shared.caches.get::<ProviderAccount>("", &image.account)?;
     let provider = shared.context.providers.get(&account.spec.provider)?;
-    let config = shared.catalogue.effective(written).to_value();
-    let digest = names::short_hash(["config", &config.to_string()], 16);
-    let version = version.to_string();
-    let key = (account.name_any(), version.clone(), digest);
-    if let Some(known) = shared.images.see(&key) {
+    if let Some(known) = shared.images.see(image) {
         return known;
     }
-    let asked = provider
-        .missing_image(&account_of(&account), &version, &config)
-        .await;
-    let missing = asked.unwrap_or_else(|error| {
-        Some(format!(
-            "the provider cannot say whether there is an image: {error}"
-        ))
-    });
-    shared.images.keep(key, missing.clone());
+    let (account, config) = (Account::from(account.as_ref()), image.config());
+    let missing = lacks_image(provider.as_ref(), &account, &image.version, &config).await;
+    shared.images.keep(image.clone(), missing.clone());
     missing
 }

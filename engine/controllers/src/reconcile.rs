@@ -21,7 +21,6 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-pub(crate) use self::machine::to_account as account_of;
 use crate::{
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},

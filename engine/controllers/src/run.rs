@@ -8,7 +8,7 @@ use fleetwright_api::{
     ProviderAccount,
 };
 use fleetwright_core::outcome::Outcome;
-use fleetwright_providers::{ClusterRef, ListScope, ProviderError};
+use fleetwright_providers::{Account, ClusterRef, ListScope, ProviderError};
 use futures::StreamExt;
 use kube::{Api, ResourceExt, runtime::watcher};
 use tokio::{
@@ -27,7 +27,7 @@ use crate::{
     inventory::{IDLE, Inventory},
     nodes::Nodes,
     queue::{Key, Queue},
-    reconcile::{Shared, account_of, reconcile},
+    reconcile::{Shared, reconcile},
     refusals::Refusals,
     rooms::Rooms,
     schedule::{Listed, Schedule},
@@ -211,7 +211,7 @@ async fn list(
     };
     let begun = shared.inventory.begin(shared.now());
     let result = provider
-        .list(&account_of(&account), &ListScope::Account)
+        .list(&Account::from(account.as_ref()), &ListScope::Account)
         .await;
     shared.context.metrics.called(
         "list",
@@ -228,7 +228,7 @@ async fn list(
             let named = |c: &Arc<Cluster>| owner.cluster.ends_with(&c.name_any());
             if shared.caches.all::<Cluster>().iter().any(named) {
                 provider
-                    .delete(&account_of(&account), id, &owner.instance_key)
+                    .delete(&Account::from(account.as_ref()), id, &owner.instance_key)
                     .await
                     .ok();
             }

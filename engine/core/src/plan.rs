@@ -7,6 +7,7 @@ use std::{
 
 use fleetwright_api::{
     Machine, MachineSet,
+    disruption::DisruptionBudget,
     fleet::DriftAction,
     meta::{LABEL_FLEET, fleet_manager},
     names::{fleet_hash, short_hash},
@@ -15,7 +16,7 @@ use fleetwright_api::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::catalogue::Catalogue;
+use crate::{catalogue::Catalogue, images::Image};
 
 pub mod conflict;
 mod effect;
@@ -47,8 +48,10 @@ pub struct Live {
     pub objects: Vec<Value>,
     /// Sets of the pools; [`forecast`] alone looks at them.
     pub sets: Vec<MachineSet>,
-    /// Machines of the clusters.
+    /// Machines of the clusters; of all clusters where the Fleet has a disruption budget.
     pub machines: Vec<Machine>,
+    /// Images that there are none of, with what their providers say to that; [`forecast`] tells which ones to ask for.
+    pub missing_images: BTreeMap<Image, String>,
 }
 
 /// What the Fleet says.
@@ -64,6 +67,8 @@ pub struct Policy {
     pub drift: DriftAction,
     /// Versions that upgrades may pass through, in the Fleet's order; all when empty.
     pub versions: Vec<Version>,
+    /// The Fleet's own disruption budget.
+    pub disruption: Option<DisruptionBudget>,
 }
 
 /// Identity of an object: `apiVersion`, kind, namespace, name.

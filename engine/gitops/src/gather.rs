@@ -64,6 +64,7 @@ pub fn policy_of(fleet: &Fleet) -> Policy {
         max_machines: usize::try_from(most.unwrap_or(DEFAULT_PRUNE_MAX_MACHINES)).unwrap_or(0),
         drift: drift.and_then(|d| d.policy).unwrap_or_default(),
         versions: fleet.spec.allowed_versions(),
+        disruption: fleet.spec.disruption.clone(),
     }
 }
 
@@ -197,27 +198,35 @@ pub async fn gather(
     Ok(live)
 }
 
-/// Adds what a forecast needs of the clusters that `plan` touches: their sets and Machines.
+/// Adds what a forecast needs of the clusters that `plan` touches: their sets and Machines. All Machines where the Fleet has a disruption
+/// budget: all of them spend of it.
 ///
 /// # Errors
 /// [`GatherError`]; a partial answer is never given.
 pub async fn gather_machines(
     client: &Client,
     plan: &Plan,
+    policy: &Policy,
     live: &mut Live,
 ) -> Result<(), GatherError> {
     let names: BTreeSet<String> = plan.clusters().into_iter().map(|key| key.name).collect();
     live.machines.clear();
     for some in names
-        .into_iter()
+        .iter()
+        .cloned()
         .collect::<Vec<_>>()
         .chunks(CLUSTERS_AT_ONCE)
     {
         let labels = format!("{LABEL_CLUSTER_NAME} in ({})", some.join(","));
         live.sets
             .extend(list(client, &labels, "MachineSets").await?);
-        live.machines
-            .extend(list(client, &labels, "Machines").await?);
+        if policy.disruption.is_none() {
+            let machines = list(client, &labels, "Machines").await?;
+            live.machines.extend(machines);
+        }
+    }
+    if policy.disruption.is_some() && !names.is_empty() {
+        live.machines = list(client, LABEL_CLUSTER_NAME, "Machines").await?;
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ pub(crate) async fn foresee(
         .await
         .map_err(|e| text(&e))?;
     let mut plan = plan(&desired, Some(&previous), &live, &policy, &catalogue);
-    gather_machines(&client, &plan, &mut live)
+    gather_machines(&client, &plan, &policy, &mut live)
         .await
         .map_err(|e| text(&e))?;
     forecast(&mut plan, &live, &policy, &catalogue, world.now());

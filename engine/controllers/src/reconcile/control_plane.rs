@@ -12,11 +12,11 @@ use fleetwright_core::{
     control_plane::{ControlPlaneDecision, ETCD_HOOK, Leave},
     health::is_broken,
 };
-use fleetwright_providers::ClusterRef;
+use fleetwright_providers::{Account, ClusterRef};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{Error, Shared, account_of};
+use super::{Error, Shared};
 use crate::{
     cache::name_of,
     etcd::{self, Answer},
@@ -44,7 +44,7 @@ pub(super) fn failure_domains(shared: &Shared, cluster: &Cluster) -> Vec<String>
         let account = machines.template.spec.provider_config.account();
         let account = shared.caches.get::<ProviderAccount>("", account)?;
         let provider = shared.context.providers.get(&account.spec.provider)?;
-        Some(provider.failure_domains(&account_of(&account)))
+        Some(provider.failure_domains(&Account::from(account.as_ref())))
     };
     domains().unwrap_or_default()
 }

@@ -268,17 +268,7 @@ fn provider(
                 account.spec.provider
             ))
         })?;
-    Ok((Arc::clone(provider), to_account(&account)))
-}
-
-pub(crate) fn to_account(account: &ProviderAccount) -> Account {
-    Account {
-        name: account.name_any(),
-        provider: account.spec.provider.clone(),
-        region: account.spec.region.clone().unwrap_or_default(),
-        endpoint: account.spec.endpoint.clone(),
-        quotas: account.spec.quotas.clone(),
-    }
+    Ok((Arc::clone(provider), Account::from(account.as_ref())))
 }
 
 async fn act(

@@ -7,21 +7,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
     API_VERSION, Cluster, Machine, MachineDeployment,
-    meta::{LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME, LABEL_SET_NAME},
+    meta::{
+        LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME, LABEL_FLEET, LABEL_SET_NAME,
+    },
+    names::fleet_hash,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::budgets::Budgets;
 use super::{
     Change, Key, Live, Plan, Policy,
     effect::typed,
     model::{Model, Moves, Owner},
 };
-use crate::{
-    catalogue::Catalogue,
-    disruption::{Blocked, Whose, limit},
-};
+use crate::{catalogue::Catalogue, images::Image};
+
+mod budgets;
 
 /// Rounds after which a forecast is broken off, whatever is left.
 const MOST_ROUNDS: usize = 20_000;
@@ -83,14 +86,15 @@ impl Plan {
     }
 }
 
-/// Fills in what the plan does to machines. `live` must hold all pools, sets and machines of the clusters that it touches.
+/// Fills in what the plan does to machines. `live` must hold all pools, sets and machines of the clusters that it touches. Gives the
+/// images that machines would be made from: whoever knows that some are missing says so in [`Live::missing_images`] and forecasts again.
 pub fn forecast(
     plan: &mut Plan,
     live: &Live,
     policy: &Policy,
     catalogue: &Catalogue,
     now: Timestamp,
-) {
+) -> BTreeSet<Image> {
     let changes: BTreeMap<&Key, &Change> = plan
         .creates
         .iter()
@@ -101,20 +105,44 @@ pub fn forecast(
     let deleted: BTreeSet<&Key> = plan.deletes.iter().map(|c| &c.key).collect();
     let objects: BTreeMap<Key, &Value> = live.objects.iter().map(|o| (Key::of(o), o)).collect();
     let mut machines = by_cluster(live, &touched);
-    let mut rollouts = Vec::new();
+    let at = |key: &Key| objects.get(key).copied();
+    let all = || objects.keys().chain(changes.keys().copied());
+    let all: BTreeSet<&Key> = all().filter(|k| !deleted.contains(*k)).collect();
+    let hash = fleet_hash(&policy.namespace, &policy.fleet);
+    let mut budgets = Budgets::of_fleet(&policy.fleet, policy.disruption.as_ref());
+    for key in &all {
+        let change = changes.get(*key).copied();
+        match key.kind.as_str() {
+            "Cluster" => {
+                if let Some(cluster) = merged::<Cluster>(at(key), change)
+                    && cluster.metadata.deletion_timestamp.is_none()
+                {
+                    // What a plan changes becomes the Fleet's, if it is not yet.
+                    let label = at(key).and_then(|o| o["metadata"]["labels"][LABEL_FLEET].as_str());
+                    let of_fleet = change.is_some() || label == Some(&hash);
+                    budgets.cluster(&cluster, of_fleet);
+                }
+            }
+            "MachineDeployment" => {
+                if let Some(pool) = merged::<MachineDeployment>(at(key), change)
+                    && pool.metadata.deletion_timestamp.is_none()
+                {
+                    budgets.pool(&pool);
+                }
+            }
+            _ => {}
+        }
+    }
+    live.machines.iter().for_each(|m| budgets.machine(m));
+    let (mut rollouts, mut images) = (Vec::new(), BTreeSet::new());
     for key in &touched {
-        let at = |key: &Key| objects.get(key).copied();
         let Some(cluster) = merged::<Cluster>(at(key), changes.get(key).copied()) else {
             continue;
         };
-        let pool_keys: BTreeSet<&Key> = objects
-            .keys()
-            .chain(changes.keys().copied())
+        let pools: Vec<MachineDeployment> = all
+            .iter()
+            .copied()
             .filter(|k| k.kind == "MachineDeployment" && k.namespace == key.namespace)
-            .filter(|k| !deleted.contains(*k))
-            .collect();
-        let pools: Vec<MachineDeployment> = pool_keys
-            .into_iter()
             .filter_map(|k| merged::<MachineDeployment>(at(k), changes.get(k).copied()))
             .filter(|p| p.spec.cluster_name == key.name)
             .filter(|p| p.metadata.deletion_timestamp.is_none())
@@ -136,7 +164,7 @@ pub fn forecast(
                 && pool.is_some_and(|pool| names.contains(pool.as_str()))
         });
         let sets: Vec<_> = sets.cloned().collect();
-        let model = Model {
+        let mut model = Model {
             fresh: sets
                 .iter()
                 .filter_map(|s| s.metadata.name.clone())
@@ -148,11 +176,15 @@ pub fn forecast(
             versions: &policy.versions,
             catalogue,
             now,
+            missing: &live.missing_images,
+            images: BTreeMap::new(),
             notes: BTreeMap::new(),
         };
-        rollouts.extend(run(model, key));
+        rollouts.extend(run(&mut model, key, &budgets));
+        images.extend(model.images.into_values().flatten());
     }
     plan.rollouts = rollouts;
+    images
 }
 
 /// The cluster whose machines a change may concern.
@@ -219,7 +251,7 @@ fn by_cluster(live: &Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Machines> {
     out
 }
 
-fn run(mut model: Model<'_>, cluster: &Key) -> Vec<Rollout> {
+fn run(model: &mut Model<'_>, cluster: &Key, budgets: &Budgets) -> Vec<Rollout> {
     let mut out: BTreeMap<Owner, Rollout> = BTreeMap::new();
     let path = model.path();
     let mut step = 0;
@@ -243,10 +275,18 @@ fn run(mut model: Model<'_>, cluster: &Key) -> Vec<Rollout> {
             break;
         }
     }
-    for (owner, rollout) in &mut out {
-        if rollout.counts().1 > 0 {
-            rollout.note = rollout.note.take().or_else(|| never(&model, owner));
-        }
+    let place = (cluster.namespace.as_str(), cluster.name.as_str());
+    let losing = out.iter().filter(|(_, r)| r.counts().1 > 0);
+    let held: Vec<_> = losing
+        .filter_map(|(owner, _)| Some((owner.clone(), budgets.note(place, owner, &out)?)))
+        .collect();
+    let unmade = model.images.iter().filter_map(|(owner, images)| {
+        let why = images.iter().find_map(|i| model.missing.get(i))?;
+        Some((owner.clone(), format!("machines cannot be made: {why}")))
+    });
+    // What keeps machines from coming keeps others from going, too.
+    for (owner, text) in unmade.chain(held) {
+        entry(&mut out, cluster, owner).note.get_or_insert(text);
     }
     for (owner, text) in std::mem::take(&mut model.notes) {
         entry(&mut out, cluster, owner).note.get_or_insert(text);
@@ -255,28 +295,6 @@ fn run(mut model: Model<'_>, cluster: &Key) -> Vec<Rollout> {
         rollout.path = path;
     }
     out.into_values().collect()
-}
-
-/// The budget that will let no machine go, whatever happens. What others spend is not known beforehand.
-fn never(model: &Model<'_>, owner: &Owner) -> Option<String> {
-    let pool = owner.as_ref().and_then(|name| {
-        let named = |p: &&MachineDeployment| p.metadata.name.as_ref() == Some(name);
-        let budget = model.pools.iter().find(named)?.spec.disruption.as_ref()?;
-        Some((Whose::Pool(name.clone()), budget))
-    });
-    let cluster = model.cluster.spec.disruption.as_ref().map(|budget| {
-        let name = model.cluster.metadata.name.clone();
-        (Whose::Cluster(name.unwrap_or_default()), budget)
-    });
-    pool.into_iter().chain(cluster).find_map(|(whose, budget)| {
-        let limit = limit(budget, 1).filter(|limit| *limit == 0)?;
-        let blocked = Blocked {
-            whose,
-            out: 0,
-            limit: Some(limit),
-        };
-        Some(blocked.to_string())
-    })
 }
 
 fn entry<'m>(

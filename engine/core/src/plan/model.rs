@@ -20,10 +20,12 @@ use crate::{
         self, ControlPlaneAction, ControlPlaneView, CreateReason, VersionStep, running_version,
         upgrading_to,
     },
+    images::{self, Image},
     machine_set::{self, MachineUpdate, NewMachine},
     pool_version::effective_version,
     quorum::Etcd,
     rollout,
+    upgrade::Blocker,
 };
 
 /// Decisions without any progress of machines after which a round is broken off.
@@ -61,6 +63,10 @@ pub(super) struct Model<'a> {
     pub(super) now: Timestamp,
     /// Sets whose machines may still have to be changed in place.
     pub(super) fresh: BTreeSet<String>,
+    /// Images that there are none of.
+    pub(super) missing: &'a BTreeMap<Image, String>,
+    /// The images of machines that are made, by owner.
+    pub(super) images: BTreeMap<Owner, BTreeSet<Image>>,
     /// What waits at the end, by owner.
     pub(super) notes: BTreeMap<Owner, String>,
 }
@@ -157,6 +163,19 @@ impl Model<'_> {
         (path.control_plane().count() > 1).then(|| path.to_string())
     }
 
+    /// The first image on the way of an upgrade that there is none of.
+    fn blocker(&self, machines: &[Machine]) -> Option<Blocker> {
+        if self.missing.is_empty() {
+            return None;
+        }
+        let path = control_plane::route(&self.view(machines))?.ok()?;
+        let all = images::on_the_way(&self.cluster, &self.pools, &path, self.catalogue);
+        all.into_iter().find_map(|one| {
+            let why = self.missing.get(&one.image)?.clone();
+            Some(one.missing(why))
+        })
+    }
+
     fn control_plane(&mut self, moves: &mut BTreeMap<Owner, Moves>) -> bool {
         let none = Vec::new();
         let machines = self.machines.get("").unwrap_or(&none);
@@ -175,7 +194,9 @@ impl Model<'_> {
             .filter_map(|m| m.status.as_ref()?.failure_domain.clone())
             .collect();
         let domains: Vec<String> = domains.into_iter().collect();
+        let blocker = self.blocker(machines);
         let view = ControlPlaneView {
+            blocker: blocker.as_ref(),
             lowest_worker: lowest.as_ref(),
             domains: &domains,
             ..self.view(machines)
@@ -210,6 +231,8 @@ impl Model<'_> {
                 let annotations = self.cluster.metadata.annotations.get_or_insert_default();
                 annotations.insert(meta::ANNOTATION_NEXT_ORDINAL.to_owned(), next);
                 mine.create(&machine);
+                let images = self.images.entry(None).or_default();
+                images.insert(image(&machine, self.catalogue));
                 control_plane.push(made(*machine, &self.cluster.metadata.namespace, self.now));
             }
             ControlPlaneAction::Delete { machine, reason } => {
@@ -304,8 +327,9 @@ impl Model<'_> {
         let decision = machine_set::scale(set, machines, next, self.now);
         let next = decision.next_ordinal.to_string();
         annotations.insert(meta::ANNOTATION_NEXT_ORDINAL.to_owned(), next);
-        let mine = moves.entry(Some(owner)).or_default();
+        let mine = moves.entry(Some(owner.clone())).or_default();
         let mut changed = !decision.is_settled();
+        let images = self.images.entry(Some(owner)).or_default();
         for doomed in decision.delete {
             leave(machines, &doomed.name, self.now, mine);
         }
@@ -315,6 +339,7 @@ impl Model<'_> {
         }
         for new in decision.create {
             mine.create(&new);
+            images.insert(image(&new, self.catalogue));
             machines.push(made(new, &set.metadata.namespace, self.now));
         }
         changed
@@ -333,6 +358,12 @@ impl Moves {
         self.create.push(machine.name.clone());
         self.version.clone_from(&machine.spec.content.version);
     }
+}
+
+fn image(machine: &NewMachine, catalogue: &Catalogue) -> Image {
+    let spec = &machine.spec.content;
+    let version = spec.version.as_deref().unwrap_or_default();
+    Image::of(&spec.provider_config, version, catalogue)
 }
 
 fn label(labels: Option<&BTreeMap<String, String>>) -> Option<&str> {

@@ -10,6 +10,7 @@ fn policy() -> Policy {
         fleet: "default".into(),
         max_machines: 2,
         drift: DriftAction::Report,
+        disruption: None,
     }
 }
 
@@ -75,6 +76,7 @@ fn run(desired: &[Value], objects: Vec<Value>, machines: usize) -> Plan {
         machines: (0..machines)
             .map(|i| machine(&format!("web-{i}")))
             .collect(),
+        ..Live::default()
     };
     plan(&desired, None, &live, &policy(), &Catalogue::default())
 }

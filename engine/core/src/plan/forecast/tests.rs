@@ -1,6 +1,7 @@
 //! Forecasts of whole fleets, from nothing and from what an earlier forecast left behind.
 
-use fleetwright_api::MachineSet;
+use fleetwright_api::{MachineSet, disruption::DisruptionBudget};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use super::*;
@@ -13,6 +14,7 @@ fn policy() -> Policy {
         max_machines: 10,
         drift: fleetwright_api::fleet::DriftAction::Correct,
         versions: Vec::new(),
+        disruption: None,
     }
 }
 
@@ -40,10 +42,17 @@ fn now() -> Timestamp {
 #[derive(Default)]
 struct Fleet {
     live: Live,
+    /// The Fleet's own budget.
+    budget: Option<DisruptionBudget>,
 }
 
 impl Fleet {
     fn plan(&self, documents: &[Value]) -> Plan {
+        self.foretell(documents).0
+    }
+
+    /// The plan, and the images that it needs.
+    fn foretell(&self, documents: &[Value]) -> (Plan, BTreeSet<Image>) {
         let desired: Vec<Desired> = documents
             .iter()
             .map(|d| Desired {
@@ -52,9 +61,13 @@ impl Fleet {
             })
             .collect();
         let catalogue = Catalogue::default();
-        let mut out = plan(&desired, None, &self.live, &policy(), &catalogue);
-        forecast(&mut out, &self.live, &policy(), &catalogue, now());
-        out
+        let policy = Policy {
+            disruption: self.budget.clone(),
+            ..policy()
+        };
+        let mut out = plan(&desired, None, &self.live, &policy, &catalogue);
+        let images = forecast(&mut out, &self.live, &policy, &catalogue, now());
+        (out, images)
     }
 
     /// Carries the plan out to its end, on the model.
@@ -96,6 +109,8 @@ impl Fleet {
             versions: &[],
             catalogue: &catalogue,
             now: now(),
+            missing: &BTreeMap::new(),
+            images: BTreeMap::new(),
             notes: BTreeMap::new(),
         };
         while !model.decide().is_empty() || model.progress() {}
@@ -113,6 +128,7 @@ impl Fleet {
                 .collect(),
             sets: model.sets,
             machines: model.machines.into_values().flatten().collect(),
+            ..Live::default()
         };
     }
 }
@@ -299,4 +315,117 @@ fn a_budget_that_lets_nothing_go_is_named_beforehand() {
     let one = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(2, 2, (1, 0)), "1%")]));
     let more = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(3, 1, (1, 0)), "0%")]));
     assert_eq!((one.len(), more.len()), (0, 0));
+}
+
+fn notes(plan: Plan) -> Vec<String> {
+    let note = |r: Rollout| Some(format!("{}: {}", r.owner.name, r.note?));
+    plan.rollouts.into_iter().filter_map(note).collect()
+}
+
+#[test]
+fn a_fleets_budget_counts_all_its_clusters_and_one_that_is_spent_or_slower_is_named() {
+    let of = |count: i32| {
+        Some(DisruptionBudget {
+            max_unavailable: IntOrString::Int(count),
+        })
+    };
+    let mut fleet = Fleet::default();
+    let start = [cluster("v1.33.2", 1), pool(4, 1, (0, 3))];
+    fleet.settle(&start);
+    // Applied objects carry the Fleet's label.
+    for object in &mut fleet.live.objects {
+        object["metadata"]["labels"][LABEL_FLEET] = json!(fleet_hash("default", "default"));
+    }
+    let mut other = cluster("v1.33.2", 1);
+    other["metadata"]["name"] = json!("b");
+    other["metadata"]["labels"] = json!({LABEL_FLEET: fleet_hash("default", "default")});
+    let next = [cluster("v1.33.2", 1), pool(4, 2, (0, 3))];
+    for (budget, other_cluster, want) in [
+        (None, false, &[][..]),
+        (
+            of(0),
+            false,
+            &[
+                "web: held by the disruption budget of Fleet default: it lets no machine be taken out of service",
+            ],
+        ),
+        (
+            of(1),
+            false,
+            &[
+                "web: the disruption budget of Fleet default lets no more than 1 of the 3 machines of a step be out of service at once",
+            ],
+        ),
+        (of(3), false, &[]),
+        // A cluster of the same Fleet is on its way up: it spends.
+        (
+            of(1),
+            true,
+            &[
+                "web: held by the disruption budget of Fleet default: 1 of at most 1 machines are out of service now",
+            ],
+        ),
+    ] {
+        let mut fleet = Fleet {
+            live: fleet.live.clone(),
+            budget: budget.clone(),
+        };
+        let mut documents = next.to_vec();
+        if other_cluster {
+            fleet.live.objects.push(other.clone());
+            documents.push(other.clone());
+        }
+        assert_eq!(notes(fleet.plan(&documents)), want, "{budget:?}");
+    }
+}
+
+#[test]
+fn a_clusters_budget_that_lets_fewer_go_than_a_step_takes_is_named() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(4, 1, (0, 3))]);
+    let mut narrow = cluster("v1.33.2", 1);
+    narrow["spec"]["disruption"] = json!({"maxUnavailable": 2});
+    assert_eq!(
+        notes(fleet.plan(&[narrow, pool(4, 2, (0, 3))])),
+        [
+            "web: the disruption budget of Cluster a lets no more than 2 of the 3 machines of a step be out of service at once"
+        ]
+    );
+}
+
+#[test]
+fn a_missing_image_blocks_the_upgrade_and_what_cannot_be_made_is_named() {
+    let mut fleet = Fleet::default();
+    let start = [cluster("v1.33.2", 1), pool(1, 1, (1, 0))];
+    fleet.settle(&start);
+    let upgrade = [cluster("v1.35.0", 1), pool(1, 1, (1, 0))];
+    let (_, images) = fleet.foretell(&upgrade);
+    let versions: BTreeSet<&str> = images.iter().map(|i| i.version.as_str()).collect();
+    assert_eq!(versions, BTreeSet::from(["v1.34.0", "v1.35.0"]));
+    assert_eq!(fleet.foretell(&start).1, BTreeSet::new());
+
+    let missing = images.iter().filter(|i| i.version == "v1.35.0");
+    fleet.live.missing_images = missing
+        .map(|i| (i.clone(), "build it".to_owned()))
+        .collect();
+    let (plan, _) = fleet.foretell(&upgrade);
+    assert_eq!(lines(&plan), [""; 0], "nothing of it moves");
+    assert_eq!(
+        notes(plan),
+        [
+            "a: stays at v1.33.2 on the way to v1.35.0: v1.35.0 for the control plane: build it",
+            "web: waits for the control plane to take its further steps to v1.35.0",
+        ]
+    );
+
+    // Machines of a pool that is new, or is of other settings.
+    let other = [cluster("v1.33.2", 1), pool(1, 2, (1, 0))];
+    let (_, images) = fleet.foretell(&other);
+    assert_eq!(images.len(), 1);
+    let why = |i: &Image| (i.clone(), "no image of size 2".to_owned());
+    fleet.live.missing_images = images.iter().map(why).collect();
+    assert_eq!(
+        notes(fleet.plan(&other)),
+        ["web: machines cannot be made: no image of size 2"]
+    );
 }
