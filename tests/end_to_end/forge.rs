@@ -3,11 +3,11 @@
 use std::{path::Path, process::Command, sync::Arc};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
-use fleetwright_api::{Cluster, MachineDeployment};
+use fleetwright_api::{Cluster, Machine, MachineDeployment, condition};
 use hmac::{Hmac, Mac as _};
 use kube::{
-    Api,
-    api::{ListParams, ObjectMeta},
+    Api, ResourceExt as _,
+    api::{ListParams, ObjectMeta, Patch, PatchParams},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -293,6 +293,75 @@ async fn mistakes_and_emptied_paths_change_nothing_and_say_why() {
     let sha = scene.push(&fleet("v1.33.2", Some(1))).await;
     scene.forge.until(&sha, "success").await;
     assert_eq!(scene.engine.journal(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_provider_refuses_for_good_fails_the_commit_and_the_next_one_mends_it() {
+    let scene = Scene::start(2).await;
+    let before = creates(&scene.engine.journal());
+    let good = fleet("v1.33.2", Some(2));
+    let (cluster, pool) = good.split_once("---\n").unwrap();
+    let of_type = |kind: &str| {
+        let config = format!("instanceType: {kind}, bootSeconds: 0.2}}");
+        format!(
+            "{cluster}---\n{}",
+            pool.replace("bootSeconds: 0.2}", &config)
+        )
+    };
+    let sha = scene.push(&of_type("sim.huge")).await;
+    let why = scene.forge.until(&sha, "failure").await;
+    let machines = Api::<Machine>::namespaced(scene.engine.client.clone(), "default");
+    let refused =
+        |m: &Machine| m.spec.content.provider_config.to_value()["instanceType"] == "sim.huge";
+    let all = machines.list(&ListParams::default()).await.unwrap().items;
+    let [machine] = &all.iter().filter(|m| refused(m)).collect::<Vec<_>>()[..] else {
+        panic!("one machine more than wanted may be asked for: {all:#?}");
+    };
+    let name = machine.name_any();
+    assert!(why.contains(&name) && why.contains("instanceType"), "{why}");
+    let told = |conditions: &[condition::Condition], kind: &str| {
+        let found = condition::get(conditions, kind).unwrap();
+        format!("{} {}: {}", found.status, found.reason, found.message)
+    };
+    let status = machine.status.as_ref().unwrap();
+    let line = told(&status.conditions, condition::kind::INFRASTRUCTURE_READY);
+    assert!(
+        line.starts_with("False Terminal: ") && line.contains("instanceType"),
+        "{line}"
+    );
+    let pool = scene.engine.pool().await;
+    let line = told(
+        &pool.status.unwrap().conditions,
+        condition::kind::SCALING_UP,
+    );
+    assert!(
+        line.starts_with("True Terminal: ") && line.contains(&name),
+        "{line}"
+    );
+    // Whatever wakes the machine: the same call is not made again.
+    for n in 0..3 {
+        let note = json!({"metadata": {"annotations": {"note": n.to_string()}}});
+        let params = PatchParams::default();
+        machines
+            .patch(&name, &params, &Patch::Merge(note))
+            .await
+            .unwrap();
+    }
+    let sha = scene.push(&of_type("sim.medium")).await;
+    scene.forge.until(&sha, "success").await;
+    assert_eq!(scene.forge.states(&sha), ["pending", "success"]);
+    let made = scene.engine.journal();
+    let made: Vec<&Value> = made
+        .iter()
+        .filter(|e| e["verb"] == "create")
+        .skip(before)
+        .collect();
+    let asked = made
+        .iter()
+        .filter(|e| e["machine"] == name.as_str())
+        .count();
+    assert_eq!((asked, made.len()), (1, 3), "{made:#?}");
+    assert!(machines.get_opt(&name).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
