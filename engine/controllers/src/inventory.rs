@@ -7,7 +7,7 @@ use std::{
 
 use fleetwright_core::machine::Absent;
 use fleetwright_providers::{Instance, InstanceState, Ownership, ProviderError};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -26,15 +26,26 @@ struct Known {
     written: u64,
 }
 
-/// What this process knows of a key whose instance no list shows.
+/// How long it is kept what is known of keys that no list shows: far longer than lists can be behind. After that the machine is asked
+/// for by its id, or lists of so long have shown that there is none.
+const KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// What this process knows of a key whose instance no list shows, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hidden {
     /// Nothing was asked of the provider under it but what had no effect.
-    Unused,
-    /// A create may have had its effect, or a list showed the instance no more, at this time.
+    Unused(Timestamp),
+    /// A create may have had its effect, or a list showed the instance no more.
     Since(Timestamp),
     /// The provider deletes it, or has said that there is none with its id.
-    Gone,
+    Gone(Timestamp),
+}
+
+impl Hidden {
+    fn at(self) -> Timestamp {
+        let (Self::Unused(at) | Self::Since(at) | Self::Gone(at)) = self;
+        at
+    }
 }
 
 /// A list that is being read.
@@ -48,7 +59,7 @@ pub(crate) struct Begun {
 struct AccountState {
     /// By instance key.
     known: BTreeMap<String, Known>,
-    /// By instance key, until the Machine is gone.
+    /// By instance key, until a list shows the instance or the Machine is gone.
     hidden: BTreeMap<String, Hidden>,
     /// When the first and the latest complete list of this process were begun.
     lists: Option<(Timestamp, Timestamp)>,
@@ -161,7 +172,7 @@ impl Inventory {
                 None => {
                     if let Some(before) = before {
                         let how = match before.state {
-                            InstanceState::Deleting => Hidden::Gone,
+                            InstanceState::Deleting => Hidden::Gone(begun.at),
                             _ => Hidden::Since(begun.at),
                         };
                         state.hidden.insert(key.clone(), how);
@@ -170,6 +181,8 @@ impl Inventory {
                 }
             }
         }
+        let fresh = |hidden: &Hidden| begun.at.duration_since(hidden.at()) < KEPT;
+        state.hidden.retain(|_, hidden| fresh(hidden));
         state.moving = state
             .known
             .values()
@@ -250,7 +263,7 @@ impl Inventory {
         let state = accounts.get(account)?;
         let (first, latest) = state.lists?;
         Some(match state.hidden.get(instance_key) {
-            Some(Hidden::Unused | Hidden::Gone) => Absent::Sure,
+            Some(Hidden::Unused(_) | Hidden::Gone(_)) => Absent::Sure,
             Some(Hidden::Since(at)) => Absent::Listed {
                 since: first.max(*at),
                 latest,
@@ -270,13 +283,13 @@ impl Inventory {
     }
 
     /// This process drew the key: nobody has asked for an instance with it.
-    pub(crate) fn drew(&self, account: &str, instance_key: &str) {
-        self.hide(account, instance_key, Hidden::Unused);
+    pub(crate) fn drew(&self, account: &str, instance_key: &str, now: Timestamp) {
+        self.hide(account, instance_key, Hidden::Unused(now));
     }
 
     /// The provider said by its id that there is none.
-    pub(crate) fn gone(&self, account: &str, instance_key: &str) {
-        self.hide(account, instance_key, Hidden::Gone);
+    pub(crate) fn gone(&self, account: &str, instance_key: &str, now: Timestamp) {
+        self.hide(account, instance_key, Hidden::Gone(now));
     }
 
     /// The Machine is gone.
@@ -468,7 +481,7 @@ mod tests {
         list(10, vec![]);
         list(20, vec![]);
         assert_eq!(inventory.absent("a", "k"), listed(10, 20));
-        inventory.drew("a", "k");
+        inventory.drew("a", "k", at(20));
         assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
         let ask = async |second, error| {
             let call = async { Err::<(), _>(error) };
@@ -497,7 +510,16 @@ mod tests {
         assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure), "by us");
         inventory.forget("a", "k");
         assert_eq!(inventory.absent("a", "k"), listed(10, 80));
-        inventory.gone("a", "k");
+        inventory.gone("a", "k", at(80));
         assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
+        let day = 24 * 3600;
+        list(80 + day - 1, vec![]);
+        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
+        list(80 + day, vec![]);
+        assert_eq!(
+            inventory.absent("a", "k"),
+            listed(10, 80 + day),
+            "forgotten"
+        );
     }
 }

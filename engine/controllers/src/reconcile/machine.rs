@@ -19,7 +19,7 @@ use fleetwright_core::{
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
 };
 use fleetwright_providers::{
-    Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
+    Account, CreateInstance, Ownership, Provider, ProviderError, UpdateInstance,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -287,7 +287,7 @@ async fn act(
             let key = shared.context.random.key128();
             let written = shared.patch(machine, json!({"spec": {"instanceKey": key}}), BY);
             written.await?;
-            shared.inventory.drew(&view.account, &key);
+            shared.inventory.drew(&view.account, &key, shared.now());
             Ok(())
         }
         // Why nobody can be asked: there is no such account, it is not for this machine, or it cannot be listed.

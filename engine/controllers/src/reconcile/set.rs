@@ -261,7 +261,7 @@ pub(super) fn to_machine(
     let mut spec = new.spec;
     let key = shared.context.random.key128();
     let account = spec.content.provider_config.account();
-    shared.inventory.drew(account, &key);
+    shared.inventory.drew(account, &key, shared.now());
     spec.instance_key = Some(key);
     let mut machine = Machine::new(&new.name, spec);
     machine.metadata.namespace = namespace;

@@ -63,7 +63,7 @@ pub(super) async fn prove_absence(
             let found = found.filter(|i| i.owner.as_ref().is_some_and(ours));
             match found {
                 None => {
-                    shared.inventory.gone(&view.account, key);
+                    shared.inventory.gone(&view.account, key, shared.now());
                     view.facts.instance = Instance::Missing;
                 }
                 Some(found) => {
