@@ -182,7 +182,8 @@ impl Target {
             let Some(account) = account.filter(|a| a.provider == provider.name()) else {
                 continue;
             };
-            let lacks = lacks_image(provider.as_ref(), &account, &image.version, &image.config());
+            let config = image.config();
+            let lacks = lacks_image(provider.as_ref(), &account, &image.version, &config);
             if let Some(why) = lacks.await {
                 missing.insert(image, why);
             }

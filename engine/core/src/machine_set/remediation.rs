@@ -160,7 +160,7 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
                 reason::REMEDIATION_DEFERRED,
                 "the set has more machines than it wants: broken ones go first",
             );
-        } else if !view.preflight.is_empty() && !(is_first(this) && alive.len() > want) {
+        } else if !view.preflight.is_empty() && (!is_first(this) || alive.len() <= want) {
             let checks: Vec<String> = view.preflight.iter().map(ToString::to_string).collect();
             let text = format!("no machine could take its place: {}", checks.join("; "));
             out.say(this, reason::REMEDIATION_DEFERRED, text);

@@ -282,9 +282,10 @@ impl Sim {
         });
         let names = machines.iter().filter_map(|m| m.metadata.name.clone());
         let leaves = |m: &&Live| m.deleting() && is_broken(&m.machine);
+        let machines: Vec<&Machine> = machines.iter().collect();
         remediate(&RemediationView {
             set,
-            machines,
+            machines: &machines,
             current: revision(set) == self.world.sets.iter().filter_map(revision).max(),
             replicas: self.world.pool.spec.replicas.unwrap(),
             max_in_flight: None,
