@@ -110,7 +110,7 @@ async fn an_image_that_is_missing_is_named_beforehand() {
     let engine = Engine::up_embedded(&followed, &data, &[]).await;
     engine.until_at("v1.33.2").await;
     let url = format!("{}/versions", engine.process.told("simcloud"));
-    let (status, body) = send("PUT", &url, &[], r#"["v1.33.2", "v1.34.1"]"#).await;
+    let (status, body) = send("PUT", &url, &[], r#"{"versions": ["v1.33.2", "v1.34.1"]}"#).await;
     assert!(status.contains(" 20"), "{status} {body}");
     let [by, place] = engine.connection();
     for (version, blocked) in [("v1.34.1", false), ("v1.34.2", true)] {

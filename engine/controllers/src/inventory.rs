@@ -439,7 +439,7 @@ mod tests {
         for (instances, pause) in [(10, 1_000), (1_000, 2_000), (10_000, 5_000)] {
             let keys = (0..instances).map(|i| i.to_string());
             let list = keys.map(|key| instance(&key, InstanceState::Pending));
-            inventory.listed("a", inventory.begin(), list.collect());
+            inventory.listed("a", inventory.begin(at(0)), list.collect());
             assert_eq!(inventory.pause("a"), Duration::from_millis(pause));
         }
     }
