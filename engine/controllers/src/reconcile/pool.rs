@@ -66,11 +66,19 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             return Err(Error::Invalid(error.to_string()));
         }
     };
-    // Pools and Clusters come by two watches, and what is applied to both is applied to the Cluster first: a new set is made only of
-    // what the API says now, so that a version and a config changed together roll the pool once.
+    // Pools, sets and Clusters come by watches of their own, and what is applied to both is applied to the Cluster first: a new set
+    // is made only of what the API says now, so that a version and a config changed together roll the pool once, and a pool
+    // that is being deleted with its sets gets none.
     if decision.create.is_some() {
-        let latest: Option<Cluster> = shared.read(&namespace, &pool.spec.cluster_name).await?;
-        if latest.and_then(|c| c.metadata.generation) != cluster.metadata.generation {
+        let of: Option<Cluster> = shared.read(&namespace, &pool.spec.cluster_name).await?;
+        let own: Option<MachineDeployment> = shared.read(&namespace, &name).await?;
+        let (Some(of), Some(own)) = (of, own) else {
+            return Ok(Outcome::wait("the pool or its Cluster is gone"));
+        };
+        // A deletion is another generation too.
+        let same = of.metadata.generation == cluster.metadata.generation
+            && own.metadata.generation == pool.metadata.generation;
+        if !same {
             shared.queue.add(Key::Pool(namespace, name));
             return Ok(Outcome::Changed);
         }
