@@ -15,6 +15,7 @@ use fleetwright_core::{
     plan::{Key, plan},
 };
 use kube::{Client, ResourceExt};
+use serde_json::Value;
 
 use crate::{
     apply::{ApplyError, Settings, apply},
@@ -184,7 +185,7 @@ impl Follower {
         let policy = policy_of(&self.fleet);
         let live = gather(&context.client, desired, &policy).await?;
         // First, so that nothing fails between what is applied and its being waited for.
-        self.resume(&declared, &at).await?;
+        self.resume(&declared, &live.objects, &at).await?;
         let previous = self.previous.as_ref().map(|d| &d.documents);
         let plan = plan(desired, previous, &live, &policy, &context.catalogue);
         let settings = Settings {
@@ -250,9 +251,14 @@ impl Follower {
         Ok(())
     }
 
-    /// After a start, what an unsettled revision changed is not known: all of its objects are waited for. So they are where the
-    /// revision has not been called a success: it may take back what an unsettled one began.
-    async fn resume(&mut self, declared: &Declared, at: &RevisionRef) -> Result<(), FollowError> {
+    /// After a start, what an unsettled revision changed is not known: all of its objects are waited for, and ours that are on
+    /// their way out. So they are where the revision has not been called a success: it may take back what an unsettled one began.
+    async fn resume(
+        &mut self,
+        declared: &Declared,
+        live: &[Value],
+        at: &RevisionRef,
+    ) -> Result<(), FollowError> {
         let Unsettled::Except(tree) = &self.unsettled else {
             return Ok(());
         };
@@ -263,7 +269,14 @@ impl Follower {
         let ended = told.is_none_or(|state| state == CommitState::Success);
         if tree.is_none() || *tree != at.tree || !ended {
             let all = declared.documents.keys().map(|key| (key.clone(), Some(0)));
-            self.pending.add(all, self.context.clock.now());
+            let leaving = live
+                .iter()
+                .filter(|object| object.pointer("/metadata/deletionTimestamp").is_some())
+                .map(Key::of)
+                .filter(|key| !declared.documents.contains_key(key))
+                .map(|key| (key, None));
+            self.pending
+                .add(all.chain(leaving), self.context.clock.now());
         }
         self.unsettled = Unsettled::Nothing;
         Ok(())

@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::kit::{Following, World, cluster, config_map, write};
+use crate::kit::{Following, World, cluster, config_map, pool, write};
 
 /// Runs Git with `args` in `dir`.
 pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
@@ -319,6 +319,31 @@ async fn a_restart_in_the_middle_of_a_rollout_ends_its_commit() {
     assert_eq!(scene.state(&sha).await, Pending);
     scene.converge().await;
     scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Success);
+}
+
+#[tokio::test]
+async fn what_a_commit_deletes_is_waited_for_after_a_restart_too() {
+    let mut scene = Scene::new().await;
+    scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    scene.commit("fleet/web.yaml", &pool("web", "")).await;
+    scene.converge().await;
+    let finalizers = |all: &[&str]| json!({"metadata": {"finalizers": all}});
+    let held = finalizers(&["example.org/held"]);
+    scene.world.edit("MachineDeployment", "web", held).await;
+    std::fs::remove_file(scene.work.join("fleet/web.yaml")).unwrap();
+    let sha = push(&scene.work);
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    let words = "applied, converging".to_owned();
+    assert_eq!(scene.wanted(&sha).await, (Pending, words));
+    scene
+        .world
+        .edit("MachineDeployment", "web", finalizers(&[]))
+        .await;
     scene.fleet.look(&scene.world).await;
     assert_eq!(scene.state(&sha).await, Success);
 }
