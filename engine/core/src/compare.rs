@@ -212,7 +212,7 @@ impl<'a> Configs<'a> {
                 }
                 #[cfg(feature = "seeded-bugs")]
                 _ if fleetwright_api::bugs::on("i12-defaults-roll") => {
-                    self.differ(path, from, to, out)
+                    self.differ(path, from, to, out);
                 }
                 _ if at(self.want.written.settings(), path)
                     == at(self.have.written.settings(), path) => {}
