@@ -67,7 +67,7 @@ async fn until_image(engine: &Engine, pool: &str, image: &str) {
     let wanted = image.to_owned();
     let rolled = move |p: Option<&MachineDeployment>| {
         p.is_some_and(|p| {
-            let config = &p.spec.template.spec.provider_config.0;
+            let config = p.spec.template.spec.provider_config.settings();
             config.get("image") == Some(&json!(wanted)) && fleetwright_core::status::is_complete(p)
         })
     };

@@ -1,16 +1,16 @@
 //! A provider's settings, inline and opaque: only the provider knows what is inside.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// `apiVersion`, `kind`, `account`, then what that provider defines. Unknown fields are preserved and
-/// no default of a provider is ever stored in it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ProviderConfig(pub Map<String, Value>);
+/// no default of a provider is ever stored in it. Clones share the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Map<String, Value>")]
+pub struct ProviderConfig(Arc<Map<String, Value>>);
 
 impl ProviderConfig {
     fn text(&self, key: &str) -> &str {
@@ -32,9 +32,26 @@ impl ProviderConfig {
         self.text("account")
     }
 
+    /// All settings, the three of ours among them.
+    pub fn settings(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// The whole of it as one value.
     pub fn to_value(&self) -> Value {
-        Value::Object(self.0.clone())
+        Value::Object(self.settings().clone())
+    }
+}
+
+impl From<Map<String, Value>> for ProviderConfig {
+    fn from(settings: Map<String, Value>) -> Self {
+        Self(Arc::new(settings))
+    }
+}
+
+impl Serialize for ProviderConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
     }
 }
 

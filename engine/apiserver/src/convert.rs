@@ -57,7 +57,7 @@ impl Kind {
                 rename(object, EVENT_FIELDS.iter().copied());
             }
             if self.custom {
-                fleetwright_schema::prune::prune(&self.compiled, object);
+                fleetwright_schema::prune::prune(self.compiled(), object);
             }
         }
     }

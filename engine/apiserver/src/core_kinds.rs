@@ -137,7 +137,7 @@ pub(crate) fn blank(kind: &str) -> Value {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Kind> {
-    let mut kinds = vec![
+    vec![
         namespaced("", "ConfigMap", "configmaps").short(&["cm"]),
         namespaced("", "Event", "events")
             .short(&["ev"])
@@ -211,17 +211,16 @@ pub(crate) fn all() -> Vec<Kind> {
             .with_status()
             .with_generation(),
         cluster("storage.k8s.io", "VolumeAttachment", "volumeattachments").with_status(),
-    ];
-    for kind in &mut kinds {
-        // Definitions of custom kinds describe schemas, and so refer to themselves.
-        if kind.kind != "CustomResourceDefinition" {
-            let name = core_schemas::name_of(&kind.group, &kind.version, &kind.kind);
-            kind.compiled = core_schemas::inlined(&name)
-                .and_then(|schema| Schema::from_openapi(&schema).ok())
-                .unwrap_or_default();
-        }
+    ]
+}
+
+/// The schema of a core kind; `None` of definitions of custom kinds, which describe schemas, and so refer to themselves.
+pub(crate) fn compile(kind: &Kind) -> Option<Schema> {
+    if kind.kind == "CustomResourceDefinition" {
+        return None;
     }
-    kinds
+    let name = core_schemas::name_of(&kind.group, &kind.version, &kind.kind);
+    Schema::from_openapi(&core_schemas::inlined(&name)?).ok()
 }
 
 #[cfg(test)]
@@ -241,7 +240,7 @@ mod tests {
             }
         }
         let pod = super::all().into_iter().find(|k| k.kind == "Pod").unwrap();
-        let ports = pod.compiled.at(&["spec", "containers"]).unwrap();
+        let ports = pod.compiled().at(&["spec", "containers"]).unwrap();
         assert_eq!(ports.patch.merge_key.as_deref(), Some("name"));
     }
 }

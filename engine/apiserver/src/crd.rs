@@ -197,7 +197,8 @@ fn kind(spec: &Value, version: &Value) -> Kind {
         compiled: schema
             .as_ref()
             .and_then(|s| Schema::from_openapi(s).ok())
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
         schema,
     }
 }

@@ -318,7 +318,7 @@ impl Call<'_> {
     /// Fills in what the schema defaults.
     pub(crate) fn defaults(&self, object: &mut Value) {
         if self.is_own(object) {
-            fleetwright_schema::default::apply(&self.kind.compiled, object);
+            fleetwright_schema::default::apply(self.kind.compiled(), object);
         }
     }
 
@@ -353,7 +353,7 @@ impl Call<'_> {
         };
         let live = if live.is_null() { &blank } else { live };
         let writer = self.writer(&version, &now);
-        managed::update(&self.kind.compiled, live, kept, object, &writer)
+        managed::update(self.kind.compiled(), live, kept, object, &writer)
     }
 
     /// Drops what the schema does not know, and warns of it or refuses it as the request wishes.
@@ -375,7 +375,7 @@ impl Call<'_> {
     ) -> ApiResult<()> {
         self.quantities(object);
         let unknown = if self.is_own(object) {
-            fleetwright_schema::prune::prune(&self.kind.compiled, object)
+            fleetwright_schema::prune::prune(self.kind.compiled(), object)
         } else {
             Vec::new()
         };
@@ -411,7 +411,7 @@ impl Call<'_> {
             errors.extend(changes.iter().filter(|_| self.kind.custom).cloned());
             errors.extend(changes);
         }
-        let schema = &self.kind.compiled;
+        let schema = self.kind.compiled();
         let kind = object["kind"].as_str().unwrap_or_default();
         if self.kind.custom {
             if !self.is_own(object) {

@@ -38,11 +38,18 @@ pub(crate) struct Kind {
     pub(crate) columns: Vec<Value>,
     /// The OpenAPI schema of a custom kind, as it is published.
     pub(crate) schema: Option<Value>,
-    /// The schema compiled; one that keeps everything when there is none.
-    pub(crate) compiled: Schema,
+    /// See [`Kind::compiled`].
+    pub(crate) compiled: OnceLock<Schema>,
 }
 
 impl Kind {
+    /// The schema compiled; one that keeps everything when there is none. Those of core kinds are large, and most servers see objects
+    /// of few of them: each is compiled when it is needed first.
+    pub(crate) fn compiled(&self) -> &Schema {
+        self.compiled
+            .get_or_init(|| crate::core_kinds::compile(self).unwrap_or_default())
+    }
+
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.clone()

@@ -104,6 +104,8 @@ pub(crate) trait Cached: Resource<DynamicType = ()> + Clone + Send + Sync + 'sta
     fn marks(&self) -> Vec<Mark> {
         Vec::new()
     }
+    /// Takes from `like`, an object of the same name or owner, what both say alike: it is kept once, and lists without spare room.
+    fn share(&mut self, _like: Option<&Self>) {}
     /// Whether others write conditions of it too: a status that was decided without having seen theirs is not written.
     const CONDITIONS_ARE_SHARED: bool = false;
     /// Wakes who looks at what is news: what was known before, and what is now, if anything.
@@ -152,6 +154,9 @@ impl<K: Cached> Kind<K> {
         if let Some(known) = &known {
             self.index(&name, known, false);
         }
+        let owner = meta::controller_of(&object).map(|o| Mark::Owner(o.uid.clone()));
+        let sibling = owner.and_then(|owner| self.marked(&owner).next().cloned());
+        object.share(known.as_deref().or(sibling.as_deref()));
         self.index(&name, &object, true);
         let object = Arc::new(object);
         self.objects.insert(name, Arc::clone(&object));
@@ -321,6 +326,18 @@ impl Cached for Machine {
         let orphan = meta::controller_of(self).is_none() && !is_control_plane(self);
         let orphan = orphan.then_some(Mark::Orphan(namespace, cluster));
         id.into_iter().chain(node).chain(orphan).collect()
+    }
+    fn share(&mut self, like: Option<&Self>) {
+        if let Some(status) = &mut self.status {
+            status.conditions.shrink_to_fit();
+            status.addresses.shrink_to_fit();
+        }
+        let own = &mut self.spec.content.provider_config;
+        if let Some(config) = like.map(|m| &m.spec.content.provider_config)
+            && config == own
+        {
+            *own = config.clone();
+        }
     }
     fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
         wake::machine(shared, before, now);

@@ -12,7 +12,7 @@ use fleetwright_api::{
     machine::{MachineTaint, TaintEffect, TaintPropagation},
     meta,
 };
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
@@ -34,6 +34,41 @@ fn is_synced(key: &str) -> bool {
     key.starts_with("node-role.kubernetes.io/")
         || within(key, "node-restriction.kubernetes.io")
         || within(key, OURS)
+}
+
+/// Whether a node's annotation matters to its machine: one that a Machine hands over, or one that remembers what was handed over.
+fn is_read(key: &str) -> bool {
+    within(key, OURS)
+        || key == meta::ANNOTATION_CERTIFICATES_EXPIRY
+        || [
+            meta::NODE_ANNOTATION_CLUSTER,
+            meta::NODE_ANNOTATION_MACHINE,
+            meta::NODE_ANNOTATION_LABELS,
+            meta::NODE_ANNOTATION_TAINTS,
+            meta::NODE_ANNOTATION_ANNOTATIONS,
+        ]
+        .contains(&key)
+}
+
+/// What of a node's labels and annotations [`patch`] and who asks for certificates look at.
+pub(crate) fn kept(node: &Node) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let handed_over = |list| split(node.annotations().get(list));
+    let (labels, annotations) = (
+        handed_over(meta::NODE_ANNOTATION_LABELS),
+        handed_over(meta::NODE_ANNOTATION_ANNOTATIONS),
+    );
+    let of = |all: &BTreeMap<String, String>, keep: &dyn Fn(&str) -> bool| {
+        let kept = all.iter().filter(|(key, _)| keep(key));
+        kept.map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    (
+        of(node.labels(), &|key| {
+            is_synced(key) || labels.contains(&key)
+        }),
+        of(node.annotations(), &|key| {
+            is_read(key) || annotations.contains(&key)
+        }),
+    )
 }
 
 /// The labels that a node of `machine` carries.

@@ -23,7 +23,7 @@ use kube::{Api, ResourceExt, runtime::watcher};
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::{queue::Key, reconcile::Shared};
+use crate::{node_sync, queue::Key, reconcile::Shared};
 
 /// A cluster that could not be reached for less was not away: watches break all the time. Cluster API's grace period of the same
 /// meaning is as long.
@@ -36,6 +36,7 @@ pub(crate) struct NodeView {
     pub(crate) provider_id: String,
     /// What a write that must not undo another's is tied to.
     pub(crate) resource_version: Option<String>,
+    /// Those that matter to its machine.
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) taints: Vec<Taint>,
@@ -321,12 +322,13 @@ fn project(node: &Node) -> Arc<NodeView> {
         _ => NodeHealth::Unknown("the kubelet does not report".into()),
     };
     let info = status.node_info.unwrap_or_default();
+    let (labels, annotations) = node_sync::kept(node);
     let view = NodeView {
         name: node.name_any(),
         provider_id: spec.provider_id.unwrap_or_default(),
         resource_version: node.resource_version(),
-        labels: node.labels().clone(),
-        annotations: node.annotations().clone(),
+        labels,
+        annotations,
         taints: spec.taints.unwrap_or_default(),
         unschedulable: spec.unschedulable.unwrap_or(false),
         health,

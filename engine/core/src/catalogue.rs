@@ -62,11 +62,11 @@ impl Catalogue {
 
     /// The config with the provider's defaults filled in; of an unknown kind, as it is.
     pub fn effective(&self, written: &ProviderConfig) -> ProviderConfig {
-        let mut map = written.0.clone();
+        let mut map = written.settings().clone();
         if let Some(schema) = self.schema(written.api_version(), written.kind()) {
             fill_defaults(&mut map, schema);
         }
-        ProviderConfig(map)
+        map.into()
     }
 }
 

@@ -128,8 +128,8 @@ pub fn compare(want: &Content, have: &Content, catalogue: &Catalogue) -> Differe
             catalogue,
         }
         .walk(
-            Some(&want.spec.provider_config.0),
-            Some(&have.spec.provider_config.0),
+            Some(want.spec.provider_config.settings()),
+            Some(have.spec.provider_config.settings()),
             &mut Vec::new(),
             &mut out,
         );
@@ -212,9 +212,10 @@ impl<'a> Configs<'a> {
                 }
                 #[cfg(feature = "seeded-bugs")]
                 _ if fleetwright_api::bugs::on("i12-defaults-roll") => {
-                    self.differ(path, from, to, out)
+                    self.differ(path, from, to, out);
                 }
-                _ if at(&self.want.written.0, path) == at(&self.have.written.0, path) => {}
+                _ if at(self.want.written.settings(), path)
+                    == at(self.have.written.settings(), path) => {}
                 _ => self.differ(path, from, to, out),
             }
             path.pop();

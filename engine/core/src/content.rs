@@ -154,9 +154,9 @@ impl Content {
         new.spec.failure_domain = self.spec.failure_domain.clone();
         let merge = |have: &ProviderConfig, want: &ProviderConfig| {
             let mut path = Vec::new();
-            ProviderConfig(merge_in_place(
-                &have.0,
-                &want.0,
+            ProviderConfig::from(merge_in_place(
+                have.settings(),
+                want.settings(),
                 &mut path,
                 &|path: &[&str]| catalogue.change_of(have.api_version(), have.kind(), path),
             ))
@@ -181,7 +181,7 @@ fn written_config(
     annotations
         .and_then(|a| a.get(ANNOTATION_WRITTEN_CONFIG))
         .and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok())
-        .map_or_else(|| spec.provider_config.clone(), ProviderConfig)
+        .map_or_else(|| spec.provider_config.clone(), ProviderConfig::from)
 }
 
 fn merge_in_place<'a>(

@@ -101,7 +101,7 @@ impl Call<'_> {
     /// Brings a core object into the form in which Kubernetes writes it: without empty lists and maps.
     fn plain(&self, object: &mut Value) {
         if !self.kind.custom {
-            core_types::plain(self.kind.compiled.root(), object);
+            core_types::plain(self.kind.compiled().root(), object);
         }
     }
 

@@ -90,7 +90,7 @@ impl Change {
                 call.patched(object, twice)?
             }
             Self::StrategicMergePatch(body, twice) => {
-                let root = call.kind.compiled.root();
+                let root = call.kind.compiled().root();
                 let object = patch::strategic(root, &live.object, body).map_err(refused)?;
                 call.patched(object, twice)?
             }
@@ -208,7 +208,7 @@ fn applied(call: &Call<'_>, live: Option<&Live>, body: &Value) -> ApiResult<(Val
     let (version, now) = (call.kind.api_version(), call.server.now());
     let writer = call.writer(&version, &now);
     let force = call.query.flag("force");
-    let schema = &call.kind.compiled;
+    let schema = call.kind.compiled();
     let object = live.map_or(&Value::Null, |live| &live.object);
     let kept = live.and_then(|live| live.kept.as_deref());
     let made = managed::apply(schema, object, kept, body, &writer, force);

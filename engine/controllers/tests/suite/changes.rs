@@ -164,7 +164,10 @@ async fn a_version_and_a_config_together_roll_a_pool_once() {
     for machine in kit.world.workers("eu-web") {
         let content = &machine.spec.content;
         assert_eq!(content.version.as_deref(), Some("v1.34.1"));
-        assert_eq!(content.provider_config.0["instanceType"], "sim.large");
+        assert_eq!(
+            content.provider_config.settings()["instanceType"],
+            "sim.large"
+        );
     }
     assert_eq!(kit.made().len(), 3 + 3, "each machine was replaced once");
     kit.stop().await;
@@ -196,7 +199,7 @@ async fn a_paused_pool_scales_but_rolls_only_when_it_is_resumed() {
         let workers = kit.world.workers("eu-web");
         workers
             .iter()
-            .map(|m| m.spec.content.provider_config.0["instanceType"].clone())
+            .map(|m| m.spec.content.provider_config.settings()["instanceType"].clone())
             .collect()
     };
     assert_eq!(kinds(&kit), ["sim.small", "sim.small"], "it did not roll");
@@ -343,7 +346,9 @@ async fn scaling_in_the_middle_of_a_rollout_goes_to_the_new_machines() {
     assert_eq!(scaled.spec.and_then(|s| s.replicas), Some(5));
     kit.until("five new ones and nothing else", |w| {
         let workers = w.workers("eu-web");
-        let new = |m: &&&Machine| m.spec.content.provider_config.0["instanceType"] == "sim.large";
+        let new = |m: &&&Machine| {
+            m.spec.content.provider_config.settings()["instanceType"] == "sim.large"
+        };
         (workers.len() == 5 && workers.iter().filter(new).count() == 5 && w.settled("eu"))
             .then_some(())
     })

@@ -69,7 +69,7 @@ pub(super) fn config(more: serde_json::Value) -> ProviderConfig {
         ("account".to_owned(), json!("sim-eu")),
     ]);
     map.extend(more.as_object().cloned().unwrap_or_default());
-    ProviderConfig(map)
+    map.into()
 }
 
 fn catalogue(default_disk: i64) -> Catalogue {

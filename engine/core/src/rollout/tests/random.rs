@@ -495,8 +495,8 @@ proptest! {
             let owner = meta::controller_of(&live.machine).map(|o| o.name.clone());
             prop_assert_eq!(owner, decision.current.clone());
             prop_assert_eq!(
-                live.machine.spec.content.provider_config.0.get("image"),
-                sim.world.pool.spec.template.spec.provider_config.0.get("image")
+                live.machine.spec.content.provider_config.settings().get("image"),
+                sim.world.pool.spec.template.spec.provider_config.settings().get("image")
             );
         }
     }
