@@ -199,7 +199,10 @@ impl Follower {
         let deleted = applied.deleted.iter().map(|key| (key.clone(), None));
         let doubtful = std::mem::replace(&mut self.doubtful, applied.doubtful);
         let doubtful = doubtful.into_iter().map(|key| {
-            let found = live.objects.iter().find(|object| Key::of(object) == key);
+            // What was to be deleted is waited for until it is gone.
+            let declared = declared.documents.contains_key(&key);
+            let mut objects = live.objects.iter().filter(|_| declared);
+            let found = objects.find(|object| Key::of(object) == key);
             let generation = found.and_then(|o| o.pointer("/metadata/generation")?.as_i64());
             (key, generation)
         });

@@ -324,7 +324,7 @@ async fn a_restart_in_the_middle_of_a_rollout_ends_its_commit() {
 }
 
 #[tokio::test]
-async fn what_a_commit_deletes_is_waited_for_after_a_restart_too() {
+async fn what_a_commit_deletes_is_waited_for_after_a_lost_answer_and_a_restart_too() {
     let mut scene = Scene::new().await;
     scene.commit(FILE, &cluster("a", "v1.33.2")).await;
     scene.commit("fleet/web.yaml", &pool("web", "")).await;
@@ -334,12 +334,24 @@ async fn what_a_commit_deletes_is_waited_for_after_a_restart_too() {
     scene.world.edit("MachineDeployment", "web", held).await;
     std::fs::remove_file(scene.work.join("fleet/web.yaml")).unwrap();
     let sha = push(&scene.work);
+    *scene.world.away.lock() = Some("lost DELETE ");
     scene.fleet.look(&scene.world).await;
-    assert_eq!(scene.state(&sha).await, Pending);
+    *scene.world.away.lock() = None;
+    assert_eq!(scene.state(&sha).await, Error);
+    // As it was when it was complete.
+    let complete = json!({"observedGeneration": 2, "replicas": 1, "readyReplicas": 1, "availableReplicas": 1,
+        "upToDateReplicas": 1, "version": "v1.33.2", "conditions": [
+            {"type": "Available", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    scene
+        .world
+        .status("MachineDeployment", "web", complete)
+        .await;
+    let pending = (Pending, "applied, converging".to_owned());
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.wanted(&sha).await, pending);
     scene.fleet.restart(&scene.world).await;
     scene.fleet.look(&scene.world).await;
-    let words = "applied, converging".to_owned();
-    assert_eq!(scene.wanted(&sha).await, (Pending, words));
+    assert_eq!(scene.wanted(&sha).await, pending);
     scene
         .world
         .edit("MachineDeployment", "web", finalizers(&[]))
