@@ -1,6 +1,6 @@
 //! The sync loop: one follower per Fleet, woken by polls, requests, edits and the progress of what was applied.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, path::Path, time::Duration};
 
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment,
@@ -12,6 +12,7 @@ use fleetwright_api::{
 use futures::{StreamExt, stream::BoxStream};
 use kube::{Api, Client, ResourceExt, runtime::watcher};
 use notify::Watcher as _;
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -147,7 +148,7 @@ async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: Canc
                     && tokio::time::timeout(DEBOUNCE, edits.next()).await.is_ok() {}
                 look_at = Instant::now();
             }
-            () = tokio::time::sleep_until(look_at) => {
+            () = tokio::time::sleep_until(look_at), if progress.is_complete() => {
                 failures = match follower.look(&seen).await {
                     Ok(true) => 0,
                     Ok(false) | Err(_) => failures.saturating_add(1),
@@ -155,7 +156,7 @@ async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: Canc
                 look_at = Instant::now() + pause(&follower.fleet, failures, context.random.as_ref());
                 settle_at = settle_at.or_else(|| due(&follower));
             }
-            () = tokio::time::sleep_until(settle), if settle_at.is_some() => {
+            () = tokio::time::sleep_until(settle), if progress.is_complete() && settle_at.is_some() => {
                 settle_at = match follower.settle(&seen).await {
                     Ok(()) => due(&follower),
                     Err(error) => {
@@ -242,47 +243,79 @@ impl Edits {
 
 /// The watches of a Fleet's clusters and pools.
 struct Progress {
-    clusters: BoxStream<'static, watcher::Result<watcher::Event<Cluster>>>,
-    pools: BoxStream<'static, watcher::Result<watcher::Event<MachineDeployment>>>,
+    clusters: Listing<Cluster>,
+    pools: Listing<MachineDeployment>,
+}
+
+/// The watch of a kind. What it lists anew takes the place of what was there as a whole: what is not listed yet is not gone.
+struct Listing<K> {
+    events: BoxStream<'static, watcher::Result<watcher::Event<K>>>,
+    listing: BTreeMap<Name, K>,
+    /// There was a whole list.
+    complete: bool,
 }
 
 fn progress(client: &Client, fleet: &Fleet) -> Progress {
     let hash = fleet_hash(&fleet.namespace().unwrap_or_default(), &fleet.name_any());
     let ours = watcher::Config::default().labels(&format!("{LABEL_FLEET}={hash}"));
     Progress {
-        clusters: watcher::watcher(Api::<Cluster>::all(client.clone()), ours.clone()).boxed(),
-        pools: watcher::watcher(Api::<MachineDeployment>::all(client.clone()), ours).boxed(),
+        clusters: Listing::of(client, ours.clone()),
+        pools: Listing::of(client, ours),
     }
 }
 
 impl Progress {
+    /// Whether what was seen says of every object whether it is there.
+    fn is_complete(&self) -> bool {
+        self.clusters.complete && self.pools.complete
+    }
+
     /// Takes the next change into `seen`.
     async fn next_into(&mut self, seen: &mut Seen) -> Option<()> {
         tokio::select! {
             biased;
-            event = self.clusters.next() => take(&mut seen.clusters, event?).await,
-            event = self.pools.next() => take(&mut seen.pools, event?).await,
+            event = self.clusters.events.next() => self.clusters.take(&mut seen.clusters, event?).await,
+            event = self.pools.events.next() => self.pools.take(&mut seen.pools, event?).await,
         }
         Some(())
     }
 }
 
-async fn take<K: kube::Resource<DynamicType = ()>>(
-    seen: &mut BTreeMap<Name, K>,
-    event: watcher::Result<watcher::Event<K>>,
-) {
-    let name = |o: &K| (o.namespace().unwrap_or_default(), o.name_any());
-    match event {
-        Ok(watcher::Event::Init) => seen.clear(),
-        Ok(watcher::Event::Apply(mut object) | watcher::Event::InitApply(mut object)) => {
-            object.meta_mut().managed_fields = None;
-            seen.insert(name(&object), object);
+impl<K> Listing<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    fn of(client: &Client, config: watcher::Config) -> Self {
+        Self {
+            events: watcher::watcher(Api::<K>::all(client.clone()), config).boxed(),
+            listing: BTreeMap::new(),
+            complete: false,
         }
-        Ok(watcher::Event::Delete(object)) => drop(seen.remove(&name(&object))),
-        Ok(watcher::Event::InitDone) => {}
-        Err(error) => {
-            tracing::warn!(%error, "cannot watch the Fleet's objects");
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    async fn take(
+        &mut self,
+        seen: &mut BTreeMap<Name, K>,
+        event: watcher::Result<watcher::Event<K>>,
+    ) {
+        let lean = |mut object: K| {
+            object.meta_mut().managed_fields = None;
+            let name = (object.namespace().unwrap_or_default(), object.name_any());
+            (name, object)
+        };
+        match event {
+            Ok(watcher::Event::Init) => self.listing.clear(),
+            Ok(watcher::Event::InitApply(object)) => self.listing.extend([lean(object)]),
+            Ok(watcher::Event::InitDone) => {
+                *seen = std::mem::take(&mut self.listing);
+                self.complete = true;
+            }
+            Ok(watcher::Event::Apply(object)) => seen.extend([lean(object)]),
+            Ok(watcher::Event::Delete(object)) => drop(seen.remove(&lean(object).0)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch the Fleet's objects");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
         }
     }
 }
