@@ -126,13 +126,28 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
         let created = m.metadata.creation_timestamp.as_ref().map(|t| t.0);
         (!is_asked_for(m), Reverse(created), Reverse(name(m)))
     });
+    let want = usize::try_from(view.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     if !view.current {
+        // Of what it has too many the machine goes that another came for before the rollout began, not one that somebody marked.
+        let outgoing = broken
+            .iter()
+            .find(|m| alive.len() > want && !is_available(m))
+            .map(|m| name(m));
         for machine in broken {
-            out.say(
-                name(machine),
-                reason::CANNOT_BE_REMEDIATED,
-                "its set is not the pool's current one: it goes with the rollout",
-            );
+            let this = name(machine);
+            if outgoing != Some(this) {
+                out.say(
+                    this,
+                    reason::CANNOT_BE_REMEDIATED,
+                    "its set is not the pool's current one: it goes with the rollout",
+                );
+                continue;
+            }
+            out.surge = alive.len() - want;
+            match view.held.get(this) {
+                Some(why) => out.say(this, reason::REMEDIATION_DEFERRED, why),
+                None => go(&mut out, this),
+            }
         }
         return out;
     }
@@ -145,10 +160,10 @@ pub fn remediate(view: &RemediationView<'_>) -> Remediation {
         Some(Err(_)) => 0,
     };
     let mut left = limit.saturating_sub(view.in_flight);
-    let want = usize::try_from(view.set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-    // Too many for another reason: the scale-down takes the broken ones first.
-    let scaling_down = alive.len() > want + 1 || (alive.len() > want && !any_first(view, &broken));
     let is_first = |m: &str| view.replace_first.contains(m) && view.surge != Surge::Never;
+    // Too many for another reason: the scale-down takes the broken ones first.
+    let any_first = broken.iter().any(|m| is_first(name(m)));
+    let scaling_down = alive.len() > want + 1 || (alive.len() > want && !any_first);
     let mut first: Option<&str> = None;
     for machine in broken {
         let this = name(machine);
@@ -214,10 +229,6 @@ fn go(out: &mut Remediation, machine: &str) {
     out.delete.push(machine.to_owned());
     let text = "the machine is deleted because it is broken";
     out.say(machine, reason::MACHINE_DELETING, text);
-}
-
-fn any_first(view: &RemediationView<'_>, broken: &[&Machine]) -> bool {
-    broken.iter().any(|m| view.replace_first.contains(name(m)))
 }
 
 fn name(machine: &Machine) -> &str {
@@ -344,6 +355,36 @@ mod tests {
             preflight: &failures[..usize::from(row.provisioning)],
             replace_first: &names(row.first),
         })
+    }
+
+    /// A replacement begins, and then something else decides about the set: the broken machine is the one too many.
+    #[test]
+    fn a_machine_too_many_is_the_broken_one_and_no_other() {
+        let first = &["2"];
+        let old = Row {
+            current: false,
+            first,
+            ..ROW
+        };
+        let gone = "2 +1: 2 MachineDeleting";
+        assert_eq!(decided(&old, "ok ok broken starts"), gone);
+        assert_eq!(decided(&old, "ok ok broken"), " +0: 2 CannotBeRemediated");
+        let serves = " +0: 2 CannotBeRemediated";
+        assert_eq!(decided(&old, "ok ok serves ok"), serves);
+        let held = Row {
+            held: &["2"],
+            ..old
+        };
+        let waits = " +1: 2 RemediationDeferred";
+        assert_eq!(decided(&held, "ok ok broken ok"), waits);
+        // Without maxSurge no other comes first: the scale-down takes it.
+        let never = Row {
+            surge: Surge::Never,
+            first,
+            ..ROW
+        };
+        let excess = " +0: 2 RemediationDeferred";
+        assert_eq!(decided(&never, "ok ok broken ok"), excess);
     }
 
     #[test]

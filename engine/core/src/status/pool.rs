@@ -44,9 +44,9 @@ fn alive<'a>(machines: &'a [&Machine]) -> impl Iterator<Item = &'a Machine> {
     machines.iter().copied().filter(stays)
 }
 
+/// Those of which a condition is true. One on its way out serves nobody for long, whatever it still says.
 fn count(machines: &[&Machine], kind: &str) -> i32 {
-    let n = machines
-        .iter()
+    let n = alive(machines)
         .filter(|m| condition::is_true(conditions(m), kind))
         .count();
     i32::try_from(n).unwrap_or(i32::MAX)
