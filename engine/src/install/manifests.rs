@@ -117,7 +117,7 @@ fn cluster_rules() -> Value {
             ],
             "verbs": ["list", "watch", "create", "patch", "delete"],
         },
-        {"apiGroups": [GROUP], "resources": ["clusters"], "verbs": ["get"]},
+        {"apiGroups": [GROUP], "resources": ["clusters", "machinedeployments"], "verbs": ["get"]},
         {"apiGroups": [GROUP], "resources": ["fleets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": [GROUP], "resources": ["provideraccounts"], "verbs": ["list", "watch"]},
         {

@@ -14,7 +14,7 @@ static TIME: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"));
 static UID: LazyLock<Regex> =
     LazyLock::new(|| pattern("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"));
-static AGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d+[smhd]"));
+static AGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d+[smhdy]"));
 static HASH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\?hash=[0-9A-F]{128}$"));
 static RECORD: LazyLock<Regex> = LazyLock::new(|| pattern(r"record \(\d+\)"));
 
