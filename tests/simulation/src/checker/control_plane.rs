@@ -1,5 +1,7 @@
 //! I4 and I5: version skew and etcd's quorum; and that control-plane machines go for a reason (I12).
 
+use std::collections::BTreeSet;
+
 use fleetwright_api::{meta, names::cluster_key};
 use fleetwright_providers::InstanceState;
 use jiff::SignedDuration;
@@ -121,7 +123,7 @@ impl Checker {
         }
     }
 
-    /// The members of a cluster's etcd that are healthy, or were when what is done now was decided.
+    /// The members of a cluster's etcd whose instances run and that are healthy, or were when what is done now was decided.
     fn healthy_members(&self, cluster: &str) -> Vec<String> {
         let key = cluster_key(INSTALLATION, "default", cluster);
         let now = self.now();
@@ -129,9 +131,15 @@ impl Checker {
             let broke = self.broken_members.get(name);
             broke.is_some_and(|at| now.duration_since(*at) < DECIDED)
         };
+        let instances = self.cloud.iter().flat_map(|c| c.instances());
+        let running: BTreeSet<String> = instances
+            .filter(|i| i.state == InstanceState::Running)
+            .filter_map(|i| Some(i.owner?.machine))
+            .collect();
         let members = self.cloud.iter().flat_map(|c| c.etcd_members(&key));
         members
-            .filter(|m| !m.learner && (m.healthy || decided(&m.name)))
+            .filter(|m| !m.learner && running.contains(&m.name))
+            .filter(|m| m.healthy || decided(&m.name))
             .map(|m| m.name)
             .collect()
     }
