@@ -300,7 +300,7 @@ impl Inner {
     pub(crate) fn announce(&self) {
         let due = self.state.lock().bells.due();
         for bell in due {
-            bell.send_replace(());
+            bell.notify_waiters();
         }
     }
 }

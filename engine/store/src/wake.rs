@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use tokio::sync::watch::{Receiver, Sender};
+use tokio::sync::Notify;
 
-/// Wakes the watchers of one prefix.
-type Bell = Arc<Sender<()>>;
+/// Wakes the watchers of one prefix, in the order in which they wait: the same run is the same run again.
+pub(crate) type Bell = Arc<Notify>;
 
 /// The prefixes that are watched.
 #[derive(Default)]
@@ -20,10 +20,10 @@ pub(crate) struct Bells {
 
 impl Bells {
     /// Counts one more watcher of `prefix`.
-    pub(crate) fn join(&mut self, prefix: &str) -> Receiver<()> {
+    pub(crate) fn join(&mut self, prefix: &str) -> Bell {
         let (bell, watchers) = self.by_prefix.entry(prefix.to_owned()).or_default();
         *watchers += 1;
-        bell.subscribe()
+        Arc::clone(bell)
     }
 
     /// Counts one less.

@@ -1,6 +1,8 @@
 //! Watching: a cursor into the shared history, without a queue per watcher.
 
-use crate::{Error, Event, Result, Revision, Store};
+use std::sync::Arc;
+
+use crate::{Error, Event, Result, Revision, Store, wake::Bell};
 
 /// The most events that one step hands out, so that the store's lock is held only shortly.
 const BATCH: usize = 256;
@@ -11,7 +13,7 @@ pub struct Watch {
     store: Store,
     prefix: String,
     seen: Revision,
-    changed: tokio::sync::watch::Receiver<()>,
+    changed: Bell,
 }
 
 impl Drop for Watch {
@@ -41,7 +43,6 @@ impl Watch {
     /// # Errors
     /// [`Error::Compacted`] when events were missed.
     pub fn ready(&mut self) -> Result<Vec<Event>> {
-        self.changed.borrow_and_update();
         let state = self.store.inner().state.lock();
         if self.seen < state.compacted {
             return Err(Error::Compacted {
@@ -71,13 +72,15 @@ impl Watch {
     /// # Errors
     /// [`Error::Compacted`] when events were missed.
     pub async fn next(&mut self) -> Result<Vec<Event>> {
+        let bell = Arc::clone(&self.changed);
         loop {
+            // What rings from here on is heard.
+            let changed = bell.notified();
             let events = self.ready()?;
             if !events.is_empty() {
                 return Ok(events);
             }
-            // The sender lives in the store that this watch holds.
-            self.changed.changed().await.map_err(|_| Error::Closed)?;
+            changed.await;
         }
     }
 }

@@ -20,6 +20,8 @@ use tokio::sync::Notify;
 pub(crate) struct Life {
     /// Polls that are left.
     left: AtomicU64,
+    /// Polls that there were.
+    polls: AtomicU64,
     dead: AtomicBool,
     /// Told once it is dead.
     pub(crate) died: Notify,
@@ -30,6 +32,7 @@ impl Life {
     pub(crate) fn new(polls: u64) -> Arc<Self> {
         Arc::new(Self {
             left: AtomicU64::new(polls),
+            polls: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             died: Notify::new(),
         })
@@ -40,6 +43,7 @@ impl Life {
         if self.dead.load(Ordering::Relaxed) {
             return false;
         }
+        self.polls.fetch_add(1, Ordering::Relaxed);
         let left = self.left.load(Ordering::Relaxed);
         if left == u64::MAX {
             return true;
@@ -51,6 +55,11 @@ impl Life {
         }
         self.left.store(left - 1, Ordering::Relaxed);
         true
+    }
+
+    /// Polls so far: two runs that differ in anything differ in these.
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
     }
 
     /// The next poll after so many is its last.

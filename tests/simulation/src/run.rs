@@ -223,7 +223,11 @@ fn calm(world: &World) {
         world.weather.count(kind, fault.fired);
     }
     world.cloud.clear_faults();
-    world.checker.lock().line("calm".to_owned());
+    let polls = world.life.lock().polls();
+    world
+        .checker
+        .lock()
+        .line(format!("calm, at poll {polls} of the engine"));
 }
 
 /// Waits until all has converged, and stays so for a while; by `until` at the latest.

@@ -192,7 +192,8 @@ impl World {
             life.died.notified().await;
             engine.shutdown().await;
             self.weather.count(Kind::Crash, 1);
-            self.checker.lock().line("the engine died".to_owned());
+            let text = format!("the engine died at poll {}", life.polls());
+            self.checker.lock().line(text);
             // The API server lives in the engine's process.
             let server = self.server();
             let options = Options::new(Arc::new(self.clock), Arc::clone(&self.random));
