@@ -105,8 +105,8 @@ pub(crate) struct Shared {
     pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
     pub(crate) images: Images,
-    /// Machines that may have been made though no answer came, by namespace and name.
-    pub(crate) doubtful: parking_lot::Mutex<std::collections::BTreeSet<(String, String)>>,
+    /// Machines and sets that may have been written though no answer came.
+    pub(crate) doubtful: parking_lot::Mutex<std::collections::BTreeSet<Key>>,
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use fleetwright_api::Machine;
+use fleetwright_api::{Machine, MachineSet};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cache::{Cached, name_of},
+    queue::Key,
     reconcile::{Error, Shared},
 };
 
@@ -130,27 +131,39 @@ impl Shared {
         Ok(written)
     }
 
-    /// Creates a machine. Of one that no answer came of it is known later whether it is there: see [`Shared::know_again`].
+    /// Creates a machine.
     pub(crate) async fn create_machine(&self, machine: &Machine, by: &str) -> Result<(), Error> {
+        let (namespace, name) = name_of(machine);
         let made = self.create(machine, by).await;
-        let refused = |e: &kube::Error| matches!(e, kube::Error::Api(s) if s.code < 500);
-        if let Err(Error::Api(error)) = &made
-            && !refused(error)
-        {
-            self.doubtful.lock().insert(name_of(machine));
-        }
-        made
+        self.doubt(Key::Machine(namespace, name), made)
     }
 
-    /// Reads the machines that may have been made though no answer came: whoever counts machines counts them too, although
-    /// the watch may not have told of them yet. To be called before a decision on how many there are to be.
+    /// Passes on what came of a write that others count on, and notes it where no answer tells whether it was done: whoever counts
+    /// looks at the object again first ([`Shared::know_again`]).
+    pub(crate) fn doubt<T>(&self, key: Key, came: Result<T, Error>) -> Result<T, Error> {
+        let refused = |e: &kube::Error| matches!(e, kube::Error::Api(s) if s.code < 500);
+        if let Err(Error::Api(error)) = &came
+            && !refused(error)
+        {
+            self.doubtful.lock().insert(key);
+        }
+        came
+    }
+
+    /// Reads the machines and sets that may have been written though no answer came: the watch may not have told of them yet. To be
+    /// called before a decision on how many machines there are to be, by whoever decides on them alone from then on.
     pub(crate) async fn know_again(&self) -> Result<(), Error> {
         loop {
-            let Some((namespace, name)) = self.doubtful.lock().first().cloned() else {
+            let Some(key) = self.doubtful.lock().first().cloned() else {
                 return Ok(());
             };
-            self.read::<Machine>(&namespace, &name).await?;
-            self.doubtful.lock().remove(&(namespace, name));
+            let (namespace, name) = key.namespaced();
+            if let Key::Set(..) = key {
+                self.read::<MachineSet>(namespace, name).await?;
+            } else {
+                self.read::<Machine>(namespace, name).await?;
+            }
+            self.doubtful.lock().remove(&key);
         }
     }
 

@@ -1,9 +1,12 @@
 //! I9: what the plan of a commit foretells, to be compared with what happens.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fleetwright_api::Fleet;
-use fleetwright_core::plan::{forecast, plan};
+use fleetwright_core::plan::{Rollout, forecast, plan};
 use fleetwright_gitops::{
     gather::{by_key, desired_of, gather, gather_machines, live_clusters, load_files, policy_of},
     load::SourceFile,
@@ -16,12 +19,36 @@ use crate::{engine::catalogue, world::World};
 /// Machines that come and go, in order, by what is done and the set or control plane that they belong to.
 pub(crate) type Order = BTreeMap<String, Vec<String>>;
 
+/// What a plan foretells.
+pub(crate) struct Foretold {
+    pub(crate) order: Order,
+    /// Sets of which some machines come and go with the plan: which of their machines go first only shows then, as the plan says.
+    pub(crate) passing: BTreeSet<String>,
+}
+
+fn owner(machine: &str) -> &str {
+    machine.rsplit_once('-').map_or("", |(owner, _)| owner)
+}
+
+impl Foretold {
+    /// The same order of moves, with that left out which only shows when it happens.
+    pub(crate) fn comparable(&self, order: &Order) -> Order {
+        let mut order = order.clone();
+        for set in &self.passing {
+            if let Some(names) = order.get_mut(&format!("delete {set}")) {
+                names.sort();
+            }
+        }
+        order
+    }
+}
+
 /// Sorts moves by verb and owner.
 pub(crate) fn order(moves: impl Iterator<Item = (String, String)>) -> Order {
     let mut all = Order::new();
     for (verb, name) in moves {
-        let owner = name.rsplit_once('-').map_or("", |(owner, _)| owner);
-        all.entry(format!("{verb} {owner}")).or_default().push(name);
+        let key = format!("{verb} {}", owner(&name));
+        all.entry(key).or_default().push(name);
     }
     // Machines that a set makes together are asked for together; their ordinals tell in which order it decided.
     let ordinal = |name: &String| name.rsplit('-').next().and_then(|n| n.parse::<u64>().ok());
@@ -47,7 +74,7 @@ pub(crate) async fn foresee(
     world: &World,
     before: &BTreeMap<String, Value>,
     files: &BTreeMap<String, Value>,
-) -> Result<Order, String> {
+) -> Result<Foretold, String> {
     let client = world.kubectl();
     let text = |e: &dyn std::error::Error| e.to_string();
     let fleet: Fleet = Api::namespaced(client.clone(), "default")
@@ -71,7 +98,10 @@ pub(crate) async fn foresee(
         .map_err(|e| text(&e))?;
     forecast(&mut plan, &live, &policy, &catalogue, world.now());
     let steps = plan.rollouts.iter().flat_map(|r| &r.steps);
-    Ok(order(steps.flat_map(|step| {
+    let pools = plan.rollouts.iter().filter(|r| r.owner.kind != "Cluster");
+    let passing = pools.flat_map(Rollout::passing);
+    let passing = passing.map(|machine| owner(machine).to_owned()).collect();
+    let order = order(steps.flat_map(|step| {
         let made = step
             .create
             .iter()
@@ -81,5 +111,6 @@ pub(crate) async fn foresee(
             .iter()
             .map(|name| ("delete".to_owned(), name.clone()));
         made.chain(gone)
-    })))
+    }));
+    Ok(Foretold { order, passing })
 }

@@ -23,6 +23,7 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
     let (namespace, name) = name_of(pool);
     let uid = pool.uid().unwrap_or_default();
     let _room = shared.rooms.enter(&uid).await;
+    shared.know_again().await?;
     let sets = shared.caches.owned::<MachineSet>(&uid);
     let mut sets: Vec<MachineSet> = sets.into_iter().map(Arc::unwrap_or_clone).collect();
     let mut machines: Vec<Arc<Machine>> = Vec::new();
@@ -97,7 +98,8 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         let changes: Vec<String> = new.because.iter().map(ToString::to_string).collect();
         let because = changes.join("; ");
         tracing::info!(pool = %name, set = %new.name, %because, "new set");
-        shared.create(&new.to_set(pool), BY).await?;
+        let made = shared.create(&new.to_set(pool), BY).await;
+        shared.doubt(Key::Set(namespace.clone(), new.name.clone()), made)?;
     }
     let find = |name: &str| sets.iter().find(|s| s.name_any() == name);
     let latest = |name: &str| shared.caches.get::<MachineSet>(&namespace, name);
@@ -130,9 +132,9 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             continue;
         };
         tracing::info!(pool = %name, set = %scale.name, from = scale.from, to = scale.to, reason = %scale.reason, "scale");
-        shared
-            .patch(set.as_ref(), json!({"spec": {"replicas": scale.to}}), BY)
-            .await?;
+        let patch = json!({"spec": {"replicas": scale.to}});
+        let scaled = shared.patch(set.as_ref(), patch, BY).await;
+        shared.doubt(Key::Set(namespace.clone(), scale.name.clone()), scaled)?;
     }
     for old in &decision.cleanup {
         if let Some(set) = find(old) {

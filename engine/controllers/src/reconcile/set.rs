@@ -38,6 +38,7 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
     let _room = match owner {
         Some(pool) if machines.iter().any(|m| is_broken(m)) => {
             let room = shared.rooms.enter(&pool.uid).await;
+            shared.know_again().await?;
             machines = shared.caches.owned(&uid);
             latest = shared.caches.get::<MachineSet>(&namespace, &name);
             Some(room)

@@ -46,7 +46,7 @@ pub struct Rollout {
     /// The versions that a control plane passes through, where they are several, and when workers move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// What does not happen, or not yet, and why.
+    /// What does not happen, or not yet, and why; or what of the order only shows when it happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -74,6 +74,18 @@ impl Rollout {
     pub fn counts(&self) -> (usize, usize) {
         let sum = |list: fn(&Step) -> &Vec<String>| self.steps.iter().map(|s| list(s).len()).sum();
         (sum(|s| &s.create), sum(|s| &s.delete))
+    }
+
+    /// Machines that come, and go again when the next change reaches them: a pool that grows while its cluster is upgraded has some.
+    #[must_use]
+    pub fn passing(&self) -> BTreeSet<&str> {
+        let mut come = BTreeSet::new();
+        let mut out = BTreeSet::new();
+        for step in &self.steps {
+            out.extend(step.delete.iter().filter(|m| come.contains(*m)));
+            come.extend(&step.create);
+        }
+        out.into_iter().map(String::as_str).collect()
     }
 }
 
@@ -290,6 +302,13 @@ fn run(model: &mut Model<'_>, cluster: &Key, budgets: &Budgets) -> Vec<Rollout> 
     }
     for (owner, text) in std::mem::take(&mut model.notes) {
         entry(&mut out, cluster, owner).note.get_or_insert(text);
+    }
+    for (owner, rollout) in &mut out {
+        // A control plane waits for each machine; a pool's next rollout does not wait for those that still start.
+        if owner.is_some() && !rollout.passing().is_empty() {
+            let text = "machines that come with this and are not available yet when they are to go again go before the others";
+            rollout.note.get_or_insert_with(|| text.to_owned());
+        }
     }
     if let Some(rollout) = out.get_mut(&None) {
         rollout.path = path;

@@ -237,6 +237,37 @@ fn several_minors_take_the_control_plane_through_each_before_workers_move() {
 }
 
 #[test]
+fn a_pool_that_grows_during_an_upgrade_tells_that_those_who_still_start_go_first() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
+    let plan = fleet.plan(&[cluster("v1.34.1", 1), pool(2, 1, (1, 0))]);
+    assert_eq!(
+        lines(&plan),
+        [
+            "1: +a-1",
+            "2: -a-0", // the control plane
+            "1: +web-1",
+            "3: +web-2",
+            "4: -web-0",
+            "5: +web-3",
+            "6: -web-1",
+        ]
+    );
+    let workers = &plan.rollouts[1];
+    assert_eq!(workers.passing().len(), 1);
+    assert_eq!(
+        notes(plan.clone()),
+        [
+            "web: machines that come with this and are not available yet when they are to go again go before the others"
+        ]
+    );
+    // One that only grows, and one that only rolls, have nothing to tell.
+    let grown = fleet.plan(&[cluster("v1.33.2", 1), pool(2, 1, (1, 0))]);
+    let rolled = fleet.plan(&[cluster("v1.34.1", 1), pool(1, 1, (1, 0))]);
+    assert_eq!((notes(grown).len(), notes(rolled).len()), (0, 0));
+}
+
+#[test]
 fn a_version_below_the_running_one_holds_the_control_plane_and_moves_workers_back() {
     let mut fleet = Fleet::default();
     fleet.settle(&[cluster("v1.34.1", 1), pool(1, 1, (1, 0))]);
