@@ -304,7 +304,7 @@ pub(crate) fn remediation(
         let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
         let stays = |m: &&Arc<Machine>| m.metadata.deletion_timestamp.is_none();
         let as_it_is = Remediation {
-            surge: usize::from(machines.iter().filter(stays).count() > wanted),
+            extra: usize::from(machines.iter().filter(stays).count() > wanted),
             ..Remediation::default()
         };
         return (as_it_is, None);

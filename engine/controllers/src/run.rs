@@ -36,7 +36,7 @@ use crate::{
 /// Reconciles that run at the same time: each waits for the API or a provider most of its time.
 const WORKERS: usize = 64;
 /// Shortest and longest rest of a pool, a set or a Cluster between two looks at it.
-const SHORTEST_REST: Duration = Duration::from_millis(20);
+const SHORTEST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// The controllers of one engine.

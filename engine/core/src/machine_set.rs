@@ -152,17 +152,17 @@ impl SetDecision {
 }
 
 /// What `set` does next, given all its machines (those on their way out included, which count until they are gone).
-/// `next_ordinal` is the counter on its pool (or on itself, without a pool); it is never below an ordinal in use. `surge` machines
-/// are there beyond the wanted ones (see [`Remediation::surge`]).
+/// `next_ordinal` is the counter on its pool (or on itself, without a pool); it is never below an ordinal in use. `extra` machines
+/// are there beyond the wanted ones (see [`Remediation::extra`]).
 pub fn decide(
     set: &MachineSet,
     machines: &[impl Borrow<Machine>],
     next_ordinal: u64,
-    surge: usize,
+    extra: usize,
     catalogue: &Catalogue,
     now: Timestamp,
 ) -> SetDecision {
-    let mut out = scale_to(set, machines, next_ordinal, surge, now);
+    let mut out = scale_to(set, machines, next_ordinal, extra, now);
     if !matches!(out.waiting, Some(SetWait::Paused | SetWait::Deleting)) {
         out.update = updates(set, machines, catalogue);
         let goes = |name: &String| out.delete.iter().any(|d| d.name == *name);
@@ -185,7 +185,7 @@ fn scale_to(
     set: &MachineSet,
     machines: &[impl Borrow<Machine>],
     next_ordinal: u64,
-    surge: usize,
+    extra: usize,
     now: Timestamp,
 ) -> SetDecision {
     let name = set.metadata.name.as_deref().unwrap_or_default();
@@ -198,7 +198,7 @@ fn scale_to(
         next_ordinal: next_ordinal.max(floor.unwrap_or(0)),
         ..SetDecision::default()
     };
-    let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0) + surge;
+    let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0) + extra;
     if meta::is_paused(set) {
         out.waiting = Some(SetWait::Paused);
         return out;

@@ -58,8 +58,8 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
     let key = Key::Set(namespace.clone(), name.clone());
     let (remediation, look_again) =
         health::remediation(shared, set, pool.as_deref(), &machines, &key);
-    let surge = remediation.surge;
-    let decision = decide(set, &machines, next, surge, &shared.catalogue, now);
+    let extra = remediation.extra;
+    let decision = decide(set, &machines, next, extra, &shared.catalogue, now);
     #[cfg(feature = "seeded-bugs")]
     let decision = youngest_first(decision, &machines);
     let mut decision = decision;
