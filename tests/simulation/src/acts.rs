@@ -274,7 +274,9 @@ impl People {
             .instances()
             .into_iter()
             .filter(|i| i.state == InstanceState::Running)
-            .filter_map(|i| Some(i.owner?.machine))
+            .filter_map(|i| i.owner)
+            .filter(|owner| owner.cluster_key == key)
+            .map(|owner| owner.machine)
             .collect();
         let voting = members.iter().filter(|m| !m.learner);
         let stay = voting.clone().filter(|m| m.name != machine);

@@ -134,7 +134,9 @@ impl Checker {
         let instances = self.cloud.iter().flat_map(|c| c.instances());
         let running: BTreeSet<String> = instances
             .filter(|i| i.state == InstanceState::Running)
-            .filter_map(|i| Some(i.owner?.machine))
+            .filter_map(|i| i.owner)
+            .filter(|owner| owner.cluster_key == key)
+            .map(|owner| owner.machine)
             .collect();
         let members = self.cloud.iter().flat_map(|c| c.etcd_members(&key));
         members
@@ -172,7 +174,9 @@ impl Checker {
             .iter()
             .flat_map(|c| c.instances())
             .filter(|i| i.state != InstanceState::Deleting)
-            .filter_map(|i| i.owner.map(|o| o.machine))
+            .filter_map(|i| i.owner)
+            .filter(|owner| owner.installation == INSTALLATION)
+            .map(|owner| owner.machine)
             .collect();
         let minor = |m: &Known| version(m.object.spec.version.as_deref().unwrap_or("")).0;
         let (mut servers, mut kubelets) = (Vec::new(), Vec::new());
