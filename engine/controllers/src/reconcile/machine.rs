@@ -12,14 +12,14 @@ use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
     content::Content,
-    control_plane::difference,
+    control_plane::{ETCD_HOOK, difference},
     machine::{DeletionStep, Instance, MachineFacts, MachineStep, NodeState, next_step},
     outcome::Outcome,
     pool_version::effective_version,
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
 };
 use fleetwright_providers::{
-    Account, CreateInstance, Ownership, Provider, ProviderError, UpdateInstance,
+    Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -31,7 +31,7 @@ use serde_json::json;
 
 use self::{
     absence::{instance, prove_absence},
-    leaving::{answer, goes, look},
+    leaving::{answer, goes, has_joined_since, look},
 };
 use super::{Error, Shared, seconds_until};
 use crate::{
@@ -40,6 +40,7 @@ use crate::{
     inventory::Seen,
     node_sync,
     nodes::{NodeView, SeenNode},
+    queue::Key,
     refusals::AGAIN_SECONDS,
 };
 
@@ -318,6 +319,10 @@ async fn act(
             let Seen::There(instance) = &view.seen else {
                 return Ok(());
             };
+            if has_joined_since(shared, machine, view).await {
+                let hook = json!({"metadata": {"annotations": {ETCD_HOOK: ""}}});
+                return shared.patch(machine, hook, BY).await.map(drop);
+            }
             let (provider, account) = provider(shared, machine, &view.account)?;
             let key = machine.spec.instance_key.as_deref().unwrap_or_default();
             let call = called(
@@ -386,7 +391,7 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
             cluster: format!("{namespace}/{cluster}"),
             pool: label(meta::LABEL_DEPLOYMENT_NAME),
             set: label(meta::LABEL_SET_NAME),
-            machine: name,
+            machine: name.clone(),
             instance_key: key.clone(),
         },
         control_plane: is_control_plane(machine),
@@ -404,6 +409,10 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
     let inventory = &shared.inventory;
     let instance = inventory.asked(&view.account, &key, now, call).await?;
     inventory.wrote(&view.account, &key, Some(instance.clone()));
+    if instance.state != InstanceState::Pending {
+        // It was asked for before, and a list that was behind did not show it: no news of it will come.
+        shared.queue.add(Key::Machine(namespace, name));
+    }
     view.seen = Seen::There(Box::new(instance));
     view.facts.instance = Instance::Pending;
     Ok(())

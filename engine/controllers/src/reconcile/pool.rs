@@ -67,10 +67,19 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             return Err(Error::Invalid(error.to_string()));
         }
     };
-    // Pools, sets and Clusters come by watches of their own, and what is applied to both is applied to the Cluster first: a new set
-    // is made only of what the API says now, so that a version and a config changed together roll the pool once, and a pool
-    // that is being deleted with its sets gets none.
-    if decision.create.is_some() {
+    let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
+    shared
+        .write_status(pool, pool.status.as_ref(), &new, BY)
+        .await?;
+    if pool.metadata.deletion_timestamp.is_some() {
+        return Ok(Outcome::wait("the pool is on its way out"));
+    }
+
+    decision.record(pool, Some(&cluster));
+    if let Some(new) = &decision.create {
+        // Pools, sets and Clusters come by watches of their own, and what is applied to both is applied to the Cluster first: a new set
+        // is made only of what the API says now, so that a version and a config changed together roll the pool once, and a pool
+        // that is being deleted with its sets gets none.
         let of: Option<Cluster> = shared.read(&namespace, &pool.spec.cluster_name).await?;
         let own: Option<MachineDeployment> = shared.read(&namespace, &name).await?;
         let (Some(of), Some(own)) = (of, own) else {
@@ -83,18 +92,6 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             shared.queue.add(Key::Pool(namespace, name));
             return Ok(Outcome::Changed);
         }
-    }
-
-    let new = status::machine_deployment(pool, &sets, &machines, Some(&decision), now);
-    shared
-        .write_status(pool, pool.status.as_ref(), &new, BY)
-        .await?;
-    if pool.metadata.deletion_timestamp.is_some() {
-        return Ok(Outcome::wait("the pool is on its way out"));
-    }
-
-    decision.record(pool, Some(&cluster));
-    if let Some(new) = &decision.create {
         let changes: Vec<String> = new.because.iter().map(ToString::to_string).collect();
         let because = changes.join("; ");
         tracing::info!(pool = %name, set = %new.name, %because, "new set");

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineDrainRule, MachineSet, meta};
 use fleetwright_core::{
+    cluster::is_control_plane,
     drain::{pause_seconds, rules_of},
     machine::{DeletionStep, MachineStep, next_step},
     why::Scene,
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{Error, Shared, View, chain, workload};
-use crate::{cache::name_of, drain::Draining, nodes::SeenNode};
+use crate::{cache::name_of, drain::Draining, etcd::member_name, nodes::SeenNode};
 
 /// Longest wait for what a workload cluster is asked: a pass of a drain takes 10 s and some lists.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -113,6 +114,24 @@ fn draining<'a>(
         started,
         until,
     }
+}
+
+/// Whether a machine that was no member of etcd when our hook let it go is one now: an instance that boots joins by itself. Where etcd
+/// cannot be asked it goes, as the hook has it.
+pub(super) async fn has_joined_since(shared: &Shared, machine: &Machine, view: &View) -> bool {
+    let had_node = machine
+        .status
+        .as_ref()
+        .is_some_and(|s| s.node_ref.is_some());
+    if had_node || !is_control_plane(machine) || !view.facts.control_plane_stays {
+        return false;
+    }
+    let (namespace, _) = name_of(machine);
+    let cluster = shared.cluster_ref(&namespace, &machine.spec.cluster_name);
+    shared.etcds.forget(&cluster.namespace, &cluster.name);
+    let members = shared.context.etcd.members(&cluster).await;
+    let name = member_name(machine);
+    members.is_ok_and(|members| members.iter().any(|m| m.name == name))
 }
 
 /// Why the machine goes: what was noted when it was deleted, else what its owners tell.
