@@ -131,6 +131,19 @@ pub enum InstanceState {
     Failed,
 }
 
+impl InstanceState {
+    /// The word for it, as in calls and statuses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Stopped => "Stopped",
+            Self::Deleting => "Deleting",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
 /// An instance as the provider shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -6,7 +6,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::provider_config::ProviderConfig;
 
@@ -253,8 +252,7 @@ pub struct MachineStatus {
     pub failure_domain: Option<String>,
     /// What the provider last showed of the instance, written on change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
-    pub instance: Option<Value>,
+    pub instance: Option<InstanceView>,
     /// Why the machine goes, and when the steps of its deletion began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion: Option<MachineDeletionStatus>,
@@ -268,8 +266,20 @@ pub struct MachineStatus {
     pub conditions: Vec<Condition>,
 }
 
-fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+/// An instance as its provider shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InstanceView {
+    /// The provider's id of it.
+    pub id: String,
+    /// Pending, Running, Stopped, Failed or Deleting.
+    pub state: String,
+    /// Its type.
+    pub instance_type: String,
+    /// The image that it was made from.
+    pub image: String,
+    /// Digest of the settings that it has.
+    pub config_digest: String,
 }
 
 /// Where in its life a machine is.

@@ -146,9 +146,8 @@ fn peer<'a>(shared: &Shared, machine: &'a Machine) -> Peer<'a> {
         let short: Option<String> = revision.map(|r| r.chars().take(REVISION_DIGITS).collect());
         add("revision", short.as_deref());
         let shown = status.and_then(|s| s.instance.as_ref());
-        let shows = |field: &str| shown.and_then(|s| s.get(field)?.as_str());
-        add("image", shows("image"));
-        add("instance type", shows("instanceType"));
+        add("image", shown.map(|i| i.image.as_str()));
+        add("instance type", shown.map(|i| i.instance_type.as_str()));
         add(
             "failure domain",
             status.and_then(|s| s.failure_domain.as_deref()),

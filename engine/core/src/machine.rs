@@ -90,8 +90,9 @@ pub fn proof(machine: &Machine, absent: Absent, lag: SignedDuration) -> Proof {
         return Proof::Given;
     }
     let status = machine.status.as_ref();
-    if let Some(id) = status.and_then(|s| s.instance.as_ref()?.get("id")?.as_str()) {
-        return Proof::AskFor(id.to_owned());
+    let shown = status.and_then(|s| s.instance.as_ref());
+    if let Some(shown) = shown.filter(|i| !i.id.is_empty()) {
+        return Proof::AskFor(shown.id.clone());
     }
     let at = since.checked_add(lag).unwrap_or(Timestamp::MAX);
     if latest >= at {

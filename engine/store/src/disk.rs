@@ -22,7 +22,7 @@ const LOG_PAGES: usize = 8_000;
 /// What the log may take on disk while nothing is in it, in bytes.
 const LOG_KEPT: i64 = 40 << 20;
 /// Pages kept in memory, in KiB: the inner pages of 100,000 objects and more.
-const CACHE_KIB: i64 = 8 << 10;
+const CACHE_KIB: i64 = 2 << 10;
 /// How many free pages are given back in one step: 1 MiB, a few milliseconds.
 const STEP_PAGES: u32 = 256;
 /// How many free pages a file keeps for what comes next.

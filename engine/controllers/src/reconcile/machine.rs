@@ -6,7 +6,8 @@ mod leaving;
 use std::sync::Arc;
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta, names, version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, machine::InstanceView, meta,
+    names, version::Version,
 };
 use fleetwright_core::{
     cluster::is_control_plane,
@@ -492,11 +493,12 @@ fn observe(
     };
     MachineObservation {
         instance: view.facts.instance.clone(),
-        instance_view: instance.map(|i| {
-            json!({
-                "id": i.id, "state": i.state, "instanceType": i.instance_type, "image": i.image,
-                "configDigest": i.config_digest,
-            })
+        instance_view: instance.map(|i| InstanceView {
+            id: i.id.clone(),
+            state: i.state.as_str().to_owned(),
+            instance_type: i.instance_type.clone(),
+            image: i.image.clone(),
+            config_digest: i.config_digest.clone(),
         }),
         addresses: instance.map(|i| i.addresses.clone()),
         failure_domain: instance.and_then(|i| i.failure_domain.clone()),

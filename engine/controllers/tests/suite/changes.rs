@@ -130,10 +130,7 @@ async fn a_changed_provider_config_rolls_within_the_bounds() {
     for machine in after {
         assert!(!before.contains(&machine.name_any()));
         let shown = machine.status.as_ref().and_then(|s| s.instance.as_ref());
-        assert_eq!(
-            shown.map(|i| i["instanceType"].clone()),
-            Some(json!("sim.large"))
-        );
+        assert_eq!(shown.map(|i| i.instance_type.as_str()), Some("sim.large"));
     }
     assert_eq!(kit.made().len(), 1 + 3 + 3, "each was replaced once");
     kit.stop().await;
@@ -248,8 +245,8 @@ async fn a_providers_own_in_place_settings_reach_the_instances_once() {
     kit.pool("eu-web", "eu", 2, json!({})).await;
     kit.until_settled("eu").await;
     let made = kit.made();
-    let told = |m: &Machine| -> Option<Value> {
-        Some(m.status.as_ref()?.instance.as_ref()?["configDigest"].clone())
+    let told = |m: &Machine| -> Option<String> {
+        Some(m.status.as_ref()?.instance.as_ref()?.config_digest.clone())
     };
     let before = told(kit.world.workers("eu-web")[0]);
     assert!(before.is_some());
@@ -268,7 +265,7 @@ async fn a_providers_own_in_place_settings_reach_the_instances_once() {
             .as_ref()
             .and_then(|s| s.instance.clone())
             .unwrap();
-        let tags = kit.cloud.tags(shown["id"].as_str().unwrap());
+        let tags = kit.cloud.tags(&shown.id);
         assert_eq!(tags, Some(json!({"team": "web"})));
     }
     kit.until_settled("eu").await;

@@ -55,7 +55,7 @@ impl Kit {
     async fn destroy(&self, machine: &str) {
         let machine = &self.world.machines[machine];
         let shown = machine.status.as_ref().unwrap().instance.as_ref().unwrap();
-        let id = shown["id"].as_str().unwrap();
+        let id = shown.id.as_str();
         let account = Account {
             name: "sim-eu".into(),
             provider: "sim".into(),

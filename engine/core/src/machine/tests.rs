@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::machine::{MachineStatus, NodeRef};
+use fleetwright_api::machine::{InstanceView, MachineStatus, NodeRef};
 
 use proptest::prelude::*;
 
@@ -91,7 +91,11 @@ fn an_instance_that_lists_do_not_show_is_given_up_when_that_is_proved() {
         m.spec.instance_key = key.then(|| "0".repeat(32));
         let mut status = MachineStatus::default();
         if instance {
-            status.instance = Some(serde_json::json!({"id": "i-1", "state": "Running"}));
+            status.instance = Some(InstanceView {
+                id: "i-1".into(),
+                state: "Running".into(),
+                ..InstanceView::default()
+            });
         }
         if lost {
             status.conditions.push(condition::Condition {

@@ -3,11 +3,12 @@
 use fleetwright_api::{
     Machine,
     condition::{self, Status, kind, reason},
-    machine::{MachineAddress, MachinePhase, MachineStatus, NodeInfo, NodeRef, Polarity},
+    machine::{
+        InstanceView, MachineAddress, MachinePhase, MachineStatus, NodeInfo, NodeRef, Polarity,
+    },
     meta,
 };
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::Conditions;
 use crate::{
@@ -79,7 +80,7 @@ pub struct MachineObservation {
     /// The instance.
     pub instance: Instance,
     /// What the provider shows of it; `None` keeps what it last showed.
-    pub instance_view: Option<Value>,
+    pub instance_view: Option<InstanceView>,
     /// Its addresses; `None` keeps those known.
     pub addresses: Option<Vec<MachineAddress>>,
     /// The failure domain that it is in; `None` keeps the one known.

@@ -328,7 +328,7 @@ impl World {
             assert!(asked <= limit.max(in_flight), "{flying} in flight");
         }
         let catalogue = Catalogue::default();
-        let surge = remediation.surge;
+        let surge = remediation.extra;
         let decision =
             machine_set::decide(&set, &machines, self.next, surge, &catalogue, at(self.now));
         for doomed in &decision.delete {

@@ -222,7 +222,7 @@ impl Sim {
             &set,
             &mine,
             self.next_ordinal,
-            remediation.surge,
+            remediation.extra,
             &self.world.catalogue,
             at(self.world.clock),
         );
@@ -231,7 +231,7 @@ impl Sim {
         if !remediation.delete.is_empty() {
             assert!(decision.delete.is_empty(), "{remediation:?} {decision:?}");
         }
-        if remediation.surge > 0 {
+        if remediation.extra > 0 {
             let now = bounds(&self.world.pool).unwrap();
             self.room = self.room.max(now.max_total());
         }
