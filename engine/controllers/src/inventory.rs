@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// An instance of an account and when (in calls of ours) it was last written.
 struct Known {
     /// `None` once the provider told us that it is gone.
-    instance: Option<Instance>,
+    instance: Option<Arc<Instance>>,
     written: u64,
 }
 
@@ -82,7 +83,7 @@ impl AccountState {
 
     fn remove(&mut self, key: &str) {
         let known = self.known.remove(key).and_then(|k| k.instance);
-        if let Some(owner) = known.and_then(|i| i.owner)
+        if let Some(owner) = known.as_ref().and_then(|i| i.owner.as_ref())
             && let Some(keys) = self.of_cluster.get_mut(&owner.cluster_key)
         {
             keys.remove(key);
@@ -101,7 +102,7 @@ pub(crate) enum Seen {
     /// The provider has none with this key.
     Missing,
     /// It is this one.
-    There(Box<Instance>),
+    There(Arc<Instance>),
 }
 
 /// The inventories of all accounts.
@@ -155,7 +156,7 @@ impl Inventory {
                 continue;
             }
             let now = fresh.remove(&key);
-            let before = state.known.get(&key).and_then(|k| k.instance.as_ref());
+            let before = state.known.get(&key).and_then(|k| k.instance.as_deref());
             if before != now.as_ref() || first {
                 let owner = now.as_ref().or(before).and_then(|i| i.owner.clone());
                 changed.extend(owner);
@@ -163,7 +164,7 @@ impl Inventory {
             match now {
                 Some(instance) => {
                     let known = Known {
-                        instance: Some(instance),
+                        instance: Some(Arc::new(instance)),
                         written: begun.tick,
                     };
                     state.hidden.remove(&key);
@@ -186,7 +187,7 @@ impl Inventory {
         state.moving = state
             .known
             .values()
-            .filter_map(|k| k.instance.as_ref())
+            .filter_map(|k| k.instance.as_deref())
             .any(is_moving);
         changed
     }
@@ -241,7 +242,7 @@ impl Inventory {
             .get(instance_key)
             .and_then(|k| k.instance.clone())
         {
-            Some(instance) => Seen::There(Box::new(instance)),
+            Some(instance) => Seen::There(instance),
             None => Seen::Missing,
         }
     }
@@ -252,6 +253,7 @@ impl Inventory {
         let mut accounts = self.accounts.lock();
         let state = accounts.entry(account.to_owned()).or_default();
         state.moving |= instance.as_ref().is_some_and(is_moving);
+        let instance = instance.map(Arc::new);
         state.put(instance_key.to_owned(), Known { instance, written });
         drop(accounts);
         self.wake.notify_one();
@@ -342,9 +344,12 @@ impl Inventory {
 
     /// A call of ours began to delete the instance with this key.
     pub(crate) fn deleting(&self, account: &str, instance_key: &str) {
-        if let Seen::There(mut instance) = self.see(account, instance_key) {
-            instance.state = InstanceState::Deleting;
-            self.wrote(account, instance_key, Some(*instance));
+        if let Seen::There(instance) = self.see(account, instance_key) {
+            let going = Instance {
+                state: InstanceState::Deleting,
+                ..Instance::clone(&instance)
+            };
+            self.wrote(account, instance_key, Some(going));
         }
     }
 

@@ -14,6 +14,7 @@ use fleetwright_api::{
 };
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
+use litemap::LiteMap;
 use serde_json::{Map, Value, json};
 
 use crate::{cache::Caches, nodes::NodeView};
@@ -51,7 +52,7 @@ fn is_read(key: &str) -> bool {
 }
 
 /// What of a node's labels and annotations [`patch`] and who asks for certificates look at.
-pub(crate) fn kept(node: &Node) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+pub(crate) fn kept(node: &Node) -> (LiteMap<String, String>, LiteMap<String, String>) {
     let handed_over = |list| split(node.annotations().get(list));
     let (labels, annotations) = (
         handed_over(meta::NODE_ANNOTATION_LABELS),

@@ -1,10 +1,6 @@
 //! The nodes of workload clusters: one watch per cluster, kept as small projections.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Cluster,
@@ -20,6 +16,7 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{Api, ResourceExt, runtime::watcher};
+use litemap::LiteMap;
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -37,8 +34,8 @@ pub(crate) struct NodeView {
     /// What a write that must not undo another's is tied to.
     pub(crate) resource_version: Option<String>,
     /// Those that matter to its machine.
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) labels: LiteMap<String, String>,
+    pub(crate) annotations: LiteMap<String, String>,
     pub(crate) taints: Vec<Taint>,
     pub(crate) unschedulable: bool,
     pub(crate) health: NodeHealth,
@@ -63,7 +60,7 @@ struct ClusterNodes {
     /// By name.
     nodes: BTreeMap<String, Arc<NodeView>>,
     /// Names by providerID.
-    by_id: BTreeMap<String, BTreeSet<String>>,
+    by_id: BTreeMap<String, Vec<String>>,
     synced: bool,
     /// Whether the API has answered or refused once: before that nothing is said of it.
     asked: bool,
@@ -79,7 +76,8 @@ impl ClusterNodes {
     fn put(&mut self, node: Arc<NodeView>) -> Option<Arc<NodeView>> {
         let before = self.remove(&node.name);
         let names = self.by_id.entry(node.provider_id.clone()).or_default();
-        names.insert(node.name.clone());
+        names.push(node.name.clone());
+        names.sort();
         self.nodes.insert(node.name.clone(), node);
         before
     }
@@ -87,7 +85,7 @@ impl ClusterNodes {
     fn remove(&mut self, name: &str) -> Option<Arc<NodeView>> {
         let before = self.nodes.remove(name)?;
         if let Some(names) = self.by_id.get_mut(&before.provider_id) {
-            names.remove(name);
+            names.retain(|other| other != name);
             if names.is_empty() {
                 self.by_id.remove(&before.provider_id);
             }
@@ -132,7 +130,7 @@ impl Nodes {
         let name = match (provider_id, name) {
             (Some(id), _) => match known.by_id.get(id) {
                 Some(names) if names.len() > 1 => {
-                    return SeenNode::Several(names.iter().cloned().collect());
+                    return SeenNode::Several(names.clone());
                 }
                 names => names.and_then(|names| names.first().map(String::as_str)),
             },

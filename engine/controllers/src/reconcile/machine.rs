@@ -414,7 +414,7 @@ async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) ->
         // It was asked for before, and a list that was behind did not show it: no news of it will come.
         shared.queue.add(Key::Machine(namespace, name));
     }
-    view.seen = Seen::There(Box::new(instance));
+    view.seen = Seen::There(Arc::new(instance));
     view.facts.instance = Instance::Pending;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! An instance that no list shows.
 
+use std::sync::Arc;
+
 use fleetwright_api::{Machine, meta};
 use fleetwright_core::machine::{Instance, Proof, proof};
 use fleetwright_providers::{InstanceState, Ownership};
@@ -69,7 +71,7 @@ pub(super) async fn prove_absence(
                 Some(found) => {
                     let account = &view.account;
                     shared.inventory.wrote(account, key, Some(found.clone()));
-                    view.seen = Seen::There(Box::new(found));
+                    view.seen = Seen::There(Arc::new(found));
                     view.facts.instance = instance(&view.seen);
                 }
             }
