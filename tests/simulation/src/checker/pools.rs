@@ -12,6 +12,8 @@ use super::{
 
 /// How long a decision may take to be carried out: bounds that held then still count.
 const DECIDED: SignedDuration = SignedDuration::from_secs(180);
+/// How long what happens to a machine is news to those who tell of its pool.
+const NEWS: SignedDuration = SignedDuration::from_secs(1);
 
 /// What was seen of a pool beside the pool itself.
 #[derive(Clone, Debug, Default)]
@@ -108,10 +110,11 @@ impl Checker {
         let Some(pool) = self.pools.get(name) else {
             return;
         };
-        let mut count = 0;
+        let (mut count, mut all) = (0, true);
         for (_, machine) in self.workers(name) {
             count += 1;
-            if !machine.available() {
+            all &= machine.available();
+            if !machine.available() && !self.is_news(machine) {
                 return;
             }
         }
@@ -127,9 +130,17 @@ impl Checker {
         });
         let converged = fits && is_true(&pool.status.conditions, "Available");
         if let Some(seen) = self.pools_seen.get_mut(name) {
-            (seen.scaled_up, seen.scaled_down) = (false, false);
+            if all {
+                (seen.scaled_up, seen.scaled_down) = (false, false);
+            }
             seen.converged |= converged;
         }
+    }
+
+    /// Whether a machine that was available a moment ago is no more: its pool's status need not say so yet.
+    fn is_news(&self, machine: &Known) -> bool {
+        let stays = machine.was_available && !machine.object.metadata.deleting();
+        stays && self.now().duration_since(machine.changed) < NEWS
     }
 
     pub(super) fn pool_of(&mut self, machine: &str) {
