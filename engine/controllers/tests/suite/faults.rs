@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use fleetwright_api::{MachineDeployment, condition::kind};
+use fleetwright_api::{Cluster, MachineDeployment, condition::kind};
 use kube::{Client, ResourceExt, client::Body};
 use serde_json::json;
 
@@ -248,5 +248,51 @@ async fn a_machine_that_no_answer_came_of_is_counted() {
     deaf.store(false, Ordering::SeqCst);
     kit.until_settled("eu").await;
     assert_eq!(lost.load(Ordering::SeqCst), 0, "the answers were lost");
+    kit.stop().await;
+}
+
+/// A client that does not let the next `lost` MachineSets be made.
+fn without_sets(inner: Client, lost: Arc<AtomicUsize>) -> Client {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (inner, lost) = (inner.clone(), Arc::clone(&lost));
+        async move {
+            let makes = request.method() == http::Method::POST
+                && request.uri().path().ends_with("/machinesets");
+            let less = |n: usize| n.checked_sub(1);
+            if makes
+                && lost
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+                    .is_ok()
+            {
+                return Err(tower::BoxError::from(std::io::Error::other(
+                    "the connection broke",
+                )));
+            }
+            inner.send(request).await.map_err(tower::BoxError::from)
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_the_workers_whose_set_could_not_be_made_is_taken_again() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.31.4", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    let lost = Arc::new(AtomicUsize::new(1));
+    let client = without_sets(kit.client.clone(), Arc::clone(&lost));
+    kit.restart_over(client).await;
+    // At v1.34.0 the workers must follow before the control plane goes on.
+    kit.patch::<Cluster>("eu", json!({"spec": {"version": "v1.35.0"}}))
+        .await;
+    kit.until_settled("eu").await;
+    assert_eq!(lost.load(Ordering::SeqCst), 0, "a set could not be made");
+    let workers = kit.world.workers("eu-web");
+    let versions: Vec<_> = workers
+        .iter()
+        .map(|m| m.spec.content.version.as_deref())
+        .collect();
+    assert_eq!(versions, [Some("v1.35.0")]);
     kit.stop().await;
 }

@@ -365,7 +365,9 @@ pub fn machine_deployment(
         available_replicas: available,
         up_to_date_replicas: up_to_date,
         phase: Some(phase),
+        // A version is the pool's once its set is there: until then it is decided from what it has.
         version: decision
+            .filter(|d| d.create.is_none())
             .and_then(|d| d.version.clone())
             .or_else(|| old.and_then(|s| s.version.clone())),
         conditions: list,

@@ -1,8 +1,10 @@
 //! Statuses of sets and pools, and when a pool is complete.
 
+use std::collections::BTreeMap;
+
 use fleetwright_api::{
-    Machine, MachineDeployment, MachineSet, condition::kind, machine_deployment::PoolPhase, meta,
-    time::k8s_time,
+    Machine, MachineDeployment, MachineSet, condition::kind, machine::MachineTemplate,
+    machine_deployment::PoolPhase, meta, time::k8s_time,
 };
 use serde_json::{Value, json};
 
@@ -10,7 +12,7 @@ use super::{at, conditions, line, member, read};
 use crate::{
     machine_set::SetWait,
     pool_version::VersionReason,
-    rollout::{RolloutDecision, RolloutWait},
+    rollout::{NewSet, RolloutDecision, RolloutWait},
     status::{is_complete, machine_deployment, machine_set, next_stuck, recount},
 };
 
@@ -408,6 +410,24 @@ fn a_pools_version_and_selector() {
     p.status = Some(status);
     let again = machine_deployment(&p, &[set(1)], NONE, None, at(0));
     assert_eq!(again.version.as_deref(), Some("v1.33.0"));
+    // A version whose set is still to be made is not the pool's yet: whoever decides again decides from what it has.
+    let step = RolloutDecision {
+        version: Some("v1.34.0".into()),
+        create: Some(NewSet {
+            name: "t".into(),
+            hash: String::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            template: MachineTemplate::default(),
+            written_version: None,
+            replicas: 0,
+            deletion: None,
+            because: Vec::new(),
+        }),
+        ..current("t")
+    };
+    let before = machine_deployment(&p, &[set(1)], NONE, Some(&step), at(0));
+    assert_eq!(before.version.as_deref(), Some("v1.33.0"));
     p.spec.selector = Some(read(json!({"matchLabels": {"a": "b", "c": "d"}})));
     let written = machine_deployment(&p, &[], NONE, None, at(0));
     assert_eq!(written.selector.as_deref(), Some("a=b,c=d"));
