@@ -22,22 +22,24 @@ pub(crate) type Order = BTreeMap<String, Vec<String>>;
 /// What a plan foretells.
 pub(crate) struct Foretold {
     pub(crate) order: Order,
-    /// Sets of which some machines come and go with the plan: which of their machines go first only shows then, as the plan says.
+    /// Machines that come and go with the plan: when among the others of their set they go only shows then, as the plan says.
     pub(crate) passing: BTreeSet<String>,
 }
 
-fn owner(machine: &str) -> &str {
-    machine.rsplit_once('-').map_or("", |(owner, _)| owner)
-}
-
 impl Foretold {
-    /// The same order of moves, with that left out which only shows when it happens.
+    /// The same order of moves, with that left out which only shows when it happens: machines that come and go are last, by name.
     pub(crate) fn comparable(&self, order: &Order) -> Order {
         let mut order = order.clone();
-        for set in &self.passing {
-            if let Some(names) = order.get_mut(&format!("delete {set}")) {
-                names.sort();
-            }
+        for (_, names) in order
+            .iter_mut()
+            .filter(|(key, _)| key.starts_with("delete "))
+        {
+            let (mut passing, stay): (Vec<_>, Vec<_>) = names
+                .drain(..)
+                .partition(|name| self.passing.contains(name));
+            passing.sort();
+            names.extend(stay);
+            names.append(&mut passing);
         }
         order
     }
@@ -47,8 +49,8 @@ impl Foretold {
 pub(crate) fn order(moves: impl Iterator<Item = (String, String)>) -> Order {
     let mut all = Order::new();
     for (verb, name) in moves {
-        let key = format!("{verb} {}", owner(&name));
-        all.entry(key).or_default().push(name);
+        let owner = name.rsplit_once('-').map_or("", |(owner, _)| owner);
+        all.entry(format!("{verb} {owner}")).or_default().push(name);
     }
     // Machines that a set makes together are asked for together; their ordinals tell in which order it decided.
     let ordinal = |name: &String| name.rsplit('-').next().and_then(|n| n.parse::<u64>().ok());
@@ -99,8 +101,8 @@ pub(crate) async fn foresee(
     forecast(&mut plan, &live, &policy, &catalogue, world.now());
     let steps = plan.rollouts.iter().flat_map(|r| &r.steps);
     let pools = plan.rollouts.iter().filter(|r| r.owner.kind != "Cluster");
-    let passing = pools.flat_map(Rollout::passing);
-    let passing = passing.map(|machine| owner(machine).to_owned()).collect();
+    let passing = pools.flat_map(Rollout::passing).map(ToOwned::to_owned);
+    let passing = passing.collect();
     let order = order(steps.flat_map(|step| {
         let made = step
             .create

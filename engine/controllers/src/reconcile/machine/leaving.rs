@@ -128,10 +128,13 @@ pub(super) async fn has_joined_since(shared: &Shared, machine: &Machine, view: &
     }
     let (namespace, _) = name_of(machine);
     let cluster = shared.cluster_ref(&namespace, &machine.spec.cluster_name);
-    shared.etcds.forget(&cluster.namespace, &cluster.name);
     let members = shared.context.etcd.members(&cluster).await;
     let name = member_name(machine);
-    members.is_ok_and(|members| members.iter().any(|m| m.name == name))
+    let joined = members.is_ok_and(|members| members.iter().any(|m| m.name == name));
+    if joined {
+        shared.etcds.forget(&cluster.namespace, &cluster.name);
+    }
+    joined
 }
 
 /// Why the machine goes: what was noted when it was deleted, else what its owners tell.
