@@ -328,9 +328,9 @@ impl World {
             assert!(asked <= limit.max(in_flight), "{flying} in flight");
         }
         let catalogue = Catalogue::default();
-        let surge = remediation.extra;
+        let extra = remediation.extra;
         let decision =
-            machine_set::decide(&set, &machines, self.next, surge, &catalogue, at(self.now));
+            machine_set::decide(&set, &machines, self.next, extra, &catalogue, at(self.now));
         for doomed in &decision.delete {
             did |= self.take(index, &doomed.name);
         }
