@@ -344,7 +344,7 @@ impl World {
         }
         let there = self.of_set(index).len();
         assert!(
-            there <= wanted.max(machines.len()) + surge,
+            there <= wanted.max(machines.len()) + extra,
             "{there} machines"
         );
         did
