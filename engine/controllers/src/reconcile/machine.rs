@@ -2,26 +2,24 @@
 
 mod absence;
 mod leaving;
+mod provision;
 
 use std::sync::Arc;
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, machine::InstanceView, meta,
-    names, version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, machine::InstanceView, meta, version::Version,
 };
 use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
     content::Content,
     control_plane::{ETCD_HOOK, difference},
-    machine::{DeletionStep, Instance, MachineFacts, MachineStep, NodeState, next_step},
+    machine::{DeletionStep, MachineFacts, MachineStep, NodeState, next_step},
     outcome::Outcome,
     pool_version::effective_version,
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
 };
-use fleetwright_providers::{
-    Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
-};
+use fleetwright_providers::ProviderError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
@@ -33,6 +31,7 @@ use serde_json::json;
 use self::{
     absence::{instance, prove_absence},
     leaving::{answer, goes, has_joined_since, look},
+    provision::{called, create_instance, provider, update_instance},
 };
 use super::{Error, Shared, seconds_until};
 use crate::{
@@ -41,7 +40,6 @@ use crate::{
     inventory::Seen,
     node_sync,
     nodes::{NodeView, SeenNode},
-    queue::Key,
     refusals::AGAIN_SECONDS,
 };
 
@@ -238,41 +236,6 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
     }
 }
 
-/// The provider and the account of a machine.
-fn provider(
-    shared: &Shared,
-    machine: &Machine,
-    name: &str,
-) -> Result<(Arc<dyn Provider>, Account), Error> {
-    let account = shared.caches.get::<ProviderAccount>("", name).ok_or_else(|| {
-        Error::Invalid(format!("there is no ProviderAccount {name}: make it, or name another in providerConfig.account"))
-    })?;
-    let allowed = &account.spec.allowed_namespaces;
-    let namespace = machine.namespace().unwrap_or_default();
-    if !allowed.is_empty() && !allowed.contains(&namespace) {
-        return Err(Error::Invalid(format!(
-            "ProviderAccount {name} is not for namespace {namespace}"
-        )));
-    }
-    let provider = shared
-        .context
-        .providers
-        .get(&account.spec.provider)
-        .ok_or_else(|| {
-            let known = shared
-                .context
-                .providers
-                .names()
-                .collect::<Vec<_>>()
-                .join(", ");
-            Error::Invalid(format!(
-                "ProviderAccount {name} names provider {}, but there are: {known}",
-                account.spec.provider
-            ))
-        })?;
-    Ok((Arc::clone(provider), Account::from(account.as_ref())))
-}
-
 async fn act(
     shared: &Arc<Shared>,
     machine: &Machine,
@@ -356,104 +319,6 @@ async fn act(
         }
         _ => Ok(()),
     }
-}
-
-fn word<T>(result: &Result<T, ProviderError>) -> &'static str {
-    result.as_ref().err().map_or("Ok", ProviderError::word)
-}
-
-/// Counts a call to a provider, when it is made.
-async fn called<T>(
-    shared: &Shared,
-    verb: &'static str,
-    call: impl Future<Output = Result<T, ProviderError>>,
-) -> Result<T, ProviderError> {
-    let result = call.await;
-    shared.context.metrics.called(verb, word(&result));
-    result
-}
-
-async fn create_instance(shared: &Shared, machine: &Machine, view: &mut View) -> Result<(), Error> {
-    let (provider, account) = provider(shared, machine, &view.account)?;
-    let (namespace, name) = name_of(machine);
-    let cluster = &machine.spec.cluster_name;
-    let label = |key: &str| machine.labels().get(key).cloned().unwrap_or_default();
-    let key = machine.spec.instance_key.clone().unwrap_or_default();
-    #[cfg(feature = "seeded-bugs")]
-    let key = match fleetwright_api::bugs::on("i1-new-key-on-retry") && machine.status.is_some() {
-        true => shared.context.random.key128(),
-        false => key,
-    };
-    let given = given(machine, view.cluster.as_deref());
-    let order = CreateInstance {
-        owner: Ownership {
-            installation: shared.context.installation.clone(),
-            cluster_key: names::cluster_key(&shared.context.installation, &namespace, cluster),
-            cluster: format!("{namespace}/{cluster}"),
-            pool: label(meta::LABEL_DEPLOYMENT_NAME),
-            set: label(meta::LABEL_SET_NAME),
-            machine: name.clone(),
-            instance_key: key.clone(),
-        },
-        control_plane: is_control_plane(machine),
-        version: machine.spec.content.version.clone().unwrap_or_default(),
-        config: given.config,
-        cluster_config: given.cluster_config,
-        config_digest: given.config_digest,
-        failure_domain: machine.spec.content.failure_domain.clone(),
-        labels: node_sync::labels(machine),
-        taints: node_sync::registered(machine),
-    };
-    let call = called(shared, "create", provider.create(&account, &order));
-    let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
-    let call = refusals.call((&key, "create"), &asked, now, call);
-    let inventory = &shared.inventory;
-    let instance = inventory.asked(&view.account, &key, now, call).await?;
-    inventory.wrote(&view.account, &key, Some(instance.clone()));
-    if instance.state != InstanceState::Pending {
-        // It was asked for before, and a list that was behind did not show it: no news of it will come.
-        shared.queue.add(Key::Machine(namespace, name));
-    }
-    view.seen = Seen::There(Arc::new(instance));
-    view.facts.instance = Instance::Pending;
-    Ok(())
-}
-
-/// The settings that a machine's instance should have: its own, and for the control plane the cluster's.
-fn given(machine: &Machine, cluster: Option<&Cluster>) -> UpdateInstance {
-    let config = machine.spec.content.provider_config.to_value();
-    let cluster_config = cluster
-        .filter(|_| is_control_plane(machine))
-        .and_then(|c| c.spec.provider_config.as_ref())
-        .map(fleetwright_api::ProviderConfig::to_value);
-    let text = json!([config, cluster_config]).to_string();
-    UpdateInstance {
-        config,
-        cluster_config,
-        config_digest: names::short_hash(["config", &text], 16),
-    }
-}
-
-/// Tells the provider of settings that changed in place since the instance was last told.
-async fn update_instance(shared: &Shared, machine: &Machine, view: &View) -> Result<(), Error> {
-    let (Seen::There(instance), Some(cluster)) = (&view.seen, &view.cluster) else {
-        return Ok(());
-    };
-    let change = given(machine, Some(cluster));
-    if instance.config_digest == change.config_digest {
-        return Ok(());
-    }
-    let (provider, account) = provider(shared, machine, &view.account)?;
-    let key = machine.spec.instance_key.as_deref().unwrap_or_default();
-    let call = called(
-        shared,
-        "update",
-        provider.update(&account, &instance.id, &change),
-    );
-    let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &change));
-    let updated = refusals.call((key, "update"), &asked, now, call).await?;
-    shared.inventory.wrote(&view.account, key, Some(updated));
-    Ok(())
 }
 
 async fn workload(shared: &Shared, machine: &Machine) -> Result<kube::Client, Error> {
