@@ -12,7 +12,7 @@ use super::{
 
 /// How long a decision may take to be carried out: bounds that held then still count.
 const DECIDED: SignedDuration = SignedDuration::from_secs(180);
-/// How long what happens to a machine is news to those who tell of its pool.
+/// How long what happens to a machine is news to those who tell of a pool whose spec is as it was.
 const NEWS: SignedDuration = SignedDuration::from_secs(1);
 
 /// What was seen of a pool beside the pool itself.
@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     cause: Option<String>,
     /// Since the Git revision that it carries was applied, it was what it is to be.
     pub(crate) converged: bool,
+    /// That revision left its spec as it was: no status of it is newer for that.
+    same_spec: bool,
 }
 
 impl Checker {
@@ -74,6 +76,7 @@ impl Checker {
             };
             if revision(before) != revision(&object) {
                 seen.converged = false;
+                seen.same_spec = before.metadata.generation == object.metadata.generation;
             }
         } else {
             seen.scaled_up = true;
@@ -110,11 +113,12 @@ impl Checker {
         let Some(pool) = self.pools.get(name) else {
             return;
         };
+        let same_spec = self.pools_seen.get(name).is_some_and(|s| s.same_spec);
         let (mut count, mut all) = (0, true);
         for (_, machine) in self.workers(name) {
             count += 1;
             all &= machine.available();
-            if !machine.available() && !self.is_news(machine) {
+            if !machine.available() && !(same_spec && self.is_news(machine)) {
                 return;
             }
         }
