@@ -118,7 +118,8 @@ impl Checker {
         for (_, machine) in self.workers(name) {
             count += 1;
             all &= machine.available();
-            if !machine.available() && !(same_spec && self.is_news(machine)) {
+            let passes = machine.available() || (same_spec && self.is_news(machine));
+            if !passes {
                 return;
             }
         }
