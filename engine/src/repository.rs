@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use fleetwright_api::{
     Fleet, ProviderAccount,
-    fleet::{Allow, DriftAction, FleetSource},
+    fleet::{Allow, FleetSource},
 };
 use fleetwright_core::{
     catalogue::Catalogue,
@@ -145,6 +145,8 @@ impl Target {
         if !live.missing_images.is_empty() {
             forecast(&mut plan, &live, &policy, &catalogue, now);
         }
+        let waves = fleet.status.as_ref().map(|s| s.waves.as_slice());
+        plan.stage(&policy, waves.unwrap_or_default(), now);
         Ok(Planned {
             fleet,
             revision,
@@ -277,12 +279,9 @@ pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec
         return (loaded.objects.len(), loaded.errors);
     }
     let policy = Policy {
-        versions: Vec::new(),
-        disruption: None,
         namespace: "default".into(),
         fleet: "default".into(),
-        max_machines: 0,
-        drift: DriftAction::default(),
+        ..Policy::default()
     };
     let plan = plan(
         &desired_of(&loaded),

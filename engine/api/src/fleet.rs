@@ -5,7 +5,12 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{cluster::LocalSecretRef, disruption::DisruptionBudget, version::Version};
+use crate::{
+    cluster::LocalSecretRef,
+    disruption::DisruptionBudget,
+    version::Version,
+    waves::{Wave, WaveStatus, Window},
+};
 
 /// A Git repository to follow. Never read from the repository that it follows.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +61,14 @@ pub struct FleetSpec {
     /// How many machines of all its clusters together may be out of service at once; no limit of its own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionBudget>,
+    /// In which order a revision reaches clusters and pools; all at once when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub waves: Vec<Wave>,
+    /// When changes may begin; always when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub windows: Vec<Window>,
     /// A commit fails when nothing moved for so many seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("default" = 1800))]
@@ -236,6 +249,10 @@ pub struct FleetStatus {
     /// Revision that last converged or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<RevisionRef>,
+    /// Waves that have not passed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub waves: Vec<WaveStatus>,
     /// Counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<FleetCounts>,

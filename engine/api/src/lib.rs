@@ -24,6 +24,7 @@ pub mod random;
 pub mod secret;
 pub mod time;
 pub mod version;
+pub mod waves;
 
 pub use cluster::Cluster;
 pub use commit_status::CommitStatus;

@@ -23,4 +23,5 @@ pub mod rollout;
 pub mod selector;
 pub mod status;
 pub mod upgrade;
+pub mod waves;
 pub mod why;

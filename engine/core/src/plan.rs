@@ -12,11 +12,12 @@ use fleetwright_api::{
     meta::{LABEL_FLEET, fleet_manager},
     names::{fleet_hash, short_hash},
     version::Version,
+    waves::{Wave, Window},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{catalogue::Catalogue, images::Image};
+use crate::{catalogue::Catalogue, images::Image, waves::Waves};
 
 pub mod conflict;
 mod effect;
@@ -25,10 +26,12 @@ mod forecast;
 mod foresee;
 mod model;
 mod prune;
+mod staged;
 
 pub use self::{
     forecast::{Rollout, Step, forecast},
     foresee::{marked, partial},
+    staged::PlannedWave,
 };
 
 /// An object that the repository declares.
@@ -55,7 +58,7 @@ pub struct Live {
 }
 
 /// What the Fleet says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     /// Namespace of the Fleet.
     pub namespace: String,
@@ -69,6 +72,18 @@ pub struct Policy {
     pub versions: Vec<Version>,
     /// The Fleet's own disruption budget.
     pub disruption: Option<DisruptionBudget>,
+    /// In which order changes reach clusters and pools.
+    pub waves: Vec<Wave>,
+    /// When they may begin.
+    pub windows: Vec<Window>,
+}
+
+impl Policy {
+    /// The Fleet's waves, with its windows.
+    #[must_use]
+    pub fn waves(&self) -> Waves<'_> {
+        Waves::new(&self.waves, &self.windows)
+    }
 }
 
 /// Identity of an object: `apiVersion`, kind, namespace, name.
@@ -183,6 +198,9 @@ pub struct Change {
     pub handover: Vec<Kept>,
     /// What it does to machines.
     pub effect: PlanEffect,
+    /// The wave that it belongs to, where the Fleet has waves. What belongs to no cluster comes before all of them, deletes after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<String>,
 }
 
 /// Something that the plan does not do, and why.
@@ -193,6 +211,9 @@ pub struct Refusal {
     pub key: Key,
     /// Why, and what to do.
     pub reason: String,
+    /// The wave that it belongs to, as of a [`Change`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<String>,
 }
 
 /// A field that another manager holds and that therefore was not applied.
@@ -238,6 +259,9 @@ pub struct Plan {
     /// What becomes of machines, step by step; filled in by [`forecast`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollouts: Vec<Rollout>,
+    /// The waves and windows that changes wait for, in their order; filled in by [`Plan::stage`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waves: Vec<PlannedWave>,
 }
 
 impl Plan {
@@ -255,16 +279,17 @@ impl Plan {
         let actions = |verb: &'static str, list: &[Change]| -> Vec<String> {
             let one = |c: &Change| {
                 let to: Vec<_> = c.fields.iter().map(|f| (&f.path, &f.to)).collect();
-                serde_json::to_string(&(verb, &c.key, to, &c.effect)).unwrap_or_default()
+                serde_json::to_string(&(verb, &c.key, to, &c.effect, &c.wave)).unwrap_or_default()
             };
             list.iter().map(one).collect()
         };
         let mut parts = vec![
-            "plan-1".to_owned(),
+            "plan-2".to_owned(),
             tree.to_owned(),
             policy.namespace.clone(),
             policy.fleet.clone(),
             policy.max_machines.to_string(),
+            serde_json::to_string(&(&policy.waves, &policy.windows)).unwrap_or_default(),
         ];
         parts.extend(actions("create", &self.creates));
         parts.extend(actions("change", &self.changes));
@@ -297,13 +322,19 @@ pub fn plan(
             previous,
         },
     };
+    let waves = policy.waves();
+    let places = match policy.waves.is_empty() {
+        true => Default::default(),
+        false => waves.places(desired, &live.objects),
+    };
     let mut out = Plan::default();
     for want in desired {
         let key = Key::of(&want.document);
         let have = by_key.get(&key).copied();
         let mut refuse = |key, why: &str| {
             let reason = format!("{}: {why}", want.source);
-            out.refused.push(Refusal { key, reason });
+            let wave = waves.name(places.of(&key)).map(str::to_owned);
+            out.refused.push(Refusal { key, reason, wave });
         };
         if let Some(why) = have.and_then(|have| barred(have, &hash)) {
             refuse(key, why);
@@ -330,6 +361,7 @@ pub fn plan(
             None => &mut out.creates,
         };
         list.push(Change {
+            wave: waves.name(places.of(&key)).map(str::to_owned),
             key,
             source: want.source.clone(),
             before: have.map(fields::shown),

@@ -13,6 +13,7 @@ use fleetwright_api::{
 use fleetwright_core::{
     catalogue::Catalogue,
     plan::{Key, plan},
+    waves::Places,
 };
 use kube::{Client, ResourceExt};
 use serde_json::Value;
@@ -23,6 +24,7 @@ use crate::{
     load::dangling,
     read::{Declared, ReadError, Reader, Repositories},
     settle::{Outcome, Pending, Seen},
+    staging::Staging,
     tell::{NOT_CONVERGING, Ready, Telling, chain, mistakes, problems, some, told},
     wishes::Wishes,
 };
@@ -78,8 +80,12 @@ pub struct Follower {
     pending: Pending,
     /// What an earlier look may have written without knowing it: it is waited for as it is found.
     doubtful: BTreeSet<Key>,
-    /// The plan of the last look was carried out as a whole.
-    complete: bool,
+    /// The revision whose plan the last look carried out, as far as waves and windows let it.
+    carried: Option<RevisionRef>,
+    /// What of it waits.
+    staging: Staging,
+    /// What it waited for has come.
+    again: bool,
     failed: Option<String>,
     /// What may be left to wait for from before the start: nothing, when the settled tree had converged.
     unsettled: Unsettled,
@@ -108,7 +114,9 @@ impl Follower {
             previous: None,
             pending: Pending::default(),
             doubtful: BTreeSet::new(),
-            complete: false,
+            carried: None,
+            staging: Staging::default(),
+            again: false,
             failed: None,
         }
     }
@@ -140,6 +148,7 @@ impl Follower {
     }
 
     async fn cycle(&mut self, seen: &Seen) -> Result<bool, FollowError> {
+        self.again = false;
         let context = self.context.clone();
         let now = context.clock.now();
         let found = self.reader.find(&self.fleet, now).await?;
@@ -184,16 +193,25 @@ impl Follower {
         let desired = &declared.desired;
         let policy = policy_of(&self.fleet);
         let live = gather(&context.client, desired, &policy).await?;
+        let before = self.previous.clone();
+        let previous = before.as_ref().map(|d| &d.documents);
+        let mut plan = plan(desired, previous, &live, &policy, &context.catalogue);
+        let waves = policy.waves();
+        let stage = plan.stage(&policy, &self.telling.status.waves, now);
+        let part = (!waves.is_empty()).then(|| plan.part(&policy, &stage));
+        let begun = part.as_ref().unwrap_or(&plan);
         // First, so that nothing fails between what is applied and its being waited for.
-        self.resume(&declared, &live.objects, &at).await?;
-        let previous = self.previous.as_ref().map(|d| &d.documents);
-        let plan = plan(desired, previous, &live, &policy, &context.catalogue);
+        let held = plan.held(&policy, &stage);
+        self.resume(&declared, &held, &live.objects, &at).await?;
+        if Staging::begin(waves, &mut self.telling.status.waves, begun, now) {
+            self.write().await?;
+        }
         let settings = Settings {
             revision: &revision,
             allow: &allow,
             previous,
         };
-        let applied = apply(&context.client, &plan, desired, &live, &policy, settings).await;
+        let applied = apply(&context.client, begun, desired, &live, &policy, settings).await;
         let written = applied.written.iter();
         let written = written.map(|(key, generation)| (key.clone(), Some(*generation)));
         let deleted = applied.deleted.iter().map(|key| (key.clone(), None));
@@ -226,12 +244,20 @@ impl Follower {
             self.refuse(&at, reason, message, problems.len()).await?;
             return Ok(false);
         }
-        self.previous = Some(declared);
-        let before = self.telling.status.applied.as_ref();
-        if before.is_none_or(|a| a.revision != revision) {
-            self.telling.status.applied = Some(at);
+        let places = match policy.waves.is_empty() {
+            true => Places::default(),
+            false => waves.places(desired, &live.objects),
+        };
+        self.staging = Staging::of(places, &plan);
+        // What waits is still this revision's change when it is made.
+        if self.staging.hold().is_none() {
+            self.previous = Some(declared);
+            let before = self.telling.status.applied.as_ref();
+            if before.is_none_or(|a| a.revision != revision) {
+                self.telling.status.applied = Some(at.clone());
+            }
         }
-        (self.complete, self.failed) = (true, None);
+        (self.carried, self.failed) = (Some(at), None);
         self.settle(seen).await?;
         Ok(true)
     }
@@ -254,11 +280,12 @@ impl Follower {
         Ok(())
     }
 
-    /// After a start, what an unsettled revision changed is not known: all of its objects are waited for, and ours that are on
+    /// After a start, what an unsettled revision changed is not known: all of its objects that may be there are waited for, and ours that are on
     /// their way out. So they are where the revision has not been called a success: it may take back what an unsettled one began.
     async fn resume(
         &mut self,
         declared: &Declared,
+        held: &BTreeSet<&Key>,
         live: &[Value],
         at: &RevisionRef,
     ) -> Result<(), FollowError> {
@@ -271,7 +298,9 @@ impl Follower {
         };
         let ended = told.is_none_or(|state| state == CommitState::Success);
         if tree.is_none() || *tree != at.tree || !ended {
-            let all = declared.documents.keys().map(|key| (key.clone(), Some(0)));
+            let all = declared.documents.keys();
+            let all = all.filter(|key| !held.contains(key));
+            let all = all.map(|key| (key.clone(), Some(0)));
             let leaving = live
                 .iter()
                 .filter(|object| object.pointer("/metadata/deletionTimestamp").is_some())
@@ -290,11 +319,24 @@ impl Follower {
     /// # Errors
     /// When the API cannot be written.
     pub async fn settle(&mut self, seen: &Seen) -> Result<(), FollowError> {
-        let (true, Some(applied)) = (self.complete, self.telling.status.applied.clone()) else {
+        let Some(applied) = self.carried.clone() else {
             return Ok(());
         };
         let now = self.context.clock.now();
-        let outcome = self.pending.look(seen, now, self.deadline());
+        let mut outcome = self.pending.look(seen, now, self.deadline());
+        let policy = policy_of(&self.fleet);
+        let states = &mut self.telling.status.waves;
+        let passed = self
+            .staging
+            .advance(policy.waves(), states, (seen, &self.pending), now);
+        if let Some(hold) = self.staging.hold() {
+            self.again |= passed || hold.until.is_some_and(|until| until <= now);
+            outcome = match outcome {
+                Outcome::Success(_) => Outcome::Waiting(hold.to_string()),
+                Outcome::Failure(why) => Outcome::Failure(format!("{why}; {hold}")),
+                other => other,
+            };
+        }
         let (state, ready) = told(&outcome);
         let status = &mut self.telling.status;
         if let Some(counts) = &mut status.counts {
@@ -334,13 +376,19 @@ impl Follower {
         self.tell(ready.status, ready.reason, ready.message).await
     }
 
-    /// When the progress deadline is reached, if nothing happens until then.
+    /// Whether what waited may be made now, which wants another look. Asked twice, it is told once.
+    pub fn wants_look(&mut self) -> bool {
+        std::mem::take(&mut self.again)
+    }
+
+    /// When the progress deadline is reached or a wave goes on, if nothing happens until then.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
-        let due = self
-            .pending
-            .due(self.deadline())
-            .filter(|_| self.complete)?;
+        self.carried.as_ref()?;
+        let policy = policy_of(&self.fleet);
+        let staged = self.staging.due(policy.waves(), &self.telling.status.waves);
+        let due = self.pending.due(self.deadline()).into_iter();
+        let due = due.chain(staged).min()?;
         let left = due.duration_since(self.context.clock.now());
         Duration::try_from(left).ok()
     }
@@ -358,7 +406,7 @@ impl Follower {
         message: String,
         errors: usize,
     ) -> Result<(), FollowError> {
-        self.complete = false;
+        self.carried = None;
         if self.failed.as_ref() != Some(&message) {
             tracing::warn!(fleet = %self.fleet.name_any(), revision = %at.revision, reason, "{message}");
             self.failed = Some(message.clone());

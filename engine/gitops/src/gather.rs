@@ -65,6 +65,8 @@ pub fn policy_of(fleet: &Fleet) -> Policy {
         drift: drift.and_then(|d| d.policy).unwrap_or_default(),
         versions: fleet.spec.allowed_versions(),
         disruption: fleet.spec.disruption.clone(),
+        waves: fleet.spec.waves.clone(),
+        windows: fleet.spec.windows.clone(),
     }
 }
 

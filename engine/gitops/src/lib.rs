@@ -12,6 +12,7 @@ pub mod read;
 pub mod report;
 pub mod settle;
 pub mod source;
+mod staging;
 pub mod sync;
 mod tell;
 pub mod wishes;

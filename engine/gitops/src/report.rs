@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use fleetwright_core::plan::{Change, Key, Plan, PlanEffect, Rollout, Step};
+use fleetwright_core::plan::{Change, Key, Plan, PlanEffect, PlannedWave, Rollout, Step};
 use serde_json::Value;
 use similar::TextDiff;
 
@@ -42,6 +42,12 @@ pub fn text(plan: &Plan) -> String {
     }
     for refusal in &plan.refused {
         put(&mut out, &format!("! {}: {}", refusal.key, refusal.reason));
+    }
+    if !plan.waves.is_empty() {
+        put(&mut out, "\nIn this order:");
+        for wave in &plan.waves {
+            put(&mut out, &format!("  {}", planned(wave)));
+        }
     }
     if !plan.rollouts.is_empty() {
         put(&mut out, "\nMachines, if nothing else happens:");
@@ -99,7 +105,28 @@ fn line(out: &mut String, sign: char, change: &Change) {
     } else {
         format!(" ({})", change.source)
     };
-    put(out, &format!("{sign} {}{place}", change.key));
+    let wave = change.wave.as_ref().map(|wave| format!(" [wave {wave}]"));
+    let wave = wave.unwrap_or_default();
+    put(out, &format!("{sign} {}{place}{wave}", change.key));
+}
+
+/// What is made together, how long it is watched then, and what it waits for now.
+fn planned(wave: &PlannedWave) -> String {
+    let objects = match wave.changes {
+        1 => "1 object".to_owned(),
+        n => format!("{n} objects"),
+    };
+    let mut text = match &wave.name {
+        Some(name) => format!("wave {name}: {objects}"),
+        None => format!("outside waves: {objects}"),
+    };
+    if wave.soak_seconds > 0 {
+        let _ = write!(text, ", watched for {} s", wave.soak_seconds);
+    }
+    if let Some(hold) = &wave.hold {
+        let _ = write!(text, "; waits: {}", hold.because);
+    }
+    text
 }
 
 /// The difference of the two objects as YAML, with the lines around it.
@@ -208,7 +235,9 @@ fn one(step: &Step) -> String {
     if !step.delete.is_empty() {
         parts.push(format!("drain and delete {}", few(&step.delete)));
     }
-    format!("    {:>4}. {}", step.step, parts.join("; "))
+    let wave = step.wave.as_ref().map(|wave| format!("[wave {wave}] "));
+    let wave = wave.unwrap_or_default();
+    format!("    {:>4}. {wave}{}", step.step, parts.join("; "))
 }
 
 fn count(machines: usize) -> String {
@@ -256,6 +285,7 @@ mod tests {
             fields: Vec::new(),
             handover: Vec::new(),
             effect,
+            wave: None,
         }
     }
 
@@ -282,6 +312,7 @@ mod tests {
         });
         let step = |step, create: &[&str], delete: &[&str]| Step {
             step,
+            wave: None,
             create: create.iter().map(|n| (*n).into()).collect(),
             version: Some("v1.34.1".into()),
             delete: delete.iter().map(|n| (*n).into()).collect(),
@@ -302,6 +333,7 @@ mod tests {
             refused: vec![Refusal {
                 key: key("Cluster", "b"),
                 reason: "b.yaml:1: it belongs to another Fleet".into(),
+                wave: None,
             }],
             drift: vec![Drift {
                 key: key("MachineDeployment", "web"),
@@ -316,6 +348,7 @@ mod tests {
                 path: None,
                 note: None,
             }],
+            waves: Vec::new(),
         };
         let wanted = "\
 + Cluster default/new (a.yaml:3)
@@ -349,6 +382,7 @@ Plan: 1 to create, 1 to change, 1 to delete, 1 refused; 1 machine made, 2 delete
         let names = |n: usize| (0..n).map(|i| format!("m-{i}")).collect::<Vec<_>>();
         let steps = (0..100).map(|at| Step {
             step: at + 1,
+            wave: None,
             create: names(20),
             version: None,
             delete: Vec::new(),

@@ -1,6 +1,6 @@
 //! When a commit has come to its end: which objects have converged, as pure functions of what is seen of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{Cluster, MachineDeployment, condition::kind, meta::LABEL_FLEET};
 use fleetwright_core::{plan::Key, status};
@@ -113,6 +113,30 @@ impl Seen {
         }
     }
 
+    /// Whether all of these are what they say now.
+    pub(crate) fn has_converged<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> bool {
+        let mut pools: BTreeMap<(&str, &str), Vec<&MachineDeployment>> = BTreeMap::new();
+        for ((namespace, _), pool) in &self.pools {
+            let of = (namespace.as_str(), pool.spec.cluster_name.as_str());
+            pools.entry(of).or_default().push(pool);
+        }
+        keys.into_iter().all(|key| {
+            let name = (key.namespace.clone(), key.name.clone());
+            let standing = match key.kind.as_str() {
+                "Cluster" => self.clusters.get(&name).map(|found| {
+                    let own = pools.get(&(key.namespace.as_str(), key.name.as_str()));
+                    cluster(found, own.into_iter().flatten().copied())
+                }),
+                "MachineDeployment" => self.pools.get(&name).map(|found| {
+                    let of = (key.namespace.clone(), found.spec.cluster_name.clone());
+                    pool(self.clusters.get(&of), found)
+                }),
+                _ => None,
+            };
+            standing.is_none_or(|standing| standing == Standing::Converged)
+        })
+    }
+
     /// Where an object stands; one that is no longer there, or has nothing to converge, has converged.
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
@@ -140,6 +164,8 @@ impl Seen {
 pub enum Outcome {
     /// So many objects are on their way; the first of them in words.
     Pending(usize, String),
+    /// What may be made now has converged; the rest waits: for what.
+    Waiting(String),
     /// Everything that it changed has converged once.
     Success(usize),
     /// It does not converge: why.
@@ -151,7 +177,7 @@ pub enum Outcome {
 pub struct Pending {
     /// With the generation that the write gave them; an older one says nothing of it. `None` for what was deleted.
     waiting: BTreeMap<Key, Option<i64>>,
-    total: usize,
+    all: BTreeSet<Key>,
     stuck: BTreeMap<Key, String>,
     words: String,
     moved: Option<Timestamp>,
@@ -162,10 +188,15 @@ impl Pending {
     pub fn add(&mut self, keys: impl IntoIterator<Item = (Key, Option<i64>)>, now: Timestamp) {
         for (key, generation) in keys {
             self.stuck.remove(&key);
+            self.all.insert(key.clone());
             self.waiting.insert(key, generation);
         }
-        self.total = self.waiting.len() + self.stuck.len();
         self.moved = Some(now);
+    }
+
+    /// Whether an object has not converged since it was changed, or never will.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        self.waiting.contains_key(key) || self.stuck.contains_key(key)
     }
 
     /// When `deadline` seconds will have passed without a move; `None` when nothing is waited for.
@@ -221,7 +252,7 @@ impl Pending {
             return Outcome::Failure(why.clone());
         }
         if self.waiting.is_empty() {
-            return Outcome::Success(self.total);
+            return Outcome::Success(self.all.len());
         }
         // Waiting for the deadline would tell nobody more; what is put right turns it.
         if let Some(why) = blocked {

@@ -171,6 +171,9 @@ async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: Canc
                 settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
             }
         }
+        if follower.wants_look() {
+            look_at = Instant::now();
+        }
         // The watch of a directory lives as long as this does.
         let _ = &guard;
     }

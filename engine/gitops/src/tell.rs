@@ -122,6 +122,7 @@ pub(crate) fn told(outcome: &Outcome) -> (CommitState, Ready) {
             let message = format!("{count} converging: {words}");
             (CommitState::Pending, Status::True, "Converging", message)
         }
+        Outcome::Waiting(words) => (CommitState::Pending, Status::True, "Waiting", words.clone()),
         Outcome::Success(count) => {
             let message = match count {
                 0 => "no changes".to_owned(),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    API_VERSION, Cluster, Machine, MachineDeployment,
+    API_VERSION, Cluster, Machine, MachineDeployment, MachineSet,
     meta::{
         LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME, LABEL_FLEET, LABEL_SET_NAME,
     },
@@ -22,7 +22,7 @@ use super::{
     effect::typed,
     model::{Model, Moves, Owner},
 };
-use crate::{catalogue::Catalogue, images::Image};
+use crate::{catalogue::Catalogue, images::Image, waves::Place};
 
 mod budgets;
 
@@ -57,6 +57,9 @@ pub struct Rollout {
 pub struct Step {
     /// Which step of the cluster's; from 1. Steps of one number go on at the same time.
     pub step: usize,
+    /// The wave that brings it, where the Fleet has waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<String>,
     /// Machines that are made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub create: Vec<String>,
@@ -147,56 +150,86 @@ pub fn forecast(
     }
     live.machines.iter().for_each(|m| budgets.machine(m));
     let (mut rollouts, mut images) = (Vec::new(), BTreeSet::new());
+    let waves = policy.waves();
+    let place = |change: &Change| waves.place(change.wave.as_deref());
     for key in &touched {
-        let Some(cluster) = merged::<Cluster>(at(key), changes.get(key).copied()) else {
-            continue;
-        };
-        let pools: Vec<MachineDeployment> = all
+        // What of the cluster and of its pools has changed once `stage` is applied.
+        let changed = |k: &Key, stage: Place| changes.get(k).copied().filter(|c| place(c) <= stage);
+        let own: Vec<&Key> = all
             .iter()
             .copied()
             .filter(|k| k.kind == "MachineDeployment" && k.namespace == key.namespace)
-            .filter_map(|k| merged::<MachineDeployment>(at(k), changes.get(k).copied()))
-            .filter(|p| p.spec.cluster_name == key.name)
-            .filter(|p| p.metadata.deletion_timestamp.is_none())
+            .filter(|k| {
+                let of = |object: &Value| {
+                    object
+                        .pointer("/spec/clusterName")?
+                        .as_str()
+                        .map(str::to_owned)
+                };
+                let after = changes.get(*k).and_then(|c| c.after.as_ref());
+                after.or(at(k)).and_then(of).as_ref() == Some(&key.name)
+            })
             .collect();
-        if cluster.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        let names: BTreeSet<&str> = pools
-            .iter()
-            .filter_map(|p| p.metadata.name.as_deref())
+        let stages = own.iter().copied().chain([key]);
+        let stages: BTreeSet<Place> = stages
+            .filter_map(|k| changes.get(k).map(|c| place(c)))
             .collect();
-        let sets = live.sets.iter().filter(|s| {
-            let pool = s
-                .metadata
-                .labels
-                .as_ref()
-                .and_then(|l| l.get(LABEL_DEPLOYMENT_NAME));
-            s.metadata.namespace.as_deref() == Some(&key.namespace)
-                && pool.is_some_and(|pool| names.contains(pool.as_str()))
-        });
-        let sets: Vec<_> = sets.cloned().collect();
-        let mut model = Model {
-            fresh: sets
+        let mut running: Option<Running<'_>> = None;
+        for stage in stages {
+            let Some(cluster) = merged::<Cluster>(at(key), changed(key, stage)) else {
+                continue;
+            };
+            if cluster.metadata.deletion_timestamp.is_some() {
+                break;
+            }
+            let pools: Vec<MachineDeployment> = own
                 .iter()
-                .filter_map(|s| s.metadata.name.clone())
-                .collect(),
-            sets,
-            machines: machines.remove(key).unwrap_or_default(),
-            cluster,
-            pools,
-            versions: &policy.versions,
-            catalogue,
-            now,
-            missing: &live.missing_images,
-            images: BTreeMap::new(),
-            notes: BTreeMap::new(),
-        };
-        rollouts.extend(run(&mut model, key, &budgets));
-        images.extend(model.images.into_values().flatten());
+                .filter_map(|k| merged::<MachineDeployment>(at(k), changed(k, stage)))
+                .filter(|p| p.metadata.deletion_timestamp.is_none())
+                .collect();
+            match &mut running {
+                Some(running) => running.model.becomes(cluster, pools),
+                None => {
+                    let sets = sets_of(live, &key.namespace, &pools);
+                    running = Some(Running::new(Model {
+                        fresh: BTreeSet::new(),
+                        sets,
+                        machines: machines.remove(key).unwrap_or_default(),
+                        cluster,
+                        pools,
+                        versions: &policy.versions,
+                        catalogue,
+                        now,
+                        missing: &live.missing_images,
+                        images: BTreeMap::new(),
+                        notes: BTreeMap::new(),
+                    }));
+                }
+            }
+            if let Some(running) = &mut running {
+                running.run(key, waves.name(stage));
+            }
+        }
+        if let Some(running) = running {
+            images.extend(running.model.images.values().flatten().cloned());
+            rollouts.extend(running.ended(key, &budgets));
+        }
     }
     plan.rollouts = rollouts;
     images
+}
+
+/// The sets of these pools.
+fn sets_of(live: &Live, namespace: &str, pools: &[MachineDeployment]) -> Vec<MachineSet> {
+    let names = pools.iter().filter_map(|p| p.metadata.name.as_deref());
+    let names: BTreeSet<&str> = names.collect();
+    let own = |set: &&MachineSet| {
+        let labels = set.metadata.labels.as_ref();
+        let pool = labels.and_then(|l| l.get(LABEL_DEPLOYMENT_NAME));
+        set.metadata.namespace.as_deref() == Some(namespace)
+            && pool.is_some_and(|pool| names.contains(pool.as_str()))
+    };
+    live.sets.iter().filter(own).cloned().collect()
 }
 
 /// The cluster whose machines a change may concern.
@@ -263,57 +296,89 @@ fn by_cluster(live: &Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Machines> {
     out
 }
 
-fn run(model: &mut Model<'_>, cluster: &Key, budgets: &Budgets) -> Vec<Rollout> {
-    let mut out: BTreeMap<Owner, Rollout> = BTreeMap::new();
-    let path = model.path();
-    let mut step = 0;
-    for round in 0.. {
-        let moves = model.decide();
-        let progress = model.progress();
-        if moves.is_empty() && !progress {
-            break;
-        }
-        step += usize::from(
-            moves
-                .values()
-                .any(|m| !m.create.is_empty() || !m.delete.is_empty()),
-        );
-        for (owner, moves) in moves {
-            take(entry(&mut out, cluster, owner), moves, step);
-        }
-        if round == MOST_ROUNDS {
-            let all = out.values_mut();
-            all.for_each(|r| r.note = Some(format!("no end was found within {MOST_ROUNDS} steps")));
-            break;
+/// A forecast of one cluster, wave by wave.
+struct Running<'a> {
+    model: Model<'a>,
+    out: BTreeMap<Owner, Rollout>,
+    step: usize,
+    path: Option<String>,
+}
+
+impl<'a> Running<'a> {
+    fn new(model: Model<'a>) -> Self {
+        Self {
+            model,
+            out: BTreeMap::new(),
+            step: 0,
+            path: None,
         }
     }
-    let place = (cluster.namespace.as_str(), cluster.name.as_str());
-    let losing = out.iter().filter(|(_, r)| r.counts().1 > 0);
-    let held: Vec<_> = losing
-        .filter_map(|(owner, _)| Some((owner.clone(), budgets.note(place, owner, &out)?)))
-        .collect();
-    let unmade = model.images.iter().filter_map(|(owner, images)| {
-        let why = images.iter().find_map(|i| model.missing.get(i))?;
-        Some((owner.clone(), format!("machines cannot be made: {why}")))
-    });
-    // What keeps machines from coming keeps others from going, too.
-    for (owner, text) in unmade.chain(held) {
-        entry(&mut out, cluster, owner).note.get_or_insert(text);
-    }
-    for (owner, text) in std::mem::take(&mut model.notes) {
-        entry(&mut out, cluster, owner).note.get_or_insert(text);
-    }
-    for (owner, rollout) in &mut out {
-        // A control plane waits for each machine; a pool's next rollout does not wait for those that still start.
-        if owner.is_some() && !rollout.passing().is_empty() {
-            let text = "machines that come with this and are not available yet when they are to go again go before the others";
-            rollout.note.get_or_insert_with(|| text.to_owned());
+
+    /// Goes on until nothing moves any more.
+    fn run(&mut self, cluster: &Key, wave: Option<&str>) {
+        let model = &mut self.model;
+        let all = model.sets.iter().filter_map(|s| s.metadata.name.clone());
+        model.fresh = all.collect();
+        if self.path.is_none() {
+            self.path = model.path();
+        }
+        for round in 0.. {
+            let moves = model.decide();
+            let progress = model.progress();
+            if moves.is_empty() && !progress {
+                break;
+            }
+            let moves_some = |m: &Moves| !m.create.is_empty() || !m.delete.is_empty();
+            self.step += usize::from(moves.values().any(moves_some));
+            for (owner, moves) in moves {
+                let rollout = entry(&mut self.out, cluster, owner);
+                take(rollout, moves, self.step, wave);
+            }
+            if round == MOST_ROUNDS {
+                let all = self.out.values_mut();
+                let words = format!("no end was found within {MOST_ROUNDS} steps");
+                all.for_each(|r| r.note = Some(words.clone()));
+                break;
+            }
         }
     }
-    if let Some(rollout) = out.get_mut(&None) {
-        rollout.path = path;
+
+    /// Everything, with what keeps it from going on.
+    fn ended(self, cluster: &Key, budgets: &Budgets) -> Vec<Rollout> {
+        let Self {
+            mut model,
+            mut out,
+            path,
+            ..
+        } = self;
+        let place = (cluster.namespace.as_str(), cluster.name.as_str());
+        let losing = out.iter().filter(|(_, r)| r.counts().1 > 0);
+        let held: Vec<_> = losing
+            .filter_map(|(owner, _)| Some((owner.clone(), budgets.note(place, owner, &out)?)))
+            .collect();
+        let unmade = model.images.iter().filter_map(|(owner, images)| {
+            let why = images.iter().find_map(|i| model.missing.get(i))?;
+            Some((owner.clone(), format!("machines cannot be made: {why}")))
+        });
+        // What keeps machines from coming keeps others from going, too.
+        for (owner, text) in unmade.chain(held) {
+            entry(&mut out, cluster, owner).note.get_or_insert(text);
+        }
+        for (owner, text) in std::mem::take(&mut model.notes) {
+            entry(&mut out, cluster, owner).note.get_or_insert(text);
+        }
+        for (owner, rollout) in &mut out {
+            // A control plane waits for each machine; a pool's next rollout does not wait for those that still start.
+            if owner.is_some() && !rollout.passing().is_empty() {
+                let text = "machines that come with this and are not available yet when they are to go again go before the others";
+                rollout.note.get_or_insert_with(|| text.to_owned());
+            }
+        }
+        if let Some(rollout) = out.get_mut(&None) {
+            rollout.path = path;
+        }
+        out.into_values().collect()
     }
-    out.into_values().collect()
 }
 
 fn entry<'m>(
@@ -339,7 +404,7 @@ fn entry<'m>(
     })
 }
 
-fn take(rollout: &mut Rollout, moves: Moves, step: usize) {
+fn take(rollout: &mut Rollout, moves: Moves, step: usize, wave: Option<&str>) {
     if rollout.because.is_empty() && moves.because.is_empty() {
         rollout.because.extend(moves.number);
     }
@@ -356,6 +421,7 @@ fn take(rollout: &mut Rollout, moves: Moves, step: usize) {
     if !moves.create.is_empty() || !moves.delete.is_empty() {
         rollout.steps.push(Step {
             step,
+            wave: wave.map(str::to_owned),
             create: moves.create,
             version: moves.version,
             delete: moves.delete,

@@ -13,6 +13,7 @@ use fleetwright_api::{
     version::Version,
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
     catalogue::Catalogue,
@@ -72,6 +73,29 @@ pub(super) struct Model<'a> {
 }
 
 impl Model<'_> {
+    /// Takes what a later wave brings to the cluster and its pools.
+    pub(super) fn becomes(&mut self, cluster: Cluster, pools: Vec<MachineDeployment>) {
+        let carry = |old: &ObjectMeta, new: &mut ObjectMeta| {
+            let annotations = old.annotations.as_ref();
+            // What was counted up since is in the model alone.
+            if let Some(next) = annotations.and_then(|a| a.get(meta::ANNOTATION_NEXT_ORDINAL)) {
+                let annotations = new.annotations.get_or_insert_default();
+                annotations.insert(meta::ANNOTATION_NEXT_ORDINAL.to_owned(), next.clone());
+            }
+        };
+        let old = std::mem::replace(&mut self.cluster, cluster);
+        carry(&old.metadata, &mut self.cluster.metadata);
+        self.cluster.status = old.status;
+        let old = std::mem::replace(&mut self.pools, pools);
+        for pool in &mut self.pools {
+            let same = |o: &&MachineDeployment| o.metadata.name == pool.metadata.name;
+            if let Some(old) = old.iter().find(same) {
+                carry(&old.metadata, &mut pool.metadata);
+                pool.status.clone_from(&old.status);
+            }
+        }
+    }
+
     /// Everything that the controllers decide until they rest; empty when they have nothing to do.
     pub(super) fn decide(&mut self) -> BTreeMap<Owner, Moves> {
         let mut moves = BTreeMap::new();

@@ -49,6 +49,7 @@ pub(super) fn prune(
             refused.push(Refusal {
                 key: key.clone(),
                 reason,
+                wave: None,
             });
         }
         if !consent {
@@ -65,6 +66,7 @@ pub(super) fn prune(
             after: None,
             fields: Vec::new(),
             handover: Vec::new(),
+            wave: None,
             effect: if machines.is_empty() {
                 PlanEffect::None
             } else {
@@ -82,6 +84,7 @@ pub(super) fn prune(
             refused.push(Refusal {
                 key: delete.key.clone(),
                 reason,
+                wave: None,
             });
         }
     }

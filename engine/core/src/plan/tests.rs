@@ -5,12 +5,10 @@ use super::*;
 
 fn policy() -> Policy {
     Policy {
-        versions: Vec::new(),
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 2,
-        drift: DriftAction::Report,
-        disruption: None,
+        ..Policy::default()
     }
 }
 

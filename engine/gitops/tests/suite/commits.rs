@@ -115,15 +115,7 @@ impl Scene {
 
     /// Cluster a is where its spec says, as controllers would report it.
     async fn converge(&self) {
-        let generation = self
-            .world
-            .field("Cluster", "a", "/metadata/generation")
-            .await;
-        let version = self.world.field("Cluster", "a", "/spec/version").await;
-        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        let status = json!({"observedGeneration": generation, "version": version,
-            "conditions": [condition("Available", "True"), condition("RollingOut", "False")]});
-        self.world.status("Cluster", "a", status).await;
+        self.world.converge("a").await;
     }
 }
 

@@ -169,6 +169,16 @@ impl World {
             .unwrap();
     }
 
+    /// A cluster is where its spec says, as controllers would report it.
+    pub(crate) async fn converge(&self, name: &str) {
+        let generation = self.field("Cluster", name, "/metadata/generation").await;
+        let version = self.field("Cluster", name, "/spec/version").await;
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = json!({"observedGeneration": generation, "version": version,
+            "conditions": [condition("Available", "True"), condition("RollingOut", "False")]});
+        self.status("Cluster", name, status).await;
+    }
+
     /// Who holds `field` (such as `f:replicas`, below `f:spec`) of an object.
     pub(crate) async fn holders(&self, kind: &str, name: &str, field: &str) -> Vec<String> {
         let entries = self.field(kind, name, "/metadata/managedFields").await;

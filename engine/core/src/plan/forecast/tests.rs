@@ -13,8 +13,7 @@ fn policy() -> Policy {
         fleet: "default".into(),
         max_machines: 10,
         drift: fleetwright_api::fleet::DriftAction::Correct,
-        versions: Vec::new(),
-        disruption: None,
+        ..Policy::default()
     }
 }
 

@@ -1,0 +1,89 @@
+//! What of a plan may be made now, as waves and windows have it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Key, Plan, Policy};
+use crate::waves::{Hold, Place, Stage};
+use fleetwright_api::waves::WaveStatus;
+
+/// Changes of a plan that are made together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedWave {
+    /// The wave's name; `None` for what belongs to no wave: what comes before all waves, and the deletes, which come after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How many objects it creates, changes or deletes.
+    pub changes: usize,
+    /// How long all of it must have stayed converged before the next one begins, in seconds.
+    #[serde(default)]
+    pub soak_seconds: i32,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+impl Plan {
+    /// Which of its changes may be made now, `states` being how far the Fleet's waves have come. What waits, and for what, is in
+    /// [`Plan::waves`] then.
+    pub fn stage(&mut self, policy: &Policy, states: &[WaveStatus], now: Timestamp) -> Stage {
+        let waves = policy.waves();
+        if waves.is_empty() {
+            return Stage::default();
+        }
+        let place = |change: &Change| waves.place(change.wave.as_deref());
+        let changes = self.creates.iter().chain(&self.changes);
+        let mut planned: BTreeMap<Place, usize> = BTreeMap::new();
+        for change in changes {
+            *planned.entry(place(change)).or_default() += 1;
+        }
+        // What is refused in a wave is missing there: the next ones wait for it, too.
+        let refused = self.refused.iter().map(|r| waves.place(r.wave.as_deref()));
+        let stage = waves.stage(planned.keys().copied().chain(refused), states, now);
+        self.waves = planned
+            .iter()
+            .map(|(place, changes)| PlannedWave {
+                name: waves.name(*place).map(str::to_owned),
+                changes: *changes,
+                soak_seconds: waves.soak_seconds(*place),
+                hold: stage.hold(*place).cloned(),
+            })
+            .collect();
+        if !self.deletes.is_empty() {
+            self.waves.push(PlannedWave {
+                name: None,
+                changes: self.deletes.len(),
+                soak_seconds: 0,
+                hold: stage.deletes().cloned(),
+            });
+        }
+        stage
+    }
+
+    /// The objects that it creates or changes later, as `stage` has it.
+    pub fn held(&self, policy: &Policy, stage: &Stage) -> BTreeSet<&Key> {
+        let waves = policy.waves();
+        let waits = |c: &&Change| stage.hold(waves.place(c.wave.as_deref())).is_some();
+        let changes = self.creates.iter().chain(&self.changes);
+        changes.filter(waits).map(|change| &change.key).collect()
+    }
+
+    /// The part of it that `stage` lets through.
+    pub fn part(&self, policy: &Policy, stage: &Stage) -> Self {
+        let waves = policy.waves();
+        let may = |change: &&Change| stage.hold(waves.place(change.wave.as_deref())).is_none();
+        let some = |list: &[Change]| list.iter().filter(may).cloned().collect();
+        Self {
+            creates: some(&self.creates),
+            changes: some(&self.changes),
+            deletes: match stage.deletes() {
+                None => self.deletes.clone(),
+                Some(_) => Vec::new(),
+            },
+            ..self.clone()
+        }
+    }
+}

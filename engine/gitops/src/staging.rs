@@ -1,0 +1,81 @@
+//! How far a revision has come through its Fleet's waves. What may begin is decided in core; here is what is known between looks.
+
+use fleetwright_api::waves::WaveStatus;
+use fleetwright_core::{
+    plan::{Change, Plan},
+    waves::{Hold, Places, Waves},
+};
+use jiff::Timestamp;
+
+use crate::settle::{Pending, Seen};
+
+/// What of the revision waits.
+#[derive(Default)]
+pub(crate) struct Staging {
+    places: Places,
+    hold: Option<Hold>,
+}
+
+impl Staging {
+    /// Of a plan that was staged.
+    pub(crate) fn of(places: Places, plan: &Plan) -> Self {
+        Self {
+            places,
+            hold: plan.waves.iter().find_map(|wave| wave.hold.clone()),
+        }
+    }
+
+    /// What waits, if anything does.
+    pub(crate) fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
+    /// Notes that the waves of `plan` are about to change; gives whether that was news. It is to be known before anything is
+    /// written: a process that ends in between must not take such a wave for one that has passed.
+    pub(crate) fn begin(
+        waves: Waves<'_>,
+        states: &mut Vec<WaveStatus>,
+        plan: &Plan,
+        now: Timestamp,
+    ) -> bool {
+        let before = states.clone();
+        let named = |change: &Change| change.wave.clone();
+        let changing = plan.creates.iter().chain(&plan.changes).filter_map(named);
+        for name in changing.collect::<std::collections::BTreeSet<_>>() {
+            states.retain(|state| state.name != name);
+            states.push(Waves::rolling(&name, now));
+        }
+        // What is no wave any more holds nothing up.
+        states.retain(|state| waves.named().any(|(_, name)| name == state.name));
+        *states != before
+    }
+
+    /// Looks how far the waves have come; gives whether one has passed.
+    pub(crate) fn advance(
+        &self,
+        waves: Waves<'_>,
+        states: &mut Vec<WaveStatus>,
+        (seen, pending): (&Seen, &Pending),
+        now: Timestamp,
+    ) -> bool {
+        let before = states.len();
+        *states = std::mem::take(states)
+            .into_iter()
+            .filter_map(|state| {
+                let place = waves.place(Some(&state.name));
+                let all = || self.places.at(place);
+                let converged = !all().any(|key| pending.holds(key)) && seen.has_converged(all());
+                waves.advance(place, &state, converged, now)
+            })
+            .collect();
+        states.len() < before
+    }
+
+    /// When the first of the waves that soak has done so, or what waits may begin, if nothing happens until then.
+    pub(crate) fn due(&self, waves: Waves<'_>, states: &[WaveStatus]) -> Option<Timestamp> {
+        let soaked = states.iter().filter_map(|state| waves.soaks_until(state));
+        soaked
+            .chain(self.hold.as_ref().and_then(|hold| hold.until))
+            .min()
+    }
+}
