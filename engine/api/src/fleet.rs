@@ -87,6 +87,8 @@ impl FleetSpec {
 
 /// Default of `progressDeadlineSeconds`.
 pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: i32 = 1800;
+/// Default of `forge.clusterStatuses`.
+pub const DEFAULT_CLUSTER_STATUSES: i32 = 20;
 /// Default of `source.intervalSeconds`.
 pub const DEFAULT_INTERVAL_SECONDS: i32 = 60;
 /// Default of `prune.maxMachines`.
@@ -159,6 +161,10 @@ pub struct Forge {
     /// Secret in the Fleet's namespace whose key `token` may write statuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalSecretRef>,
+    /// Of how many clusters a commit's statuses tell one by one, beside the one that tells of all; those that fail first. None with 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100), extend("default" = 20))]
+    pub cluster_statuses: Option<i32>,
     /// Secret in the Fleet's namespace whose key `secret` signs webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_secret_ref: Option<LocalSecretRef>,

@@ -1,12 +1,19 @@
 //! Follows one Fleet: looks at its source, plans, applies, and tells how far the commit has come.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use fleetwright_api::{
     Fleet,
     commit_status::CommitState,
     condition::{self, Status, kind},
-    fleet::{DEFAULT_PROGRESS_DEADLINE_SECONDS, FleetCounts, RevisionRef},
+    fleet::{
+        DEFAULT_CLUSTER_STATUSES, DEFAULT_PROGRESS_DEADLINE_SECONDS, FleetCounts, RevisionRef,
+    },
     random::Random,
     time::{Clock, k8s_time},
 };
@@ -22,11 +29,12 @@ use crate::{
     apply::{ApplyError, Settings, apply},
     gather::{GatherError, gather, live_clusters, policy_of},
     load::dangling,
+    progress::{ClusterName, Spoken, Told},
     read::{Declared, ReadError, Reader, Repositories},
     settle::{Outcome, Pending, Seen},
     staging::Staging,
     tell::{NOT_CONVERGING, Ready, Telling, chain, mistakes, problems, some, told},
-    wishes::Wishes,
+    wishes::{About, Wishes},
 };
 
 /// What following Fleets needs from outside.
@@ -77,6 +85,8 @@ pub struct Follower {
     telling: Telling,
     /// What the revision applied last declared.
     previous: Option<Arc<Declared>>,
+    /// What the revision declares that was begun last.
+    begun: Option<Arc<Declared>>,
     pending: Pending,
     /// What an earlier look may have written without knowing it: it is waited for as it is found.
     doubtful: BTreeSet<Key>,
@@ -86,6 +96,7 @@ pub struct Follower {
     staging: Staging,
     /// What it waited for has come.
     again: bool,
+    spoken: Spoken,
     failed: Option<String>,
     /// What may be left to wait for from before the start: nothing, when the settled tree had converged.
     unsettled: Unsettled,
@@ -112,11 +123,13 @@ impl Follower {
             context,
             fleet,
             previous: None,
+            begun: None,
             pending: Pending::default(),
             doubtful: BTreeSet::new(),
             carried: None,
             staging: Staging::default(),
             again: false,
+            spoken: Spoken::default(),
             failed: None,
         }
     }
@@ -206,6 +219,7 @@ impl Follower {
         if Staging::begin(waves, &mut self.telling.status.waves, begun, now) {
             self.write().await?;
         }
+        self.begun = Some(Arc::clone(&declared));
         let settings = Settings {
             revision: &revision,
             allow: &allow,
@@ -272,7 +286,7 @@ impl Follower {
         if let Some(wishes) = self.wishes() {
             let words = "looking at the commit";
             wishes
-                .want(&at.revision, CommitState::Pending, words)
+                .want(About::Fleet, &at.revision, CommitState::Pending, words)
                 .await?;
             wishes.supersede(&at.revision).await?;
         }
@@ -319,10 +333,19 @@ impl Follower {
     /// # Errors
     /// When the API cannot be written.
     pub async fn settle(&mut self, seen: &Seen) -> Result<(), FollowError> {
+        let now = self.context.clock.now();
         let Some(applied) = self.carried.clone() else {
+            // What it did before it failed goes on.
+            let observed = self.telling.status.observed.as_ref();
+            if let (Some(wishes), Some(observed)) = (self.wishes(), observed.cloned()) {
+                let mut pending = self.pending.clone();
+                pending.look(seen, now, self.deadline());
+                let clusters = pending.by_cluster(seen, self.documents());
+                self.tell_clusters(&wishes, &observed.revision, clusters)
+                    .await?;
+            }
             return Ok(());
         };
-        let now = self.context.clock.now();
         let mut outcome = self.pending.look(seen, now, self.deadline());
         let policy = policy_of(&self.fleet);
         let states = &mut self.telling.status.waves;
@@ -353,11 +376,17 @@ impl Follower {
         let observed = status.observed.as_ref();
         let newest = observed.is_none_or(|o| o.revision == applied.revision);
         if let Some(wishes) = self.wishes().filter(|_| newest && !ended_well) {
-            let description = match state {
-                CommitState::Pending => "applied, converging",
-                _ => &ready.message,
+            let sha = &applied.revision;
+            let clusters = self.pending.by_cluster(seen, self.documents());
+            self.tell_clusters(&wishes, sha, clusters.clone()).await?;
+            let description = match outcome {
+                Outcome::Pending(..) => self.spoken.words(sha, &self.pending.progress(seen)),
+                _ => ready.message.clone(),
             };
-            wishes.want(&applied.revision, state, description).await?;
+            if state != CommitState::Pending && !was {
+                wishes.finish(sha, &clusters).await?;
+            }
+            wishes.want(About::Fleet, sha, state, &description).await?;
         }
         // After it was told: what is settled is not told again.
         if state != CommitState::Pending && !was {
@@ -417,7 +446,9 @@ impl Follower {
                 true => CommitState::Error,
                 false => CommitState::Failure,
             };
-            wishes.want(&at.revision, state, &message).await?;
+            wishes
+                .want(About::Fleet, &at.revision, state, &message)
+                .await?;
         }
         let status = &mut self.telling.status;
         if !ours {
@@ -425,6 +456,30 @@ impl Follower {
         }
         status.counts.get_or_insert_default().errors = count(errors);
         self.tell(Status::False, reason, message).await
+    }
+
+    /// The documents of the revision that was begun last.
+    fn documents(&self) -> &BTreeMap<Key, Value> {
+        static NONE: BTreeMap<Key, Value> = BTreeMap::new();
+        self.begun.as_ref().map_or(&NONE, |begun| &begun.documents)
+    }
+
+    /// Tells of single clusters what is news.
+    async fn tell_clusters(
+        &mut self,
+        wishes: &Wishes,
+        sha: &str,
+        clusters: BTreeMap<ClusterName, Told>,
+    ) -> Result<(), FollowError> {
+        let forge = self.fleet.spec.forge.as_ref();
+        let most = forge.and_then(|forge| forge.cluster_statuses);
+        let most = usize::try_from(most.unwrap_or(DEFAULT_CLUSTER_STATUSES)).unwrap_or(0);
+        for (cluster, (state, words)) in self.spoken.news(sha, clusters, most) {
+            let about = About::Cluster(&cluster);
+            wishes.want(about, sha, state, &words).await?;
+            self.spoken.said(sha, cluster, (state, words));
+        }
+        Ok(())
     }
 
     fn wishes(&self) -> Option<Wishes> {

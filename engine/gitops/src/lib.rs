@@ -8,6 +8,7 @@ pub mod edit;
 pub mod follow;
 pub mod gather;
 pub mod load;
+mod progress;
 pub mod read;
 pub mod report;
 pub mod settle;

@@ -2,10 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleetwright_api::{Cluster, MachineDeployment, condition::kind, meta::LABEL_FLEET};
+use fleetwright_api::{
+    API_VERSION, Cluster, MachineDeployment, commit_status::CommitState, condition::kind,
+    meta::LABEL_FLEET,
+};
 use fleetwright_core::{plan::Key, status};
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, api::ObjectMeta};
+use serde_json::Value;
+
+use crate::progress::{ClusterName, Progress, Told};
 
 /// Where one object stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +185,8 @@ pub struct Pending {
     waiting: BTreeMap<Key, Option<i64>>,
     all: BTreeSet<Key>,
     stuck: BTreeMap<Key, String>,
+    /// Where those that wait stood at the last look.
+    standings: BTreeMap<Key, Standing>,
     words: String,
     moved: Option<Timestamp>,
 }
@@ -199,6 +207,90 @@ impl Pending {
         self.waiting.contains_key(key) || self.stuck.contains_key(key)
     }
 
+    /// The cluster of each object that was changed: as its document says, else as it is seen.
+    fn clusters<'a>(
+        &'a self,
+        seen: &'a Seen,
+        documents: &'a BTreeMap<Key, Value>,
+    ) -> impl Iterator<Item = (&'a Key, ClusterName)> {
+        self.all.iter().filter_map(|key| {
+            let said = documents
+                .get(key)
+                .and_then(|d| d.pointer("/spec/clusterName")?.as_str());
+            let name = match key.kind.as_str() {
+                "Cluster" => key.name.as_str(),
+                "MachineDeployment" => {
+                    let name = (key.namespace.clone(), key.name.clone());
+                    let seen = seen.pools.get(&name);
+                    said.or(seen.map(|pool| pool.spec.cluster_name.as_str()))?
+                }
+                _ => return None,
+            };
+            Some((key, (key.namespace.clone(), name.to_owned())))
+        })
+    }
+
+    /// How far everything that was changed has come.
+    pub(crate) fn progress(&self, seen: &Seen) -> Progress {
+        let mut progress = Progress::default();
+        let own = self.all.iter().filter(|key| key.kind == "Cluster");
+        let own = own.map(|key| ((key.namespace.clone(), key.name.clone()), Vec::new()));
+        let mut whole: BTreeMap<ClusterName, Vec<&MachineDeployment>> = own.collect();
+        let stays = |pool: &&MachineDeployment| pool.metadata.deletion_timestamp.is_none();
+        for ((namespace, name), pool) in seen.pools.iter().filter(|(_, pool)| stays(pool)) {
+            let of = (namespace.clone(), pool.spec.cluster_name.clone());
+            if let Some(pools) = whole.get_mut(&of) {
+                pools.push(pool);
+                continue;
+            }
+            let key = Key {
+                api_version: API_VERSION.to_owned(),
+                kind: "MachineDeployment".to_owned(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+            };
+            if self.all.contains(&key) {
+                progress.pool(seen.clusters.get(&of), pool);
+            }
+        }
+        for (name, pools) in whole {
+            if let Some(cluster) = seen.clusters.get(&name) {
+                progress.cluster(cluster, pools);
+            }
+        }
+        progress
+    }
+
+    /// Where each cluster of what was changed stands, as of the last look.
+    pub(crate) fn by_cluster(
+        &self,
+        seen: &Seen,
+        documents: &BTreeMap<Key, Value>,
+    ) -> BTreeMap<ClusterName, Told> {
+        let mut out: BTreeMap<ClusterName, Told> = BTreeMap::new();
+        for (key, cluster) in self.clusters(seen, documents) {
+            let told = match (self.stuck.get(key), self.standings.get(key)) {
+                (Some(why), _) | (None, Some(Standing::Blocked(why) | Standing::Stuck(why))) => {
+                    (CommitState::Failure, why.clone())
+                }
+                (None, Some(Standing::Converging(words))) => (CommitState::Pending, words.clone()),
+                (None, Some(Standing::Converged) | None) => {
+                    (CommitState::Success, "converged".to_owned())
+                }
+            };
+            let worst = |(state, _): &Told| match state {
+                CommitState::Failure | CommitState::Error => 2,
+                CommitState::Pending => 1,
+                CommitState::Success => 0,
+            };
+            let entry = out.entry(cluster).or_insert_with(|| told.clone());
+            if worst(&told) > worst(entry) {
+                *entry = told;
+            }
+        }
+        out
+    }
+
     /// When `deadline` seconds will have passed without a move; `None` when nothing is waited for.
     #[must_use]
     pub fn due(&self, deadline: i64) -> Option<Timestamp> {
@@ -211,6 +303,7 @@ impl Pending {
     pub fn look(&mut self, seen: &Seen, now: Timestamp, deadline: i64) -> Outcome {
         let (mut words, mut blocked) = (String::new(), None);
         let mut done = Vec::new();
+        self.standings.clear();
         for (key, generation) in &self.waiting {
             #[cfg(feature = "seeded-bugs")]
             let generation = match fleetwright_api::bugs::on("i8-old-news-is-news") {
@@ -229,6 +322,7 @@ impl Pending {
             if let Standing::Blocked(why) = &standing {
                 blocked.get_or_insert_with(|| why.clone());
             }
+            self.standings.insert(key.clone(), standing.clone());
             match standing {
                 Standing::Converged => done.push(key.clone()),
                 Standing::Stuck(why) => {

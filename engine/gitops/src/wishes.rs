@@ -1,5 +1,7 @@
 //! Commit statuses that are wanted: one durable object per repository, commit and context, posted by the outbox.
 
+use std::collections::BTreeMap;
+
 use fleetwright_api::{
     CommitStatus, Fleet,
     commit_status::{CommitState, CommitStatusSpec, StatusContent},
@@ -12,9 +14,22 @@ use kube::{
 };
 use serde_json::json;
 
+use crate::progress::{ClusterName, Told};
+
 const FIELD_MANAGER: &str = "fleetwright-sync";
+/// Between the Fleet's context and the name of a cluster.
+const CLUSTER: &str = "/cluster/";
 /// Statuses that the forge has and that are kept to look at.
 const KEPT: usize = 100;
+
+/// What a status of a Fleet speaks of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum About<'a> {
+    /// The commit, in all clusters.
+    Fleet,
+    /// The commit in one cluster.
+    Cluster(&'a ClusterName),
+}
 
 /// The commit statuses of one Fleet.
 pub struct Wishes {
@@ -44,8 +59,38 @@ impl Wishes {
     ///
     /// # Errors
     /// When the API cannot be read or written.
-    pub async fn want(
+    pub(crate) async fn want(
         &self,
+        about: About<'_>,
+        sha: &str,
+        state: CommitState,
+        description: &str,
+    ) -> Result<(), kube::Error> {
+        self.put(self.context(about), sha, state, description).await
+    }
+
+    fn context(&self, about: About<'_>) -> String {
+        match about {
+            About::Fleet => self.context.clone(),
+            About::Cluster((namespace, name)) => {
+                format!("{}{CLUSTER}{namespace}.{name}", self.context)
+            }
+        }
+    }
+
+    /// What a context speaks of, if it is one of commits.
+    fn about(&self, context: &str) -> Option<Option<ClusterName>> {
+        let rest = context.strip_prefix(&self.context)?;
+        if rest.is_empty() {
+            return Some(None);
+        }
+        let (namespace, name) = rest.strip_prefix(CLUSTER)?.split_once('.')?;
+        Some(Some((namespace.to_owned(), name.to_owned())))
+    }
+
+    async fn put(
+        &self,
+        context: String,
         sha: &str,
         state: CommitState,
         description: &str,
@@ -58,7 +103,7 @@ impl Wishes {
             description: description.chars().take(1000).collect(),
             target_url: None,
         };
-        let name = self.name(&forge.repository, sha);
+        let name = self.name(&forge.repository, sha, &context);
         if let Some(found) = self.api.get_opt(&name).await? {
             if found.spec.wanted == wanted {
                 return Ok(());
@@ -90,7 +135,7 @@ impl Wishes {
                 forge: forge.kind,
                 repository: forge.repository.clone(),
                 sha: sha.to_owned(),
-                context: self.context.clone(),
+                context,
                 wanted,
                 observation: 1,
             },
@@ -104,8 +149,8 @@ impl Wishes {
         Ok(())
     }
 
-    fn name(&self, repository: &str, sha: &str) -> String {
-        let hash = short_hash([repository, sha, &self.context], 12);
+    fn name(&self, repository: &str, sha: &str, context: &str) -> String {
+        let hash = short_hash([repository, sha, context], 12);
         format!("{}-{hash}", self.fleet.name_any())
     }
 
@@ -117,8 +162,39 @@ impl Wishes {
         let Some(forge) = &self.fleet.spec.forge else {
             return Ok(None);
         };
-        let found = self.api.get_opt(&self.name(&forge.repository, sha)).await?;
+        let name = self.name(&forge.repository, sha, &self.context);
+        let found = self.api.get_opt(&name).await?;
         Ok(found.map(|status| status.spec.wanted.state))
+    }
+
+    async fn all(&self) -> Result<Vec<CommitStatus>, kube::Error> {
+        let hash = fleet_hash(
+            &self.fleet.namespace().unwrap_or_default(),
+            &self.fleet.name_any(),
+        );
+        let ours = ListParams::default().labels(&format!("{LABEL_FLEET}={hash}"));
+        Ok(self.api.list(&ours).await?.items)
+    }
+
+    /// Ends what is pending of single clusters for a commit that has ended: with `outcomes`, and as converged where there is none.
+    ///
+    /// # Errors
+    /// When the API cannot be read or written.
+    pub(crate) async fn finish(
+        &self,
+        sha: &str,
+        outcomes: &BTreeMap<ClusterName, Told>,
+    ) -> Result<(), kube::Error> {
+        for status in self.all().await?.into_iter().filter(|s| s.spec.sha == sha) {
+            let pending = status.spec.wanted.state == CommitState::Pending;
+            let Some(Some(cluster)) = self.about(&status.spec.context).filter(|_| pending) else {
+                continue;
+            };
+            let converged = (CommitState::Success, "converged".to_owned());
+            let (state, words) = outcomes.get(&cluster).unwrap_or(&converged);
+            self.put(status.spec.context, sha, *state, words).await?;
+        }
+        Ok(())
     }
 
     /// Ends what is pending for other commits: a newer one took their place. Of the statuses that are done with, the
@@ -127,20 +203,18 @@ impl Wishes {
     /// # Errors
     /// When the API cannot be read or written.
     pub async fn supersede(&self, sha: &str) -> Result<(), kube::Error> {
-        let hash = fleet_hash(
-            &self.fleet.namespace().unwrap_or_default(),
-            &self.fleet.name_any(),
-        );
-        let all = self
-            .api
-            .list(&ListParams::default().labels(&format!("{LABEL_FLEET}={hash}")))
-            .await?;
         let mut done = Vec::new();
-        for old in all.items.into_iter().filter(|old| old.spec.sha != sha) {
+        for old in self
+            .all()
+            .await?
+            .into_iter()
+            .filter(|old| old.spec.sha != sha)
+        {
             let pending = old.spec.wanted.state == CommitState::Pending;
-            if pending && old.spec.context == self.context {
+            if pending && self.about(&old.spec.context).is_some() {
                 let words = format!("superseded by {sha}");
-                self.want(&old.spec.sha, CommitState::Success, &words)
+                let context = old.spec.context;
+                self.put(context, &old.spec.sha, CommitState::Success, &words)
                     .await?;
             } else if old.status.as_ref().and_then(|s| s.posted.as_ref()) == Some(&old.spec.wanted)
             {

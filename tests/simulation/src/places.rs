@@ -265,7 +265,7 @@ impl Repositories for Repository {
 }
 
 /// What the forge was told: when, of which commit, and what.
-pub(crate) type Posts = Vec<(Timestamp, String, StatusContent)>;
+pub(crate) type Posts = Vec<(Timestamp, (String, String), StatusContent)>;
 
 /// The forge: it keeps what it took.
 pub(crate) struct SimForge {
@@ -292,7 +292,8 @@ impl Forge for SimForge {
             if self.weather.hits(Kind::ForgeFails) {
                 return Err(PostError::Passing("503 Service Unavailable".into()));
             }
-            let post = (now, destination.sha.to_owned(), content.clone());
+            let of = (destination.sha.to_owned(), destination.context.to_owned());
+            let post = (now, of, content.clone());
             self.posts.lock().push(post);
             (self.after)();
             if self.weather.hits(Kind::ForgeAnswerLost) {

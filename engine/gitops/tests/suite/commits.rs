@@ -32,9 +32,9 @@ pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
 }
 
 /// A bare repository with a work tree beside it, and a Fleet that follows its folder `fleet`.
-struct Scene {
-    world: World,
-    fleet: Following,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) fleet: Following,
     work: std::path::PathBuf,
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn push(work: &Path) -> String {
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let world = World::new().await;
         let work = repository(world.dir.path());
         let fleet = world
@@ -87,26 +87,35 @@ impl Scene {
     }
 
     /// Commits one file of the followed folder and looks; gives the commit.
-    async fn commit(&mut self, file: &str, text: &str) -> String {
+    pub(crate) async fn commit(&mut self, file: &str, text: &str) -> String {
         write(&self.work, file, text);
         let sha = push(&self.work);
         self.fleet.look(&self.world).await;
         sha
     }
 
-    async fn statuses(&self) -> Vec<CommitStatus> {
+    pub(crate) async fn statuses(&self) -> Vec<CommitStatus> {
         let api = Api::<CommitStatus>::namespaced(self.world.client(), "default");
         api.list(&ListParams::default()).await.unwrap().items
     }
 
-    /// What is wanted for a commit.
-    async fn wanted(&self, sha: &str) -> (CommitState, String) {
-        let all = self.statuses().await;
-        let mut found = all.into_iter().filter(|s| s.spec.sha == sha);
+    /// What is wanted for a commit as a whole.
+    pub(crate) async fn wanted(&self, sha: &str) -> (CommitState, String) {
+        let whole = "fleetwright/test/default.repo";
+        let all = self.statuses().await.into_iter();
+        let mut found = all.filter(|s| s.spec.sha == sha && s.spec.context == whole);
         let one = found.next().unwrap();
         assert!(found.next().is_none(), "one status per commit and context");
-        assert_eq!(one.spec.context, "fleetwright/test/default.repo");
         (one.spec.wanted.state, one.spec.wanted.description)
+    }
+
+    /// What is wanted for a commit in a cluster, if anything is.
+    pub(crate) async fn of_cluster(&self, sha: &str, name: &str) -> Option<(CommitState, String)> {
+        let context = format!("fleetwright/test/default.repo/cluster/default.{name}");
+        let all = self.statuses().await.into_iter();
+        let mut found = all.filter(|s| s.spec.sha == sha && s.spec.context == context);
+        let wanted = found.next()?.spec.wanted;
+        Some((wanted.state, wanted.description))
     }
 
     async fn state(&self, sha: &str) -> CommitState {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod apply;
 #[cfg(test)]
+mod clusters;
+#[cfg(test)]
 mod commits;
 #[cfg(test)]
 mod kit;

@@ -180,21 +180,24 @@ impl Checker {
         let posts = self.around.posts.lock();
         for wish in self.wishes.values() {
             let (sha, wanted) = (&wish.spec.sha, &wish.spec.wanted);
-            let last = posts.iter().rev().find(|(_, of, _)| of == sha);
+            let context = &wish.spec.context;
+            let mut last = posts.iter().rev();
+            let last = last.find(|(_, (of, about), _)| of == sha && about == context);
             let told = last.map(|(_, _, c)| (c.state.as_str(), c.description.as_str()));
             if told != Some((wanted.state.as_str(), wanted.description.as_str())) {
                 all.push(format!(
-                    "the forge was told {told:?} of commit {sha}, and {wanted:?} is wanted"
+                    "the forge was told {told:?} of commit {sha} ({context}), and {wanted:?} is wanted"
                 ));
             }
             if wanted.state == "pending" {
                 all.push(format!(
-                    "the status of commit {sha} is pending still: {}",
+                    "the status of commit {sha} ({context}) is pending still: {}",
                     wanted.description
                 ));
             }
         }
-        match self.wishes.values().find(|w| w.spec.sha == head) {
+        let whole = |w: &&super::model::Wish| w.spec.sha == head && w.spec.cluster().is_none();
+        match self.wishes.values().find(whole) {
             None => all.push(format!("commit {head} has no status")),
             Some(wish) if (wish.spec.wanted.state == "success") == held => {
                 all.push(format!(

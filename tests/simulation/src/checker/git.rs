@@ -114,7 +114,21 @@ impl Checker {
             }
             return;
         }
+        // A status of one cluster speaks of that one alone.
+        let meant = |this: &Self, kind: &str, name: &str| {
+            let of = match kind {
+                "Cluster" => Some(name),
+                "MachineDeployment" => this.pools.get(name).map(|p| p.spec.cluster_name.as_str()),
+                _ => None,
+            };
+            wish.spec
+                .cluster()
+                .is_none_or(|cluster| of == Some(cluster))
+        };
         for (kind, name) in self.removed_by(&sha) {
+            if !meant(self, &kind, &name) {
+                continue;
+            }
             let ours = |meta: &Meta| meta.labels.contains_key(meta::LABEL_FLEET);
             let there = match kind.as_str() {
                 "Cluster" => self.clusters.get(&name).is_some_and(|c| ours(&c.metadata)),
@@ -133,6 +147,9 @@ impl Checker {
             }
         }
         for (kind, name) in self.changed_by(&sha) {
+            if !meant(self, &kind, &name) {
+                continue;
+            }
             let (annotations, converged) = match kind.as_str() {
                 // A health check is what it is to be once it is written.
                 "MachineHealthCheck" => continue,

@@ -251,8 +251,17 @@ pub(crate) struct Content {
 #[serde(default)]
 pub(crate) struct WishSpec {
     pub(crate) sha: String,
+    pub(crate) context: String,
     pub(crate) wanted: Content,
     pub(crate) observation: i64,
+}
+
+impl WishSpec {
+    /// The cluster that it speaks of; `None` where it speaks of the whole commit.
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        let (_, cluster) = self.context.split_once("/cluster/")?;
+        cluster.split_once('.').map(|(_, name)| name)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
