@@ -90,6 +90,7 @@ impl Wishes {
                 forge: forge.kind,
                 repository: forge.repository.clone(),
                 sha: sha.to_owned(),
+                reference: self.reference(),
                 context: self.context.clone(),
                 wanted,
                 observation: 1,
@@ -102,6 +103,12 @@ impl Wishes {
         };
         self.api.create(&params, &status).await?;
         Ok(())
+    }
+
+    /// The branch or tag that the Fleet follows, where it names one.
+    fn reference(&self) -> Option<String> {
+        let reference = self.fleet.spec.source.reference.clone()?;
+        reference.branch.or(reference.tag)
     }
 
     fn name(&self, repository: &str, sha: &str) -> String {
