@@ -11,7 +11,11 @@ use fleetwright_api::{
 use fleetwright_controllers::{Controllers, Metrics};
 use fleetwright_gitops::{follow, sync::Sync};
 use fleetwright_providers::Registry;
-use fleetwright_webhook::{github::GitHub, outbox, receiver::Receiver};
+use fleetwright_webhook::{
+    forge::{Defaults, Forges},
+    outbox::Outbox,
+    receiver::Receiver,
+};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -266,14 +270,14 @@ impl Workers {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
         });
-        let defaults = outbox::Defaults {
+        let defaults = Defaults {
             token: self.token,
             api_url: None,
         };
-        let github = step(GitHub::new(), "cannot post commit statuses")?;
-        let outbox = outbox::Outbox::new(
+        let forges = step(Forges::new(), "cannot post commit statuses")?;
+        let outbox = Outbox::new(
             client.clone(),
-            Arc::new(github),
+            Arc::new(forges),
             defaults,
             self.clock,
             self.random,

@@ -12,12 +12,10 @@ use fleetwright_api::{
     commit_status::StatusContent,
     condition::{self, Status},
     random::Random,
-    secret::SecretText,
     time::{Clock, k8s_time},
 };
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
@@ -29,23 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use decide::{Decision, POSTED, decide};
 
-use crate::{
-    forge::Forge,
-    github::{Destination, PUBLIC_API, PostError},
-};
+use crate::forge::{Defaults, Destination, Forge, PostError, Remote};
 
 /// Posts under way at the same time; GitHub allows 100 over all endpoints.
 const IN_FLIGHT: usize = 8;
 const FIELD_MANAGER: &str = "fleetwright-outbox";
-
-/// What is used for Fleets that say nothing of their own.
-#[derive(Clone, Debug, Default)]
-pub struct Defaults {
-    /// Token that may write statuses.
-    pub token: Option<SecretText>,
-    /// Base URL of the forge's API.
-    pub api_url: Option<String>,
-}
 
 /// The outbox of one engine.
 pub struct Outbox {
@@ -161,7 +147,11 @@ impl Outbox {
                 let tries = object.status.as_ref().map_or(0, |s| s.tries);
                 let (observation, content) = (object.spec.observation, object.spec.wanted.clone());
                 let result = this.post(&object).await;
-                let tries = this.record(&object, &result, tries).await;
+                let tries = match result {
+                    // Nothing was tried.
+                    Err(PostError::Held { .. }) => tries,
+                    _ => this.record(&object, &result, tries).await,
+                };
                 Posted {
                     key,
                     observation,
@@ -198,7 +188,9 @@ impl Outbox {
                 if fleetwright_api::bugs::on("end-forge-not-asked-again") {
                     entry.posted = Some((posted.observation, posted.content));
                 }
-                tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
+                if !matches!(error, PostError::Held { .. }) {
+                    tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
+                }
             }
         }
         if entry.object.is_none() {
@@ -208,42 +200,18 @@ impl Outbox {
 
     async fn post(&self, object: &CommitStatus) -> Result<(), PostError> {
         let namespace = object.namespace().unwrap_or_default();
-        let passing =
-            |e: kube::Error| PostError::Passing(format!("cannot read the Fleet's forge: {e}"));
-        let fleets = Api::<Fleet>::namespaced(self.client.clone(), &namespace);
-        let forge = fleets
-            .get_opt(&object.spec.fleet)
-            .await
-            .map_err(passing)?
-            .and_then(|f| f.spec.forge);
-        let api = forge
-            .as_ref()
-            .and_then(|f| f.api_url.clone())
-            .or_else(|| self.defaults.api_url.clone());
-        let token = match forge.as_ref().and_then(|f| f.secret_ref.as_ref()) {
-            None => self.defaults.token.clone(),
-            Some(reference) => {
-                let secrets = Api::<Secret>::namespaced(self.client.clone(), &namespace);
-                let secret = secrets.get_opt(&reference.name).await.map_err(passing)?;
-                secret
-                    .and_then(|s| s.data?.remove("token"))
-                    .and_then(|bytes| String::from_utf8(bytes.0).ok())
-                    .map(|text| SecretText::new(text.trim()))
-            }
-        };
-        let token = token.filter(|t| !t.is_empty()).ok_or_else(|| {
-            PostError::Configuration(format!(
-                "no token for {}: set forge.secretRef of Fleet {} to a Secret with key token, or start with --token-file",
-                object.spec.repository, object.spec.fleet
-            ))
-        })?;
         let spec = &object.spec;
+        let fleet = Api::<Fleet>::namespaced(self.client.clone(), &namespace)
+            .get_opt(&spec.fleet)
+            .await
+            .map_err(|e| PostError::Passing(format!("cannot read the Fleet: {e}")))?;
+        let repository = (spec.forge, spec.repository.as_str());
+        let remote = Remote::of(&self.client, fleet.as_ref(), repository, &self.defaults).await?;
         let destination = Destination {
-            api: api.as_deref().unwrap_or(PUBLIC_API),
-            token: &token,
-            repository: &spec.repository,
+            remote: &remote,
             sha: &spec.sha,
             context: &spec.context,
+            reference: spec.reference.as_deref(),
         };
         self.forge
             .post(&destination, &spec.wanted, self.clock.now())

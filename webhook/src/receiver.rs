@@ -1,8 +1,10 @@
-//! `POST /webhooks/github`: wakes the Fleets that follow the pushed repository and ref.
+//! `POST /webhooks/github`, `/webhooks/gitlab` and `/webhooks/gitea`: wake the Fleets that a delivery concerns.
 //!
 //! The delivery says "look again" and nothing else: what is deployed is what the repository then shows.
 
-use std::{collections::BTreeSet, sync::Arc};
+mod events;
+
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -14,7 +16,8 @@ use axum::{
 };
 use bytes::Bytes;
 use fleetwright_api::{
-    Fleet, meta::ANNOTATION_REQUESTED_AT, random::hex, secret::SecretText, time::Clock,
+    Fleet, fleet::ForgeType, meta::ANNOTATION_REQUESTED_AT, random::hex, secret::SecretText,
+    time::Clock,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use k8s_openapi::api::core::v1::Secret;
@@ -25,13 +28,21 @@ use kube::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{repository, seen::Seen, signature};
+use crate::{
+    seen::Seen,
+    signature::{self, SignatureError},
+};
+use events::{NoNews, concerns, header, read};
 
 /// Longest body that is read, in bytes.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Deliveries that are remembered.
 const REMEMBERED: usize = 4096;
+/// Longest name of a delivery that is kept, in characters.
+const MAX_ID: usize = 100;
 const FIELD_MANAGER: &str = "fleetwright-webhook";
+/// Keys of the Secret that signs webhooks: the second holds what signed them before, while the forge is told of the first.
+const SECRETS: [&str; 2] = ["secret", "previousSecret"];
 
 /// What the receiver needs.
 pub struct Receiver {
@@ -56,34 +67,159 @@ impl Receiver {
 
     /// The routes.
     pub fn router(self) -> Router {
+        let take = |kind| {
+            post(
+                move |State(receiver): State<Arc<Self>>, headers: HeaderMap, body: Body| async move {
+                    receiver.take(kind, &headers, body).await
+                },
+            )
+        };
         Router::new()
-            .route("/webhooks/github", post(github))
+            .route("/webhooks/github", take(ForgeType::Github))
+            .route("/webhooks/gitlab", take(ForgeType::Gitlab))
+            .route("/webhooks/gitea", take(ForgeType::Gitea))
             .with_state(Arc::new(self))
     }
 
-    /// The secret of a Fleet; `None` when there is none or it cannot be read.
-    async fn secret_of(&self, fleet: &Fleet) -> Option<SecretText> {
+    async fn take(&self, kind: ForgeType, headers: &HeaderMap, body: Body) -> Response {
+        let body = match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return answer(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("the body exceeds {MAX_BODY} bytes"),
+                );
+            }
+            Err(error) => {
+                return answer(
+                    StatusCode::BAD_REQUEST,
+                    format!("the body cannot be read: {error}"),
+                );
+            }
+        };
+        // Nothing of the body is parsed before a secret has vouched for it.
+        let vouched = match self.vouched(kind, headers, &body).await {
+            Ok(fleets) => fleets,
+            Err(refusal) => return refusal,
+        };
+        let payload: Value = match serde_json::from_slice(&body) {
+            Ok(value) => value,
+            Err(error) => {
+                return answer(
+                    StatusCode::BAD_REQUEST,
+                    format!(
+                        "the body is no JSON: {error}: choose content type application/json in the forge's webhook"
+                    ),
+                );
+            }
+        };
+        let news = match read(kind, headers, &payload) {
+            Ok(news) => news,
+            Err(NoNews::Malformed(why)) => return answer(StatusCode::BAD_REQUEST, why),
+            Err(NoNews::Ignored(why)) => return ignored(why),
+        };
+        let id = delivery(kind, headers);
+        let keys = keys(kind, &id, &body);
+        let fresh: Vec<_> = keys.iter().map(|k| self.seen.is_new(k)).collect();
+        if fresh.contains(&false) {
+            return ignored("seen before".to_owned());
+        }
+        let mut woken = Vec::new();
+        for fleet in vouched.iter().filter(|f| concerns(f, &news)) {
+            if let Err(error) = self.wake(fleet, &id).await {
+                tracing::error!(fleet = %fleet.name_any(), %error, "cannot wake the Fleet");
+                // The forge's redelivery must not look like a repetition.
+                keys.iter().for_each(|k| self.seen.forget(k));
+                return answer(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "cannot wake a Fleet now: deliver again later",
+                );
+            }
+            let namespace = fleet.namespace().unwrap_or_default();
+            woken.push(format!("{namespace}/{}", fleet.name_any()));
+        }
+        tracing::info!(forge = kind.as_str(), delivery = %id, event = ?news.event, ?woken, "webhook received");
+        if woken.is_empty() {
+            return ignored("no Fleet follows this".to_owned());
+        }
+        (StatusCode::ACCEPTED, Json(json!({"woken": woken}))).into_response()
+    }
+
+    /// The Fleets of such a forge for whose secret the delivery is signed; or the answer that refuses it.
+    async fn vouched(
+        &self,
+        kind: ForgeType,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Vec<Fleet>, Response> {
+        let fleets = Api::<Fleet>::all(self.client.clone());
+        let fleets = fleets.list(&ListParams::default()).await.map_err(|error| {
+            tracing::error!(%error, "cannot list Fleets");
+            answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cannot list Fleets now: deliver again later",
+            )
+        })?;
+        let now = self.clock.now();
+        let mut vouched = Vec::new();
+        let mut refusal = None;
+        let mut known: Vec<(SecretText, Result<(), SignatureError>)> = Vec::new();
+        let fits = |fleet: &Fleet| fleet.spec.forge.as_ref().is_none_or(|f| f.kind == kind);
+        for fleet in fleets.items.into_iter().filter(fits) {
+            let mut believed = false;
+            for secret in self.secrets_of(&fleet).await {
+                let verdict = match known.iter().find(|(s, _)| *s == secret) {
+                    Some((_, verdict)) => *verdict,
+                    None => {
+                        let verdict = signature::verify(kind, &secret, headers, body, now);
+                        known.push((secret, verdict));
+                        verdict
+                    }
+                };
+                believed |= verdict.is_ok();
+                refusal = refusal.or(verdict.err());
+            }
+            if believed {
+                vouched.push(fleet);
+            }
+        }
+        if vouched.is_empty() {
+            let none = || {
+                format!(
+                    "no Fleet of such a forge ({}) has a webhook secret",
+                    kind.as_str()
+                )
+            };
+            let why = refusal.map_or_else(none, |e| e.to_string());
+            return Err(answer(StatusCode::UNAUTHORIZED, why));
+        }
+        Ok(vouched)
+    }
+
+    /// The secrets of a Fleet; none when there are none or they cannot be read.
+    async fn secrets_of(&self, fleet: &Fleet) -> Vec<SecretText> {
         let Some(reference) = fleet
             .spec
             .forge
             .as_ref()
             .and_then(|f| f.webhook_secret_ref.as_ref())
         else {
-            return self.secret.clone();
+            return self.secret.clone().into_iter().collect();
         };
         let namespace = fleet.namespace().unwrap_or_default();
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &namespace);
-        let secret = match secrets.get(&reference.name).await {
-            Ok(secret) => secret,
+        let data = match secrets.get(&reference.name).await {
+            Ok(secret) => secret.data.unwrap_or_default(),
             Err(error) => {
                 tracing::warn!(fleet = %fleet.name_any(), secret = %reference.name, %error, "cannot read the webhook secret");
-                return None;
+                return Vec::new();
             }
         };
-        let bytes = secret.data?.remove("secret")?.0;
-        String::from_utf8(bytes)
-            .ok()
-            .map(|text| SecretText::new(text.trim_end_matches(['\r', '\n'])))
+        let text = |key: &str| {
+            let text = std::str::from_utf8(&data.get(key)?.0).ok()?;
+            Some(SecretText::new(text.trim_end_matches(['\r', '\n'])))
+        };
+        SECRETS.iter().filter_map(|key| text(key)).collect()
     }
 
     /// Asks a Fleet to look at its repository now.
@@ -101,195 +237,41 @@ impl Receiver {
     }
 }
 
+/// The forge's name of the delivery, the same when it delivers again; empty when it gives none.
+fn delivery(kind: ForgeType, headers: &HeaderMap) -> String {
+    let names: &[&str] = match kind {
+        ForgeType::Github => &["x-github-delivery"],
+        // The first is signed, where there is a signature.
+        ForgeType::Gitlab => &["webhook-id", "idempotency-key"],
+        ForgeType::Gitea => &["x-forgejo-delivery", "x-gitea-delivery"],
+    };
+    let id = header(headers, names).unwrap_or_default();
+    id.chars()
+        .filter(char::is_ascii_graphic)
+        .take(MAX_ID)
+        .collect()
+}
+
+/// By what a delivery is known again: its name, and its body, for names are not signed everywhere.
+fn keys(kind: ForgeType, id: &str, body: &[u8]) -> Vec<String> {
+    let kind = kind.as_str();
+    let named = (!id.is_empty()).then(|| format!("{kind} id:{id}"));
+    let whole = format!("{kind} body:{}", hex(&Sha256::digest(body)));
+    named.into_iter().chain([whole]).collect()
+}
+
 /// An answer that says why.
 fn answer(status: StatusCode, message: impl Into<String>) -> Response {
     (status, Json(json!({"message": message.into()}))).into_response()
 }
 
-async fn github(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body: Body) -> Response {
-    let body = match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return answer(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body exceeds {MAX_BODY} bytes"),
-            );
-        }
-        Err(error) => {
-            return answer(
-                StatusCode::BAD_REQUEST,
-                format!("the body cannot be read: {error}"),
-            );
-        }
-    };
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    deliver(
-        &receiver,
-        text("x-hub-signature-256"),
-        text("x-github-event"),
-        text("x-github-delivery"),
-        &body,
+/// It was understood, and there is nothing to do. Forges turn webhooks off that answer otherwise.
+fn ignored(message: String) -> Response {
+    (
+        StatusCode::OK,
+        Json(json!({"message": message, "woken": []})),
     )
-    .await
-}
-
-async fn deliver(
-    receiver: &Receiver,
-    signature: Option<&str>,
-    event: Option<&str>,
-    delivery: Option<&str>,
-    body: &Bytes,
-) -> Response {
-    let fleets = match Api::<Fleet>::all(receiver.client.clone())
-        .list(&ListParams::default())
-        .await
-    {
-        Ok(list) => list.items,
-        Err(error) => {
-            tracing::error!(%error, "cannot list Fleets");
-            return answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "cannot list Fleets now: deliver again later",
-            );
-        }
-    };
-    // Nothing of the body is parsed before a secret has vouched for it.
-    let mut vouched = Vec::new();
-    let mut refusal = None;
-    let mut known: Vec<(SecretText, Result<(), signature::SignatureError>)> = Vec::new();
-    for fleet in fleets {
-        let Some(secret) = receiver.secret_of(&fleet).await else {
-            continue;
-        };
-        let verdict = match known.iter().find(|(s, _)| *s == secret) {
-            Some((_, verdict)) => *verdict,
-            None => {
-                let verdict = signature::verify_github(&secret, signature, body);
-                known.push((secret, verdict));
-                verdict
-            }
-        };
-        match verdict {
-            Ok(()) => vouched.push(fleet),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    if vouched.is_empty() {
-        let why = refusal.map_or_else(
-            || "no Fleet has a webhook secret".to_owned(),
-            |e| e.to_string(),
-        );
-        return answer(StatusCode::UNAUTHORIZED, why);
-    }
-    let Some(event) = event else {
-        return answer(StatusCode::BAD_REQUEST, "no X-GitHub-Event header");
-    };
-    let payload: Value = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(error) => {
-            return answer(
-                StatusCode::BAD_REQUEST,
-                format!(
-                    "the body is no JSON: {error}: choose content type application/json in the forge's webhook"
-                ),
-            );
-        }
-    };
-    if event != "push" {
-        return (
-            StatusCode::OK,
-            Json(json!({"message": format!("{event} wakes nobody"), "woken": []})),
-        )
-            .into_response();
-    }
-    let Some(pushed) = payload["ref"].as_str() else {
-        return answer(StatusCode::BAD_REQUEST, "the push names no ref");
-    };
-    let id = delivery.unwrap_or_default().to_owned();
-    let keys = [
-        format!("id:{id}"),
-        format!("body:{}", hex(&Sha256::digest(body))),
-    ];
-    let fresh: Vec<_> = keys
-        .iter()
-        .filter(|k| !id.is_empty() || !k.starts_with("id:"))
-        .map(|k| receiver.seen.is_new(k))
-        .collect();
-    if fresh.contains(&false) {
-        return (
-            StatusCode::OK,
-            Json(json!({"message": "seen before", "woken": []})),
-        )
-            .into_response();
-    }
-    let names = repository_names(&payload["repository"]);
-    let default_branch = payload["repository"]["default_branch"].as_str();
-    let mut woken = Vec::new();
-    for fleet in vouched
-        .iter()
-        .filter(|f| concerns(f, &names, pushed, default_branch))
-    {
-        if let Err(error) = receiver.wake(fleet, &id).await {
-            tracing::error!(fleet = %fleet.name_any(), %error, "cannot wake the Fleet");
-            // The forge's redelivery must not look like a repetition.
-            keys.iter().for_each(|k| receiver.seen.forget(k));
-            return answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "cannot wake a Fleet now: deliver again later",
-            );
-        }
-        woken.push(format!(
-            "{}/{}",
-            fleet.namespace().unwrap_or_default(),
-            fleet.name_any()
-        ));
-    }
-    tracing::info!(delivery = %id, %pushed, ?woken, "push received");
-    (StatusCode::ACCEPTED, Json(json!({"woken": woken}))).into_response()
-}
-
-/// All names by which the payload calls its repository.
-fn repository_names(repository: &Value) -> BTreeSet<String> {
-    let mut names: BTreeSet<_> = ["clone_url", "ssh_url", "html_url", "git_url", "url"]
-        .iter()
-        .filter_map(|key| repository::normalise(repository[*key].as_str()?))
-        .collect();
-    if let Some(full) = repository["full_name"].as_str() {
-        names.insert(full.to_lowercase());
-    }
-    names
-}
-
-fn concerns(
-    fleet: &Fleet,
-    names: &BTreeSet<String>,
-    pushed: &str,
-    default_branch: Option<&str>,
-) -> bool {
-    let source = &fleet.spec.source;
-    let by_url = source
-        .url
-        .as_deref()
-        .and_then(repository::normalise)
-        .is_some_and(|n| names.contains(&n));
-    let by_forge = fleet
-        .spec
-        .forge
-        .as_ref()
-        .is_some_and(|f| names.contains(&f.repository.to_lowercase()));
-    let reference = source.reference.clone().unwrap_or_default();
-    let follows = if reference.semver.is_some() {
-        pushed.starts_with("refs/tags/")
-    } else {
-        repository::follows(
-            pushed,
-            reference.branch.as_deref(),
-            reference.tag.as_deref(),
-            default_branch,
-        )
-    };
-    // A pinned commit never moves.
-    (by_url || by_forge) && reference.commit.is_none() && follows
+        .into_response()
 }
 
 #[cfg(test)]

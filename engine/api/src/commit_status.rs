@@ -32,10 +32,14 @@ pub struct CommitStatusSpec {
     /// Kind of forge.
     #[serde(default)]
     pub forge: ForgeType,
-    /// `owner/name`.
+    /// The repository, as the Fleet's `forge.repository` names it.
     pub repository: String,
     /// Full commit id.
     pub sha: String,
+    /// Branch or tag on which the commit was seen. GitLab shows the status in that branch's pipeline, and takes the first branch
+    /// that holds the commit when this is left out.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// Context, such as `fleetwright/default/default.default`.
     pub context: String,
     /// What the commit's status is to be.

@@ -38,7 +38,7 @@ pub struct FleetSpec {
     /// Look, but apply nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// Where commit statuses go.
+    /// The forge that holds the repository: it gets commit statuses and sends webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<Forge>,
     /// Plans on pull requests.
@@ -145,38 +145,64 @@ pub struct GitRef {
     pub commit: Option<String>,
 }
 
-/// Where commit statuses go.
+/// The forge that holds the repository: it gets commit statuses and sends webhooks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.type != 'gitea' || has(self.apiURL)", "message": "set apiURL, such as https://git.example.com/api/v1"},
+    {"rule": "self.type == 'gitlab' || self.repository.matches('^[^/]+/[^/]+$')", "message": "repository must be of the form owner/name"},
+    {"rule": "self.type != 'gitlab' || self.repository.matches('^([0-9]+|[^/]+(/[^/]+)+)$')", "message": "repository must be of the form group/name, group/subgroup/name, or a project's number"},
+]))]
 pub struct Forge {
-    /// github.
+    /// github, gitlab or gitea (Forgejo is one).
     #[serde(rename = "type")]
     pub kind: ForgeType,
-    /// Base URL of its API; the public one when left out.
+    /// Base URL of its API: `https://HOST/api/v3`, `https://HOST/api/v4` or `https://HOST/api/v1`. GitHub and GitLab have a
+    /// public one, taken when left out.
     #[serde(default, rename = "apiURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
     pub api_url: Option<String>,
-    /// `owner/name`.
-    #[schemars(length(min = 3, max = 200))]
+    /// `owner/name`; at GitLab also `group/subgroup/name` or the project's number.
+    #[schemars(length(min = 1, max = 255))]
     pub repository: String,
-    /// Secret in the Fleet's namespace whose key `token` may write statuses.
+    /// Secret in the Fleet's namespace whose key `token` may write statuses; or, at GitHub, with the keys `githubAppID`,
+    /// `githubAppInstallationID` and `githubAppPrivateKey` of an app that may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalSecretRef>,
     /// Of how many clusters a commit's statuses tell one by one, beside the one that tells of all; those that fail first. None with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100), extend("default" = 20))]
     pub cluster_statuses: Option<i32>,
-    /// Secret in the Fleet's namespace whose key `secret` signs webhooks.
+    /// Secret in the Fleet's namespace whose key `secret` signs webhooks. What `previousSecret` signs is believed as well, so
+    /// that a secret can be changed without losing a webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_secret_ref: Option<LocalSecretRef>,
 }
 
 /// Kind of forge.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ForgeType {
     /// GitHub, also GitHub Enterprise Server.
     #[default]
     Github,
+    /// GitLab, also self-managed.
+    Gitlab,
+    /// Gitea and Forgejo.
+    Gitea,
+}
+
+impl ForgeType {
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Github => "github",
+            Self::Gitlab => "gitlab",
+            Self::Gitea => "gitea",
+        }
+    }
 }
 
 /// Plans on pull requests.

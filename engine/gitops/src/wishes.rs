@@ -135,6 +135,7 @@ impl Wishes {
                 forge: forge.kind,
                 repository: forge.repository.clone(),
                 sha: sha.to_owned(),
+                reference: self.reference(),
                 context,
                 wanted,
                 observation: 1,
@@ -149,7 +150,13 @@ impl Wishes {
         Ok(())
     }
 
-    fn name(&self, repository: &str, sha: &str, context: &str) -> String {
+    /// The branch or tag that the Fleet follows, where it names one.
+    fn reference(&self) -> Option<String> {
+        let reference = self.fleet.spec.source.reference.clone()?;
+        reference.branch.or(reference.tag)
+    }
+
+        fn name(&self, repository: &str, sha: &str, context: &str) -> String {
         let hash = short_hash([repository, sha, context], 12);
         format!("{}-{hash}", self.fleet.name_any())
     }

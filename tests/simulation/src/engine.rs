@@ -7,7 +7,7 @@ use fleetwright_controllers::{Controllers, Metrics};
 use fleetwright_core::catalogue::Catalogue;
 use fleetwright_gitops::{follow, sync::Sync};
 use fleetwright_providers::{Provider, Registry};
-use fleetwright_webhook::outbox::{Defaults, Outbox};
+use fleetwright_webhook::{forge::Defaults, outbox::Outbox};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 

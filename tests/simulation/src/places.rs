@@ -14,10 +14,7 @@ use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
     EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError, UpdateInstance,
 };
-use fleetwright_webhook::{
-    forge::Forge,
-    github::{Destination, PostError},
-};
+use fleetwright_webhook::forge::{Destination, Forge, PostError};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetwright_api::{CommitStatus, condition};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::github::PostError;
+use crate::forge::PostError;
 
 /// Condition of a CommitStatus: the forge has what is wanted.
 pub const POSTED: &str = "Posted";
@@ -14,6 +14,9 @@ pub const POSTED: &str = "Posted";
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(24);
 /// A repository or commit that is unknown for so many tries will stay so.
 const UNKNOWN_TRIES: i32 = 8;
+
+/// What is spread by chance is a quarter of so much at most.
+const MOST_SPREAD: Duration = Duration::from_secs(120);
 
 /// What to do about a commit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ const UNKNOWN: &str = "UnknownToForge";
 pub(super) const fn reason(error: &PostError) -> &'static str {
     match error {
         PostError::Configuration(_) => "Misconfigured",
-        PostError::RateLimited { .. } => "RateLimited",
+        PostError::RateLimited { .. } | PostError::Held { .. } => "RateLimited",
         PostError::Refused { .. } => "Refused",
         PostError::Unknown { .. } => UNKNOWN,
         PostError::Passing(_) => "Unreachable",
@@ -64,17 +67,18 @@ pub(super) const fn reason(error: &PostError) -> &'static str {
 }
 
 /// How long to wait after the `tries`-th failure: what the forge says, else 1 s doubled each time up to
-/// 5 min, with up to a quarter more by `chance` so that many statuses do not come back at once.
+/// 5 min, with up to a quarter more by `chance`, and at most half a minute, so that many statuses do not come back at once.
 pub(super) fn back_off(error: &PostError, tries: i32, chance: u64) -> Duration {
     let base = match error {
-        PostError::RateLimited { after } => *after,
+        PostError::RateLimited { after } | PostError::Held { after } => *after,
         PostError::Configuration(_) | PostError::Refused { .. } => Duration::from_secs(300),
         PostError::Unknown { .. } | PostError::Passing(_) => {
             let doublings = u32::try_from(tries.saturating_sub(1).clamp(0, 9)).unwrap_or(0);
             Duration::from_secs(1 << doublings).min(Duration::from_secs(300))
         }
     };
-    base + base.mul_f64((chance % 1024) as f64 / 4096.0)
+    let spread = base.min(MOST_SPREAD);
+    base + spread.mul_f64((chance % 1024) as f64 / 4096.0)
 }
 
 #[cfg(test)]
@@ -191,5 +195,9 @@ mod tests {
         };
         assert_eq!(back_off(&limited, 1, 0), Duration::from_secs(40));
         assert!(back_off(&limited, 1, 1023) < Duration::from_secs(50));
+        let held = PostError::Held {
+            after: Duration::from_secs(3600),
+        };
+        assert!(back_off(&held, 9, 1023) < Duration::from_secs(3630));
     }
 }

@@ -5,11 +5,13 @@ use axum::{
     routing::{get, patch},
 };
 use fleetwright_api::{
-    fleet::{FleetSource, FleetSpec, Forge, ForgeType, GitRef},
+    cluster::LocalSecretRef,
+    fleet::{FleetSource, FleetSpec, Forge, GitRef, PullRequests},
     time::ManualClock,
 };
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use parking_lot::Mutex;
 use tower::ServiceExt;
 
@@ -19,8 +21,8 @@ const SECRET: &str = "s3cret";
 
 type Patches = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// The part of the Kubernetes API that the receiver uses, over a fixed list of Fleets.
-fn api(fleets: Vec<Fleet>) -> (Client, Patches) {
+/// The part of the Kubernetes API that the receiver uses, over a fixed list of Fleets and one Secret for all of them.
+fn api(fleets: Vec<Fleet>, secret: Option<Secret>) -> (Client, Patches) {
     let patches = Patches::default();
     let named: BTreeMap<_, _> = fleets.iter().map(|f| (f.name_any(), f.clone())).collect();
     let list = json!({"apiVersion": "fleetwright.dev/v1alpha1", "kind": "FleetList", "metadata": {}, "items": fleets});
@@ -43,6 +45,17 @@ fn api(fleets: Vec<Fleet>) -> (Client, Patches) {
                     Json(meta)
                 },
             ),
+        )
+        .route(
+            "/api/v1/namespaces/{ns}/secrets/{name}",
+            get(move || async move {
+                let missing =
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404});
+                secret.map_or(
+                    (StatusCode::NOT_FOUND, Json(missing)).into_response(),
+                    |s| Json(s).into_response(),
+                )
+            }),
         )
         .with_state(patches.clone());
     (Client::new(router, "default"), patches)
@@ -76,6 +89,26 @@ fn fleet(name: &str, url: Option<&str>, forge: Option<&str>, branch: Option<&str
     fleet
 }
 
+/// A Fleet of a forge, with a Secret of its own for webhooks.
+fn fleet_of(name: &str, kind: ForgeType) -> Fleet {
+    let mut fleet = fleet(name, None, Some("acme/fleet"), None);
+    if let Some(forge) = &mut fleet.spec.forge {
+        forge.kind = kind;
+        forge.webhook_secret_ref = Some(LocalSecretRef {
+            name: "webhooks".into(),
+        });
+    }
+    fleet
+}
+
+fn secret(pairs: &[(&str, &str)]) -> Secret {
+    let pair = |(k, v): &(&str, &str)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()));
+    Secret {
+        data: Some(pairs.iter().map(pair).collect()),
+        ..Secret::default()
+    }
+}
+
 fn push(reference: &str) -> Vec<u8> {
     json!({
         "ref": reference,
@@ -104,14 +137,22 @@ struct Kit {
 
 impl Kit {
     fn new(fleets: Vec<Fleet>, secret: Option<&str>) -> Self {
-        let (client, patches) = api(fleets);
+        Self::with(fleets, secret, None)
+    }
+
+    fn with(fleets: Vec<Fleet>, secret: Option<&str>, stored: Option<Secret>) -> Self {
+        let (client, patches) = api(fleets, stored);
         let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
         let router = Receiver::new(client, clock, secret.map(SecretText::new)).router();
         Self { router, patches }
     }
 
     async fn send(&self, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Value) {
-        let mut request = http::Request::post("/webhooks/github");
+        self.send_to("github", headers, body).await
+    }
+
+    async fn send_to(&self, forge: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Value) {
+        let mut request = http::Request::post(format!("/webhooks/{forge}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -294,4 +335,191 @@ async fn without_a_secret_nothing_is_believed() {
         ];
         assert_eq!(kit.send(&headers, body).await.0, 401, "{secret:?}");
     }
+}
+
+#[tokio::test]
+async fn each_forge_wakes_its_own_fleets_and_those_that_name_none() {
+    let fleets = vec![
+        fleet_of("hub", ForgeType::Github),
+        fleet_of("lab", ForgeType::Gitlab),
+        fleet_of("tea", ForgeType::Gitea),
+        fleet(
+            "any",
+            Some("https://git.example.com/acme/fleet"),
+            None,
+            None,
+        ),
+    ];
+    let stored = Some(secret(&[("secret", SECRET)]));
+    let kit = Kit::with(fleets, Some(SECRET), stored);
+    let body = json!({
+        "ref": "refs/heads/main",
+        "repository": {"full_name": "acme/fleet", "clone_url": "https://git.example.com/acme/fleet"},
+        "project": {"path_with_namespace": "acme/fleet", "web_url": "https://git.example.com/acme/fleet"},
+    })
+    .to_string()
+    .into_bytes();
+    let signed = sign(SECRET, &body);
+    let bare = signed.trim_start_matches("sha256=");
+    for (forge, headers, own) in [
+        (
+            "github",
+            [
+                ("x-hub-signature-256", signed.as_str()),
+                ("x-github-event", "push"),
+                ("x-github-delivery", "1"),
+            ],
+            "hub",
+        ),
+        (
+            "gitlab",
+            [
+                ("x-gitlab-token", SECRET),
+                ("x-gitlab-event", "Push Hook"),
+                ("idempotency-key", "1"),
+            ],
+            "lab",
+        ),
+        (
+            "gitea",
+            [
+                ("x-gitea-signature", bare),
+                ("x-gitea-event", "push"),
+                ("x-gitea-delivery", "1"),
+            ],
+            "tea",
+        ),
+    ] {
+        // Neither id nor body was seen before by this forge.
+        let (status, answer) = kit.send_to(forge, &headers, body.clone()).await;
+        let want = json!([format!("default/{own}"), "default/any"]);
+        assert_eq!((status, &answer["woken"]), (202, &want), "{forge} {answer}");
+        let (status, answer) = kit.send_to(forge, &headers, body.clone()).await;
+        assert_eq!(
+            (status, &answer["message"]),
+            (200, &json!("seen before")),
+            "{forge}"
+        );
+        // What another forge's proof is, is none here.
+        for other in ["github", "gitlab", "gitea"]
+            .into_iter()
+            .filter(|f| *f != forge)
+        {
+            assert_eq!(
+                kit.send_to(other, &headers, body.clone()).await.0,
+                401,
+                "{forge} {other}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_secrets_are_believed_while_one_takes_the_others_place() {
+    let rows: [(&[(&str, &str)], &str, u16); 7] = [
+        (&[("secret", "new"), ("previousSecret", "old")], "new", 202),
+        (&[("secret", "new"), ("previousSecret", "old")], "old", 202),
+        (
+            &[("secret", "new"), ("previousSecret", "old")],
+            "older",
+            401,
+        ),
+        (&[("secret", "new\n")], "new", 202),
+        (&[("secret", "new")], "old", 401),
+        // An empty one signs nothing, wherever it stands.
+        (&[("secret", "new"), ("previousSecret", "")], "", 401),
+        (&[("secret", ""), ("previousSecret", "")], "", 401),
+    ];
+    for (stored, signer, want) in rows {
+        let fleets = vec![fleet_of("f", ForgeType::Github)];
+        let kit = Kit::with(fleets, Some(SECRET), Some(secret(stored)));
+        let body = push("refs/heads/main");
+        let signature = sign(signer, &body);
+        let headers = [
+            ("x-hub-signature-256", signature.as_str()),
+            ("x-github-event", "push"),
+        ];
+        let (status, answer) = kit.send(&headers, body).await;
+        assert_eq!(status, want, "{stored:?} {signer} {answer}");
+    }
+    // A Secret that is gone is none, and the engine's own does not stand in for it.
+    let kit = Kit::with(vec![fleet_of("f", ForgeType::Github)], Some(SECRET), None);
+    assert_eq!(kit.push("refs/heads/main", "d-1").await.0, 401);
+}
+
+#[tokio::test]
+async fn what_wakes_nobody_is_answered_with_a_reason() {
+    let mut plans = fleet(
+        "plans",
+        Some("https://github.com/acme/fleet"),
+        None,
+        Some("main"),
+    );
+    plans.spec.pull_requests = Some(PullRequests { plan: true });
+    let kit = Kit::new(vec![plans], Some(SECRET));
+    let payload = |action: &str| {
+        let mut value: Value = serde_json::from_slice(&push("refs/heads/topic")).unwrap();
+        value["action"] = json!(action);
+        value.to_string().into_bytes()
+    };
+    for (event, body, want) in [
+        ("ping", payload(""), (200, "pong")),
+        ("push", payload(""), (200, "no Fleet follows this")),
+        (
+            "pull_request",
+            payload("labeled"),
+            (200, "labeled wakes nobody"),
+        ),
+        ("release", payload("x"), (200, "release wakes nobody")),
+        ("pull_request", payload("opened"), (202, "")),
+        ("merge_group", payload("checks_requested"), (202, "")),
+    ] {
+        let signature = sign(SECRET, &body);
+        let headers = [
+            ("x-hub-signature-256", signature.as_str()),
+            ("x-github-event", event),
+        ];
+        let (status, answer) = kit.send(&headers, body).await;
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert_eq!((status, message), want, "{event}");
+    }
+    assert_eq!(kit.patches.lock().len(), 2);
+}
+
+/// Somebody repeats a delivery that was signed: under another name, or so late that its name is forgotten.
+#[tokio::test]
+async fn a_signed_delivery_cannot_be_repeated() {
+    let fleets = || vec![fleet_of("lab", ForgeType::Gitlab)];
+    let kit = Kit::with(fleets(), None, Some(secret(&[("secret", SECRET)])));
+    let body = json!({"ref": "refs/heads/main", "project": {"path_with_namespace": "acme/fleet"}});
+    let body = body.to_string().into_bytes();
+    let signature = |id: &str, at: i64| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(format!("{id}.{at}.").as_bytes());
+        mac.update(&body);
+        let encoded = base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            mac.finalize().into_bytes(),
+        );
+        format!("v1,{encoded}")
+    };
+    let good = signature("msg_1", 10);
+    let old = signature("msg_2", -301);
+    for (id, at, signature, want) in [
+        ("msg_2", "-301", &old, 401),
+        ("msg_1", "10", &good, 202),
+        ("msg_1", "10", &good, 200),
+        ("msg_3", "10", &good, 401),
+        ("msg_1", "11", &good, 401),
+    ] {
+        let headers = [
+            ("x-gitlab-event", "Push Hook"),
+            ("webhook-id", id),
+            ("webhook-timestamp", at),
+            ("webhook-signature", signature.as_str()),
+        ];
+        let (status, answer) = kit.send_to("gitlab", &headers, body.clone()).await;
+        assert_eq!(status, want, "{id} {at} {answer}");
+    }
+    assert_eq!(kit.patches.lock().len(), 1);
 }
