@@ -1,6 +1,6 @@
 //! Follows one Fleet: looks at its source, plans, applies, and tells how far the commit has come.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Fleet,
@@ -23,6 +23,7 @@ use crate::{
     load::dangling,
     read::{Declared, ReadError, Reader, Repositories},
     settle::{Outcome, Pending, Seen},
+    source::{AppTokens, Caches},
     tell::{NOT_CONVERGING, Ready, Telling, chain, mistakes, problems, some, told},
     wishes::Wishes,
 };
@@ -34,8 +35,10 @@ pub struct Context {
     pub client: Client,
     /// The providers' schemas.
     pub catalogue: Arc<Catalogue>,
-    /// Folder of the bare caches, one per repository and Secret.
-    pub cache: PathBuf,
+    /// The bare caches, one per repository and credentials.
+    pub cache: Caches,
+    /// Who makes tokens of GitHub Apps, for Secrets that name one.
+    pub tokens: Option<Arc<dyn AppTokens>>,
     /// Repositories in memory, in their place.
     pub repositories: Option<Arc<dyn Repositories>>,
     /// Name of this installation: part of commit statuses' contexts.
@@ -100,7 +103,8 @@ impl Follower {
         let (client, catalogue) = (context.client.clone(), Arc::clone(&context.catalogue));
         Self {
             reader: Reader::new(client, catalogue, context.cache.clone())
-                .over(context.repositories.clone()),
+                .over(context.repositories.clone())
+                .with_tokens(context.tokens.clone()),
             telling: Telling::of(&fleet),
             unsettled: Unsettled::before(&fleet),
             context,

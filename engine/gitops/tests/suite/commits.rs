@@ -76,6 +76,12 @@ pub(crate) fn push(work: &Path) -> String {
     git(work, &["rev-parse", "HEAD"])
 }
 
+/// All commit statuses.
+pub(crate) async fn statuses(world: &World) -> Vec<CommitStatus> {
+    let api = Api::<CommitStatus>::namespaced(world.client(), "default");
+    api.list(&ListParams::default()).await.unwrap().items
+}
+
 impl Scene {
     async fn new() -> Self {
         let world = World::new().await;
@@ -95,8 +101,7 @@ impl Scene {
     }
 
     async fn statuses(&self) -> Vec<CommitStatus> {
-        let api = Api::<CommitStatus>::namespaced(self.world.client(), "default");
-        api.list(&ListParams::default()).await.unwrap().items
+        statuses(&self.world).await
     }
 
     /// What is wanted for a commit.

@@ -10,3 +10,5 @@ mod kit;
 mod looping;
 #[cfg(test)]
 mod prune;
+#[cfg(test)]
+mod sources;
