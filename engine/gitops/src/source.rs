@@ -10,10 +10,11 @@ mod git;
 mod host_keys;
 mod signature;
 mod transport;
+mod wanted;
 
 use std::path::PathBuf;
 
-pub(crate) use self::git::Wanted;
+pub(crate) use self::wanted::Wanted;
 pub use self::{
     authority::Authority,
     cache::Caches,

@@ -16,10 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    SourceError,
-    credentials::Credentials,
-    git::{GitSource, Wanted},
-    transport::Address,
+    SourceError, credentials::Credentials, git::GitSource, transport::Address, wanted::Wanted,
 };
 
 /// The bare caches below a folder. Clones share them.
@@ -83,7 +80,7 @@ impl Caches {
         GitSource {
             cache: self.folder.join(short_hash(key, 20)),
             address,
-            credentials,
+            credentials: Arc::new(credentials),
         }
     }
 

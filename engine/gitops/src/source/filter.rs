@@ -1,12 +1,17 @@
 //! Which files below the followed folder count: `spec.source.include` and `exclude`.
 
+use std::sync::Arc;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::SourceError;
 
-/// Which files count. The default takes all.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
+/// Which files count. The default takes all; clones share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter(Arc<Sets>);
+
+#[derive(Debug, Default)]
+struct Sets {
     /// None: all.
     include: Option<GlobSet>,
     exclude: GlobSet,
@@ -14,13 +19,13 @@ pub struct Filter {
     globs: [Vec<String>; 2],
 }
 
-impl PartialEq for Filter {
+impl PartialEq for Sets {
     fn eq(&self, other: &Self) -> bool {
         self.globs == other.globs
     }
 }
 
-impl Eq for Filter {}
+impl Eq for Sets {}
 
 impl Filter {
     /// Of globs like those of gitignore, relative to the followed folder: one without a slash fits names in any folder, one that fits a folder
@@ -30,21 +35,21 @@ impl Filter {
     /// # Errors
     /// [`SourceError::BadGlob`] with the first one that is none.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, SourceError> {
-        Ok(Self {
+        Ok(Self(Arc::new(Sets {
             include: match include {
                 [] => None,
                 globs => Some(set("include", globs)?),
             },
             exclude: set("exclude", exclude)?,
             globs: [include.to_vec(), exclude.to_vec()],
-        })
+        })))
     }
 
     /// Whether the file at `path` counts.
     #[must_use]
     pub fn takes(&self, path: &str) -> bool {
-        let included = self.include.as_ref().is_none_or(|set| set.is_match(path));
-        included && !self.exclude.is_match(path)
+        let include = self.0.include.as_ref();
+        include.is_none_or(|set| set.is_match(path)) && !self.0.exclude.is_match(path)
     }
 }
 

@@ -1,31 +1,30 @@
 //! A remote repository and its bare cache.
 //!
-//! One connection asks for the refs and fetches what is new of them. They are then read from the cache, so that no name
-//! of a ref that somebody else pushed is ever looked at here.
+//! One connection asks for the refs and fetches what is new of them.
 
 use std::{
     cell::Cell,
     collections::BTreeSet,
     fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use fleetwright_api::fleet::GitRef;
 use git2::{
     AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, FetchPrune, ObjectType, Oid,
-    Reference, Repository,
+    Repository,
 };
 use jiff::Timestamp;
-use semver::{Version, VersionReq};
 
 use super::{
     MAX_FETCH_BYTES, MAX_FOLDERS, SourceError, clean,
     collect::Collector,
     credentials::Credentials,
     filter::Filter,
-    signature::{NamedTag, Policy},
+    signature::Policy,
     transport::{Address, Session},
+    wanted::{OURS, Wanted},
 };
 use crate::load::SourceFile;
 
@@ -38,8 +37,6 @@ const SLACK: u64 = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 const CLEAN_BYTES: &str = "fleetwright-clean-bytes";
 /// A cache that nobody has fetched into for so long is removed.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-const OURS: &str = "refs/fleetwright/";
-const TAGS: &str = "refs/fleetwright/tags/";
 /// Longest target of a symbolic link that is looked at.
 const MAX_TARGET_BYTES: usize = 4096;
 
@@ -51,18 +48,7 @@ pub struct GitSource {
     /// Where the repository is.
     pub(super) address: Address,
     /// Who we are there.
-    pub(super) credentials: Credentials,
-}
-
-/// What is fetched for a ref.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// One ref of the remote, with what people call it.
-    Ref { remote: String, what: String },
-    /// The highest tag in a range.
-    Tags(VersionReq),
-    /// A commit, wherever it is.
-    Commit(Oid),
+    pub(super) credentials: Arc<Credentials>,
 }
 
 fn remote(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
@@ -71,127 +57,6 @@ fn remote(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
 
 pub(super) fn cache(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
     move |source| SourceError::Cache { doing, source }
-}
-
-impl Wanted {
-    /// What `spec.source.ref` asks for.
-    pub(crate) fn of(reference: &GitRef) -> Result<Self, SourceError> {
-        let named = |kind: &str, folder: &str, name: &str| {
-            let remote = format!("refs/{folder}/{name}");
-            let what = format!("{kind} {name}");
-            if Reference::is_valid_name(&remote) {
-                Ok(Self::Ref { remote, what })
-            } else {
-                Err(SourceError::BadRef(format!("no {what} can exist")))
-            }
-        };
-        match reference {
-            GitRef {
-                commit: Some(id), ..
-            } => match Oid::from_str(id) {
-                Ok(oid) if id.len() == 40 => Ok(Self::Commit(oid)),
-                _ => Err(SourceError::BadRef(format!(
-                    "{id:?} is no full commit id of 40 hexadecimal digits"
-                ))),
-            },
-            GitRef {
-                semver: Some(range),
-                ..
-            } => VersionReq::parse(range).map(Self::Tags).map_err(|e| {
-                SourceError::BadRef(format!("{range:?} is no range of versions: {e}"))
-            }),
-            GitRef { tag: Some(tag), .. } => named("tag", "tags", tag),
-            GitRef {
-                branch: Some(branch),
-                ..
-            } => named("branch", "heads", branch),
-            _ => Ok(Self::Ref {
-                remote: "HEAD".into(),
-                what: "HEAD".into(),
-            }),
-        }
-    }
-
-    fn refspecs(&self) -> Vec<String> {
-        match self {
-            Self::Ref { remote, .. } => vec![format!("+{remote}:{}", local(remote))],
-            Self::Tags(_) => vec![format!("+refs/tags/*:{TAGS}*")],
-            Self::Commit(_) => vec![
-                "+refs/heads/*:refs/fleetwright/heads/*".into(),
-                format!("+refs/tags/*:{TAGS}*"),
-            ],
-        }
-    }
-
-    /// The commit, as the cache has it after the fetch.
-    fn commit(&self, repository: &Repository) -> Result<Oid, SourceError> {
-        self.found(repository).map(|(commit, _)| commit)
-    }
-
-    /// The commit, and the annotated tag that names it, if there is one.
-    fn found(&self, repository: &Repository) -> Result<(Oid, Option<NamedTag>), SourceError> {
-        let doing = "reading the ref";
-        let peeled = |reference: Reference<'_>, what: &str| match reference.peel_to_commit() {
-            Ok(commit) => {
-                let name = reference.name_bytes().strip_prefix(TAGS.as_bytes());
-                let object = reference.target().filter(|id| *id != commit.id());
-                let tag = name.zip(object).map(|(name, object)| NamedTag {
-                    name: name.to_vec(),
-                    object,
-                });
-                Ok((commit.id(), tag))
-            }
-            Err(e) if matches!(e.code(), ErrorCode::InvalidSpec | ErrorCode::Peel) => Err(
-                SourceError::BadRef(format!("{what} is the name of something that is no commit")),
-            ),
-            Err(e) => Err(cache(doing)(e)),
-        };
-        match self {
-            Self::Ref { remote, what } => match repository.find_reference(&local(remote)) {
-                Ok(found) => peeled(found, what),
-                Err(e) if e.code() == ErrorCode::NotFound => Err(SourceError::NoRef(what.clone())),
-                Err(e) => Err(cache(doing)(e)),
-            },
-            Self::Tags(range) => match highest(repository, range)? {
-                Some((version, tag)) => peeled(tag, &format!("tag {version}")),
-                None => Err(SourceError::NoRef(format!("tag in the range {range}"))),
-            },
-            Self::Commit(oid) => match repository.find_commit(*oid) {
-                Ok(commit) => Ok((commit.id(), None)),
-                Err(e) if e.code() == ErrorCode::NotFound => Err(SourceError::NoRef(format!(
-                    "commit {oid} on a branch or tag"
-                ))),
-                Err(e) => Err(cache(doing)(e)),
-            },
-        }
-    }
-}
-
-/// The highest tag in a range of versions.
-fn highest<'r>(
-    repository: &'r Repository,
-    range: &VersionReq,
-) -> Result<Option<(Version, Reference<'r>)>, SourceError> {
-    let doing = "reading the ref";
-    let all = repository
-        .references_glob(&format!("{TAGS}*"))
-        .map_err(cache(doing))?;
-    let mut best: Option<(Version, Vec<u8>, Reference<'_>)> = None;
-    for tag in all {
-        let tag = tag.map_err(cache(doing))?;
-        let name = tag.name_bytes()[TAGS.len()..].to_vec();
-        let text = std::str::from_utf8(&name).unwrap_or_default();
-        let Ok(version) = Version::parse(text.strip_prefix('v').unwrap_or(text)) else {
-            continue;
-        };
-        let higher = best
-            .as_ref()
-            .is_none_or(|(v, n, _)| v.cmp(&version).then_with(|| n.cmp(&name)).is_lt());
-        if range.matches(&version) && higher {
-            best = Some((version, name, tag));
-        }
-    }
-    Ok(best.map(|(version, _, tag)| (version, tag)))
 }
 
 impl GitSource {
@@ -490,12 +355,6 @@ fn refs(repository: &Repository) -> Result<Vec<String>, SourceError> {
         names.extend(std::str::from_utf8(found.name_bytes()).map(str::to_owned));
     }
     Ok(names)
-}
-
-/// Where a remote ref is kept in the cache.
-fn local(remote: &str) -> String {
-    let name = remote.strip_prefix("refs/").unwrap_or(remote);
-    format!("{OURS}{name}")
 }
 
 /// What fetches the remote's part of a ref of the cache.

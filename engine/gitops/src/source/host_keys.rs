@@ -53,7 +53,7 @@ impl KnownHosts {
             .iter()
             .filter(|e| e.marker().is_none() && is_of(e.host_patterns(), name))
             .collect();
-        if of_host.iter().any(|entry| same(entry)) {
+        if of_host.iter().any(same) {
             return Ok(());
         }
         Err(match of_host.is_empty() {
@@ -98,7 +98,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
             ([a, behind @ ..], [b, left @ ..]) if a == b || *a == b'?' => (p, t) = (behind, left),
             _ => match star {
                 Some((behind, [_, left @ ..])) => {
-                    (star, p, t) = (Some((behind, left)), behind, left)
+                    (star, p, t) = (Some((behind, left)), behind, left);
                 }
                 _ => return false,
             },

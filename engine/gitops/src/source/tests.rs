@@ -37,7 +37,7 @@ impl Remote {
         let source = GitSource {
             cache: dir.path().join("cache"),
             address: Address::parse(&format!("file://{}", path.display())).unwrap(),
-            credentials: Credentials::default(),
+            credentials: Credentials::default().into(),
         };
         Self {
             dir,
@@ -95,7 +95,8 @@ impl Remote {
 
     fn resolve(&self, reference: &GitRef) -> Result<Oid, SourceError> {
         let wanted = Wanted::of(reference)?;
-        self.source.resolve(&[wanted.clone()], &wanted, now())
+        self.source
+            .resolve(std::slice::from_ref(&wanted), &wanted, now())
     }
 
     fn branch(&self, name: &str) -> Result<Oid, SourceError> {

@@ -36,7 +36,10 @@ use crate::{
     looping::{Running, data, until},
 };
 
-async fn secret(world: &World, name: &str, parts: &[(&str, &str)]) -> Option<LocalSecretRef> {
+/// Keys of a Secret, with their texts.
+type Parts<'a> = &'a [(&'a str, &'a str)];
+
+async fn secret(world: &World, name: &str, parts: Parts<'_>) -> Option<LocalSecretRef> {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     let parts = parts.iter();
     let data = parts.map(|(key, text)| ((*key).to_owned(), bytes(text)));
@@ -246,7 +249,7 @@ async fn a_github_app_is_asked_for_its_token() {
 #[tokio::test]
 async fn secrets_that_do_not_fit_say_what_is_wrong() {
     let world = World::new().await;
-    let rows: [(&str, &[(&str, &str)], &str); 6] = [
+    let rows: [(&str, Parts<'_>, &str); 6] = [
         (
             "https://example.org/x",
             &[("note", "x")],
@@ -401,6 +404,16 @@ async fn a_commit_beside_the_path_costs_nothing_among_twenty_thousand_files() {
     push(&work);
     let second = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
     assert_ne!(second.revision, first_revision);
+    // Another permission is another reading.
+    let narrow = Allow {
+        kinds: vec!["Namespace".into()],
+        ..Allow::default()
+    };
+    let third = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
+    let narrowed = reader.declared(third.tree.unwrap(), &narrow).await.unwrap();
+    assert_eq!(narrowed.errors.len(), 1_000);
+    let back = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
+    let declared = reader.declared(back.tree.unwrap(), &allow).await.unwrap();
     // Whoever reads a file of the cache now, or loads it, fails.
     std::fs::remove_dir_all(context.cache.folder()).unwrap();
     let again = reader.declared(second.tree.unwrap(), &allow).await.unwrap();

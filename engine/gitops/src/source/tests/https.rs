@@ -174,7 +174,7 @@ fn fetch(url: &str, data: &BTreeMap<String, ByteString>) -> Result<Oid, String> 
     let cache = tempfile::tempdir().unwrap();
     let source = Caches::from(cache.path().join("caches")).source(address, credentials);
     let wanted = Wanted::of(&GitRef::default()).unwrap();
-    let found = source.resolve(&[wanted.clone()], &wanted, now());
+    let found = source.resolve(std::slice::from_ref(&wanted), &wanted, now());
     found.map_err(|e| {
         let cause = std::error::Error::source(&e).map(ToString::to_string);
         format!("{e} {}", cause.unwrap_or_default())

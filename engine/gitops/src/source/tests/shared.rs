@@ -182,7 +182,9 @@ fn a_cache_that_nobody_uses_is_removed() {
     let look = |source: &GitSource, days: i64| {
         let now = Timestamp::from_second(now().as_second() + days * day).unwrap();
         assert_eq!(
-            source.resolve(&[wanted.clone()], &wanted, now).unwrap(),
+            source
+                .resolve(std::slice::from_ref(&wanted), &wanted, now)
+                .unwrap(),
             first
         );
     };
@@ -203,7 +205,7 @@ async fn forty_fleets_of_one_repository_are_answered_by_two_connections() {
     };
     let first = remote.commit(&[("a.yaml", "a: 1")]);
     let caches = Caches::from(remote.dir.path().join("caches"));
-    let source = caches.source(source.address, source.credentials);
+    let source = caches.source(source.address, (*source.credentials).clone());
     let wanted = of("main");
     let mut turns = Vec::new();
     let mut begun = caches.turn(source.clone(), wanted.clone()).await;

@@ -120,7 +120,7 @@ fn fetch(remote: &Remote, url: &str, data: &BTreeMap<String, ByteString>) -> Res
         ..GitRef::default()
     };
     let wanted = Wanted::of(&main).unwrap();
-    let found = source.resolve(&[wanted.clone()], &wanted, now());
+    let found = source.resolve(std::slice::from_ref(&wanted), &wanted, now());
     let commit = found.map_err(|e| e.to_string())?;
     let tree = source.tree(commit, "").map_err(|e| e.to_string())?;
     let files = source.files(tree, &Filter::default());
@@ -285,7 +285,7 @@ pub(super) fn served() -> Option<(Remote, Server, GitSource)> {
     let source = GitSource {
         cache: dir.join("ssh-cache"),
         address,
-        credentials,
+        credentials: credentials.into(),
     };
     Some((remote, server, source))
 }
