@@ -20,7 +20,7 @@ use fleetwright_gitops::{
     gather::{desired_of, gather, gather_machines, live_clusters, load_files, policy_of},
     load::{LoadError, dangling},
     read::{Declared, ReadError, Reader},
-    source::{Snapshot, read_directory},
+    source::{Filter, Snapshot, read_directory},
 };
 use fleetwright_providers::{Account, ConfigSchema, lacks_image};
 use jiff::Timestamp;
@@ -53,7 +53,7 @@ pub(crate) fn read(directory: &Path) -> Result<Snapshot, Failure> {
     if !directory.is_dir() {
         return Err(cannot(&"there is no such directory"));
     }
-    read_directory(directory, "").map_err(|e| cannot(&crate::error::chain(&e)))
+    read_directory(directory, "", &Filter::default()).map_err(|e| cannot(&crate::error::chain(&e)))
 }
 
 /// A mistake with its path as the caller can open it.
@@ -225,6 +225,8 @@ impl Target {
             None => fleet.spec.source.clone(),
             Some(directory) => FleetSource {
                 directory: Some(directory.display().to_string()),
+                include: fleet.spec.source.include.clone(),
+                exclude: fleet.spec.source.exclude.clone(),
                 ..FleetSource::default()
             },
         }

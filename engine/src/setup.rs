@@ -101,6 +101,7 @@ impl Wish {
                 secret_ref: secret.map(|_| LocalSecretRef {
                     name: SOURCE_SECRET.into(),
                 }),
+                ..FleetSource::default()
             },
             forge: self.repository.clone().map(|repository| Forge {
                 kind: ForgeType::Github,

@@ -264,7 +264,8 @@ impl Workers {
         let sync = Sync::new(follow::Context {
             client: client.clone(),
             catalogue: Arc::new(catalogue),
-            cache: self.cache,
+            cache: self.cache.into(),
+            tokens: None,
             repositories: None,
             installation: self.installation,
             clock: Arc::clone(&self.clock),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The only programs for whose absence a test may be skipped.
-const SKIPPABLE: &[&str] = &["kubectl", "strace"];
+const SKIPPABLE: &[&str] = &["gpg", "kubectl", "ssh-keygen", "sshd", "strace"];
 
 /// Where a program is; `None`, with a line that says so, when a test that needs it is to be skipped.
 ///
@@ -13,7 +13,9 @@ const SKIPPABLE: &[&str] = &["kubectl", "strace"];
 /// when no test may be skipped for it.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    // Daemons are where the PATH of a user who is not root may not lead.
     let found = std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     if found.is_none() {

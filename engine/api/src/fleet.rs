@@ -97,11 +97,14 @@ pub const DEFAULT_PRUNE_MAX_MACHINES: i32 = 10;
 /// What a Fleet follows: exactly one of `url` and `directory`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.url) != has(self.directory)", "message": "set exactly one of url and directory"}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.url) != has(self.directory)", "message": "set exactly one of url and directory"},
+    {"rule": "has(self.url) || !has(self.verify)", "message": "only a Git repository has signatures: verify needs url"},
+]))]
 pub struct FleetSource {
-    /// Git URL: https://… or file://…
+    /// Git URL: https://…, ssh://…, user@host:path or file://…
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{"rule": "self.startsWith('https://') || self.startsWith('file://')", "message": "url must begin with https:// or file://"}]))]
+    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{"rule": "self.startsWith('https://') || self.startsWith('ssh://') || self.startsWith('file://') || self.matches('^[^:/@]+@[^:/@]+:.+')", "message": "url must begin with https://, ssh:// or file://, or be of the form user@host:path"}]))]
     pub url: Option<String>,
     /// A directory of this machine, watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,9 +121,45 @@ pub struct FleetSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("default" = 60))]
     pub interval_seconds: Option<i32>,
-    /// Secret in the Fleet's namespace with `token`, or `username` and `password`.
+    /// Globs of files below `path` that count, as in gitignore; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    pub include: Vec<String>,
+    /// Globs of files below `path` that do not count, as in gitignore. What they leave out of a sudden is deleted like what is removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    pub exclude: Vec<String>,
+    /// Secret in the Fleet's namespace. For https: `token`, or `username` and `password`, or `githubAppID`, `githubAppInstallationID` and
+    /// `githubAppPrivateKey`; `ca.crt` for an authority of its own. For ssh: `identity`, `identityPassword`, `known_hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalSecretRef>,
+    /// Which commits must be signed; none when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+}
+
+/// Which commits must be signed, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verify {
+    /// Which commits.
+    #[serde(default)]
+    #[schemars(extend("default" = "head"))]
+    pub mode: VerifyMode,
+    /// Secret in the Fleet's namespace with the public keys that are trusted: keys `*.pub` with SSH keys (lines of authorized_keys), keys
+    /// `*.asc` with OpenPGP keys.
+    pub secret_ref: LocalSecretRef,
+}
+
+/// Which commits must be signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyMode {
+    /// The commit that is applied, or the annotated tag that names it.
+    #[default]
+    Head,
+    /// Every commit since the one that was applied last, merged ones too.
+    History,
 }
 
 /// Which commit of a repository: at most one of them.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -32,6 +31,7 @@ use crate::{
     progress::{ClusterName, Spoken, Told},
     read::{Declared, ReadError, Reader, Repositories},
     settle::{Outcome, Pending, Seen},
+    source::{AppTokens, Caches},
     staging::Staging,
     tell::{NOT_CONVERGING, Ready, Telling, chain, mistakes, problems, some, told},
     wishes::{About, Wishes},
@@ -44,8 +44,10 @@ pub struct Context {
     pub client: Client,
     /// The providers' schemas.
     pub catalogue: Arc<Catalogue>,
-    /// Folder of the bare caches, one per repository and Secret.
-    pub cache: PathBuf,
+    /// The bare caches, one per repository and credentials.
+    pub cache: Caches,
+    /// Who makes tokens of GitHub Apps, for Secrets that name one.
+    pub tokens: Option<Arc<dyn AppTokens>>,
     /// Repositories in memory, in their place.
     pub repositories: Option<Arc<dyn Repositories>>,
     /// Name of this installation: part of commit statuses' contexts.
@@ -117,7 +119,8 @@ impl Follower {
         let (client, catalogue) = (context.client.clone(), Arc::clone(&context.catalogue));
         Self {
             reader: Reader::new(client, catalogue, context.cache.clone())
-                .over(context.repositories.clone()),
+                .over(context.repositories.clone())
+                .with_tokens(context.tokens.clone()),
             telling: Telling::of(&fleet),
             unsettled: Unsettled::before(&fleet),
             context,

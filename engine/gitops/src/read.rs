@@ -1,13 +1,12 @@
 //! Reads the source of one Fleet. What was loaded of a tree is kept: a look at a tree that was loaded before reads no
 //! file, whatever commit brought it.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Fleet,
+    cluster::LocalSecretRef,
     fleet::{Allow, FleetSource},
-    names::short_hash,
-    secret::SecretText,
 };
 use fleetwright_core::{
     catalogue::Catalogue,
@@ -15,7 +14,7 @@ use fleetwright_core::{
 };
 use git2::Oid;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -23,7 +22,10 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use crate::{
     gather::{by_key, desired_of},
     load::{LoadContext, LoadError, Outside, SourceFile, load},
-    source::{Fingerprint, GitSource, Snapshot, SourceError, read_directory},
+    source::{
+        Address, AppTokens, Caches, Credentials, Filter, Fingerprint, GitSource, Policy, Snapshot,
+        SourceError, TrustedKeys, Wanted, read_directory,
+    },
 };
 
 /// How long a look waits for the source. Reading goes on after that, and the next look waits for it again.
@@ -35,13 +37,19 @@ pub enum ReadError {
     /// The source itself.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The Secret that the Fleet names cannot be used.
-    #[error(
-        "the Secret {0} has no text in key token or password: create it, or correct spec.source.secretRef"
-    )]
-    Secret(String),
+    /// A Secret that the Fleet names cannot be used.
+    #[error("the Secret {name} of spec.source cannot be used: {why}: correct it, or name another")]
+    Secret {
+        /// Namespace and name.
+        name: String,
+        /// What it lacks or has too much of.
+        why: String,
+    },
+    /// There is no token of the GitHub App.
+    #[error("cannot get a token of the GitHub App of spec.source.secretRef")]
+    App(#[source] Box<dyn Error + Send + Sync>),
     /// The Secret cannot be read.
-    #[error("cannot read the Secret of spec.source.secretRef")]
+    #[error("cannot read a Secret of spec.source")]
     Api(#[from] Box<kube::Error>),
     /// It takes long; nothing was lost.
     #[error("the source has not answered for {} s: still waiting for it", PATIENCE.as_secs())]
@@ -62,7 +70,7 @@ pub struct Found {
 /// The followed folder of one revision.
 pub enum Tree {
     /// In the cache of a repository.
-    Git(GitSource, Oid),
+    Git(GitSource, Oid, Filter),
     /// Of a directory, or of a repository in memory: already read.
     Directory(Snapshot),
     /// Of a directory that has not changed since it was read.
@@ -74,16 +82,25 @@ impl Tree {
     #[must_use]
     pub fn id(&self) -> String {
         match self {
-            Self::Git(_, id) => id.to_string(),
+            Self::Git(_, id, _) => id.to_string(),
             Self::Directory(snapshot) => snapshot.tree.clone(),
             Self::Unchanged(_, tree) => tree.clone(),
+        }
+    }
+
+    /// Which of its files count, where they have not been read yet.
+    fn filter(&self) -> Filter {
+        match self {
+            Self::Git(_, _, filter) => filter.clone(),
+            // What is left out is no part of their ids.
+            Self::Directory(_) | Self::Unchanged(..) => Filter::default(),
         }
     }
 
     /// Its files; blocks.
     fn files(self) -> Result<Vec<SourceFile>, SourceError> {
         match self {
-            Self::Git(source, id) => source.files(id),
+            Self::Git(source, id, filter) => source.files(id, &filter),
             Self::Directory(snapshot) => Ok(snapshot.files),
             Self::Unchanged(at, _) => Ok(stable(&at)?.files),
         }
@@ -95,11 +112,13 @@ impl Tree {
 pub struct Directory {
     directory: PathBuf,
     path: String,
+    filter: Filter,
 }
 
 /// What a tree declares.
 pub struct Declared {
     tree: String,
+    filter: Filter,
     allow: Allow,
     /// Objects; to be believed only when there are no errors.
     pub desired: Vec<Desired>,
@@ -125,8 +144,9 @@ pub trait Repositories: Send + Sync + 'static {
 pub struct Reader {
     client: Client,
     catalogue: Arc<Catalogue>,
-    cache: PathBuf,
+    caches: Caches,
     repositories: Option<Arc<dyn Repositories>>,
+    tokens: Option<Arc<dyn AppTokens>>,
     last: Option<Arc<Declared>>,
     /// The directory as it was last read, if an edit since then would show.
     stands: Option<(Directory, Fingerprint, String)>,
@@ -134,14 +154,15 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader that has read nothing. `cache` is the folder of the bare caches.
+    /// A reader that has read nothing.
     #[must_use]
-    pub fn new(client: Client, catalogue: Arc<Catalogue>, cache: PathBuf) -> Self {
+    pub fn new(client: Client, catalogue: Arc<Catalogue>, caches: Caches) -> Self {
         Self {
             client,
             catalogue,
-            cache,
+            caches,
             repositories: None,
+            tokens: None,
             last: None,
             stands: None,
             running: None,
@@ -155,6 +176,13 @@ impl Reader {
         self
     }
 
+    /// Asks `tokens` for those of GitHub Apps.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Option<Arc<dyn AppTokens>>) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
     /// The revision that the Fleet's source is at now.
     ///
     /// # Errors
@@ -162,10 +190,12 @@ impl Reader {
     pub async fn find(&mut self, fleet: &Fleet, now: Timestamp) -> Result<Found, ReadError> {
         let source = fleet.spec.source.clone();
         let path = source.path.clone().unwrap_or_default();
-        let Some(url) = source.url.clone() else {
+        let filter = Filter::new(&source.include, &source.exclude)?;
+        let Some(url) = &source.url else {
             let directory = Directory {
                 directory: PathBuf::from(source.directory.unwrap_or_default()),
                 path,
+                filter,
             };
             return self.directory(directory, now).await;
         };
@@ -176,12 +206,18 @@ impl Reader {
                 tree: Ok(Tree::Directory(snapshot)),
             });
         }
-        let git = self.git(fleet, &source, url).await?;
-        let reference = source.reference.unwrap_or_default();
+        let wanted = Wanted::of(&source.reference.clone().unwrap_or_default())?;
+        let git = self.git(fleet, &source, url, now).await?;
+        let policy = self.policy(fleet, &source).await?;
+        let turn = self.caches.turn(git, wanted.clone());
+        let turn = tokio::time::timeout(PATIENCE, turn).await;
+        let mut turn = turn.map_err(|_| ReadError::Slow)?;
         let find = move || {
-            let commit = git.resolve(&reference)?;
-            let tree = match git.tree(commit, &path) {
-                Ok(tree) => Ok(Tree::Git(git, tree)),
+            let commit = turn.commit(now)?;
+            let git = turn.source();
+            let verified = policy.map_or(Ok(()), |p| git.verify(commit, &wanted, &p, now));
+            let tree = match verified.and_then(|()| git.tree(commit, &path)) {
+                Ok(tree) => Ok(Tree::Git(git.clone(), tree, filter)),
                 // The commit is there; what it lacks is its own fault.
                 Err(error) if error.is_lasting() => Err(error),
                 Err(error) => return Err(error),
@@ -237,8 +273,8 @@ impl Reader {
         tree: Tree,
         allow: &Allow,
     ) -> Result<Arc<Declared>, ReadError> {
-        let id = tree.id();
-        let same = |d: &&Arc<Declared>| d.tree == id && d.allow == *allow;
+        let (id, filter) = (tree.id(), tree.filter());
+        let same = |d: &&Arc<Declared>| d.tree == id && d.filter == filter && d.allow == *allow;
         if let Some(known) = self.last.as_ref().filter(same) {
             return Ok(Arc::clone(known));
         }
@@ -253,6 +289,7 @@ impl Reader {
             let desired = desired_of(&loaded);
             Ok::<_, SourceError>(Declared {
                 tree: id,
+                filter,
                 documents: by_key(&desired),
                 desired,
                 errors: loaded.errors,
@@ -287,47 +324,75 @@ impl Reader {
         done.map_err(|_| ReadError::Broken)
     }
 
+    /// The repository with what the Fleet's Secret says of it.
     async fn git(
         &self,
         fleet: &Fleet,
         source: &FleetSource,
-        url: String,
+        url: &str,
+        now: Timestamp,
     ) -> Result<GitSource, ReadError> {
-        let namespace = fleet.namespace().unwrap_or_default();
-        let name = source.secret_ref.as_ref().map(|s| s.name.as_str());
-        let data = match name {
-            None => BTreeMap::new(),
-            Some(name) => Api::<Secret>::namespaced(self.client.clone(), &namespace)
-                .get_opt(name)
-                .await
-                .map_err(Box::new)?
-                .and_then(|s| s.data)
-                .unwrap_or_default(),
-        };
-        let text = |key: &str| {
-            let text = std::str::from_utf8(&data.get(key)?.0).ok()?.trim_end();
-            (!text.is_empty()).then(|| text.to_owned())
-        };
-        let token = text("token").or_else(|| text("password"));
-        if let (Some(name), None) = (name, &token) {
-            return Err(ReadError::Secret(format!("{namespace}/{name}")));
+        let address = Address::parse(url)?;
+        let (name, data) = self.secret(fleet, source.secret_ref.as_ref()).await?;
+        let mut credentials = Credentials::of(data.as_ref(), &address)
+            .map_err(|why| ReadError::Secret { name, why })?;
+        if let Some(app) = &mut credentials.app {
+            let forge = fleet.spec.forge.as_ref();
+            app.api_url = forge.and_then(|forge| forge.api_url.clone());
+            let tokens = self.tokens.as_ref();
+            let tokens = tokens.ok_or("this engine makes no tokens of GitHub Apps");
+            let tokens = tokens.map_err(|why| ReadError::App(why.into()))?;
+            let token = tokens.token(app, now).await.map_err(ReadError::App)?;
+            credentials.token = Some(token);
         }
-        // Who may not read a repository does not get it out of another's cache either.
-        let key = [url.as_str(), &namespace, name.unwrap_or_default()];
-        Ok(GitSource {
-            cache: self.cache.join(short_hash(key, 20)),
-            url,
-            username: text("username"),
-            token: token.map(SecretText::new),
-        })
+        Ok(self.caches.source(address, credentials))
+    }
+
+    /// What of the history must be signed, and by whom.
+    async fn policy(
+        &self,
+        fleet: &Fleet,
+        source: &FleetSource,
+    ) -> Result<Option<Policy>, ReadError> {
+        let Some(verify) = &source.verify else {
+            return Ok(None);
+        };
+        let (name, data) = self.secret(fleet, Some(&verify.secret_ref)).await?;
+        let keys = TrustedKeys::of(&data.unwrap_or_default());
+        let keys = keys.map_err(|why| ReadError::Secret { name, why })?;
+        let status = fleet.status.as_ref();
+        let applied = status.and_then(|status| status.applied.as_ref());
+        Ok(Some(Policy {
+            mode: verify.mode,
+            keys,
+            applied: applied.map(|applied| applied.revision.clone()),
+        }))
+    }
+
+    /// Namespace, name and data of a Secret beside the Fleet; no data without a reference, and none in a Secret that is not there.
+    async fn secret(
+        &self,
+        fleet: &Fleet,
+        reference: Option<&LocalSecretRef>,
+    ) -> Result<(String, Option<BTreeMap<String, ByteString>>), ReadError> {
+        let Some(reference) = reference else {
+            return Ok(("that is not named".into(), None));
+        };
+        let namespace = fleet.namespace().unwrap_or_default();
+        let found = Api::<Secret>::namespaced(self.client.clone(), &namespace)
+            .get_opt(&reference.name)
+            .await
+            .map_err(Box::new)?;
+        let data = found.and_then(|secret| secret.data).unwrap_or_default();
+        Ok((format!("{namespace}/{}", reference.name), Some(data)))
     }
 }
 
 /// Reads a directory until two reads are the same: an editor may be half way through its writing.
 fn stable(at: &Directory) -> Result<Snapshot, SourceError> {
-    let mut last = read_directory(&at.directory, &at.path)?;
+    let mut last = read_directory(&at.directory, &at.path, &at.filter)?;
     for _ in 0..10 {
-        let next = read_directory(&at.directory, &at.path)?;
+        let next = read_directory(&at.directory, &at.path, &at.filter)?;
         if next.tree == last.tree {
             break;
         }

@@ -1,14 +1,30 @@
 //! Where files come from: a Git repository through a bare cache, or a local directory. All functions block.
 
+mod authority;
+mod cache;
 mod collect;
+mod credentials;
 mod directory;
+mod filter;
 mod git;
+mod host_keys;
+mod signature;
+mod transport;
+mod wanted;
 
 use std::path::PathBuf;
 
+pub(crate) use self::wanted::Wanted;
 pub use self::{
+    authority::Authority,
+    cache::Caches,
+    credentials::{AppTokens, Credentials, GithubApp},
     directory::{Fingerprint, read_directory},
+    filter::Filter,
     git::GitSource,
+    host_keys::KnownHosts,
+    signature::{Policy, TrustedKeys},
+    transport::{Address, Form},
 };
 use crate::load::SourceFile;
 
@@ -46,9 +62,22 @@ pub enum SourceError {
     },
     /// Nobody who is trusted vouches for the remote.
     #[error(
-        "the repository's certificate is not trusted: for an authority of your own, start with SSL_CERT_FILE naming a file with its certificate and those of the others"
+        "the repository's certificate is not trusted: for an authority of your own, put its certificate into key ca.crt of the Secret of spec.source.secretRef"
     )]
     Untrusted(#[source] git2::Error),
+    /// The Fleet's own authority does not vouch for the remote.
+    #[error(
+        "the repository's certificate is none that ca.crt of the Secret of spec.source.secretRef vouches for ({0}): put the certificate there that signed it"
+    )]
+    Authority(String),
+    /// The ssh server is not the one that is known.
+    #[error(
+        "the server is not trusted: {0} (key known_hosts of the Secret of spec.source.secretRef)"
+    )]
+    HostKey(String),
+    /// The remote does not let us in.
+    #[error("the repository does not let us in: {0}")]
+    Login(String),
     /// The cache of the repository is not usable: it is thrown away and fetched again.
     #[error("the cache of the repository failed while {doing}: it is fetched again")]
     Cache {
@@ -79,13 +108,28 @@ pub enum SourceError {
     )]
     NoPath(String),
     /// The URL is of a form that is not fetched.
-    #[error("only https:// and file:// are fetched: correct spec.source.url")]
+    #[error(
+        "only https://, ssh://, user@host:path and file:// are fetched: correct spec.source.url"
+    )]
     Scheme,
+    /// The URL can be read in two ways, or not at all.
+    #[error(
+        "spec.source.url has spaces, backslashes, no host, or a name that begins with a dash: correct it"
+    )]
+    BadUrl,
     /// The URL holds a password, which everybody may read there.
     #[error(
         "spec.source.url holds a password: change it, put the new one into a Secret, and name that in spec.source.secretRef"
     )]
     Password,
+    /// What is included or excluded cannot be understood.
+    #[error("spec.source.{0}")]
+    BadGlob(String),
+    /// A commit is not signed as the Fleet wants it.
+    #[error(
+        "{0}: spec.source.verify applies nothing then; have it signed by a trusted key, or add the key to the Secret of spec.source.verify"
+    )]
+    Signature(String),
     /// The path leaves the repository.
     #[error("spec.source.path must stay inside the repository")]
     Outside,
@@ -107,7 +151,13 @@ impl SourceError {
     pub fn is_lasting(&self) -> bool {
         !matches!(
             self,
-            Self::Git { .. } | Self::Untrusted(_) | Self::Cache { .. } | Self::Io { .. }
+            Self::Git { .. }
+                | Self::Untrusted(_)
+                | Self::Authority(_)
+                | Self::HostKey(_)
+                | Self::Login(_)
+                | Self::Cache { .. }
+                | Self::Io { .. }
         )
     }
 }

@@ -61,7 +61,8 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
     let sync = Sync::new(follow::Context {
         client: client.clone(),
         catalogue: Arc::new(catalogue(release)),
-        cache: std::path::PathBuf::new(),
+        cache: Default::default(),
+        tokens: None,
         repositories: Some(Arc::clone(&world.repository) as _),
         installation: INSTALLATION.into(),
         clock: Arc::clone(&clock),

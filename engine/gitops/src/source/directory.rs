@@ -18,16 +18,22 @@ use sha2::{Digest as _, Sha256};
 use super::{
     MAX_FOLDERS, Snapshot, SourceError, clean,
     collect::{Collector, shown},
+    filter::Filter,
 };
 use crate::load::{MAX_FILE_BYTES, is_manifest};
 
-/// The files below a directory. Symbolic links and names that begin with a dot are not followed.
+/// The files below a directory that `filter` takes. Symbolic links and names that begin with a dot are not followed. What is left
+/// out is no part of the revision.
 ///
 /// # Errors
 /// [`SourceError`], when anything below it cannot be read.
-pub fn read_directory(directory: &Path, path: &str) -> Result<Snapshot, SourceError> {
+pub fn read_directory(
+    directory: &Path,
+    path: &str,
+    filter: &Filter,
+) -> Result<Snapshot, SourceError> {
     let root = directory.join(clean(path)?);
-    let mut found = Collector::default();
+    let mut found = Collector::new(filter);
     let tree = match folder(&root, &[], 0, &mut found)? {
         Some(tree) => tree,
         None => hash(ObjectType::Tree, &[])?,
@@ -80,7 +86,8 @@ fn stamp(at: &Path, depth: usize, digest: &mut Sha256) -> Result<i64, SourceErro
     for entry in entries {
         let name = OsString::into_vec(entry.file_name());
         let data = entry.metadata().map_err(io(&entry.path()))?;
-        if name.starts_with(b".") || !(data.is_dir() || is_manifest(&shown(&name))) {
+        let matters = data.is_dir() || data.is_symlink() || is_manifest(&shown(&name));
+        if name.starts_with(b".") || !matters {
             continue;
         }
         digest.update((name.len() as u64).to_be_bytes());
@@ -123,7 +130,7 @@ fn folder(
     at: &Path,
     prefix: &[u8],
     depth: usize,
-    found: &mut Collector,
+    found: &mut Collector<'_>,
 ) -> Result<Option<Oid>, SourceError> {
     if depth > MAX_FOLDERS {
         return Err(SourceError::TooDeep);
@@ -150,12 +157,12 @@ fn folder(
                 entries.insert(name.clone(), ("100644", name, blob));
             }
         } else if kind.is_symlink() {
-            if found.other(&full, "a symbolic link") {
-                let target = std::fs::read_link(entry.path()).map_err(io(&entry.path()))?;
+            let target = std::fs::read_link(entry.path()).map_err(io(&entry.path()))?;
+            if found.link(&full, target.as_os_str().as_bytes()) {
                 let blob = hash(ObjectType::Blob, target.as_os_str().as_bytes())?;
                 entries.insert(name.clone(), ("120000", name, blob));
             }
-        } else if found.other(&full, "a device, pipe or socket") {
+        } else if found.special(&full) {
             entries.insert(name.clone(), ("100644", name, hash(ObjectType::Blob, &[])?));
         }
     }
@@ -174,7 +181,11 @@ fn folder(
 }
 
 /// Reads a manifest; gives its blob id, none for other files.
-fn file(entry: &DirEntry, full: &[u8], found: &mut Collector) -> Result<Option<Oid>, SourceError> {
+fn file(
+    entry: &DirEntry,
+    full: &[u8],
+    found: &mut Collector<'_>,
+) -> Result<Option<Oid>, SourceError> {
     let path = entry.path();
     let size = entry.metadata().map_err(io(&path))?.len();
     // What is too large to be read is told apart by its size.

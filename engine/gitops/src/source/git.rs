@@ -1,192 +1,108 @@
 //! A remote repository and its bare cache.
 //!
-//! One connection asks for the ref and fetches what is new of it. The ref is then read from the cache, so that no name
-//! of a ref that somebody else pushed is ever looked at here.
+//! One connection asks for the refs and fetches what is new of them.
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use fleetwright_api::{fleet::GitRef, secret::SecretText};
 use git2::{
     AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, FetchPrune, ObjectType, Oid,
-    Reference, RemoteCallbacks, Repository,
+    Repository,
 };
-use semver::{Version, VersionReq};
+use jiff::Timestamp;
 
-use super::{MAX_FETCH_BYTES, MAX_FOLDERS, SourceError, clean, collect::Collector};
+use super::{
+    MAX_FETCH_BYTES, MAX_FOLDERS, SourceError, clean,
+    collect::Collector,
+    credentials::Credentials,
+    filter::Filter,
+    signature::Policy,
+    transport::{Address, Session},
+    wanted::{OURS, Wanted},
+};
 use crate::load::SourceFile;
 
 /// Files among the cache's packs from which on it is fetched anew: about 50 packs with their indexes, or the rest of
 /// fetches that were cut off.
 const MAX_PACK_FILES: usize = 100;
-const TAGS: &str = "refs/fleetwright/tags/";
+/// A cache is fetched anew when it has twice as many bytes as it had when it was clean, and these.
+const SLACK: u64 = if cfg!(test) { 64 << 10 } else { 16 << 20 };
+/// In a cache: its bytes when it was clean.
+const CLEAN_BYTES: &str = "fleetwright-clean-bytes";
+/// A cache that nobody has fetched into for so long is removed.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Longest target of a symbolic link that is looked at.
+const MAX_TARGET_BYTES: usize = 4096;
 
 /// A remote repository and its bare cache.
 #[derive(Clone, Debug)]
 pub struct GitSource {
     /// Folder of the cache; made when missing. A lock file lies beside it.
-    pub cache: PathBuf,
-    /// URL.
-    pub url: String,
-    /// User name for https; `x-access-token` when left out.
-    pub username: Option<String>,
-    /// Token or password for https.
-    pub token: Option<SecretText>,
-}
-
-/// What is fetched for a ref.
-enum Wanted {
-    /// One ref of the remote, with what people call it.
-    Ref { remote: String, what: String },
-    /// The highest tag in a range.
-    Tags(VersionReq),
-    /// A commit, wherever it is.
-    Commit(Oid),
+    pub(super) cache: PathBuf,
+    /// Where the repository is.
+    pub(super) address: Address,
+    /// Who we are there.
+    pub(super) credentials: Arc<Credentials>,
 }
 
 fn remote(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
     move |source| SourceError::Git { doing, source }
 }
 
-fn cache(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
+pub(super) fn cache(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
     move |source| SourceError::Cache { doing, source }
 }
 
-impl Wanted {
-    fn of(reference: &GitRef) -> Result<Self, SourceError> {
-        let named = |kind: &str, folder: &str, name: &str| {
-            let remote = format!("refs/{folder}/{name}");
-            let what = format!("{kind} {name}");
-            if Reference::is_valid_name(&remote) {
-                Ok(Self::Ref { remote, what })
-            } else {
-                Err(SourceError::BadRef(format!("no {what} can exist")))
-            }
-        };
-        match reference {
-            GitRef {
-                commit: Some(id), ..
-            } => match Oid::from_str(id) {
-                Ok(oid) if id.len() == 40 => Ok(Self::Commit(oid)),
-                _ => Err(SourceError::BadRef(format!(
-                    "{id:?} is no full commit id of 40 hexadecimal digits"
-                ))),
-            },
-            GitRef {
-                semver: Some(range),
-                ..
-            } => VersionReq::parse(range).map(Self::Tags).map_err(|e| {
-                SourceError::BadRef(format!("{range:?} is no range of versions: {e}"))
-            }),
-            GitRef { tag: Some(tag), .. } => named("tag", "tags", tag),
-            GitRef {
-                branch: Some(branch),
-                ..
-            } => named("branch", "heads", branch),
-            _ => Ok(Self::Ref {
-                remote: "HEAD".into(),
-                what: "HEAD".into(),
-            }),
-        }
-    }
-
-    fn refspecs(&self) -> Vec<String> {
-        match self {
-            Self::Ref { remote, .. } => vec![format!("+{remote}:{}", local(remote))],
-            Self::Tags(_) => vec![format!("+refs/tags/*:{TAGS}*")],
-            Self::Commit(_) => vec![
-                "+refs/heads/*:refs/fleetwright/heads/*".into(),
-                format!("+refs/tags/*:{TAGS}*"),
-            ],
-        }
-    }
-
-    /// The commit, as the cache has it after the fetch.
-    fn commit(&self, repository: &Repository) -> Result<Oid, SourceError> {
-        let doing = "reading the ref";
-        let peeled = |reference: Reference<'_>, what: &str| match reference.peel_to_commit() {
-            Ok(commit) => Ok(commit.id()),
-            Err(e) if matches!(e.code(), ErrorCode::InvalidSpec | ErrorCode::Peel) => Err(
-                SourceError::BadRef(format!("{what} is the name of something that is no commit")),
-            ),
-            Err(e) => Err(cache(doing)(e)),
-        };
-        match self {
-            Self::Ref { remote, what } => match repository.find_reference(&local(remote)) {
-                Ok(found) => peeled(found, what),
-                Err(e) if e.code() == ErrorCode::NotFound => Err(SourceError::NoRef(what.clone())),
-                Err(e) => Err(cache(doing)(e)),
-            },
-            Self::Tags(range) => {
-                let all = repository
-                    .references_glob(&format!("{TAGS}*"))
-                    .map_err(cache(doing))?;
-                let mut best: Option<(Version, Vec<u8>, Reference<'_>)> = None;
-                for tag in all {
-                    let tag = tag.map_err(cache(doing))?;
-                    let name = tag.name_bytes()[TAGS.len()..].to_vec();
-                    let text = std::str::from_utf8(&name).unwrap_or_default();
-                    let Ok(version) = Version::parse(text.strip_prefix('v').unwrap_or(text)) else {
-                        continue;
-                    };
-                    let higher = best
-                        .as_ref()
-                        .is_none_or(|(v, n, _)| v.cmp(&version).then_with(|| n.cmp(&name)).is_lt());
-                    if range.matches(&version) && higher {
-                        best = Some((version, name, tag));
-                    }
-                }
-                match best {
-                    Some((version, _, tag)) => peeled(tag, &format!("tag {version}")),
-                    None => Err(SourceError::NoRef(format!("tag in the range {range}"))),
-                }
-            }
-            Self::Commit(oid) => match repository.find_commit(*oid) {
-                Ok(commit) => Ok(commit.id()),
-                Err(e) if e.code() == ErrorCode::NotFound => Err(SourceError::NoRef(format!(
-                    "commit {oid} on a branch or tag"
-                ))),
-                Err(e) => Err(cache(doing)(e)),
-            },
-        }
-    }
-}
-
-/// Where a remote ref is kept in the cache.
-fn local(remote: &str) -> String {
-    let name = remote.strip_prefix("refs/").unwrap_or(remote);
-    format!("refs/fleetwright/{name}")
-}
-
 impl GitSource {
-    /// The commit that `reference` stands for at the remote now; it is in the cache then.
-    ///
-    /// # Errors
-    /// [`SourceError`], when the remote cannot be asked or has no such ref.
-    pub fn resolve(&self, reference: &GitRef) -> Result<Oid, SourceError> {
-        if !self.url.starts_with("https://") && !self.url.starts_with("file://") {
-            return Err(SourceError::Scheme);
-        }
-        if authority(&self.url).0.contains(':') {
-            return Err(SourceError::Password);
-        }
-        let wanted = Wanted::of(reference)?;
-        let _lock = self.lock()?;
-        match self.fetch(&wanted) {
+    /// Fetches `all`; gives the commit that `wanted`, which is among them, stands for at the remote now.
+    pub(super) fn resolve(
+        &self,
+        all: &[Wanted],
+        wanted: &Wanted,
+        now: Timestamp,
+    ) -> Result<Oid, SourceError> {
+        let lock = self.lock()?;
+        // Only tells which caches are used.
+        lock.set_modified(SystemTime::from(now)).ok();
+        let fetch = || wanted.commit(&self.fetch(all, now)?);
+        match fetch() {
             // What a crash left half-written is thrown away.
             Err(error @ SourceError::Cache { .. }) => {
-                tracing::warn!(url = self.url, cause = ?error, "{error}");
+                tracing::warn!(url = self.address.url, cause = ?error, "{error}");
                 self.forget()?;
-                self.fetch(&wanted)
+                fetch()
             }
             other => other,
         }
     }
 
-    /// The Git tree id of folder `path` at a commit that [`Self::resolve`] gave.
+    /// The commit that `wanted` stood for in the last fetch.
+    pub(super) fn known(&self, wanted: &Wanted) -> Result<Oid, SourceError> {
+        self.cached(|repository| wanted.commit(repository))
+    }
+
+    /// Whether `policy` lets `commit`, for which `wanted` stood in the last fetch, be applied.
+    pub(crate) fn verify(
+        &self,
+        commit: Oid,
+        wanted: &Wanted,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<(), SourceError> {
+        self.cached(|repository| {
+            let (found, tag) = wanted.found(repository)?;
+            let tag = tag.filter(|_| found == commit);
+            policy.check(repository, commit, tag.as_ref(), now)
+        })
+    }
+
+    /// The Git tree id of folder `path` at a commit that was fetched.
     ///
     /// # Errors
     /// [`SourceError`]; a folder that is not there is an error, never an empty one.
@@ -213,10 +129,18 @@ impl GitSource {
     ///
     /// # Errors
     /// [`SourceError`], when it cannot be read as a whole.
-    pub fn files(&self, tree: Oid) -> Result<Vec<SourceFile>, SourceError> {
+    pub fn files(&self, tree: Oid, filter: &Filter) -> Result<Vec<SourceFile>, SourceError> {
         self.cached(|repository| {
             let objects = repository.odb().map_err(cache("reading a file"))?;
-            let mut found = Collector::default();
+            let size = |id| {
+                let header = objects.read_header(id).map_err(cache("reading a file"))?;
+                Ok::<_, SourceError>(header.0)
+            };
+            let bytes = |id| {
+                let object = objects.read(id).map_err(cache("reading a file"))?;
+                Ok::<_, SourceError>(object.data().to_vec())
+            };
+            let mut found = Collector::new(filter);
             let mut open = vec![(Vec::new(), tree, 0)];
             while let Some((prefix, id, depth)) = open.pop() {
                 if depth > MAX_FOLDERS {
@@ -232,16 +156,15 @@ impl GitSource {
                     match entry.filemode() {
                         0o040_000 if entry.name_bytes().starts_with(b".") => {}
                         0o040_000 => open.push(([&path, b"/".as_slice()].concat(), id, depth + 1)),
-                        0o120_000 => drop(found.other(&path, "a symbolic link")),
-                        0o160_000 => drop(found.other(&path, "a submodule")),
-                        _ => {
-                            let (size, _) =
-                                objects.read_header(id).map_err(cache("reading a file"))?;
-                            found.file(&path, size, || {
-                                let object = objects.read(id).map_err(cache("reading a file"))?;
-                                Ok(object.data().to_vec())
-                            })?;
+                        0o120_000 => {
+                            let target = match size(id)? {
+                                0..=MAX_TARGET_BYTES => bytes(id)?,
+                                _ => Vec::new(),
+                            };
+                            found.link(&path, &target);
                         }
+                        0o160_000 => found.submodule(&path),
+                        _ => drop(found.file(&path, size(id)?, || bytes(id))?),
                     }
                 }
             }
@@ -266,8 +189,8 @@ impl GitSource {
         })
     }
 
-    /// Reads from the cache; one that fails is thrown away, and the next [`Self::resolve`] fetches it again.
-    fn cached<T>(
+    /// Reads from the cache; one that fails is thrown away, and the next fetch makes it again.
+    pub(super) fn cached<T>(
         &self,
         read: impl FnOnce(&Repository) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
@@ -291,38 +214,116 @@ impl GitSource {
         }
     }
 
-    /// Asks the remote and brings what is new of the wanted refs into the cache.
-    fn fetch(&self, wanted: &Wanted) -> Result<Oid, SourceError> {
-        let packs = std::fs::read_dir(self.cache.join("objects/pack"));
-        if packs.is_ok_and(|files| files.count() > MAX_PACK_FILES) {
+    /// The cache as it is to be fetched into, and refs that a new one must have again: others follow them.
+    fn open(&self, now: Timestamp) -> Result<(Repository, Vec<String>), SourceError> {
+        let mut again = Vec::new();
+        if self.cache.exists() {
+            let repository = Repository::open_bare(&self.cache).map_err(cache("opening it"))?;
+            let clean = std::fs::read_to_string(self.cache.join(CLEAN_BYTES));
+            let clean = clean.ok().and_then(|text| text.parse::<u64>().ok());
+            let (files, bytes) = self.packs();
+            let grown = clean.is_some_and(|clean| bytes > 2 * clean + SLACK);
+            if files <= MAX_PACK_FILES && !grown {
+                return Ok((repository, again));
+            }
+            tracing::debug!(
+                url = self.address.url,
+                files,
+                bytes,
+                "the cache is made anew"
+            );
+            again = refs(&repository)?;
+            drop(repository);
             self.forget()?;
-        }
-        let repository = if self.cache.exists() {
-            Repository::open_bare(&self.cache).map_err(cache("opening it"))?
         } else {
-            Repository::init_bare(&self.cache).map_err(cache("making it"))?
-        };
-        // What a commit holds never changes: nobody need be asked.
-        if let Wanted::Commit(oid) = wanted
-            && repository.find_commit(*oid).is_ok()
-        {
-            return Ok(*oid);
+            self.remove_unused(now);
         }
+        let repository = Repository::init_bare(&self.cache).map_err(cache("making it"))?;
+        Ok((repository, again))
+    }
+
+    /// Files and bytes of the cache's packs.
+    fn packs(&self) -> (usize, u64) {
+        let Ok(packs) = std::fs::read_dir(self.cache.join("objects/pack")) else {
+            return (0, 0);
+        };
+        packs.flatten().fold((0, 0), |(files, bytes), file| {
+            let size = file.metadata().map_or(0, |data| data.len());
+            (files + 1, bytes + size)
+        })
+    }
+
+    /// Removes caches that nobody has used for long: of Fleets that are gone, of credentials that were changed.
+    fn remove_unused(&self, now: Timestamp) {
+        let folder = self.cache.parent().and_then(|f| std::fs::read_dir(f).ok());
+        for entry in folder.into_iter().flatten().flatten() {
+            let lock = entry.path();
+            let cache = lock.with_extension("");
+            let unused = || {
+                let used = entry.metadata().ok()?.modified().ok()?;
+                SystemTime::from(now).duration_since(used).ok()
+            };
+            if lock.extension().is_none_or(|e| e != "lock")
+                || cache == self.cache
+                || !cache.exists()
+                || unused().is_none_or(|unused| unused < UNUSED)
+            {
+                continue;
+            }
+            if let Ok(file) = File::open(&lock)
+                && file.try_lock().is_ok()
+                && std::fs::remove_dir_all(&cache).is_ok()
+            {
+                tracing::info!(cache = %cache.display(), "removed a cache that nobody used");
+            }
+        }
+    }
+
+    /// Asks the remote and brings what is new of the wanted refs into the cache.
+    fn fetch(&self, all: &[Wanted], now: Timestamp) -> Result<Repository, SourceError> {
+        let (repository, again) = self.open(now)?;
+        let mut refspecs: BTreeSet<String> = again.iter().map(|name| refspec(name)).collect();
+        for wanted in all {
+            // What a commit holds never changes: nobody need be asked.
+            if !matches!(wanted, Wanted::Commit(oid) if repository.find_commit(*oid).is_ok()) {
+                refspecs.extend(wanted.refspecs());
+            }
+        }
+        if refspecs.is_empty() {
+            return Ok(repository);
+        }
+        let before = refs(&repository)?.len();
+        let refspecs: Vec<String> = refspecs.into_iter().collect();
+        self.download(&repository, &refspecs, now)?;
+        // Another branch is no waste.
+        if refs(&repository)?.len() > before {
+            let clean = self.packs().1.to_string();
+            let path = self.cache.join(CLEAN_BYTES);
+            std::fs::write(&path, clean).map_err(|source| SourceError::Io { path, source })?;
+        }
+        Ok(repository)
+    }
+
+    /// Brings what is new of some refs into the cache, and takes out what is gone of them.
+    fn download(
+        &self,
+        repository: &Repository,
+        refspecs: &[String],
+        now: Timestamp,
+    ) -> Result<(), SourceError> {
         let mut source = repository
-            .remote_anonymous(&self.url)
+            .remote_anonymous(&self.address.url)
             .map_err(remote("reading the URL"))?;
+        let session = Session::new(&self.address, &self.credentials, now);
         let too_large = Cell::new(false);
-        let mut callbacks = self.callbacks();
+        let mut callbacks = session.callbacks();
         callbacks.transfer_progress(|progress| {
             too_large.set(progress.received_bytes() > MAX_FETCH_BYTES);
             !too_large.get()
         });
         let mut connection = source
-            .connect_auth(Direction::Fetch, Some(self.callbacks()), None)
-            .map_err(|error| match error.code() {
-                ErrorCode::Certificate => SourceError::Untrusted(error),
-                _ => remote("connecting to the repository")(error),
-            })?;
+            .connect_auth(Direction::Fetch, Some(session.callbacks()), None)
+            .map_err(|error| session.explain(error, "connecting to the repository"))?;
         let mut options = FetchOptions::new();
         options
             .remote_callbacks(callbacks)
@@ -331,42 +332,36 @@ impl GitSource {
             .download_tags(AutotagOption::None);
         let fetched = connection
             .remote()
-            .fetch(&wanted.refspecs(), Some(&mut options), None);
+            .fetch(refspecs, Some(&mut options), None);
         match fetched {
-            Ok(()) => {}
-            Err(_) if too_large.get() => return Err(SourceError::TooLarge),
-            Err(e) if is_remote(&e) => return Err(remote("fetching")(e)),
-            Err(e) => return Err(cache("fetching")(e)),
+            Ok(()) => Ok(()),
+            Err(_) if too_large.get() => Err(SourceError::TooLarge),
+            Err(e) if is_remote(&e) => Err(session.explain(e, "fetching")),
+            Err(e) => Err(cache("fetching")(e)),
         }
-        drop(options);
-        wanted.commit(&repository)
     }
+}
 
-    fn callbacks(&self) -> RemoteCallbacks<'_> {
-        let mut callbacks = RemoteCallbacks::new();
-        let mut tried = false;
-        callbacks.credentials(move |url, user, _| match &self.token {
-            // A redirect to another host does not get the token.
-            Some(_) if !same_host(url, &self.url) => Err(git2::Error::from_str(
-                "the repository redirects to another host: correct spec.source.url",
-            )),
-            Some(token) if !tried => {
-                tried = true;
-                let name = self
-                    .username
-                    .as_deref()
-                    .or(user)
-                    .unwrap_or("x-access-token");
-                git2::Cred::userpass_plaintext(name, token.expose())
-            }
-            Some(_) => Err(git2::Error::from_str(
-                "the repository refuses the credentials: check the Secret of spec.source.secretRef",
-            )),
-            None => Err(git2::Error::from_str(
-                "the repository asks for credentials: name a Secret with a token in spec.source.secretRef",
-            )),
-        });
-        callbacks
+/// Names of what the cache keeps of the remote.
+fn refs(repository: &Repository) -> Result<Vec<String>, SourceError> {
+    let doing = "reading the refs";
+    let all = repository
+        .references_glob(&format!("{OURS}*"))
+        .map_err(cache(doing))?;
+    let mut names = Vec::new();
+    for found in all {
+        let found = found.map_err(cache(doing))?;
+        // A name that is no text was no single ref's that somebody follows.
+        names.extend(std::str::from_utf8(found.name_bytes()).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// What fetches the remote's part of a ref of the cache.
+fn refspec(local: &str) -> String {
+    match local.strip_prefix(OURS) {
+        Some("HEAD") | None => format!("+HEAD:{OURS}HEAD"),
+        Some(name) => format!("+refs/{name}:{local}"),
     }
 }
 
@@ -374,44 +369,10 @@ impl GitSource {
 fn is_remote(error: &git2::Error) -> bool {
     matches!(
         error.class(),
-        ErrorClass::Net | ErrorClass::Http | ErrorClass::Ssl | ErrorClass::Callback
+        ErrorClass::Net
+            | ErrorClass::Http
+            | ErrorClass::Ssl
+            | ErrorClass::Ssh
+            | ErrorClass::Callback
     )
-}
-
-/// User (with a password, if there is one) and host (with its port, if it is another than https') of a URL.
-fn authority(url: &str) -> (&str, &str) {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    (user, host.strip_suffix(":443").unwrap_or(host))
-}
-
-fn same_host(one: &str, other: &str) -> bool {
-    authority(one).1.eq_ignore_ascii_case(authority(other).1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_token_goes_to_the_same_host_alone() {
-        let ours = "https://Example.org/acme/fleet.git";
-        for same in [
-            "https://example.org/other",
-            "https://example.org:443/acme/fleet",
-            "https://user@example.org",
-        ] {
-            assert!(same_host(ours, same), "{same}");
-        }
-        for other in [
-            "https://example.org:8443/acme/fleet.git",
-            "https://example.org.evil.net/acme/fleet.git",
-            "https://evil.net/@example.org",
-            "https://evil.net?@example.org",
-            "https://example.org@evil.net/",
-        ] {
-            assert!(!same_host(ours, other), "{other}");
-        }
-    }
 }

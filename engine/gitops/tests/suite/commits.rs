@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, sync::Arc};
 use fleetwright_api::{
     CommitStatus,
     commit_status::CommitState,
-    fleet::{Allow, FleetSource, FleetSpec, Forge, GitRef},
+    fleet::{FleetSource, FleetSpec, Forge, GitRef},
 };
 use fleetwright_gitops::read::{Reader, Tree};
 use jiff::Timestamp;
@@ -76,6 +76,12 @@ pub(crate) fn push(work: &Path) -> String {
     git(work, &["rev-parse", "HEAD"])
 }
 
+/// All commit statuses.
+pub(crate) async fn statuses(world: &World) -> Vec<CommitStatus> {
+    let api = Api::<CommitStatus>::namespaced(world.client(), "default");
+    api.list(&ListParams::default()).await.unwrap().items
+}
+
 impl Scene {
     pub(crate) async fn new() -> Self {
         let world = World::new().await;
@@ -95,8 +101,7 @@ impl Scene {
     }
 
     pub(crate) async fn statuses(&self) -> Vec<CommitStatus> {
-        let api = Api::<CommitStatus>::namespaced(self.world.client(), "default");
-        api.list(&ListParams::default()).await.unwrap().items
+        statuses(&self.world).await
     }
 
     /// What is wanted for a commit as a whole.
@@ -227,33 +232,6 @@ async fn a_commit_that_changes_nothing_ends_as_what_it_finds() {
     let idle = scene.commit("README.md", "two").await;
     assert_eq!(scene.wanted(&idle).await, (Success, "no changes".into()));
     assert_eq!(scene.world.versions().await, before);
-}
-
-#[tokio::test]
-async fn a_commit_beside_the_followed_folder_reads_no_file() {
-    let mut scene = Scene::new().await;
-    scene.commit(FILE, &cluster("a", "v1.33.2")).await;
-    let context = &scene.world.context;
-    let catalogue = Arc::clone(&context.catalogue);
-    let mut reader = Reader::new(context.client.clone(), catalogue, context.cache.clone());
-    let fleet = scene.fleet.follower.fleet.clone();
-    let allow = Allow::default();
-    let first = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
-    let declared = reader.declared(first.tree.unwrap(), &allow).await.unwrap();
-    write(&scene.work, "README.md", "one");
-    push(&scene.work);
-    let second = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
-    assert_ne!(second.revision, first.revision);
-    let again = reader.declared(second.tree.unwrap(), &allow).await.unwrap();
-    assert!(Arc::ptr_eq(&declared, &again));
-    // Another permission is another reading.
-    let narrow = Allow {
-        kinds: vec!["ConfigMap".into()],
-        ..Allow::default()
-    };
-    let third = reader.find(&fleet, Timestamp::UNIX_EPOCH).await.unwrap();
-    let narrowed = reader.declared(third.tree.unwrap(), &narrow).await.unwrap();
-    assert_eq!((declared.errors.len(), narrowed.errors.len()), (0, 1));
 }
 
 #[tokio::test]

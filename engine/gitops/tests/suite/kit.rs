@@ -56,7 +56,8 @@ impl World {
         let context = Context {
             client,
             catalogue: Arc::new(catalogue),
-            cache: dir.path().join("cache"),
+            cache: dir.path().join("cache").into(),
+            tokens: None,
             repositories: None,
             installation: "test".into(),
             clock: clock.clone(),

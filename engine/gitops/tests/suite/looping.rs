@@ -29,33 +29,38 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running loop, ended with the test.
-struct Running {
+pub(crate) struct Running {
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Running {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(Sync::new(world.context.clone()).run(stop.clone()));
         Self { tasks, stop }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         let ended = tokio::time::timeout(PATIENCE, self.tasks.join_next()).await;
         ended.unwrap().unwrap().unwrap();
     }
 }
 
-async fn until(world: &World, kind: &str, name: &str, done: impl Condition<DynamicObject>) {
+pub(crate) async fn until(
+    world: &World,
+    kind: &str,
+    name: &str,
+    done: impl Condition<DynamicObject>,
+) {
     let wait = await_condition(world.api(kind), name, done);
     let done = tokio::time::timeout(PATIENCE, wait).await;
     done.unwrap_or_else(|_| panic!("{kind} {name}")).unwrap();
 }
 
-fn data(value: &'static str) -> impl Condition<DynamicObject> {
+pub(crate) fn data(value: &'static str) -> impl Condition<DynamicObject> {
     move |o: Option<&DynamicObject>| o.is_some_and(|o| o.data["data"]["key"] == value)
 }
 
@@ -132,7 +137,7 @@ async fn fleets_that_share_a_repository_share_its_cache() {
             until(&world, "ConfigMap", folder, data(value)).await;
         }
     }
-    let caches = std::fs::read_dir(&world.context.cache).unwrap();
+    let caches = std::fs::read_dir(world.context.cache.folder()).unwrap();
     let folders = caches.filter(|c| c.as_ref().unwrap().path().is_dir());
     assert_eq!(folders.count(), 1);
     running.stop().await;

@@ -13,4 +13,6 @@ mod looping;
 #[cfg(test)]
 mod prune;
 #[cfg(test)]
+mod sources;
+#[cfg(test)]
 mod waves;
