@@ -9,16 +9,16 @@ use std::{
 use anyhow::Context as _;
 use fleetwright_api::{
     Fleet, ProviderAccount,
-    fleet::{Allow, DriftAction, FleetSource},
+    fleet::{Allow, FleetSource},
 };
 use fleetwright_core::{
     catalogue::Catalogue,
     images::Image,
-    plan::{Live, Plan, Policy, forecast, plan},
+    plan::{Live, Plan, Policy, faults, forecast, plan},
 };
 use fleetwright_gitops::{
-    gather::{desired_of, gather, gather_machines, live_clusters, load_files, policy_of},
-    load::{LoadError, dangling},
+    gather::{gather, gather_machines, live_clusters, load_files, policy_of},
+    load::{LoadError, dangling, placed as placed_faults},
     read::{Declared, ReadError, Reader},
     source::{Snapshot, read_directory},
 };
@@ -276,38 +276,12 @@ pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec
     if !loaded.errors.is_empty() {
         return (loaded.objects.len(), loaded.errors);
     }
-    let policy = Policy {
-        versions: Vec::new(),
-        disruption: None,
-        namespace: "default".into(),
-        fleet: "default".into(),
-        max_machines: 0,
-        drift: DriftAction::default(),
-    };
-    let plan = plan(
-        &desired_of(&loaded),
-        None,
-        &Live::default(),
-        &policy,
-        catalogue,
-    );
-    // What the schemas' rules refuse has the place of its document.
-    let refused = plan.refused.iter().filter_map(|refusal| {
-        let object = loaded
-            .objects
-            .iter()
-            .find(|o| o.key.to_string() == refusal.key.to_string())?;
-        let place = format!("{}:{}: ", object.file, object.line);
-        Some(LoadError {
-            file: object.file.clone(),
-            line: object.line,
-            column: 1,
-            message: refusal
-                .reason
-                .strip_prefix(&place)
-                .unwrap_or(&refusal.reason)
-                .to_owned(),
-        })
+    let found = loaded.objects.iter().flat_map(|object| {
+        let faults = faults(&object.document).into_iter();
+        faults.map(move |fault| (object, fault))
     });
-    (loaded.objects.len(), refused.collect())
+    (
+        loaded.objects.len(),
+        placed_faults(found.collect(), &snapshot.files),
+    )
 }

@@ -64,6 +64,7 @@ pub(super) fn prune(
             before: Some(fields::shown(object)),
             after: None,
             fields: Vec::new(),
+            origins: Vec::new(),
             handover: Vec::new(),
             effect: if machines.is_empty() {
                 PlanEffect::None
