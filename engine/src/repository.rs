@@ -18,7 +18,7 @@ use fleetwright_core::{
 };
 use fleetwright_gitops::{
     gather::{gather, gather_machines, live_clusters, load_files, policy_of},
-    load::{LoadError, dangling, placed as placed_faults},
+    load::{LoadError, Loaded, dangling, refused},
     read::{Declared, ReadError, Reader},
     source::{Snapshot, read_directory},
 };
@@ -270,9 +270,14 @@ pub(crate) fn mistakes(directory: &Path, errors: &[LoadError]) -> Failure {
 }
 
 /// What the files say, with no live state at hand.
+pub(crate) fn loaded(snapshot: &Snapshot, catalogue: &Catalogue) -> Loaded {
+    let none = BTreeSet::new();
+    load_files(&snapshot.files, catalogue, &Allow::default(), &none)
+}
+
+/// How many objects the files declare, and all mistakes that can be told with no live state at hand.
 pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec<LoadError>) {
-    let allow = Allow::default();
-    let loaded = load_files(&snapshot.files, catalogue, &allow, &BTreeSet::new());
+    let loaded = loaded(snapshot, catalogue);
     if !loaded.errors.is_empty() {
         return (loaded.objects.len(), loaded.errors);
     }
@@ -280,8 +285,6 @@ pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec
         let faults = faults(&object.document).into_iter();
         faults.map(move |fault| (object, fault))
     });
-    (
-        loaded.objects.len(),
-        placed_faults(found.collect(), &snapshot.files),
-    )
+    let mistakes = refused(found.collect(), &snapshot.files);
+    (loaded.objects.len(), mistakes)
 }

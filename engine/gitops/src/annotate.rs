@@ -59,3 +59,6 @@ pub fn render(object: &DesiredObject) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod edit;
 pub mod follow;
 pub mod gather;
+pub mod json_schema;
 pub mod load;
 pub mod read;
 pub mod report;

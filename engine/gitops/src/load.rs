@@ -6,7 +6,7 @@ use fleetwright_api::fleet::Allow;
 use fleetwright_core::plan::Origins;
 use serde_json::Value;
 
-pub use self::later::placed;
+pub use self::later::refused;
 use self::loader::Loader;
 
 pub mod bases;

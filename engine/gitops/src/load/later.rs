@@ -8,7 +8,7 @@ use super::{DesiredObject, LoadError, MAX_ERRORS, SourceFile};
 use crate::yaml::{self, Node, Place};
 
 /// What the API would refuse of loaded objects, as mistakes of the files that they were loaded from. At most [`MAX_ERRORS`].
-pub fn placed(found: Vec<(&DesiredObject, Fault)>, files: &[SourceFile]) -> Vec<LoadError> {
+pub fn refused(found: Vec<(&DesiredObject, Fault)>, files: &[SourceFile]) -> Vec<LoadError> {
     let mut parsed: BTreeMap<&str, Vec<Node>> = BTreeMap::new();
     let mut out = Vec::new();
     for (object, fault) in found.into_iter().take(MAX_ERRORS) {

@@ -1,6 +1,9 @@
 use serde_json::json;
 
 use super::*;
+use crate::yaml;
+
+mod limits;
 
 pub(super) const CLUSTER: &str = "apiVersion: fleetwright.dev/v1alpha1
 kind: Cluster
