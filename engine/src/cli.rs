@@ -5,8 +5,10 @@ mod apply;
 mod backup;
 mod install;
 mod plan;
+mod render;
 mod restore;
 mod rollout;
+mod schema;
 mod simcloud;
 mod status;
 mod up;
@@ -51,6 +53,10 @@ enum Command {
     Apply(apply::Args),
     /// Show every mistake of a directory, without an engine.
     Validate(validate::Args),
+    /// Show the documents of a directory as they are applied, and where each value was written.
+    Render(render::Args),
+    /// Write JSON Schemas of what a repository may hold, for editors.
+    Schema(schema::Args),
     /// Show fleets, clusters and pools.
     Status(status::Args),
     /// Show and steer rollouts: history, undo, pause, resume, restart.
@@ -107,8 +113,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::run(args).await,
         Command::Install(args) => install::run(args).await,
         Command::Plan(args) => plan::run(args).await,
+        Command::Render(args) => render::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Rollout(args) => rollout::run(args).await,
+        Command::Schema(args) => schema::run(&args),
         Command::Status(args) => status::run(args).await,
         Command::Simcloud(args) => simcloud::run(args).await,
         Command::Up(args) => up::run(*args).await,

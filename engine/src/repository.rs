@@ -14,11 +14,11 @@ use fleetwright_api::{
 use fleetwright_core::{
     catalogue::Catalogue,
     images::Image,
-    plan::{Live, Plan, Policy, forecast, plan},
+    plan::{Live, Plan, Policy, faults, forecast, plan},
 };
 use fleetwright_gitops::{
-    gather::{desired_of, gather, gather_machines, live_clusters, load_files, policy_of},
-    load::{LoadError, dangling},
+    gather::{gather, gather_machines, live_clusters, load_files, policy_of},
+    load::{LoadError, Loaded, dangling, refused},
     read::{Declared, ReadError, Reader},
     source::{Filter, Snapshot, read_directory},
 };
@@ -274,41 +274,21 @@ pub(crate) fn mistakes(directory: &Path, errors: &[LoadError]) -> Failure {
 }
 
 /// What the files say, with no live state at hand.
+pub(crate) fn loaded(snapshot: &Snapshot, catalogue: &Catalogue) -> Loaded {
+    let none = BTreeSet::new();
+    load_files(&snapshot.files, catalogue, &Allow::default(), &none)
+}
+
+/// How many objects the files declare, and all mistakes that can be told with no live state at hand.
 pub(crate) fn offline(snapshot: &Snapshot, catalogue: &Catalogue) -> (usize, Vec<LoadError>) {
-    let allow = Allow::default();
-    let loaded = load_files(&snapshot.files, catalogue, &allow, &BTreeSet::new());
+    let loaded = loaded(snapshot, catalogue);
     if !loaded.errors.is_empty() {
         return (loaded.objects.len(), loaded.errors);
     }
-    let policy = Policy {
-        namespace: "default".into(),
-        fleet: "default".into(),
-        ..Policy::default()
-    };
-    let plan = plan(
-        &desired_of(&loaded),
-        None,
-        &Live::default(),
-        &policy,
-        catalogue,
-    );
-    // What the schemas' rules refuse has the place of its document.
-    let refused = plan.refused.iter().filter_map(|refusal| {
-        let object = loaded
-            .objects
-            .iter()
-            .find(|o| o.key.to_string() == refusal.key.to_string())?;
-        let place = format!("{}:{}: ", object.file, object.line);
-        Some(LoadError {
-            file: object.file.clone(),
-            line: object.line,
-            column: 1,
-            message: refusal
-                .reason
-                .strip_prefix(&place)
-                .unwrap_or(&refusal.reason)
-                .to_owned(),
-        })
+    let found = loaded.objects.iter().flat_map(|object| {
+        let faults = faults(&object.document).into_iter();
+        faults.map(move |fault| (object, fault))
     });
-    (loaded.objects.len(), refused.collect())
+    let mistakes = refused(found.collect(), &snapshot.files);
+    (loaded.objects.len(), mistakes)
 }

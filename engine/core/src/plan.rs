@@ -25,12 +25,14 @@ mod fields;
 mod forecast;
 mod foresee;
 mod model;
+mod origins;
 mod prune;
 mod staged;
 
 pub use self::{
     forecast::{Rollout, Step, forecast},
-    foresee::{marked, partial},
+    foresee::{Fault, faults, marked, partial, schema_of},
+    origins::{Origin, Origins, Written},
     staged::PlannedWave,
 };
 
@@ -41,6 +43,8 @@ pub struct Desired {
     pub document: Value,
     /// File and line.
     pub source: String,
+    /// Where its values were written, if it is built on other documents.
+    pub origins: Origins,
 }
 
 /// What the API holds.
@@ -193,6 +197,9 @@ pub struct Change {
     /// What differs. A change without any only takes over fields that have the wanted value already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldDiff>,
+    /// Where the values that differ were written, if the document is built on others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Written>,
     /// Values that stay though Git does not say them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handover: Vec<Kept>,
@@ -342,7 +349,8 @@ pub fn plan(
         }
         let foreseen = match fleet.foresee(&key, &want.document, have) {
             Ok(foreseen) => foreseen,
-            Err(words) => {
+            Err(faults) => {
+                let words: Vec<String> = faults.iter().map(|f| said(f, &want.origins)).collect();
                 refuse(key, &words.join("; "));
                 continue;
             }
@@ -360,10 +368,12 @@ pub fn plan(
             Some(_) => &mut out.changes,
             None => &mut out.creates,
         };
+        let origins = &want.origins;
         list.push(Change {
             wave: waves.name(places.of(&key)).map(str::to_owned),
             key,
             source: want.source.clone(),
+            origins: origins.of_fields(&foreseen.fields, &want.document, &foreseen.after),
             before: have.map(fields::shown),
             after: Some(fields::shown(&foreseen.after)),
             fields: foreseen.fields,
@@ -377,6 +387,14 @@ pub fn plan(
         .sort_by_key(|c| (rank(&c.key.kind), c.key.clone()));
     prune::prune(&wanted, live, policy, &hash, &manager, &mut out);
     out
+}
+
+/// A fault with the place that the value came from, where it may be another than the document's.
+fn said(fault: &Fault, origins: &Origins) -> String {
+    match origins.of_field(&fault.field) {
+        Some(origin) => format!("{} (from {origin})", fault.message),
+        None => fault.message.clone(),
+    }
 }
 
 /// Why an object that is there cannot be applied to.

@@ -4,6 +4,7 @@
 //! again, and must say exactly what was wanted and nothing else. Where that fails (an anchor, a layout that is not known here) there
 //! is no edit but the place where it failed, never a wrong one.
 
+mod declaration;
 #[cfg(test)]
 mod tests;
 
@@ -12,8 +13,9 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 use similar::TextDiff;
 
+pub use self::declaration::{Declaration, find};
 use crate::{
-    load::SourceFile,
+    load::bases::BASE,
     yaml::{self, Content, Node, Place},
 };
 
@@ -33,20 +35,12 @@ impl Declares<'_> {
         let text = |at: Option<&Node>| at.and_then(Node::as_str).map(ToOwned::to_owned);
         let metadata = node.get("metadata");
         let namespace = text(metadata.and_then(|m| m.get("namespace")));
-        text(node.get("kind")).as_deref() == Some(self.kind)
+        let base = node.get(BASE).map(|n| &n.content);
+        !matches!(base, Some(Content::Scalar(Value::Bool(true))))
+            && text(node.get("kind")).as_deref() == Some(self.kind)
             && text(metadata.and_then(|m| m.get("name"))).as_deref() == Some(self.name)
             && namespace.as_deref().unwrap_or("default") == self.namespace
     }
-}
-
-/// The file that declares an object: its path, its text, and the document.
-pub fn find(files: &[SourceFile], object: Declares<'_>) -> Option<(String, String, Value)> {
-    files.iter().find_map(|file| {
-        let text = std::str::from_utf8(file.content.as_deref().ok()?).ok()?;
-        let documents = yaml::parse(text).ok()?;
-        let found = documents.iter().find(|d| object.is(d))?;
-        Some((file.path.clone(), text.to_owned(), found.to_value()))
-    })
 }
 
 /// Why a text cannot be edited.
@@ -58,6 +52,8 @@ pub enum Why {
     Shared,
     /// How it is written is not known here.
     Form,
+    /// What the document is built on says something that the document cannot take back.
+    Bases,
 }
 
 /// A value that cannot be changed in the text.
@@ -75,6 +71,7 @@ impl fmt::Display for Obstacle {
             Why::NotDeclared => "no document declares the object",
             Why::Shared => "another value is an alias of this one and would change with it",
             Why::Form => "this is written in a way that cannot be edited safely",
+            Why::Bases => "what this is built on says more than can be taken back here",
         })
     }
 }

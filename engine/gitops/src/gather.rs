@@ -126,6 +126,7 @@ pub fn desired_of(loaded: &Loaded) -> Vec<Desired> {
             Desired {
                 document,
                 source: format!("{}:{}", object.file, object.line),
+                origins: object.origins.clone(),
             }
         })
         .collect()

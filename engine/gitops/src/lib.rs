@@ -3,10 +3,12 @@
 //! [`sync`] follows every Fleet; a [`follow::Follower`] [`read`]s the [`source`], [`load`]s the files, plans against what
 //! [`gather`] lists, [`apply`]s, and tells through [`wishes`] what [`settle`] finds out.
 
+mod annotate;
 pub mod apply;
 pub mod edit;
 pub mod follow;
 pub mod gather;
+pub mod json_schema;
 pub mod load;
 mod progress;
 pub mod read;
@@ -18,3 +20,5 @@ pub mod sync;
 mod tell;
 pub mod wishes;
 pub mod yaml;
+
+pub use annotate::render;

@@ -1,10 +1,12 @@
 //! A plan as people read it: field diffs, then what becomes of the machines, step by step.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use fleetwright_core::plan::{Change, Key, Plan, PlanEffect, PlannedWave, Rollout, Step};
 use serde_json::Value;
-use similar::TextDiff;
+use similar::{ChangeTag, TextDiff};
+
+use crate::annotate::paths;
 
 /// Steps of one rollout that are written out; the rest is counted.
 const STEPS: usize = 24;
@@ -129,13 +131,18 @@ fn planned(wave: &PlannedWave) -> String {
     text
 }
 
-/// The difference of the two objects as YAML, with the lines around it.
+/// The difference of the two objects as YAML, with the lines around it. Of an object that is built on bases each new line says where
+/// it was written.
 fn diff(change: &Change) -> String {
     let yaml = |object: &Option<Value>| {
         let text = object.as_ref().map(serde_saphyr::to_string);
         text.and_then(Result::ok).unwrap_or_default()
     };
     let (before, after) = (yaml(&change.before), yaml(&change.after));
+    let places = match change.origins.is_empty() {
+        true => BTreeMap::new(),
+        false => paths(&after),
+    };
     let mut out = String::new();
     let diff = TextDiff::from_lines(before.as_str(), after.as_str());
     for (at, group) in diff.grouped_ops(CONTEXT).iter().enumerate() {
@@ -143,7 +150,13 @@ fn diff(change: &Change) -> String {
             out.push_str("      ...\n");
         }
         for line in group.iter().flat_map(|op| diff.iter_changes(op)) {
-            let _ = write!(out, "  {} {line}", line.tag());
+            let new = line.new_index().filter(|_| line.tag() == ChangeTag::Insert);
+            let path = new.and_then(|at| places.get(&(at + 1)));
+            let written = path.and_then(|path| change.origins.iter().find(|w| w.path == *path));
+            let from = written.map(|w| format!("  # from {}:{}", w.file, w.line));
+            let text = line.value().trim_end_matches('\n');
+            let from = from.unwrap_or_default();
+            let _ = writeln!(out, "  {} {text}{from}", line.tag());
         }
     }
     out
@@ -262,7 +275,7 @@ fn few(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fleetwright_core::plan::{Drift, FieldDiff, Kept, Refusal};
+    use fleetwright_core::plan::{Drift, FieldDiff, Kept, Refusal, Written};
     use serde_json::json;
 
     use super::*;
@@ -283,6 +296,7 @@ mod tests {
             before: None,
             after: None,
             fields: Vec::new(),
+            origins: Vec::new(),
             handover: Vec::new(),
             effect,
             wave: None,
@@ -305,6 +319,12 @@ mod tests {
             from: Some(json!(1)),
             to: Some(json!(2)),
             held_by: vec!["kubectl-edit".into()],
+        });
+        pool.origins.push(Written {
+            path: vec!["spec".into(), "size".into()],
+            file: "base/pool.yaml".into(),
+            line: 12,
+            column: 3,
         });
         pool.handover.push(Kept {
             path: vec!["spec".into(), "replicas".into()],
@@ -356,7 +376,7 @@ mod tests {
       b: 2
       c: 3
   -   size: 1
-  +   size: 2
+  +   size: 2  # from base/pool.yaml:12
       z: \"yes\"
     spec.replicas: no longer declared; 10 stays
     spec.size is taken from kubectl-edit

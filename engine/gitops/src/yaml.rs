@@ -13,17 +13,28 @@ pub const MAX_DEPTH: usize = 100;
 /// Most nodes of one file, aliases expanded.
 pub const MAX_NODES: usize = 500_000;
 
-/// A place in a file; both count from 1.
+/// A place in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Line.
-    pub line: u64,
-    /// Column, in characters.
-    pub column: u64,
+    /// In which of the documents that a merged one is made of; 0 is the document itself.
+    pub layer: u32,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
 }
 
-/// A value and where it stands.
-#[derive(Clone, Debug)]
+impl Place {
+    /// The begin of a file.
+    pub const START: Self = Self {
+        layer: 0,
+        line: 1,
+        column: 1,
+    };
+}
+
+/// A value and where it stands; null by default.
+#[derive(Clone, Debug, Default)]
 pub struct Node {
     /// Where the value begins.
     pub place: Place,
@@ -42,6 +53,12 @@ pub enum Content {
     Map(Vec<(String, Place, Node)>),
 }
 
+impl Default for Content {
+    fn default() -> Self {
+        Self::Scalar(Value::Null)
+    }
+}
+
 /// A syntax error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}:{}: {message}", place.line, place.column)]
@@ -56,6 +73,17 @@ impl Node {
     /// The value of key `name`, if this is a map that has it.
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.entry(name).map(|(_, node)| node)
+    }
+
+    /// As [`Self::get`], to be changed.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
+        match &mut self.content {
+            Content::Map(entries) => entries
+                .iter_mut()
+                .find(|(key, _, _)| key == name)
+                .map(|(_, _, node)| node),
+            _ => None,
+        }
     }
 
     /// The place of key `name` and its value, if this is a map that has it.
@@ -93,6 +121,37 @@ impl Node {
                     .map(|(key, _, node)| (key.clone(), node.to_value()))
                     .collect::<Map<_, _>>(),
             ),
+        }
+    }
+
+    /// How many values it is made of, itself included.
+    pub fn count(&self) -> usize {
+        1 + match &self.content {
+            Content::Scalar(_) => 0,
+            Content::List(items) => items.iter().map(Node::count).sum(),
+            Content::Map(entries) => entries.iter().map(|(_, _, node)| node.count()).sum(),
+        }
+    }
+
+    /// Says of all of it that it stands in this layer of a merged document.
+    pub fn set_layer(&mut self, layer: u32) {
+        self.place.layer = layer;
+        match &mut self.content {
+            Content::Scalar(_) => {}
+            Content::List(items) => items.iter_mut().for_each(|item| item.set_layer(layer)),
+            Content::Map(entries) => {
+                for (_, place, node) in entries {
+                    place.layer = layer;
+                    node.set_layer(layer);
+                }
+            }
+        }
+    }
+
+    /// Takes keys away, if this is a map that has them.
+    pub fn remove(&mut self, names: &[&str]) {
+        if let Content::Map(entries) = &mut self.content {
+            entries.retain(|(key, _, _)| !names.contains(&key.as_str()));
         }
     }
 
@@ -138,7 +197,7 @@ pub fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
     };
     let documents: Vec<Spanned<Raw>> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| {
-            let place = error.location().map_or(Place { line: 1, column: 1 }, place);
+            let place = error.location().map_or(Place::START, place);
             let message = error.to_string();
             YamlError {
                 place,
@@ -153,9 +212,11 @@ pub fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
 }
 
 fn place(location: serde_saphyr::Location) -> Place {
+    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     Place {
-        line: location.line(),
-        column: location.column(),
+        layer: 0,
+        line: number(location.line()),
+        column: number(location.column()),
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::fields::{FieldSet, PathElement};
 use crate::structural::{ListType, Node, Type};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
@@ -35,16 +35,21 @@ fn undeclared() -> &'static Node {
     })
 }
 
-pub(crate) fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
+/// The schema by which the value of a key merges; that of what is not declared where nothing declares it.
+#[must_use]
+pub fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
     node.child(name).unwrap_or_else(|| undeclared())
 }
 
-fn items(node: &Node) -> &Node {
+/// The schema by which the items of a list merge.
+#[must_use]
+pub fn items(node: &Node) -> &Node {
     node.items.as_deref().unwrap_or_else(|| undeclared())
 }
 
 /// The element that names an item of a list: by its keys (defaults filled in) or its value.
-fn element(node: &Node, item: &Value) -> PathElement {
+#[must_use]
+pub fn element(node: &Node, item: &Value) -> PathElement {
     match &node.list_type {
         ListType::Map(keys) => {
             let schema = items(node);
@@ -221,18 +226,42 @@ pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
     }
 }
 
+fn merge_lists(node: &Node, live: &[Value], config: &[Value]) -> Value {
+    let elements = |list: &[Value]| -> Vec<PathElement> {
+        list.iter().map(|item| element(node, item)).collect()
+    };
+    let order = merge_order(&elements(live), &elements(config));
+    let merged = order.into_iter().filter_map(|(old, new)| {
+        let old = old.and_then(|i| live.get(i));
+        let new = new.and_then(|i| config.get(i));
+        match (old, new) {
+            (Some(old), Some(new)) => Some(merge(items(node), old, new)),
+            (one, other) => one.or(other).cloned(),
+        }
+    });
+    Value::Array(merged.collect())
+}
+
+/// Which items of two lists make up the merged one, and in which order: their places in the one and in the other list.
+///
 /// The configuration's order holds for its items. Items that only `live` has keep their place: each comes before the
 /// configuration's items that are not older than it.
-fn merge_lists(node: &Node, live: &[Value], config: &[Value]) -> Value {
-    let wanted: Vec<PathElement> = config.iter().map(|item| element(node, item)).collect();
-    let olds: Vec<PathElement> = live.iter().map(|item| element(node, item)).collect();
-    let mut shared = wanted.iter().filter(|at| olds.contains(at)).peekable();
+#[must_use]
+pub fn merge_order(
+    live: &[PathElement],
+    config: &[PathElement],
+) -> Vec<(Option<usize>, Option<usize>)> {
+    // Of items that are there twice the first counts.
+    let olds = live.iter().enumerate().rev().map(|(place, at)| (at, place));
+    let olds: BTreeMap<&PathElement, usize> = olds.collect();
+    let wanted: BTreeSet<&PathElement> = config.iter().collect();
+    let mut shared = config.iter().filter(|at| olds.contains_key(at)).peekable();
+    let mut left = live.iter().zip(0..).peekable();
     let mut out = Vec::with_capacity(live.len().max(config.len()));
-    let mut left = olds.iter().zip(live).peekable();
-    for (at, item) in wanted.iter().zip(config) {
-        while let Some((old, value)) = left.peek().copied() {
+    for (at, new) in config.iter().zip(0..) {
+        while let Some((old, place)) = left.peek().copied() {
             if !wanted.contains(old) {
-                out.push(value.clone());
+                out.push((Some(place), None));
             } else if Some(&old) == shared.peek() && old != at {
                 // The next shared item: what is new in the configuration comes before it.
                 break;
@@ -245,17 +274,11 @@ fn merge_lists(node: &Node, live: &[Value], config: &[Value]) -> Value {
         if shared.peek() == Some(&at) {
             shared.next();
         }
-        let before = olds
-            .iter()
-            .position(|old| old == at)
-            .and_then(|i| live.get(i));
-        out.push(before.map_or_else(|| item.clone(), |old| merge(items(node), old, item)));
+        out.push((olds.get(at).copied(), Some(new)));
     }
-    out.extend(
-        left.filter(|(old, _)| !wanted.contains(old))
-            .map(|(_, value)| value.clone()),
-    );
-    Value::Array(out)
+    let rest = left.filter(|(old, _)| !wanted.contains(old));
+    out.extend(rest.map(|(_, place)| (Some(place), None)));
+    out
 }
 
 /// `value` without the fields of `set`, each with all below it.
@@ -370,7 +393,7 @@ fn check(node: &Node, value: &Value, path: &mut String, strict: bool, out: &mut 
             }
         }
         Value::Array(list) => {
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
             for (i, item) in list.iter().enumerate() {
                 if strict && let ListType::Map(keys) = &node.list_type {
                     let schema = items(node);

@@ -7,13 +7,14 @@ use std::{
 
 use fleetwright_api::{
     crds,
+    fleet::DriftAction,
     meta::{
         ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, HANDOVER_PATHS, LABEL_FLEET,
         MANAGER_HANDOVER,
     },
 };
 use fleetwright_schema::{
-    FieldSet, Schema, default,
+    FieldError, FieldSet, Schema, default,
     fields::PathElement,
     managed::{self, ApplyError, Writer},
     prune, validate,
@@ -58,6 +59,36 @@ static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
 /// The schema of any other kind: nothing is known, everything is kept.
 static ANY: LazyLock<Schema> = LazyLock::new(Schema::preserve_unknown);
 
+/// The schema by which the API checks and merges objects of a kind that Git may hold.
+#[must_use]
+pub fn schema_of(kind: &str) -> &'static Schema {
+    SCHEMAS.get(kind).unwrap_or(&ANY)
+}
+
+/// What the API refuses of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Path of the field, such as `spec.pools[0].name`; empty where it is about the whole object.
+    pub field: String,
+    /// What is wrong with it, in the API's words and with the field's name.
+    pub message: String,
+}
+
+/// What the API would refuse of a document if there were no such object yet.
+#[must_use]
+pub fn faults(document: &Value) -> Vec<Fault> {
+    let fleet = Fleet {
+        manager: "fleetwright",
+        hash: "",
+        taking: Taking {
+            drift: DriftAction::default(),
+            previous: None,
+        },
+    };
+    let foreseen = fleet.foresee(&Key::of(document), document, None);
+    foreseen.err().unwrap_or_default()
+}
+
 /// What an apply would come to.
 pub(super) struct Foreseen {
     /// The object from then on.
@@ -90,22 +121,25 @@ impl Fleet<'_> {
     /// Applies `document` to the live object in thought.
     ///
     /// # Errors
-    /// Why the API will refuse it, in its words.
+    /// What the API will refuse of it.
     pub(super) fn foresee(
         &self,
         key: &Key,
         document: &Value,
         live: Option<&Value>,
-    ) -> Result<Foreseen, Vec<String>> {
+    ) -> Result<Foreseen, Vec<Fault>> {
         let (manager, hash) = (self.manager, self.hash);
-        let schema = SCHEMAS.get(&key.kind).unwrap_or(&ANY);
+        let schema = schema_of(&key.kind);
         let writer = |manager| Writer {
             manager,
             api_version: &key.api_version,
             subresource: "",
             now: "",
         };
-        let words = |error: ApplyError| vec![error.to_string()];
+        let words = |error: ApplyError| {
+            let (field, message) = (String::new(), error.to_string());
+            vec![Fault { field, message }]
+        };
         let revision = live.and_then(|l| annotation(l, ANNOTATION_REVISION));
         let mut config = marked(document, hash, revision);
         let handover = handover(key, document, live, manager);
@@ -156,7 +190,14 @@ impl Fleet<'_> {
         }
         let errors = validate::validate(schema, &after, live);
         if !errors.is_empty() {
-            return Err(errors.iter().map(ToString::to_string).collect());
+            let fault = |error: &FieldError| Fault {
+                field: Some(error.field.as_str())
+                    .filter(|f| *f != "<nil>")
+                    .unwrap_or_default()
+                    .to_owned(),
+                message: error.to_string(),
+            };
+            return Err(errors.iter().map(fault).collect());
         }
         let mut diffs = Vec::new();
         if let Some(live) = live {

@@ -65,6 +65,7 @@ pub(super) fn prune(
             before: Some(fields::shown(object)),
             after: None,
             fields: Vec::new(),
+            origins: Vec::new(),
             handover: Vec::new(),
             wave: None,
             effect: if machines.is_empty() {

@@ -66,6 +66,7 @@ fn run(desired: &[Value], objects: Vec<Value>, machines: usize) -> Plan {
         .map(|d| Desired {
             document: d.clone(),
             source: "a.yaml:1".into(),
+            origins: Origins::default(),
         })
         .collect();
     let live = Live {
@@ -204,6 +205,7 @@ fn a_field_that_somebody_else_holds_stays_unless_the_commit_or_the_policy_takes_
     let desired = [pool(), cluster()].map(|document| Desired {
         document,
         source: "a.yaml:1".into(),
+        origins: Origins::default(),
     });
     let before = |replicas: i32| {
         let mut old = pool();

@@ -4,12 +4,22 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use crate::yaml::{Content, Node, Place};
 
 /// A mistake and where it is.
 pub type Found = (Place, String);
+
+/// How much of a document there must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All that is required.
+    Whole,
+    /// Required fields may be missing: it is there to be built on.
+    Part,
+}
 
 /// The `openAPIV3Schema` of each of our kinds, by kind.
 pub fn kind_schemas() -> &'static BTreeMap<String, Value> {
@@ -30,82 +40,158 @@ fn read_schemas() -> BTreeMap<String, Value> {
     schemas
 }
 
-/// Checks a whole object; `apiVersion`, `kind` and `metadata` are not the schema's.
-pub fn object(node: &Node, schema: &Value, found: &mut Vec<Found>) {
-    walk(node, schema, "", true, found);
+/// Checks trees against schemas, and gathers what is wrong with them.
+#[derive(Default)]
+pub struct Checker {
+    /// Patterns of schemas, compiled once.
+    patterns: BTreeMap<String, Option<Regex>>,
+    found: Vec<Found>,
 }
 
-/// Checks a `providerConfig`; `apiVersion`, `kind` and `account` need not be in the provider's schema.
-pub fn provider(node: &Node, schema: &Value, found: &mut Vec<Found>) {
-    walk(node, schema, "providerConfig", true, found);
-}
+impl Checker {
+    /// What is wrong with a whole object; `apiVersion`, `kind` and `metadata` are not the schema's.
+    pub fn object(&mut self, node: &Node, schema: &Value, extent: Extent) -> Vec<Found> {
+        self.walk(node, schema, "", extent, true);
+        std::mem::take(&mut self.found)
+    }
 
-fn walk(node: &Node, schema: &Value, path: &str, root: bool, found: &mut Vec<Found>) {
-    if node.is_null() && !root {
-        return;
+    /// What is wrong with a `providerConfig`; `apiVersion`, `kind` and `account` need not be in the provider's schema.
+    pub fn provider(&mut self, node: &Node, schema: &Value, extent: Extent) -> Vec<Found> {
+        self.walk(node, schema, "providerConfig", extent, true);
+        std::mem::take(&mut self.found)
     }
-    let here = if path.is_empty() {
-        "the document"
-    } else {
-        path
-    };
-    if let Some(wanted) = wrong_type(node, schema) {
-        found.push((node.place, format!("{here} must be {wanted}")));
-        return;
-    }
-    match &node.content {
-        Content::Map(entries) => {
-            for name in schema
-                .get("required")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                if let Some(name) = name.as_str()
-                    && node.get(name).is_none_or(Node::is_null)
-                {
-                    found.push((node.place, format!("{} is missing", join(path, name))));
+
+    fn walk(&mut self, node: &Node, schema: &Value, path: &str, extent: Extent, root: bool) {
+        if node.is_null() && !root {
+            return;
+        }
+        let here = if path.is_empty() {
+            "the document"
+        } else {
+            path
+        };
+        if let Some(wanted) = wrong_type(node, schema) {
+            self.found
+                .push((node.place, format!("{here} must be {wanted}")));
+            return;
+        }
+        match &node.content {
+            Content::Map(entries) => {
+                let required = schema.get("required").and_then(Value::as_array);
+                let required = required.filter(|_| extent == Extent::Whole);
+                for name in required.into_iter().flatten() {
+                    if let Some(name) = name.as_str()
+                        && node.get(name).is_none_or(Node::is_null)
+                    {
+                        self.found
+                            .push((node.place, format!("{} is missing", join(path, name))));
+                    }
                 }
-            }
-            let keep =
-                schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
-            let properties = schema.get("properties").and_then(Value::as_object);
-            let others = schema.get("additionalProperties");
-            for (key, place, child) in entries {
-                let known = properties
-                    .and_then(|p| p.get(key))
-                    .or(others.filter(|o| o.is_object()));
-                match known {
-                    Some(child_schema) => walk(child, child_schema, &join(path, key), false, found),
-                    None if root
-                        && ["apiVersion", "kind", "metadata", "status", "account"]
-                            .contains(&key.as_str()) => {}
-                    None if keep || others == Some(&Value::Bool(true)) => {}
-                    None if properties.is_none() => {}
-                    None => {
-                        let names = properties.into_iter().flat_map(|p| p.keys());
-                        found.push((*place, unknown(&join(path, key), key, names)));
+                let keep =
+                    schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
+                let properties = schema.get("properties").and_then(Value::as_object);
+                let others = schema.get("additionalProperties");
+                for (key, place, child) in entries {
+                    let known = properties
+                        .and_then(|p| p.get(key))
+                        .or(others.filter(|o| o.is_object()));
+                    match known {
+                        Some(child_schema) => {
+                            self.walk(child, child_schema, &join(path, key), extent, false);
+                        }
+                        None if root
+                            && ["apiVersion", "kind", "metadata", "status", "account"]
+                                .contains(&key.as_str()) => {}
+                        None if keep || others == Some(&Value::Bool(true)) => {}
+                        None if properties.is_none() => {}
+                        None => {
+                            let names = properties.into_iter().flat_map(|p| p.keys());
+                            self.found
+                                .push((*place, unknown(&join(path, key), key, names)));
+                        }
                     }
                 }
             }
-        }
-        Content::List(items) => {
-            bound(
-                node.place,
-                here,
-                items.len() as f64,
-                schema,
-                ["minItems", "maxItems"],
-                "items",
-                found,
-            );
-            if let Some(item_schema) = schema.get("items") {
-                for (at, item) in items.iter().enumerate() {
-                    walk(item, item_schema, &format!("{path}[{at}]"), false, found);
+            Content::List(items) => {
+                let names = ["minItems", "maxItems"];
+                self.bound(node.place, here, items.len() as f64, schema, names, "items");
+                if let Some(item_schema) = schema.get("items") {
+                    for (at, item) in items.iter().enumerate() {
+                        let path = format!("{path}[{at}]");
+                        self.walk(item, item_schema, &path, extent, false);
+                    }
                 }
             }
+            Content::Scalar(value) => self.scalar(node.place, value, schema, here),
         }
-        Content::Scalar(value) => scalar(node.place, value, schema, here, found),
+    }
+
+    fn scalar(&mut self, place: Place, value: &Value, schema: &Value, path: &str) {
+        if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
+            && !allowed.contains(value)
+        {
+            let names: Vec<String> = allowed
+                .iter()
+                .filter(|v| !v.is_null())
+                .map(Value::to_string)
+                .collect();
+            self.found.push((
+                place,
+                format!("{path} is {value}: it must be one of {}", names.join(", ")),
+            ));
+        }
+        if let Some(number) = value.as_f64() {
+            self.bound(place, path, number, schema, ["minimum", "maximum"], "");
+        }
+        if let Some(text) = value.as_str() {
+            let length = text.chars().count() as f64;
+            let names = ["minLength", "maxLength"];
+            self.bound(place, path, length, schema, names, "characters");
+            if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
+                && !self.matches(pattern, text)
+            {
+                self.found
+                    .push((place, format!("{path} is {value}: it must match {pattern}")));
+            }
+        }
+    }
+
+    /// Whether a text matches a schema's pattern; a pattern that is none refuses nothing.
+    fn matches(&mut self, pattern: &str, text: &str) -> bool {
+        if !self.patterns.contains_key(pattern) {
+            let built = RegexBuilder::new(pattern).size_limit(1 << 20).build();
+            self.patterns.insert(pattern.to_owned(), built.ok());
+        }
+        let known = self.patterns.get(pattern).and_then(Option::as_ref);
+        known.is_none_or(|regex| regex.is_match(text))
+    }
+
+    fn bound(
+        &mut self,
+        place: Place,
+        path: &str,
+        have: f64,
+        schema: &Value,
+        names: [&str; 2],
+        unit: &str,
+    ) {
+        let limit = |name| schema.get(name).and_then(Value::as_f64);
+        if let Some(least) = limit(names[0]).filter(|least| have < *least) {
+            self.found.push((
+                place,
+                format!("{path} must be at least {least} {unit}")
+                    .trim_end()
+                    .to_owned(),
+            ));
+        }
+        if let Some(most) = limit(names[1]).filter(|most| have > *most) {
+            self.found.push((
+                place,
+                format!("{path} must be at most {most} {unit}")
+                    .trim_end()
+                    .to_owned(),
+            ));
+        }
     }
 }
 
@@ -161,78 +247,4 @@ fn wrong_type(node: &Node, schema: &Value) -> Option<&'static str> {
         _ => return None,
     };
     (!fits).then_some(wanted)
-}
-
-fn scalar(place: Place, value: &Value, schema: &Value, path: &str, found: &mut Vec<Found>) {
-    if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
-        && !allowed.contains(value)
-    {
-        let names: Vec<String> = allowed
-            .iter()
-            .filter(|v| !v.is_null())
-            .map(Value::to_string)
-            .collect();
-        found.push((
-            place,
-            format!("{path} is {value}: it must be one of {}", names.join(", ")),
-        ));
-    }
-    if let Some(number) = value.as_f64() {
-        bound(
-            place,
-            path,
-            number,
-            schema,
-            ["minimum", "maximum"],
-            "",
-            found,
-        );
-    }
-    if let Some(text) = value.as_str() {
-        bound(
-            place,
-            path,
-            text.chars().count() as f64,
-            schema,
-            ["minLength", "maxLength"],
-            "characters",
-            found,
-        );
-        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-            && let Ok(regex) = regex::RegexBuilder::new(pattern)
-                .size_limit(1 << 20)
-                .build()
-            && !regex.is_match(text)
-        {
-            found.push((place, format!("{path} is {value}: it must match {pattern}")));
-        }
-    }
-}
-
-fn bound(
-    place: Place,
-    path: &str,
-    have: f64,
-    schema: &Value,
-    names: [&str; 2],
-    unit: &str,
-    found: &mut Vec<Found>,
-) {
-    let limit = |name| schema.get(name).and_then(Value::as_f64);
-    if let Some(least) = limit(names[0]).filter(|least| have < *least) {
-        found.push((
-            place,
-            format!("{path} must be at least {least} {unit}")
-                .trim_end()
-                .to_owned(),
-        ));
-    }
-    if let Some(most) = limit(names[1]).filter(|most| have > *most) {
-        found.push((
-            place,
-            format!("{path} must be at most {most} {unit}")
-                .trim_end()
-                .to_owned(),
-        ));
-    }
 }

@@ -1,8 +1,11 @@
 use serde_json::json;
 
 use super::*;
+use crate::yaml;
 
-const CLUSTER: &str = "apiVersion: fleetwright.dev/v1alpha1
+mod limits;
+
+pub(super) const CLUSTER: &str = "apiVersion: fleetwright.dev/v1alpha1
 kind: Cluster
 metadata:
   name: alpha
@@ -15,7 +18,7 @@ spec:
         spec:
           providerConfig: {apiVersion: sim/v1, kind: M, account: sim-eu, size: 2}
 ";
-const POOL: &str = "apiVersion: fleetwright.dev/v1alpha1
+pub(super) const POOL: &str = "apiVersion: fleetwright.dev/v1alpha1
 kind: MachineDeployment
 metadata:
   name: web
@@ -27,7 +30,7 @@ spec:
       providerConfig: {apiVersion: sim/v1, kind: M, account: sim-eu}
 ";
 
-fn run(files: &[(&str, &str)], allow: Allow) -> Loaded {
+pub(super) fn run(files: &[(&str, &str)], allow: Allow) -> Loaded {
     let schema =
         json!({"type": "object", "properties": {"size": {"type": "integer", "maximum": 8}}});
     let files: Vec<SourceFile> = files

@@ -4,16 +4,19 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use fleetwright_api::{
-    Fleet, MachineDeployment, meta, names,
+    Fleet, MachineDeployment,
+    fleet::Allow,
+    meta, names,
     time::{Clock as _, SystemClock},
 };
 use fleetwright_core::{
+    catalogue::Catalogue,
     rollout::{self, Undo},
     why::short,
 };
 use fleetwright_gitops::{
-    edit::{Declares, Obstacle, changes, edit, find, patch},
-    load::SourceFile,
+    edit::{Declares, Obstacle, changes, find, patch},
+    load::{LoadContext, SourceFile},
     read::Reader,
 };
 use kube::{
@@ -54,7 +57,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let back = rollout::undo(&pool, &sets, args.to_revision, &schemas);
     let back = back.map_err(|why| Failure::input(format!("{}: {why}", args.object.object)))?;
     if is_declared(&pool) {
-        return tell(&args, &client, &pool, &back).await;
+        return tell(&args, &client, &schemas, &pool, &back).await;
     }
     write(&args, &client, &pool, &back).await?;
     let document = json!({"written": true, "revision": back.revision, "changes": back.changes});
@@ -147,6 +150,7 @@ impl Way {
 async fn tell(
     args: &Args,
     client: &Client,
+    schemas: &Catalogue,
     pool: &MachineDeployment,
     back: &Undo,
 ) -> Result<(), Failure> {
@@ -156,7 +160,7 @@ async fn tell(
         Err(failure) if args.repo.is_some() => return Err(failure),
         Err(failure) => (Vec::new(), Some(failure.message)),
     };
-    let way = way(&files, pool, back)?;
+    let way = way(&files, schemas, pool, back)?;
     if way.file.is_some() && way.patch.as_deref() == Some("") {
         let text = format!(
             "the repository says already what revision {} was\n",
@@ -205,7 +209,12 @@ async fn tell(
     })
 }
 
-fn way(files: &[SourceFile], pool: &MachineDeployment, back: &Undo) -> Result<Way, Failure> {
+fn way(
+    files: &[SourceFile],
+    schemas: &Catalogue,
+    pool: &MachineDeployment,
+    back: &Undo,
+) -> Result<Way, Failure> {
     let namespace = pool.namespace().unwrap_or_default();
     let name = pool.name_any();
     let object = Declares {
@@ -213,9 +222,15 @@ fn way(files: &[SourceFile], pool: &MachineDeployment, back: &Undo) -> Result<Wa
         namespace: &namespace,
         name: &name,
     };
-    let found = find(files, object);
+    let allow = Allow::default();
+    let context = LoadContext {
+        provider_schema: &|version, kind| schemas.schema(version, kind),
+        allow: &allow,
+    };
+    let mut found =
+        find(files, object, &context).map_err(|mistake| Failure::input(mistake.to_string()))?;
     let mut document = match &found {
-        Some((_, _, document)) => document.clone(),
+        Some(found) => found.document.clone(),
         None => json!({
             "apiVersion": fleetwright_api::API_VERSION, "kind": "MachineDeployment",
             "metadata": {"name": name, "namespace": namespace},
@@ -237,19 +252,19 @@ fn way(files: &[SourceFile], pool: &MachineDeployment, back: &Undo) -> Result<Wa
             };
         }
     }
-    let edited = found.as_ref().map(|(file, text, _)| {
-        let new = edit(text, object, &document)?;
-        Ok(patch(file, text, &new))
+    let edited = found.as_mut().map(|found| {
+        let new = found.edit(object, &document)?;
+        Ok(patch(found.file, found.text, &new))
     });
     let (patch, obstacle) = match edited {
         None => (None, None),
         Some(Ok(patch)) => (Some(patch), None),
         Some(Err(obstacle)) => (None, Some(obstacle)),
     };
-    let values = found.as_ref().map(|(_, _, have)| changes(have, &document));
+    let values = found.as_ref().map(|f| changes(&f.document, &document));
     let values = values.unwrap_or_default().into_iter();
     Ok(Way {
-        file: found.map(|(file, _, _)| file),
+        file: found.map(|found| found.file.to_owned()),
         patch,
         obstacle,
         values: values
@@ -340,7 +355,7 @@ mod tests {
             changes: Vec::new(),
             commit: None,
         };
-        let way = way(&[file], &pool, &back).unwrap();
+        let way = way(&[file], &Catalogue::default(), &pool, &back).unwrap();
         (way.text(), way.trouble())
     }
 

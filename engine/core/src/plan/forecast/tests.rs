@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use super::*;
-use crate::plan::{Desired, plan};
+use crate::plan::{Desired, Origins, plan};
 
 fn policy() -> Policy {
     Policy {
@@ -57,6 +57,7 @@ impl Fleet {
             .map(|d| Desired {
                 document: d.clone(),
                 source: "a.yaml:1".into(),
+                origins: Origins::default(),
             })
             .collect();
         let catalogue = Catalogue::default();
