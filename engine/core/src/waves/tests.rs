@@ -47,7 +47,7 @@ fn an_object_is_in_the_first_wave_that_selects_it() {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm", "namespace": "default", "labels": {"tier": "prod"}}}),
     ]
     .into_iter()
-    .map(|document| Desired { document, source: String::new() })
+    .map(|document| Desired { document, source: String::new(), origins: Default::default() })
     .collect();
     // What Git says of labels counts, not what is there.
     let live = [cluster("a", "prod"), cluster("live", "prod")];
