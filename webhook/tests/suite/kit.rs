@@ -135,7 +135,6 @@ impl Engine {
                 context: format!("{CONTEXT}{}", name.trim_start_matches(char::is_alphabetic)),
                 wanted,
                 observation: 1,
-                ..CommitStatusSpec::default()
             };
             let status = CommitStatus::new(name, spec);
             self.statuses

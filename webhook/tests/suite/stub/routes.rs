@@ -83,7 +83,7 @@ pub(super) fn route(forge: &Forge, request: &Request<'_>) -> Response {
                 "number"
             };
             let mut all = held.pull_requests.iter();
-            let one = all.find(|p| p[key].to_string() == *number);
+            let one = all.find(|p| p[key].as_u64() == number.parse().ok());
             one.map_or_else(missing, |one| told(200, &[], one.clone()))
         }
         (ForgeType::Gitlab, "GET", ["merge_requests", number, "notes"])
@@ -111,7 +111,7 @@ pub(super) fn route(forge: &Forge, request: &Request<'_>) -> Response {
                 return too_long();
             };
             let mut all = held.comments.values_mut().flatten();
-            match all.find(|c| c["id"].to_string() == *id) {
+            match all.find(|c| c["id"].as_u64() == id.parse().ok()) {
                 None => missing(),
                 Some(one) if author(one) == Some(OTHER) => {
                     told(403, &[], json!({"message": "Forbidden"}))
@@ -251,7 +251,8 @@ fn app_token(held: &mut Held, request: &Request<'_>) -> Response {
     let signature = parts
         .get(2)
         .map(|p| URL_SAFE_NO_PAD.decode(p).unwrap().len());
-    if claims["iss"] != APP.to_string() || life != Some(600) || signature != Some(256) {
+    let app = claims["iss"].as_str().and_then(|text| text.parse().ok());
+    if app != Some(APP) || life != Some(600) || signature != Some(256) {
         return told(
             401,
             &[],
