@@ -72,6 +72,7 @@ pub(crate) struct Wish {
     pub(crate) branch: Option<String>,
     pub(crate) path: Option<String>,
     pub(crate) interval: Option<i32>,
+    pub(crate) forge: ForgeType,
     pub(crate) forge_url: Option<String>,
     pub(crate) repository: Option<String>,
     pub(crate) token: Option<SecretText>,
@@ -104,7 +105,7 @@ impl Wish {
                 ..FleetSource::default()
             },
             forge: self.repository.clone().map(|repository| Forge {
-                kind: ForgeType::Github,
+                kind: self.forge,
                 api_url: self.forge_url.clone(),
                 repository,
                 secret_ref: None,

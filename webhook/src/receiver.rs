@@ -2,6 +2,7 @@
 //!
 //! The delivery says "look again" and nothing else: what is deployed is what the repository then shows.
 
+mod concerns;
 mod events;
 
 use std::sync::Arc;
@@ -32,7 +33,8 @@ use crate::{
     seen::Seen,
     signature::{self, SignatureError},
 };
-use events::{NoNews, concerns, header, read};
+use concerns::concerns;
+use events::{NoNews, header, read};
 
 /// Longest body that is read, in bytes.
 const MAX_BODY: usize = 3 * 1024 * 1024;

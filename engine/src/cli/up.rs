@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fleetwright_api::secret::SecretText;
+use fleetwright_api::{fleet::ForgeType, secret::SecretText};
 
 use super::stop_signal;
 use crate::{
@@ -68,7 +68,10 @@ pub(crate) struct Args {
     /// URL of a simulated cloud that runs as a process of its own; on Kubernetes there is none without it.
     #[arg(long, value_name = "URL")]
     simcloud: Option<String>,
-    /// Base URL of the forge's API; GitHub's own when left out.
+    /// Kind of the forge that holds the repository.
+    #[arg(long, value_enum, default_value_t)]
+    forge: Forge,
+    /// Base URL of the forge's API; the public one of GitHub or GitLab when left out.
     #[arg(long, value_name = "URL", requires = "repository")]
     forge_url: Option<String>,
     /// Repository at the forge that gets commit statuses, as owner/name.
@@ -80,6 +83,18 @@ pub(crate) struct Args {
     /// File with the secret that signs webhooks.
     #[arg(long, value_name = "FILE")]
     webhook_secret_file: Option<PathBuf>,
+}
+
+/// Kinds of forges, as [`ForgeType`] has them.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Forge {
+    /// GitHub, also GitHub Enterprise Server
+    #[default]
+    Github,
+    /// GitLab, also self-managed
+    Gitlab,
+    /// Gitea and Forgejo
+    Gitea,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -110,6 +125,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         branch: args.branch,
         path: args.path,
         interval: args.interval,
+        forge: match args.forge {
+            Forge::Github => ForgeType::Github,
+            Forge::Gitlab => ForgeType::Gitlab,
+            Forge::Gitea => ForgeType::Gitea,
+        },
         forge_url: args.forge_url,
         repository: args.repository,
         token: token.clone(),

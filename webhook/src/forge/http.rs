@@ -11,17 +11,16 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 use url::Url;
 
 use super::{PostError, answer, github, headers, pace::Pace};
 
-/// Longest answer that is read where only an error's text matters, in bytes.
-const MAX_TEXT: usize = 64 * 1024;
-/// Longest answer that is read where lists are asked for: a page of pull requests with long texts.
-const MAX_LIST: usize = 16 * 1024 * 1024;
+/// Longest answer that is read, in bytes: a page of pull requests with long texts.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A request to be.
@@ -134,10 +133,6 @@ impl Http {
         call: Call,
         now: Timestamp,
     ) -> Result<Reply, PostError> {
-        let most = match call.method {
-            Method::GET => MAX_LIST,
-            _ => MAX_TEXT,
-        };
         let windows = match kind {
             ForgeType::Github if call.method != Method::GET => github::CONTENT,
             _ => &[],
@@ -145,10 +140,11 @@ impl Http {
         let request = request(kind, token, call)?;
         self.pace(lane, |pace| pace.admit(windows, now))
             .map_err(|after| PostError::Held { after })?;
+        let sent = Instant::now();
         let exchange = async {
             let response = self.client.request(request).await;
             let (head, body) = response.map_err(|e| passing(&e))?.into_parts();
-            let body = match Limited::new(body, most).collect().await {
+            let body = match Limited::new(body, MAX_ANSWER).collect().await {
                 Ok(body) => (body.to_bytes(), None),
                 Err(error) => (Bytes::new(), Some(error.to_string())),
             };
@@ -163,6 +159,10 @@ impl Http {
         let reply = tokio::time::timeout(TIMEOUT, exchange)
             .await
             .unwrap_or_else(|_| Err(late()))?;
+        // Patience counts from the answer on.
+        let now = now
+            .checked_add(SignedDuration::try_from(sent.elapsed()).unwrap_or_default())
+            .unwrap_or(now);
         match answer::limited(reply.status, &reply.headers, &reply.body.0, now) {
             Some(after) => {
                 let after = self.pace(lane, |pace| pace.limited(after, now));

@@ -1,8 +1,8 @@
-//! What a delivery says, and whom it concerns: functions of its headers and payload, which may hold anything.
+//! What a delivery says: a function of its headers and payload, which may hold anything.
 
 use std::collections::BTreeSet;
 
-use fleetwright_api::{Fleet, fleet::ForgeType};
+use fleetwright_api::fleet::ForgeType;
 use http::HeaderMap;
 use serde_json::Value;
 
@@ -182,7 +182,8 @@ fn gitea(headers: &HeaderMap, payload: &Value) -> Result<Event, NoNews> {
     }
 }
 
-fn names(repository: &Value) -> BTreeSet<String> {
+/// All names by which a payload calls its repository.
+pub(super) fn names(repository: &Value) -> BTreeSet<String> {
     let urls = [
         "clone_url",
         "ssh_url",
@@ -206,38 +207,6 @@ fn names(repository: &Value) -> BTreeSet<String> {
         .filter(|name| !name.is_empty())
         .chain(number)
         .collect()
-}
-
-/// Whether the news is to wake the Fleet.
-pub(super) fn concerns(fleet: &Fleet, news: &News) -> bool {
-    let source = &fleet.spec.source;
-    let by_url = source
-        .url
-        .as_deref()
-        .and_then(repository::normalise)
-        .is_some_and(|name| news.names.contains(&name));
-    let by_forge = fleet
-        .spec
-        .forge
-        .as_ref()
-        .is_some_and(|f| news.names.contains(&f.repository.to_lowercase()));
-    if !by_url && !by_forge {
-        return false;
-    }
-    match &news.event {
-        Event::PullRequest => fleet.spec.pull_requests.as_ref().is_some_and(|p| p.plan),
-        Event::Push { reference } => {
-            let wanted = source.reference.clone().unwrap_or_default();
-            // A pinned commit never moves.
-            wanted.commit.is_none()
-                && if wanted.semver.is_some() {
-                    reference.starts_with("refs/tags/")
-                } else {
-                    let (branch, tag) = (wanted.branch.as_deref(), wanted.tag.as_deref());
-                    repository::follows(reference, branch, tag, news.default_branch.as_deref())
-                }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,194 +1,15 @@
 //! What is wanted reaches the forge: once if all goes well, again if not, and never an older wish after a newer one.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use fleetwright_api::{
-    CommitStatus, Fleet,
-    commit_status::{CommitState, CommitStatusSpec, StatusContent},
-    condition, crds,
-    fleet::{FleetSource, FleetSpec, Forge as FleetForge},
-    random::SeededRandom,
-    secret::SecretText,
-    time::SystemClock,
-};
-use fleetwright_apiserver::{ApiServer, Options};
-use fleetwright_store::Store;
-use fleetwright_webhook::{
-    github::GitHub,
-    outbox::{Defaults, Outbox},
-};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
-    runtime::wait::{Condition, await_condition},
-};
-use serde_json::{Value, json};
+use fleetwright_api::{CommitStatus, commit_status::CommitState, condition};
+use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
 
-use crate::forge::{Answer, Forge, PATIENCE};
-
-const SHA: &str = "0123456789012345678901234567890123456789";
-const CONTEXT: &str = "fleetwright/test/default.repo";
-
-/// An API on disk and an outbox over it. Dropping it is a crash: nothing is told to end.
-struct Engine {
-    client: Client,
-    statuses: Api<CommitStatus>,
-    tasks: JoinSet<()>,
-}
-
-impl Engine {
-    async fn start(dir: &Path, forge: &Forge, token: Option<&str>) -> Self {
-        let (clock, random) = (Arc::new(SystemClock), Arc::new(SeededRandom::new(1)));
-        // What a killed engine had open is closed when its last task is gone.
-        let open = async {
-            loop {
-                let file = dir.join("state.db");
-                let opened = tokio::task::spawn_blocking(|| Store::open(file)).await;
-                if let Ok(store) = opened.unwrap() {
-                    break store;
-                }
-            }
-        };
-        let store = tokio::time::timeout(PATIENCE, open).await.unwrap();
-        let server = ApiServer::new(store, Options::new(clock.clone(), random.clone())).unwrap();
-        let ours: Result<Vec<Value>, _> = crds::all().iter().map(serde_json::to_value).collect();
-        server.install_crds(&ours.unwrap()).await.unwrap();
-        let client = server.client("default");
-        let fleets = Api::<Fleet>::namespaced(client.clone(), "default");
-        let fleet = Fleet::new(
-            "repo",
-            FleetSpec {
-                source: FleetSource {
-                    url: Some("https://example.org/acme/fleet".into()),
-                    ..FleetSource::default()
-                },
-                forge: Some(FleetForge {
-                    api_url: Some(forge.url.clone()),
-                    repository: "acme/fleet".into(),
-                    ..FleetForge::default()
-                }),
-                ..FleetSpec::default()
-            },
-        );
-        fleets.create(&PostParams::default(), &fleet).await.ok();
-        let defaults = Defaults {
-            token: token.map(SecretText::new),
-            api_url: None,
-        };
-        let github = Arc::new(GitHub::new().unwrap());
-        let outbox = Outbox::new(client.clone(), github, defaults, clock, random);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(outbox.run(CancellationToken::new()));
-        Self {
-            statuses: Api::namespaced(client.clone(), "default"),
-            client,
-            tasks,
-        }
-    }
-
-    async fn want(&self, name: &str, state: CommitState, description: &str) {
-        let wanted = StatusContent {
-            state,
-            description: description.into(),
-            target_url: None,
-        };
-        let Some(there) = self.statuses.get_opt(name).await.unwrap() else {
-            let spec = CommitStatusSpec {
-                fleet: "repo".into(),
-                repository: "acme/fleet".into(),
-                sha: SHA.into(),
-                context: CONTEXT.into(),
-                wanted,
-                observation: 1,
-                ..CommitStatusSpec::default()
-            };
-            let status = CommitStatus::new(name, spec);
-            self.statuses
-                .create(&PostParams::default(), &status)
-                .await
-                .unwrap();
-            return;
-        };
-        if there.spec.wanted == wanted {
-            return;
-        }
-        let observation = there.spec.observation + 1;
-        let patch = Patch::Merge(json!({"spec": {"wanted": wanted, "observation": observation}}));
-        self.statuses
-            .patch(name, &PatchParams::default(), &patch)
-            .await
-            .unwrap();
-    }
-
-    async fn until(
-        &self,
-        name: &str,
-        what: &str,
-        done: impl Condition<CommitStatus>,
-    ) -> CommitStatus {
-        let wait = await_condition(self.statuses.clone(), name, done);
-        let done = tokio::time::timeout(PATIENCE, wait).await;
-        let done = done
-            .unwrap_or_else(|_| panic!("{what} did not come"))
-            .unwrap();
-        done.unwrap()
-    }
-
-    /// Waits until the object says that the forge has this state.
-    async fn until_posted(&self, name: &str, state: CommitState) -> CommitStatus {
-        self.until(
-            name,
-            "the record of the post",
-            move |s: Option<&CommitStatus>| {
-                let posted = s.and_then(|s| s.status.as_ref()?.posted.as_ref());
-                posted.is_some_and(|p| p.state == state)
-            },
-        )
-        .await
-    }
-
-    /// Waits until the object says why it could not be posted.
-    async fn until_reason(&self, name: &str, reason: &'static str) -> CommitStatus {
-        self.until(name, reason, move |s: Option<&CommitStatus>| {
-            let status = s.and_then(|s| s.status.as_ref());
-            status
-                .and_then(|s| condition::get(&s.conditions, "Posted"))
-                .is_some_and(|c| c.reason == reason)
-        })
-        .await
-    }
-
-    /// The process dies.
-    async fn kill(mut self) {
-        self.tasks.abort_all();
-        while self.tasks.join_next().await.is_some() {}
-        drop(self.client);
-    }
-}
-
-struct Scene {
-    dir: tempfile::TempDir,
-    forge: Forge,
-    engine: Engine,
-    _tasks: JoinSet<()>,
-}
-
-impl Scene {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut tasks = JoinSet::new();
-        let forge = Forge::start(&mut tasks).await;
-        let engine = Engine::start(dir.path(), &forge, Some("t0ken")).await;
-        Self {
-            dir,
-            forge,
-            engine,
-            _tasks: tasks,
-        }
-    }
-}
+use crate::{
+    kit::{CONTEXT, Engine, SHA, Scene},
+    stub::{Answer, Forge},
+};
 
 use CommitState::{Failure, Pending, Success};
 
@@ -318,7 +139,7 @@ async fn one_post_at_a_time_and_the_newest_wish_comes_last() {
     scene.forge.release();
     scene.engine.until_posted("x", Failure).await;
     let got = scene.forge.got();
-    let said: Vec<_> = got.iter().map(crate::forge::Post::said).collect();
+    let said: Vec<_> = got.iter().map(crate::stub::Post::said).collect();
     assert_eq!(said.first(), Some(&("pending", "one")));
     assert_eq!(said.last(), Some(&("failure", "three")));
     assert_eq!(scene.forge.most_at_once(), 1);
