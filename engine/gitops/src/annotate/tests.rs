@@ -77,5 +77,5 @@ fn any_text_stays_what_it_is() {
     let text = render(&loaded.objects[0]);
     let read = yaml::parse(&text).unwrap();
     assert_eq!(read[0].to_value(), loaded.objects[0].document, "{text}");
-    assert!(text.contains("  # base.yaml:5\n"), "{text}");
+    assert!(text.contains("  # base.yaml:6\n"), "{text}");
 }

@@ -53,3 +53,6 @@ pub fn refused(found: Vec<(&DesiredObject, Fault)>, files: &[SourceFile]) -> Vec
     out.sort();
     out
 }
+
+#[cfg(test)]
+mod tests;
