@@ -15,11 +15,13 @@ mod object;
 mod output;
 mod overview;
 mod progress;
+mod pulls;
 mod repository;
 mod screen;
 mod setup;
 mod state;
 mod telemetry;
+mod tokens;
 mod wiring;
 
 use std::process::ExitCode;

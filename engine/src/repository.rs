@@ -14,15 +14,16 @@ use fleetwright_api::{
 use fleetwright_core::{
     catalogue::Catalogue,
     images::Image,
-    plan::{Live, Plan, Policy, faults, forecast, plan},
+    plan::{Live, Plan, Policy, faults},
 };
 use fleetwright_gitops::{
-    gather::{gather, gather_machines, live_clusters, load_files, policy_of},
+    foretell::Foretold,
+    gather::{live_clusters, load_files},
     load::{LoadError, Loaded, dangling, refused},
     read::{Declared, ReadError, Reader},
     source::{Filter, Snapshot, read_directory},
 };
-use fleetwright_providers::{Account, ConfigSchema, lacks_image};
+use fleetwright_providers::{Account, ConfigSchema, Provider, lacks_image};
 use jiff::Timestamp;
 use kube::{Api, Client};
 
@@ -128,25 +129,20 @@ impl Target {
         }
         let previous = followed.ok().map(|(_, declared)| declared);
         let previous = previous.filter(|declared| declared.errors.is_empty());
-        let policy = policy_of(&fleet);
-        let desired = &declared.desired;
-        let mut live = step(gather(client, desired, &policy).await, "cannot plan")?;
-        let mut plan = plan(
-            desired,
-            previous.as_ref().map(|d| &d.documents),
-            &live,
-            &policy,
+        let foretold = Foretold::of(
+            client,
+            &fleet,
+            &declared,
+            previous.as_deref(),
             &catalogue,
+            now,
         );
-        let machines = gather_machines(client, &plan, &policy, &mut live).await;
-        step(machines, "cannot foretell the steps")?;
-        let images = forecast(&mut plan, &live, &policy, &catalogue, now);
-        live.missing_images = self.missing(client, images).await?;
-        if !live.missing_images.is_empty() {
-            forecast(&mut plan, &live, &policy, &catalogue, now);
-        }
-        let waves = fleet.status.as_ref().map(|s| s.waves.as_slice());
-        plan.stage(&policy, waves.unwrap_or_default(), now);
+        let mut foretold = step(foretold.await, "cannot plan")?;
+        let missing = self.missing(client, &foretold.images).await?;
+        foretold.lacks(missing, &catalogue, now);
+        let Foretold {
+            live, policy, plan, ..
+        } = foretold;
         Ok(Planned {
             fleet,
             revision,
@@ -162,35 +158,19 @@ impl Target {
     async fn missing(
         &self,
         client: &Client,
-        images: BTreeSet<Image>,
+        images: &BTreeSet<Image>,
     ) -> Result<BTreeMap<Image, String>, Failure> {
-        let mut missing = BTreeMap::new();
         if images.is_empty() {
-            return Ok(missing);
+            return Ok(BTreeMap::new());
         }
         let Some(provider) = cloud::of_engine(&self.connection).await? else {
             tracing::warn!(
                 "the providers cannot be asked from here: missing images are not in this plan"
             );
-            return Ok(missing);
+            return Ok(BTreeMap::new());
         };
-        for image in images {
-            let account = Api::<ProviderAccount>::all(client.clone());
-            let account = account.get_opt(&image.account).await;
-            let account =
-                account.map_err(|e| client::failure("cannot read the ProviderAccount", e))?;
-            // That there is no such account is said where machines are made.
-            let account = account.map(|a| Account::from(&a));
-            let Some(account) = account.filter(|a| a.provider == provider.name()) else {
-                continue;
-            };
-            let config = image.config();
-            let lacks = lacks_image(provider.as_ref(), &account, &image.version, &config);
-            if let Some(why) = lacks.await {
-                missing.insert(image, why);
-            }
-        }
-        Ok(missing)
+        let missing = missing_images(client, provider.as_ref(), images).await;
+        missing.map_err(|e| client::failure("cannot read the ProviderAccount", e))
     }
 
     /// Whether the files are those that the Fleet follows itself.
@@ -271,6 +251,32 @@ pub(crate) fn mistakes(directory: &Path, errors: &[LoadError]) -> Failure {
         directory.display(),
         lines.join("\n")
     ))
+}
+
+/// Those of these images that a provider has none of, with what it says to that.
+///
+/// # Errors
+/// The API cannot be read.
+pub(crate) async fn missing_images(
+    client: &Client,
+    provider: &dyn Provider,
+    images: &BTreeSet<Image>,
+) -> Result<BTreeMap<Image, String>, kube::Error> {
+    let mut missing = BTreeMap::new();
+    for image in images {
+        let account = Api::<ProviderAccount>::all(client.clone());
+        // That there is no such account is said where machines are made.
+        let account = account.get_opt(&image.account).await?;
+        let account = account.map(|a| Account::from(&a));
+        let Some(account) = account.filter(|a| a.provider == provider.name()) else {
+            continue;
+        };
+        let config = image.config();
+        if let Some(why) = lacks_image(provider, &account, &image.version, &config).await {
+            missing.insert(image.clone(), why);
+        }
+    }
+    Ok(missing)
 }
 
 /// What the files say, with no live state at hand.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fleetwright_api::{
     Fleet, ProviderAccount,
     cluster::LocalSecretRef,
-    fleet::{FleetSource, FleetSpec, Forge, ForgeType, GitRef},
+    fleet::{FleetSource, FleetSpec, Forge, ForgeType, GitRef, PullRequests},
     provider_account::ProviderAccountSpec,
     secret::SecretText,
 };
@@ -75,6 +75,7 @@ pub(crate) struct Wish {
     pub(crate) forge: ForgeType,
     pub(crate) forge_url: Option<String>,
     pub(crate) repository: Option<String>,
+    pub(crate) pull_requests: bool,
     pub(crate) token: Option<SecretText>,
     pub(crate) replace_source: bool,
 }
@@ -108,8 +109,11 @@ impl Wish {
                 kind: self.forge,
                 api_url: self.forge_url.clone(),
                 repository,
-                secret_ref: None,
-                webhook_secret_ref: None,
+                ..Forge::default()
+            }),
+            pull_requests: self.pull_requests.then(|| PullRequests {
+                plan: true,
+                ..PullRequests::default()
             }),
             ..FleetSpec::default()
         }

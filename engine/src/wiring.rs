@@ -9,7 +9,11 @@ use fleetwright_api::{
     time::{Clock, SystemClock},
 };
 use fleetwright_controllers::{Controllers, Metrics};
-use fleetwright_gitops::{follow, sync::Sync};
+use fleetwright_gitops::{
+    follow,
+    source::{AppTokens, Caches},
+    sync::Sync,
+};
 use fleetwright_providers::Registry;
 use fleetwright_webhook::{
     forge::{Defaults, Forges},
@@ -29,8 +33,10 @@ use crate::{
     http::{self, address, bind},
     kubernetes::{self, Connected, Target},
     leadership, progress,
+    pulls::Pulls,
     repository::catalogue,
     setup::{self, Wish},
+    tokens::Tokens,
 };
 
 /// How long tasks may take to end.
@@ -249,8 +255,16 @@ impl Workers {
         tasks: &mut JoinSet<Result<(), Failure>>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
+        let provider = Arc::clone(&self.cloud.provider);
         let providers = Registry::new([self.cloud.provider]);
-        let catalogue = catalogue(providers.schemas());
+        let catalogue = Arc::new(catalogue(providers.schemas()));
+        let forges = Arc::new(step(Forges::new(), "cannot reach forges")?);
+        let tokens: Arc<dyn AppTokens> = Arc::new(Tokens(forges.apps()));
+        let caches = Caches::from(self.cache);
+        let defaults = Defaults {
+            token: self.token,
+            api_url: None,
+        };
         let controllers = Controllers::new(fleetwright_controllers::Context {
             client: client.clone(),
             providers,
@@ -263,26 +277,27 @@ impl Workers {
         });
         let sync = Sync::new(follow::Context {
             client: client.clone(),
-            catalogue: Arc::new(catalogue),
-            cache: self.cache.into(),
-            tokens: None,
+            catalogue: Arc::clone(&catalogue),
+            cache: caches.clone(),
+            tokens: Some(Arc::clone(&tokens)),
             repositories: None,
-            installation: self.installation,
+            installation: self.installation.clone(),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
         });
-        let defaults = Defaults {
-            token: self.token,
-            api_url: None,
+        let pulls = Pulls {
+            client: client.clone(),
+            catalogue,
+            caches,
+            tokens: Some(tokens),
+            provider,
+            forge: Arc::clone(&forges) as _,
+            defaults: defaults.clone(),
+            installation: self.installation,
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
         };
-        let forges = step(Forges::new(), "cannot post commit statuses")?;
-        let outbox = Outbox::new(
-            client.clone(),
-            Arc::new(forges),
-            defaults,
-            self.clock,
-            self.random,
-        );
+        let outbox = Outbox::new(client.clone(), forges, defaults, self.clock, self.random);
         let mut spawn = |part: futures::future::BoxFuture<'static, ()>| {
             tasks.spawn(async move {
                 part.await;
@@ -292,6 +307,7 @@ impl Workers {
         spawn(Box::pin(controllers.run(stop.clone())));
         spawn(Box::pin(sync.run(stop.clone())));
         spawn(Box::pin(outbox.run(stop.clone())));
+        spawn(Box::pin(pulls.run(stop.clone())));
         spawn(Box::pin(progress::show(client, stop.clone())));
         Ok(())
     }

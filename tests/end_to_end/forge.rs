@@ -1,8 +1,13 @@
 //! From a commit in a bare repository, by way of a signed webhook, to machines and commit statuses.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{process::Command, sync::Arc};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{get, patch, post},
+};
 use fleetwright_api::{Cluster, Machine, MachineDeployment, condition};
 use hmac::{Hmac, Mac as _};
 use kube::{
@@ -21,20 +26,29 @@ use crate::kit::{Engine, PATIENCE, Process, creates, fleet, send};
 pub(crate) struct Forge {
     got: Arc<Mutex<Vec<(String, Value)>>>,
     news: Arc<Notify>,
+    /// Open pull requests, as it lists them.
+    pub(crate) pulls: Arc<Mutex<Vec<Value>>>,
+    /// Comments, with the number of their pull request.
+    pub(crate) comments: Arc<Mutex<Vec<(u64, Value)>>>,
+}
+
+/// Whether a status speaks of a whole commit, not of one cluster or of a plan.
+fn is_whole(body: &Value) -> bool {
+    body["context"] == "fleetwright/default/default.default"
 }
 
 impl Forge {
     /// Serves in `tasks`; gives its address.
     pub(crate) async fn start(&self, tasks: &mut JoinSet<()>) -> String {
-        let take = async |State(forge): State<Self>,
-                          path: axum::extract::Path<String>,
-                          Json(body): Json<Value>| {
-            forge.got.lock().push((path.0, body));
-            forge.news.notify_waiters();
-            (StatusCode::CREATED, Json(json!({})))
-        };
+        let take =
+            async |State(forge): State<Self>, path: Path<String>, Json(body): Json<Value>| {
+                forge.got.lock().push((path.0, body));
+                forge.news.notify_waiters();
+                (StatusCode::CREATED, Json(json!({})))
+            };
         let router = Router::new()
             .route("/repos/acme/fleet/statuses/{sha}", post(take))
+            .merge(pull_requests())
             .with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -44,11 +58,22 @@ impl Forge {
 
     /// Waits for the state of a commit; gives its description.
     pub(crate) async fn until(&self, sha: &str, state: &str) -> String {
+        self.until_of(sha, state, is_whole).await
+    }
+
+    /// The same of the plan of a pull request's head.
+    pub(crate) async fn until_planned(&self, sha: &str, state: &str) -> String {
+        let plan = "fleetwright/default/default.default/plan";
+        self.until_of(sha, state, |body| body["context"] == plan)
+            .await
+    }
+
+    async fn until_of(&self, sha: &str, state: &str, is: impl Fn(&Value) -> bool) -> String {
         let wait = async {
             loop {
                 let news = self.news.notified();
                 let found = self.got.lock().iter().find_map(|(of, body)| {
-                    (of == sha && body["state"] == state)
+                    (of == sha && body["state"] == state && is(body))
                         .then(|| body["description"].as_str().unwrap_or_default().to_owned())
                 });
                 match found {
@@ -65,7 +90,7 @@ impl Forge {
         let got = self.got.lock();
         let mut states: Vec<String> = got
             .iter()
-            .filter(|(of, _)| of == sha)
+            .filter(|(of, body)| of == sha && is_whole(body))
             .map(|(_, b)| b["state"].as_str().unwrap().to_owned())
             .collect();
         states.dedup();
@@ -73,8 +98,45 @@ impl Forge {
     }
 }
 
+/// What GitHub offers of pull requests.
+fn pull_requests() -> Router<Forge> {
+    let list = async |State(forge): State<Forge>| Json(forge.pulls.lock().clone());
+    let comments = async |State(forge): State<Forge>, Path(number): Path<u64>| {
+        let all = forge.comments.lock();
+        let of = all.iter().filter(|(of, _)| *of == number);
+        Json(of.map(|(_, comment)| comment.clone()).collect::<Vec<_>>())
+    };
+    let add = async |State(forge): State<Forge>,
+                     Path(number): Path<u64>,
+                     Json(said): Json<Value>| {
+        let mut all = forge.comments.lock();
+        let comment =
+            json!({"id": all.len() + 1, "user": {"id": 1, "type": "User"}, "body": said["body"]});
+        all.push((number, comment.clone()));
+        (StatusCode::CREATED, Json(comment))
+    };
+    let edit = async |State(forge): State<Forge>, Path(id): Path<u64>, Json(said): Json<Value>| {
+        let mut all = forge.comments.lock();
+        match all.iter_mut().find(|(_, comment)| comment["id"] == id) {
+            Some((_, comment)) => {
+                comment["body"] = said["body"].clone();
+                (StatusCode::OK, Json(comment.clone()))
+            }
+            None => (StatusCode::NOT_FOUND, Json(json!({}))),
+        }
+    };
+    Router::new()
+        .route("/user", get(async || Json(json!({"id": 1}))))
+        .route("/repos/acme/fleet/pulls", get(list))
+        .route(
+            "/repos/acme/fleet/issues/{number}/comments",
+            get(comments).post(add),
+        )
+        .route("/repos/acme/fleet/issues/comments/{id}", patch(edit))
+}
+
 /// Runs Git in `dir`; gives what it says.
-pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn git(dir: &std::path::Path, args: &[&str]) -> String {
     let out = Command::new("git")
         .args([
             "-c",
@@ -165,8 +227,19 @@ impl Scene {
 /// Tells an engine of a push, as GitHub does; gives the answer's first line and body.
 pub(crate) async fn deliver(engine: &Process, sha: &str, secret: &str) -> (String, String) {
     let body = json!({"ref": "refs/heads/main", "after": sha,
-        "repository": {"full_name": "acme/fleet", "default_branch": "main"}})
-    .to_string();
+        "repository": {"full_name": "acme/fleet", "default_branch": "main"}});
+    let delivery = format!("{sha}-{}", secret.len());
+    signed(engine, "push", &delivery, &body.to_string(), secret).await
+}
+
+/// Delivers an event, as GitHub does.
+pub(crate) async fn signed(
+    engine: &Process,
+    event: &str,
+    delivery: &str,
+    body: &str,
+    secret: &str,
+) -> (String, String) {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(body.as_bytes());
     let hex: String = mac
@@ -176,17 +249,16 @@ pub(crate) async fn deliver(engine: &Process, sha: &str, secret: &str) -> (Strin
         .map(|b| format!("{b:02x}"))
         .collect();
     let signature = format!("sha256={hex}");
-    let delivery = format!("{sha}-{}", secret.len());
     let headers = [
-        ("x-github-event", "push"),
-        ("x-github-delivery", delivery.as_str()),
+        ("x-github-event", event),
+        ("x-github-delivery", delivery),
         ("x-hub-signature-256", signature.as_str()),
     ];
-    send("POST", &engine.told("webhooks"), &headers, &body).await
+    send("POST", &engine.told("webhooks"), &headers, body).await
 }
 
 /// Commits the file and pushes it; gives the commit.
-pub(crate) fn commit(work: &Path, text: &str) -> String {
+pub(crate) fn commit(work: &std::path::Path, text: &str) -> String {
     std::fs::write(work.join("fleet.yaml"), text).unwrap();
     git(work, &["add", "-A"]);
     git(work, &["commit", "-q", "-m", "change"]);

@@ -19,6 +19,8 @@ mod leader;
 #[cfg(test)]
 mod plan;
 #[cfg(test)]
+mod pulls;
+#[cfg(test)]
 mod rights;
 #[cfg(test)]
 mod rollout;

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 pub use answer::PostError;
 pub use credentials::{AppCredentials, Credentials};
 pub use github::app::AppTokens;
-pub use remote::{Defaults, Remote};
+pub use remote::{Defaults, PUBLIC_GITHUB_API, Remote};
 
 use http::{Call, Http, Reply};
 

@@ -87,6 +87,8 @@ impl FleetSpec {
 
 /// Default of `progressDeadlineSeconds`.
 pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: i32 = 1800;
+/// Default of `pullRequests.intervalSeconds`.
+pub const DEFAULT_PULL_REQUESTS_INTERVAL_SECONDS: i32 = 60;
 /// Default of `forge.clusterStatuses`.
 pub const DEFAULT_CLUSTER_STATUSES: i32 = 20;
 /// Default of `source.intervalSeconds`.
@@ -248,9 +250,13 @@ impl ForgeType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PullRequests {
-    /// Whether pull requests are planned.
+    /// Whether pull requests into the branch of `source.ref` are planned.
     #[serde(default)]
     pub plan: bool,
+    /// Seconds between looks at the forge; webhooks come in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10), extend("default" = 60))]
+    pub interval_seconds: Option<i32>,
 }
 
 /// What is done about differences that Git did not make.

@@ -6,7 +6,9 @@
 mod annotate;
 pub mod apply;
 pub mod edit;
+pub mod fleets;
 pub mod follow;
+pub mod foretell;
 pub mod gather;
 pub mod json_schema;
 pub mod load;

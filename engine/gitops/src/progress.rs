@@ -6,7 +6,7 @@ use fleetwright_api::{Cluster, MachineDeployment, commit_status::CommitState};
 use kube::ResourceExt;
 
 /// Namespace and name of a Cluster.
-pub(crate) type ClusterName = (String, String);
+pub type ClusterName = (String, String);
 
 /// Machines that are what a commit wants, of all that it concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

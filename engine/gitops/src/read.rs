@@ -28,6 +28,8 @@ use crate::{
     },
 };
 
+mod pulls;
+
 /// How long a look waits for the source. Reading goes on after that, and the next look waits for it again.
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -8,6 +8,8 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::annotate::paths;
 
+pub mod markdown;
+
 /// Steps of one rollout that are written out; the rest is counted.
 const STEPS: usize = 24;
 /// Names of machines in one line.
@@ -19,6 +21,17 @@ const CONTEXT: usize = 2;
 /// left to others, or refused.
 #[must_use]
 pub fn text(plan: &Plan) -> String {
+    let mut out = differences(plan);
+    let rollouts = rollouts(plan);
+    if !rollouts.is_empty() {
+        let _ = write!(out, "\n{rollouts}\n");
+    }
+    put(&mut out, &summary(plan));
+    out
+}
+
+/// The objects that a plan creates, changes, deletes, leaves and refuses, each with what differs.
+fn differences(plan: &Plan) -> String {
     let mut out = String::new();
     for change in &plan.creates {
         line(&mut out, '+', change);
@@ -45,20 +58,24 @@ pub fn text(plan: &Plan) -> String {
     for refusal in &plan.refused {
         put(&mut out, &format!("! {}: {}", refusal.key, refusal.reason));
     }
+    out
+}
+
+/// In which order the changes are made, and what becomes of machines.
+fn rollouts(plan: &Plan) -> String {
+    let mut out = String::new();
     if !plan.waves.is_empty() {
-        put(&mut out, "\nIn this order:");
+        put(&mut out, "In this order:");
         for wave in &plan.waves {
             put(&mut out, &format!("  {}", planned(wave)));
         }
     }
     if !plan.rollouts.is_empty() {
-        put(&mut out, "\nMachines, if nothing else happens:");
+        put(&mut out, "Machines, if nothing else happens:");
         for rollout in &plan.rollouts {
             machines(&mut out, rollout);
         }
-        out.push('\n');
     }
-    put(&mut out, &summary(plan));
     out
 }
 

@@ -8,6 +8,7 @@ mod directory;
 mod filter;
 mod git;
 mod host_keys;
+mod pulls;
 mod signature;
 mod transport;
 mod wanted;
@@ -23,6 +24,7 @@ pub use self::{
     filter::Filter,
     git::GitSource,
     host_keys::KnownHosts,
+    pulls::{Ends, Merged, PullRef},
     signature::{Policy, TrustedKeys},
     transport::{Address, Form},
 };
@@ -133,6 +135,12 @@ pub enum SourceError {
     /// The path leaves the repository.
     #[error("spec.source.path must stay inside the repository")]
     Outside,
+    /// A pull request does not merge.
+    #[error("it does not merge into its base: {0} differ on both sides")]
+    Conflict(String),
+    /// A pull request has no commit in common with its base.
+    #[error("it does not merge into its base: they have no commit in common")]
+    Unrelated,
     /// Too many files.
     #[error(
         "more than {MAX_FILES} manifests or {MAX_ENTRIES} files: set spec.source.path to a smaller folder"

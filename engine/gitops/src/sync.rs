@@ -3,11 +3,8 @@
 use std::{collections::BTreeMap, fmt::Debug, path::Path, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Fleet, MachineDeployment,
-    fleet::DEFAULT_INTERVAL_SECONDS,
-    meta::{ANNOTATION_REQUESTED_AT, LABEL_FLEET},
-    names::fleet_hash,
-    random::Random,
+    Cluster, Fleet, MachineDeployment, fleet::DEFAULT_INTERVAL_SECONDS, meta::LABEL_FLEET,
+    names::fleet_hash, random::Random,
 };
 use futures::{StreamExt, stream::BoxStream};
 use kube::{Api, Client, ResourceExt, runtime::watcher};
@@ -15,12 +12,12 @@ use notify::Watcher as _;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    fleets::{self, asks},
     follow::{Context, Follower},
     settle::Seen,
 };
@@ -48,70 +45,13 @@ impl Sync {
 
     /// Runs until `token` is cancelled. What is under way is cut off: every step can be cut off anywhere.
     pub async fn run(self, token: CancellationToken) {
-        let mut events = watcher::watcher(
-            Api::<Fleet>::all(self.context.client.clone()),
-            watcher::Config::default(),
-        )
-        .boxed();
-        let mut fleets: BTreeMap<Name, (watch::Sender<Fleet>, CancellationToken)> = BTreeMap::new();
-        let mut listed: Vec<Name> = Vec::new();
-        let mut tasks = JoinSet::new();
-        loop {
-            let event = tokio::select! {
-                biased;
-                () = token.cancelled() => break,
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a Fleet's follower ended");
-                    }
-                    continue;
-                }
-                event = events.next() => event,
-            };
-            match event {
-                Some(Ok(watcher::Event::Init)) => listed.clear(),
-                Some(Ok(watcher::Event::InitDone)) => fleets.retain(|name, (_, stop)| {
-                    let stays = listed.contains(name);
-                    if !stays {
-                        stop.cancel();
-                    }
-                    stays
-                }),
-                Some(Ok(watcher::Event::InitApply(fleet) | watcher::Event::Apply(fleet))) => {
-                    let name = (fleet.namespace().unwrap_or_default(), fleet.name_any());
-                    listed.push(name.clone());
-                    if let Some((sender, _)) = fleets.get(&name) {
-                        sender.send_replace(fleet);
-                        continue;
-                    }
-                    let (sender, receiver) = watch::channel(fleet);
-                    let stop = token.child_token();
-                    tasks.spawn(follow(self.context.clone(), receiver, stop.clone()));
-                    fleets.insert(name, (sender, stop));
-                }
-                Some(Ok(watcher::Event::Delete(fleet))) => {
-                    let name = (fleet.namespace().unwrap_or_default(), fleet.name_any());
-                    if let Some((_, stop)) = fleets.remove(&name) {
-                        stop.cancel();
-                    }
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "cannot watch Fleets");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                None => break,
-            }
-        }
-        tasks.shutdown().await;
+        let context = self.context;
+        let client = context.client.clone();
+        fleets::each(client, token, |fleet, stop| {
+            follow(context.clone(), fleet, stop)
+        })
+        .await;
     }
-}
-
-/// What of a Fleet asks for a look when it changes.
-fn asks(fleet: &Fleet) -> (Option<i64>, Option<String>) {
-    (
-        fleet.metadata.generation,
-        fleet.annotations().get(ANNOTATION_REQUESTED_AT).cloned(),
-    )
 }
 
 async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: CancellationToken) {

@@ -1,6 +1,6 @@
 //! Commit statuses that are wanted: one durable object per repository, commit and context, posted by the outbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
     CommitStatus, Fleet,
@@ -14,21 +14,27 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::progress::{ClusterName, Told};
+use crate::progress::Told;
+
+pub use crate::progress::ClusterName;
 
 const FIELD_MANAGER: &str = "fleetwright-sync";
 /// Between the Fleet's context and the name of a cluster.
 const CLUSTER: &str = "/cluster/";
+/// After the Fleet's context: what a merge would do.
+const PLAN: &str = "/plan";
 /// Statuses that the forge has and that are kept to look at.
 const KEPT: usize = 100;
 
 /// What a status of a Fleet speaks of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum About<'a> {
+pub enum About<'a> {
     /// The commit, in all clusters.
     Fleet,
     /// The commit in one cluster.
     Cluster(&'a ClusterName),
+    /// What merging the commit would do.
+    Plan,
 }
 
 /// The commit statuses of one Fleet.
@@ -59,7 +65,7 @@ impl Wishes {
     ///
     /// # Errors
     /// When the API cannot be read or written.
-    pub(crate) async fn want(
+    pub async fn want(
         &self,
         about: About<'_>,
         sha: &str,
@@ -69,12 +75,15 @@ impl Wishes {
         self.put(self.context(about), sha, state, description).await
     }
 
-    fn context(&self, about: About<'_>) -> String {
+    /// The context of a status.
+    #[must_use]
+    pub fn context(&self, about: About<'_>) -> String {
         match about {
             About::Fleet => self.context.clone(),
             About::Cluster((namespace, name)) => {
                 format!("{}{CLUSTER}{namespace}.{name}", self.context)
             }
+            About::Plan => format!("{}{PLAN}", self.context),
         }
     }
 
@@ -156,7 +165,7 @@ impl Wishes {
         reference.branch.or(reference.tag)
     }
 
-        fn name(&self, repository: &str, sha: &str, context: &str) -> String {
+    fn name(&self, repository: &str, sha: &str, context: &str) -> String {
         let hash = short_hash([repository, sha, context], 12);
         format!("{}-{hash}", self.fleet.name_any())
     }
@@ -200,6 +209,23 @@ impl Wishes {
             let converged = (CommitState::Success, "converged".to_owned());
             let (state, words) = outcomes.get(&cluster).unwrap_or(&converged);
             self.put(status.spec.context, sha, *state, words).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the plans that are pending for other commits than `heads`: nobody will finish them.
+    ///
+    /// # Errors
+    /// When the API cannot be read or written.
+    pub async fn supersede_plans(&self, heads: &BTreeSet<String>) -> Result<(), kube::Error> {
+        let context = self.context(About::Plan);
+        for old in self.all().await? {
+            let pending = old.spec.wanted.state == CommitState::Pending;
+            if pending && old.spec.context == context && !heads.contains(&old.spec.sha) {
+                let words = "no longer the head of an open pull request";
+                self.put(context.clone(), &old.spec.sha, CommitState::Success, words)
+                    .await?;
+            }
         }
         Ok(())
     }

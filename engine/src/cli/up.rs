@@ -77,6 +77,9 @@ pub(crate) struct Args {
     /// Repository at the forge that gets commit statuses, as owner/name.
     #[arg(long, value_name = "OWNER/NAME")]
     repository: Option<String>,
+    /// Plan pull requests into the branch: their heads get a commit status, and they get a comment.
+    #[arg(long, requires = "repository", requires = "branch")]
+    pull_requests: bool,
     /// File with the token for the repository and for commit statuses.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -132,6 +135,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         },
         forge_url: args.forge_url,
         repository: args.repository,
+        pull_requests: args.pull_requests,
         token: token.clone(),
         replace_source: args.replace_source,
     });

@@ -11,6 +11,9 @@ use url::Url;
 
 use super::{Credentials, PostError};
 
+/// API of github.com; an Enterprise Server has `https://HOST/api/v3`.
+pub const PUBLIC_GITHUB_API: &str = "https://api.github.com";
+
 /// What is used for Fleets that say nothing of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults {
@@ -144,7 +147,7 @@ async fn credentials(
 /// The API's base, if a token may be sent there.
 pub(super) fn base(kind: ForgeType, api: Option<&str>) -> Result<Url, String> {
     let (public, path) = match kind {
-        ForgeType::Github => (Some("https://api.github.com"), ""),
+        ForgeType::Github => (Some(PUBLIC_GITHUB_API), ""),
         ForgeType::Gitlab => (Some("https://gitlab.com/api/v4"), "/api/v4"),
         ForgeType::Gitea => (None, "/api/v1"),
     };

@@ -112,17 +112,27 @@ impl GitSource {
             let found = repository
                 .find_commit(commit)
                 .map_err(cache("reading the commit"))?;
-            if path.is_empty() {
-                return Ok(found.tree_id());
-            }
-            let root = found.tree().map_err(cache("reading the commit's tree"))?;
-            match root.get_path(Path::new(&path)) {
-                Ok(entry) if entry.kind() == Some(ObjectType::Tree) => Ok(entry.id()),
-                Ok(_) => Err(SourceError::NoPath(path)),
-                Err(e) if e.code() == ErrorCode::NotFound => Err(SourceError::NoPath(path)),
-                Err(e) => Err(cache("reading the commit's tree")(e)),
-            }
+            Self::folder(repository, found.tree_id(), &path)
         })
+    }
+
+    /// Folder `path` of a tree.
+    pub(super) fn folder(
+        repository: &Repository,
+        root: Oid,
+        path: &str,
+    ) -> Result<Oid, SourceError> {
+        if path.is_empty() {
+            return Ok(root);
+        }
+        let doing = "reading the commit's tree";
+        let root = repository.find_tree(root).map_err(cache(doing))?;
+        match root.get_path(Path::new(path)) {
+            Ok(entry) if entry.kind() == Some(ObjectType::Tree) => Ok(entry.id()),
+            Ok(_) => Err(SourceError::NoPath(path.to_owned())),
+            Err(e) if e.code() == ErrorCode::NotFound => Err(SourceError::NoPath(path.to_owned())),
+            Err(e) => Err(cache(doing)(e)),
+        }
     }
 
     /// The manifests of a tree that [`Self::tree`] gave.
@@ -130,46 +140,53 @@ impl GitSource {
     /// # Errors
     /// [`SourceError`], when it cannot be read as a whole.
     pub fn files(&self, tree: Oid, filter: &Filter) -> Result<Vec<SourceFile>, SourceError> {
-        self.cached(|repository| {
-            let objects = repository.odb().map_err(cache("reading a file"))?;
-            let size = |id| {
-                let header = objects.read_header(id).map_err(cache("reading a file"))?;
-                Ok::<_, SourceError>(header.0)
-            };
-            let bytes = |id| {
-                let object = objects.read(id).map_err(cache("reading a file"))?;
-                Ok::<_, SourceError>(object.data().to_vec())
-            };
-            let mut found = Collector::new(filter);
-            let mut open = vec![(Vec::new(), tree, 0)];
-            while let Some((prefix, id, depth)) = open.pop() {
-                if depth > MAX_FOLDERS {
-                    return Err(SourceError::TooDeep);
-                }
-                let folder = repository
-                    .find_tree(id)
-                    .map_err(cache("reading a folder"))?;
-                for entry in folder.iter() {
-                    found.entry()?;
-                    let path = [prefix.as_slice(), entry.name_bytes()].concat();
-                    let id = entry.id();
-                    match entry.filemode() {
-                        0o040_000 if entry.name_bytes().starts_with(b".") => {}
-                        0o040_000 => open.push(([&path, b"/".as_slice()].concat(), id, depth + 1)),
-                        0o120_000 => {
-                            let target = match size(id)? {
-                                0..=MAX_TARGET_BYTES => bytes(id)?,
-                                _ => Vec::new(),
-                            };
-                            found.link(&path, &target);
-                        }
-                        0o160_000 => found.submodule(&path),
-                        _ => drop(found.file(&path, size(id)?, || bytes(id))?),
+        self.cached(|repository| Self::files_of(repository, tree, filter))
+    }
+
+    /// The manifests of a tree.
+    pub(super) fn files_of(
+        repository: &Repository,
+        tree: Oid,
+        filter: &Filter,
+    ) -> Result<Vec<SourceFile>, SourceError> {
+        let objects = repository.odb().map_err(cache("reading a file"))?;
+        let size = |id| {
+            let header = objects.read_header(id).map_err(cache("reading a file"))?;
+            Ok::<_, SourceError>(header.0)
+        };
+        let bytes = |id| {
+            let object = objects.read(id).map_err(cache("reading a file"))?;
+            Ok::<_, SourceError>(object.data().to_vec())
+        };
+        let mut found = Collector::new(filter);
+        let mut open = vec![(Vec::new(), tree, 0)];
+        while let Some((prefix, id, depth)) = open.pop() {
+            if depth > MAX_FOLDERS {
+                return Err(SourceError::TooDeep);
+            }
+            let folder = repository
+                .find_tree(id)
+                .map_err(cache("reading a folder"))?;
+            for entry in folder.iter() {
+                found.entry()?;
+                let path = [prefix.as_slice(), entry.name_bytes()].concat();
+                let id = entry.id();
+                match entry.filemode() {
+                    0o040_000 if entry.name_bytes().starts_with(b".") => {}
+                    0o040_000 => open.push(([&path, b"/".as_slice()].concat(), id, depth + 1)),
+                    0o120_000 => {
+                        let target = match size(id)? {
+                            0..=MAX_TARGET_BYTES => bytes(id)?,
+                            _ => Vec::new(),
+                        };
+                        found.link(&path, &target);
                     }
+                    0o160_000 => found.submodule(&path),
+                    _ => drop(found.file(&path, size(id)?, || bytes(id))?),
                 }
             }
-            Ok(found.into_files())
-        })
+        }
+        Ok(found.into_files())
     }
 
     /// One at a time uses a cache: in this process, and in others on the same state.

@@ -62,6 +62,27 @@ impl Wanted {
         }
     }
 
+    /// The head of a branch.
+    pub(super) fn branch(name: &str) -> Result<Self, SourceError> {
+        Self::of(&GitRef {
+            branch: Some(name.to_owned()),
+            ..GitRef::default()
+        })
+    }
+
+    /// A ref by its whole name.
+    pub(super) fn at(name: &str) -> Result<Self, SourceError> {
+        match Reference::is_valid_name(name) && name.starts_with("refs/") {
+            true => Ok(Self::Ref {
+                remote: name.to_owned(),
+                what: name.to_owned(),
+            }),
+            false => Err(SourceError::BadRef(format!(
+                "{name:?} is the name of no ref"
+            ))),
+        }
+    }
+
     pub(super) fn refspecs(&self) -> Vec<String> {
         match self {
             Self::Ref { remote, .. } => vec![format!("+{remote}:{}", local(remote))],

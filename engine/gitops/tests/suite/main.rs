@@ -13,6 +13,8 @@ mod looping;
 #[cfg(test)]
 mod prune;
 #[cfg(test)]
+mod pulls;
+#[cfg(test)]
 mod sources;
 #[cfg(test)]
 mod waves;

@@ -1,0 +1,75 @@
+//! A plan with all that can be told beforehand: which machines come and go, in which steps, and what will wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetwright_api::Fleet;
+use fleetwright_core::{
+    catalogue::Catalogue,
+    images::Image,
+    plan::{Live, Plan, Policy, forecast, plan},
+};
+use jiff::Timestamp;
+use kube::Client;
+
+use crate::{
+    gather::{GatherError, gather, gather_machines, policy_of},
+    read::Declared,
+};
+
+/// What a Fleet would do with what its files declare.
+pub struct Foretold {
+    /// What the plan was made against.
+    pub live: Live,
+    /// What the Fleet says.
+    pub policy: Policy,
+    /// The plan.
+    pub plan: Plan,
+    /// Images that machines would be made from.
+    pub images: BTreeSet<Image>,
+}
+
+impl Foretold {
+    /// Plans what `declared` says, which must have no mistakes. `previous` is what the Fleet follows now, where that is known.
+    ///
+    /// # Errors
+    /// [`GatherError`].
+    pub async fn of(
+        client: &Client,
+        fleet: &Fleet,
+        declared: &Declared,
+        previous: Option<&Declared>,
+        catalogue: &Catalogue,
+        now: Timestamp,
+    ) -> Result<Self, GatherError> {
+        let policy = policy_of(fleet);
+        let desired = &declared.desired;
+        let mut live = gather(client, desired, &policy).await?;
+        let previous = previous.map(|d| &d.documents);
+        let mut plan = plan(desired, previous, &live, &policy, catalogue);
+        gather_machines(client, &plan, &policy, &mut live).await?;
+        let images = forecast(&mut plan, &live, &policy, catalogue, now);
+        let waves = fleet.status.as_ref().map(|s| s.waves.as_slice());
+        let stage = plan.stage(&policy, waves.unwrap_or_default(), now);
+        drop(stage);
+        Ok(Self {
+            live,
+            policy,
+            plan,
+            images,
+        })
+    }
+
+    /// Takes in which of the images are missing, and what their providers say to that.
+    pub fn lacks(
+        &mut self,
+        missing: BTreeMap<Image, String>,
+        catalogue: &Catalogue,
+        now: Timestamp,
+    ) {
+        if missing.is_empty() {
+            return;
+        }
+        self.live.missing_images = missing;
+        forecast(&mut self.plan, &self.live, &self.policy, catalogue, now);
+    }
+}

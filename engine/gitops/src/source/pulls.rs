@@ -1,0 +1,197 @@
+//! Pull requests in Git: what merging one would give. Their objects go to a store of their own, so that nothing that anybody may
+//! push comes into the cache that is followed.
+
+use fleetwright_api::fleet::ForgeType;
+use git2::{Commit, ErrorCode, MergeOptions, Oid, Repository};
+use jiff::Timestamp;
+
+use super::{
+    Snapshot, SourceError, clean,
+    filter::Filter,
+    git::{GitSource, cache},
+    wanted::Wanted,
+};
+
+/// Conflicting files that are named.
+const NAMED: usize = 5;
+
+/// Which refs of a repository say what a pull request is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PullRef {
+    /// Branch that it is to be merged into.
+    pub base: String,
+    /// Ref of its head.
+    pub head: String,
+    /// Ref of the forge's own trial merge, where it makes one.
+    pub trial: Option<String>,
+}
+
+impl PullRef {
+    /// Of pull request `number` into branch `base`.
+    #[must_use]
+    pub fn of(kind: ForgeType, number: u64, base: &str) -> Self {
+        let (head, trial) = match kind {
+            ForgeType::Github => (
+                format!("refs/pull/{number}/head"),
+                Some(format!("refs/pull/{number}/merge")),
+            ),
+            ForgeType::Gitlab => (
+                format!("refs/merge-requests/{number}/head"),
+                Some(format!("refs/merge-requests/{number}/merge")),
+            ),
+            ForgeType::Gitea => (format!("refs/pull/{number}/head"), None),
+        };
+        Self {
+            base: base.to_owned(),
+            head,
+            trial,
+        }
+    }
+
+    fn wanted(&self) -> Result<(Wanted, Wanted, Option<Wanted>), SourceError> {
+        let base = Wanted::branch(&self.base)?;
+        let head = Wanted::at(&self.head)?;
+        Ok((
+            base,
+            head,
+            self.trial.as_deref().map(Wanted::at).transpose()?,
+        ))
+    }
+}
+
+/// The two commits that a pull request would merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Commit of the base.
+    pub base: String,
+    /// Commit of the head.
+    pub head: String,
+}
+
+/// What merging a pull request would give.
+#[derive(Debug)]
+pub struct Merged {
+    /// What was merged.
+    pub ends: Ends,
+    /// The followed folder of the merge; when there is none, that is the pull request's own fault.
+    pub files: Result<Snapshot, SourceError>,
+}
+
+impl GitSource {
+    /// The same repository, in a store of its own.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        let mut file = self.cache.file_name().unwrap_or_default().to_owned();
+        file.push(format!("-{name}"));
+        Self {
+            cache: self.cache.with_file_name(file),
+            ..self.clone()
+        }
+    }
+
+    /// Fetches what `pulls` are made of; blocks.
+    pub(crate) fn fetch_pulls(&self, pulls: &[PullRef], now: Timestamp) -> Result<(), SourceError> {
+        let mut all = Vec::new();
+        for pull in pulls {
+            let (base, head, trial) = pull.wanted()?;
+            all.extend([base, head].into_iter().chain(trial));
+        }
+        match all.first().cloned() {
+            // One that is gone is told where it is merged.
+            Some(first) => match self.resolve(&all, &first, now) {
+                Ok(_) | Err(SourceError::NoRef(_) | SourceError::BadRef(_)) => Ok(()),
+                Err(error) => Err(error),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Base and head of a pull request, as of the last fetch.
+    pub(crate) fn ends(&self, pull: &PullRef) -> Result<Ends, SourceError> {
+        let (base, head, _) = pull.wanted()?;
+        self.cached(|repository| {
+            Ok(Ends {
+                base: base.commit(repository)?.to_string(),
+                head: head.commit(repository)?.to_string(),
+            })
+        })
+    }
+
+    /// The merge of a pull request as of the last fetch, of it the files below `path`.
+    pub(crate) fn merged(
+        &self,
+        pull: &PullRef,
+        path: &str,
+        filter: &Filter,
+    ) -> Result<Merged, SourceError> {
+        let (base, head, trial) = pull.wanted()?;
+        let path = clean(path)?;
+        self.cached(|repository| {
+            let doing = "reading a pull request";
+            let commit = |wanted: &Wanted| {
+                let id = wanted.commit(repository)?;
+                repository.find_commit(id).map_err(cache(doing))
+            };
+            let (base, head) = (commit(&base)?, commit(&head)?);
+            // What is merged is written to memory alone.
+            let objects = repository.odb().map_err(cache(doing))?;
+            objects
+                .add_new_mempack_backend(1000)
+                .map_err(cache(doing))?;
+            let trial = trial.as_ref().and_then(|trial| commit(trial).ok());
+            let trial = trial.filter(|trial| trial.parent_ids().eq([base.id(), head.id()]));
+            let tree = match trial {
+                Some(trial) => Ok(trial.tree_id()),
+                None => merge(repository, &base, &head),
+            };
+            let files = tree.and_then(|tree| {
+                let tree = Self::folder(repository, tree, &path)?;
+                Ok(Snapshot {
+                    revision: head.id().to_string(),
+                    tree: tree.to_string(),
+                    files: Self::files_of(repository, tree, filter)?,
+                })
+            });
+            let files = match files {
+                Err(error) if !error.is_lasting() => return Err(error),
+                files => files,
+            };
+            Ok(Merged {
+                ends: Ends {
+                    base: base.id().to_string(),
+                    head: head.id().to_string(),
+                },
+                files,
+            })
+        })
+    }
+}
+
+/// The tree of a merge.
+fn merge(
+    repository: &Repository,
+    base: &Commit<'_>,
+    head: &Commit<'_>,
+) -> Result<Oid, SourceError> {
+    let doing = "merging a pull request";
+    match repository.merge_base(base.id(), head.id()) {
+        Err(e) if e.code() == ErrorCode::NotFound => return Err(SourceError::Unrelated),
+        other => other.map_err(cache(doing))?,
+    };
+    let mut options = MergeOptions::new();
+    options.fail_on_conflict(false);
+    let mut index = repository
+        .merge_commits(base, head, Some(&options))
+        .map_err(cache(doing))?;
+    if !index.has_conflicts() {
+        return index.write_tree_to(repository).map_err(cache(doing));
+    }
+    let mut files = Vec::new();
+    for conflict in index.conflicts().map_err(cache(doing))?.take(NAMED) {
+        let conflict = conflict.map_err(cache(doing))?;
+        let entry = conflict.our.or(conflict.their).or(conflict.ancestor);
+        files.extend(entry.map(|e| super::collect::shown(&e.path)));
+    }
+    files.sort();
+    files.dedup();
+    Err(SourceError::Conflict(files.join(", ")))
+}
