@@ -21,7 +21,7 @@ use fleetwright_api::{
 };
 use fleetwright_core::{catalogue::Catalogue, plan::Plan};
 use fleetwright_gitops::{
-    fleets::{self, asks},
+    fleets::{self, Watched, asks},
     foretell::Foretold,
     gather::{GatherError, live_clusters},
     load::{LoadError, dangling},
@@ -36,7 +36,7 @@ use fleetwright_webhook::{
     pull_requests::{Comment, PullRequest, PullRequests, StoredComment},
 };
 use kube::{Client, ResourceExt};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::due::{At, is_due};
@@ -103,10 +103,7 @@ impl Pulls {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let client = self.client.clone();
         let this = Arc::new(self);
-        fleets::each(client, stop, |fleet, stop| {
-            Arc::clone(&this).follow(fleet, stop)
-        })
-        .await;
+        fleets::each(client, stop, |watched| Arc::clone(&this).follow(watched)).await;
     }
 
     /// Nothing is known yet.
@@ -124,7 +121,12 @@ impl Pulls {
         }
     }
 
-    async fn follow(self: Arc<Self>, mut fleets: watch::Receiver<Fleet>, stop: CancellationToken) {
+    async fn follow(self: Arc<Self>, watched: Watched) {
+        let Watched {
+            fleet: mut fleets,
+            stop,
+            ..
+        } = watched;
         let mut state = self.state();
         let mut look_at = Instant::now();
         let mut failures = 0u32;

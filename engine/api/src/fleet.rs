@@ -61,6 +61,10 @@ pub struct FleetSpec {
     /// How many machines of all its clusters together may be out of service at once; no limit of its own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionBudget>,
+    /// Fleets whose newest revision must have converged before anything of this one is applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub depends_on: Vec<FleetReference>,
     /// In which order a revision reaches clusters and pools; all at once when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -83,6 +87,19 @@ impl FleetSpec {
             .filter_map(|v| v.parse().ok())
             .collect()
     }
+}
+
+/// Another Fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetReference {
+    /// Its namespace; the same one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Its name.
+    #[schemars(length(min = 1, max = 50))]
+    pub name: String,
 }
 
 /// Default of `progressDeadlineSeconds`.

@@ -1,21 +1,28 @@
 //! A task for each Fleet, from when it is seen until it is gone.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{Fleet, meta::ANNOTATION_REQUESTED_AT};
 use futures::StreamExt;
 use kube::{Api, Client, ResourceExt, runtime::watcher};
-use std::time::Duration;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Runs `task` for each Fleet, until `token` is cancelled. It gets the Fleet as it is seen, and a token that is cancelled when the
-/// Fleet is gone. What is under way at the end is cut off.
-pub async fn each<F>(
-    client: Client,
-    token: CancellationToken,
-    task: impl Fn(watch::Receiver<Fleet>, CancellationToken) -> F,
-) where
+use crate::depends::Fleets;
+
+/// What a Fleet's task sees.
+pub struct Watched {
+    /// The Fleet.
+    pub fleet: watch::Receiver<Fleet>,
+    /// All Fleets.
+    pub all: watch::Receiver<Arc<Fleets>>,
+    /// Is cancelled when the Fleet is gone.
+    pub stop: CancellationToken,
+}
+
+/// Runs `task` for each Fleet, until `token` is cancelled. What is under way at the end is cut off.
+pub async fn each<F>(client: Client, token: CancellationToken, task: impl Fn(Watched) -> F)
+where
     F: Future<Output = ()> + Send + 'static,
 {
     let fleets = Api::<Fleet>::all(client);
@@ -23,6 +30,7 @@ pub async fn each<F>(
     let mut running: BTreeMap<(String, String), (watch::Sender<Fleet>, CancellationToken)> =
         BTreeMap::new();
     let mut listed = Vec::new();
+    let all = watch::Sender::new(Arc::<Fleets>::default());
     let mut tasks = JoinSet::new();
     loop {
         let event = tokio::select! {
@@ -39,15 +47,23 @@ pub async fn each<F>(
         let name = |fleet: &Fleet| (fleet.namespace().unwrap_or_default(), fleet.name_any());
         match event {
             Some(Ok(watcher::Event::Init)) => listed.clear(),
-            Some(Ok(watcher::Event::InitDone)) => running.retain(|name, (_, stop)| {
-                let stays = listed.contains(name);
-                if !stays {
-                    stop.cancel();
-                }
-                stays
-            }),
+            Some(Ok(watcher::Event::InitDone)) => {
+                all.send_modify(|all| Arc::make_mut(all).retain(|name, _| listed.contains(name)));
+                running.retain(|name, (_, stop)| {
+                    let stays = listed.contains(name);
+                    if !stays {
+                        stop.cancel();
+                    }
+                    stays
+                });
+            }
             Some(Ok(watcher::Event::InitApply(fleet) | watcher::Event::Apply(fleet))) => {
                 let name = name(&fleet);
+                all.send_modify(|all| {
+                    let mut seen = fleet.clone();
+                    seen.metadata.managed_fields = None;
+                    Arc::make_mut(all).insert(name.clone(), seen);
+                });
                 listed.push(name.clone());
                 if let Some((sender, _)) = running.get(&name) {
                     sender.send_replace(fleet);
@@ -55,11 +71,17 @@ pub async fn each<F>(
                 }
                 let (sender, receiver) = watch::channel(fleet);
                 let stop = token.child_token();
-                tasks.spawn(task(receiver, stop.clone()));
+                tasks.spawn(task(Watched {
+                    fleet: receiver,
+                    all: all.subscribe(),
+                    stop: stop.clone(),
+                }));
                 running.insert(name, (sender, stop));
             }
             Some(Ok(watcher::Event::Delete(fleet))) => {
-                if let Some((_, stop)) = running.remove(&name(&fleet)) {
+                let name = name(&fleet);
+                all.send_modify(|all| drop(Arc::make_mut(all).remove(&name)));
+                if let Some((_, stop)) = running.remove(&name) {
                     stop.cancel();
                 }
             }

@@ -5,6 +5,7 @@
 
 mod annotate;
 pub mod apply;
+pub mod depends;
 pub mod edit;
 pub mod fleets;
 pub mod follow;

@@ -1,6 +1,6 @@
 //! The sync loop: one follower per Fleet, woken by polls, requests, edits and the progress of what was applied.
 
-use std::{collections::BTreeMap, fmt::Debug, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment, fleet::DEFAULT_INTERVAL_SECONDS, meta::LABEL_FLEET,
@@ -10,14 +10,11 @@ use futures::{StreamExt, stream::BoxStream};
 use kube::{Api, Client, ResourceExt, runtime::watcher};
 use notify::Watcher as _;
 use serde::de::DeserializeOwned;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fleets::{self, asks},
+    fleets::{self, Watched, asks},
     follow::{Context, Follower},
     settle::Seen,
 };
@@ -47,14 +44,16 @@ impl Sync {
     pub async fn run(self, token: CancellationToken) {
         let context = self.context;
         let client = context.client.clone();
-        fleets::each(client, token, |fleet, stop| {
-            follow(context.clone(), fleet, stop)
-        })
-        .await;
+        fleets::each(client, token, |watched| follow(context.clone(), watched)).await;
     }
 }
 
-async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: CancellationToken) {
+async fn follow(context: Context, watched: Watched) {
+    let Watched {
+        fleet: mut fleets,
+        mut all,
+        stop,
+    } = watched;
     let first = fleets.borrow_and_update().clone();
     let mut follower = Follower::new(context.clone(), first);
     let mut seen = Seen::default();
@@ -81,6 +80,7 @@ async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: Canc
                 }
                 follower.fleet = fleet;
             }
+            Ok(()) = all.changed(), if follower.waits() => look_at = Instant::now(),
             () = edits.next() => {
                 // Each edit begins the wait anew, within bounds.
                 let latest = Instant::now() + 5 * DEBOUNCE;
@@ -89,6 +89,7 @@ async fn follow(context: Context, mut fleets: watch::Receiver<Fleet>, stop: Canc
                 look_at = Instant::now();
             }
             () = tokio::time::sleep_until(look_at), if progress.is_complete() => {
+                follower.others = Arc::clone(&all.borrow_and_update());
                 failures = match follower.look(&seen).await {
                     Ok(true) => 0,
                     Ok(false) | Err(_) => failures.saturating_add(1),

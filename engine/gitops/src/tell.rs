@@ -27,6 +27,9 @@ const LONGEST: usize = 8_000;
 /// Reason of Ready: what was applied does not converge.
 pub(crate) const NOT_CONVERGING: &str = "NotConverging";
 
+/// Reason of Ready: everything that was applied has converged.
+pub(crate) const CONVERGED: &str = "Converged";
+
 /// How the condition Ready is told.
 pub(crate) struct Ready {
     pub(crate) status: Status,
@@ -129,7 +132,7 @@ pub(crate) fn told(outcome: &Outcome) -> (CommitState, Ready) {
                 1 => "1 object converged".to_owned(),
                 n => format!("{n} objects converged"),
             };
-            (CommitState::Success, Status::True, "Converged", message)
+            (CommitState::Success, Status::True, CONVERGED, message)
         }
         Outcome::Failure(why) => {
             let why = why.clone();

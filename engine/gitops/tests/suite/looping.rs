@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    CommitStatus, Fleet, commit_status::CommitState, condition, meta::ANNOTATION_REQUESTED_AT,
+    CommitStatus, Fleet,
+    commit_status::CommitState,
+    condition,
+    fleet::{FleetReference, FleetSource, FleetSpec},
+    meta::ANNOTATION_REQUESTED_AT,
     time::SystemClock,
 };
 use fleetwright_gitops::sync::Sync;
@@ -228,5 +232,45 @@ async fn what_the_api_did_not_take_is_tried_again_before_the_interval() {
     tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
     *world.away.lock() = None;
     until(&world, "ConfigMap", "c", data("one")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_fleet_waits_for_another_and_is_woken_by_it() {
+    let world = World::new().await;
+    let spec = |name: &str, on: &[&str]| {
+        let folder = world.dir.path().join(name);
+        write(&folder, "c.yaml", &config_map(name, "one"));
+        let reference = |name: &&str| FleetReference {
+            name: (*name).to_owned(),
+            ..FleetReference::default()
+        };
+        FleetSpec {
+            source: FleetSource {
+                directory: Some(folder.to_str().unwrap().into()),
+                interval_seconds: Some(86_400),
+                ..FleetSource::default()
+            },
+            depends_on: on.iter().map(reference).collect(),
+            ..FleetSpec::default()
+        }
+    };
+    let folder = world.dir.path().to_owned();
+    world
+        .fleet("apps", spec("apps", &["infra"]), folder.clone())
+        .await;
+    let running = Running::start(&world);
+    until(&world, "Fleet", "apps", |fleet: Option<&DynamicObject>| {
+        let conditions = fleet.and_then(|f| f.data["status"]["conditions"].as_array());
+        conditions.into_iter().flatten().any(|c| {
+            c["reason"] == "DependencyNotReady"
+                && c["message"] == "waits for Fleet default/infra, which is not there"
+        })
+    })
+    .await;
+    assert!(world.get("ConfigMap", "apps").await.is_none());
+    world.fleet("infra", spec("infra", &[]), folder).await;
+    until(&world, "ConfigMap", "infra", data("one")).await;
+    until(&world, "ConfigMap", "apps", data("one")).await;
     running.stop().await;
 }
