@@ -188,8 +188,13 @@ impl Outbox {
                 if fleetwright_api::bugs::on("end-forge-not-asked-again") {
                     entry.posted = Some((posted.observation, posted.content));
                 }
-                if !matches!(error, PostError::Held { .. }) {
-                    tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
+                match error {
+                    PostError::Held { .. } => {
+                        tracing::debug!(status = %posted.key.1, %error, "a commit status waits");
+                    }
+                    _ => {
+                        tracing::warn!(status = %posted.key.1, %error, "cannot post a commit status");
+                    }
                 }
             }
         }

@@ -44,7 +44,7 @@ pub struct OpenPullRequests {
     /// By number.
     pub pull_requests: Vec<PullRequest>,
     /// Whether they are all. Else some could not be read, or there are too many. Even then one that was opened or closed between
-    /// two pages may be missing: only [`PullRequests::get`] says that one is closed.
+    /// two pages may be missing: only what [`PullRequests::get`] shows says that one is closed.
     pub complete: bool,
 }
 
@@ -81,7 +81,8 @@ pub trait PullRequests: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<OpenPullRequests, PostError>;
 
-    /// One of them, open or not; `None` when there is none of this number.
+    /// One of them, open or not; `None` when the forge shows none of this number, which is also what it says to a token that may
+    /// not see the repository.
     ///
     /// # Errors
     /// See [`PostError`].

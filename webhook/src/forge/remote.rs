@@ -28,8 +28,7 @@ pub struct Defaults {
 pub struct Remote {
     pub(crate) kind: ForgeType,
     pub(crate) api: Url,
-    /// `owner/name`; at GitLab a path or a number.
-    pub(crate) repository: String,
+    repository: String,
     pub(crate) credentials: Credentials,
 }
 
@@ -84,6 +83,18 @@ impl Remote {
         let api = forge.and_then(|f| f.api_url.as_deref());
         let api = api.or(defaults.api_url.as_deref());
         Self::new(kind, api, repository, credentials)
+    }
+
+    /// Kind of its forge.
+    #[must_use]
+    pub const fn kind(&self) -> ForgeType {
+        self.kind
+    }
+
+    /// `owner/name`; at GitLab a path or a number.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.repository
     }
 
     /// A URL below the API's base. A segment may hold a slash, which is escaped.

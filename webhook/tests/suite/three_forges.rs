@@ -269,3 +269,35 @@ async fn no_token_goes_to_another_kind_of_forge() {
     assert!(message.contains("gitea by now"), "{message}");
     assert!(scene.forge.seen().is_empty() && gitea.seen().is_empty());
 }
+
+/// The API refuses a forge that could not be reached, and says what to write.
+#[tokio::test]
+async fn a_forge_is_written_as_its_type_wants() {
+    let scene = Scene::new().await;
+    let fleets =
+        kube::Api::<fleetwright_api::Fleet>::namespaced(scene.engine.client.clone(), "default");
+    let url = "https://git.example.com/api/v1";
+    for (kind, api, repository, refusal) in [
+        ("github", None, "acme/fleet", None),
+        ("github", None, "acme/eu/fleet", Some("owner/name")),
+        ("github", None, "42", Some("owner/name")),
+        ("gitlab", None, "acme/eu/west/fleet", None),
+        ("gitlab", None, "42", None),
+        ("gitlab", None, "fleet", Some("group/name")),
+        ("gitlab", None, "acme//fleet", Some("group/name")),
+        ("gitea", Some(url), "acme/fleet", None),
+        ("gitea", Some(url), "acme/eu/fleet", Some("owner/name")),
+        ("gitea", None, "acme/fleet", Some("apiURL")),
+        ("sourcehut", None, "acme/fleet", Some("forge.type")),
+    ] {
+        let forge = json!({"type": kind, "apiURL": api, "repository": repository});
+        let patch = kube::api::Patch::Merge(json!({"spec": {"forge": forge}}));
+        let got = fleets.patch("repo", &Default::default(), &patch).await;
+        let said = got.as_ref().err().map(ToString::to_string);
+        let as_wanted = match refusal {
+            None => said.is_none(),
+            Some(words) => said.as_ref().is_some_and(|said| said.contains(words)),
+        };
+        assert!(as_wanted, "{kind} {repository} {said:?}");
+    }
+}
