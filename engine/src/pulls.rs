@@ -15,7 +15,7 @@ use std::{
 use fleetwright_api::{
     Fleet,
     commit_status::CommitState,
-    fleet::{DEFAULT_PULL_REQUESTS_INTERVAL_SECONDS, Forge},
+    fleet::{DEFAULT_PULL_REQUESTS_INTERVAL_SECONDS, ForgeType},
     random::Random,
     time::Clock,
 };
@@ -27,7 +27,7 @@ use fleetwright_gitops::{
     load::{LoadError, dangling},
     read::{Declared, ReadError, Reader, Tree},
     report::{self, markdown},
-    source::{AppTokens, Caches, Ends, Merged, PullRef, SourceError},
+    source::{AppTokens, Caches, Ends, PullRef, SourceError},
     wishes::{About, Wishes},
 };
 use fleetwright_providers::Provider;
@@ -86,8 +86,22 @@ pub(crate) struct State {
     followed: Reader,
     /// Reads pull requests.
     reader: Reader,
-    planned: BTreeMap<u64, At>,
+    planned: BTreeMap<Proposed, At>,
     comments: BTreeMap<u64, StoredComment>,
+}
+
+/// What is planned: a pull request, by its number, or an entry of the merge queue, by its ref.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Proposed {
+    Pull(u64),
+    Queued(String),
+}
+
+/// What of a proposal the forge says.
+struct Proposal {
+    what: Proposed,
+    reference: PullRef,
+    from_fork: bool,
 }
 
 /// What a pull request's plan came to.
@@ -192,22 +206,37 @@ impl Pulls {
         let into = |pull: &PullRequest| pull.open && pull.base_ref == branch;
         let all = open.pull_requests.into_iter().filter(into);
         let all: Vec<PullRequest> = all.take(MOST).collect();
-        let numbers: BTreeSet<u64> = all.iter().map(|pull| pull.number).collect();
+        let of = |pull: &PullRequest| Proposal {
+            what: Proposed::Pull(pull.number),
+            reference: PullRef::of(forge.kind, pull.number, branch),
+            from_fork: pull.from_fork,
+        };
+        let mut proposals: Vec<Proposal> = all.iter().map(of).collect();
+        if forge.kind == ForgeType::Github {
+            let queue = state.reader.queue(fleet, branch.to_owned(), now).await?;
+            // Who may merge has let them in.
+            proposals.extend(queue.into_iter().map(|reference| Proposal {
+                what: Proposed::Queued(reference.head.clone()),
+                reference,
+                from_fork: false,
+            }));
+        }
+        let there: BTreeSet<&Proposed> = proposals.iter().map(|p| &p.what).collect();
         if open.complete {
-            state.planned.retain(|number, _| numbers.contains(number));
+            state.planned.retain(|what, _| there.contains(what));
+            let numbers: BTreeSet<u64> = all.iter().map(|pull| pull.number).collect();
             state.comments.retain(|number, _| numbers.contains(number));
         }
-        let of = |pull: &PullRequest| PullRef::of(forge.kind, pull.number, branch);
-        let refs: Vec<PullRef> = all.iter().map(of).collect();
-        let ends = state.reader.pulls(fleet, refs.clone(), now).await?;
-        let mut heads = BTreeSet::new();
+        let refs = proposals.iter().map(|p| p.reference.clone()).collect();
+        let ends = state.reader.pulls(fleet, refs, now).await?;
+        let mut heads: BTreeSet<String> = all.iter().map(|pull| pull.head_sha.clone()).collect();
         let mut followed = None;
-        for ((pull, reference), ends) in all.iter().zip(refs).zip(ends) {
+        for (proposal, ends) in proposals.iter().zip(ends) {
+            let what = &proposal.what;
             let ends = match ends {
                 Ok(ends) => ends,
                 Err(error) => {
-                    tracing::info!(fleet = %fleet.name_any(), pull = pull.number, %error, "a pull request is not there yet");
-                    heads.insert(pull.head_sha.clone());
+                    tracing::info!(fleet = %fleet.name_any(), ?what, %error, "not there yet");
                     continue;
                 }
             };
@@ -218,7 +247,7 @@ impl Pulls {
                 when: now,
             };
             heads.insert(sha.clone());
-            let before = state.planned.get(&pull.number);
+            let before = state.planned.get(what);
             if !is_due(before, &at) {
                 continue;
             }
@@ -231,11 +260,15 @@ impl Pulls {
                 followed = Some(self.followed(fleet, state).await);
             }
             let known = followed.as_ref().and_then(Option::as_deref);
-            let merged = state.reader.merged(fleet, reference, now).await?;
-            let outcome = self.plan(fleet, forge, pull, merged, known, state).await?;
-            self.tell(&wishes, &remote, pull, &at, outcome, state)
+            let outcome = self.plan(fleet, proposal, known, state).await?;
+            wishes
+                .want(About::Plan, &sha, outcome.state, &outcome.words)
                 .await?;
-            state.planned.insert(pull.number, at);
+            if let Proposed::Pull(number) = what {
+                self.comment(&wishes, &remote, *number, outcome, state)
+                    .await?;
+            }
+            state.planned.insert(what.clone(), at);
         }
         if open.complete {
             wishes.supersede_plans(&heads).await?;
@@ -258,32 +291,23 @@ impl Pulls {
     async fn plan(
         &self,
         fleet: &Fleet,
-        forge: &Forge,
-        pull: &PullRequest,
-        merged: Merged,
+        proposal: &Proposal,
         followed: Option<&Declared>,
         state: &mut State,
     ) -> Result<Outcome, PullsError> {
-        let name = format!(
-            "{}/{}",
-            fleet.namespace().unwrap_or_default(),
-            fleet.name_any()
-        );
+        let reference = proposal.reference.clone();
+        let now = self.clock.now();
+        let merged = state.reader.merged(fleet, reference, now).await?;
+        let namespace = fleet.namespace().unwrap_or_default();
+        let name = format!("{namespace}/{}", fleet.name_any());
         let Ends { base, head } = &merged.ends;
         let of = markdown::Planned {
             fleet: &name,
-            branch: &pull.base_ref,
+            branch: &proposal.reference.base,
             base,
             head,
         };
-        tracing::info!(
-            fleet = name,
-            forge = forge.repository,
-            pull = pull.number,
-            head,
-            base,
-            "planning"
-        );
+        tracing::info!(fleet = name, what = ?proposal.what, head, base, "planning");
         let snapshot = match merged.files {
             Ok(snapshot) => snapshot,
             Err(error) => return Ok(unmerged(of, &error)),
@@ -307,7 +331,7 @@ impl Pulls {
         let foretold = Foretold::of(&self.client, fleet, &declared, followed, catalogue, now);
         let mut foretold = foretold.await?;
         // What a fork says is not sent anywhere.
-        if !pull.from_fork {
+        if !proposal.from_fork {
             let provider = self.provider.as_ref();
             let missing = missing_images(&self.client, provider, &foretold.images).await?;
             foretold.lacks(missing, catalogue, now);
@@ -316,19 +340,15 @@ impl Pulls {
         Ok(planned(of, &foretold.plan, &digest))
     }
 
-    async fn tell(
+    async fn comment(
         &self,
         wishes: &Wishes,
         remote: &Remote,
-        pull: &PullRequest,
-        at: &At,
+        number: u64,
         outcome: Outcome,
         state: &mut State,
     ) -> Result<(), PullsError> {
-        wishes
-            .want(About::Plan, &at.ends.head, outcome.state, &outcome.words)
-            .await?;
-        let known = state.comments.get(&pull.number);
+        let known = state.comments.get(&number);
         // One that said something says so no longer.
         let body = outcome
             .comment
@@ -345,9 +365,9 @@ impl Pulls {
         let now = self.clock.now();
         let stored = self
             .forge
-            .upsert_comment(remote, pull.number, &comment, now)
+            .upsert_comment(remote, number, &comment, now)
             .await?;
-        state.comments.insert(pull.number, stored);
+        state.comments.insert(number, stored);
         Ok(())
     }
 }

@@ -31,6 +31,20 @@ impl Reader {
         Ok(self.blocking(fetch).await??)
     }
 
+    /// Fetches the merge queue of a branch.
+    ///
+    /// # Errors
+    /// [`ReadError`], when the repository cannot be asked.
+    pub async fn queue(
+        &mut self,
+        fleet: &Fleet,
+        base: String,
+        now: Timestamp,
+    ) -> Result<Vec<PullRef>, ReadError> {
+        let git = self.scratch(fleet, now).await?;
+        Ok(self.blocking(move || git.fetch_queue(&base, now)).await??)
+    }
+
     /// What merging a pull request would give, as it was when it was fetched last.
     ///
     /// # Errors

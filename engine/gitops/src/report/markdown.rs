@@ -11,6 +11,8 @@ use super::{count, differences, rollouts, summary};
 
 /// Objects that are listed one by one; the rest is counted.
 const OBJECTS: usize = 40;
+/// Bytes of a section: with two of them a comment keeps within every forge's limit.
+const SECTION: usize = 24_000;
 /// Digits of a commit or digest that people compare.
 const SHORT: usize = 12;
 
@@ -115,9 +117,32 @@ fn section(out: &mut String, title: &str, language: &str, text: &str) {
     if text.trim().is_empty() {
         return;
     }
+    let (text, cut) = cut(text.trim_matches('\n'));
     let _ = write!(out, "\n<details><summary>{title}</summary>\n\n");
-    fenced(out, language, text.trim_matches('\n'));
+    fenced(out, language, text);
+    if cut > 0 {
+        let _ = write!(
+            out,
+            "\n{cut} more lines: `fleetwright plan` shows all of them.\n"
+        );
+    }
     out.push_str("\n</details>\n");
+}
+
+/// The lines that have room in a section, and how many more there are.
+fn cut(text: &str) -> (&str, usize) {
+    if text.len() <= SECTION {
+        return (text, 0);
+    }
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        if end + line.len() > SECTION {
+            break;
+        }
+        end += line.len();
+    }
+    let (shown, rest) = text.split_at(end);
+    (shown.trim_end_matches('\n'), rest.lines().count())
 }
 
 fn fenced(out: &mut String, language: &str, text: &str) {
@@ -240,6 +265,22 @@ mod tests {
         ] {
             assert_eq!(code(text), want);
         }
+    }
+
+    #[test]
+    fn long_sections_end_with_a_line_and_say_what_is_missing() {
+        let text = format!("{}\n", "x".repeat(99)).repeat(300);
+        let (shown, more) = cut(&text);
+        assert_eq!((shown.lines().count(), more), (240, 60));
+        let mut out = String::new();
+        section(&mut out, "t", "text", &text);
+        assert!(
+            out.ends_with("\n60 more lines: `fleetwright plan` shows all of them.\n\n</details>\n"),
+            "{out}"
+        );
+        assert_eq!(cut("a\nb"), ("a\nb", 0));
+        // One line that is longer than all of it.
+        assert_eq!(cut(&"x".repeat(SECTION + 1)), ("", 1));
     }
 
     #[test]

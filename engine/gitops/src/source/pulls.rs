@@ -9,11 +9,15 @@ use super::{
     Snapshot, SourceError, clean,
     filter::Filter,
     git::{GitSource, cache},
-    wanted::Wanted,
+    wanted::{Wanted, below},
 };
 
 /// Conflicting files that are named.
 const NAMED: usize = 5;
+/// Entries of a merge queue that are looked at.
+const QUEUED: usize = 100;
+/// Below it GitHub makes a branch for each entry of a merge queue.
+const QUEUES: &str = "refs/heads/gh-readonly-queue/";
 
 /// Which refs of a repository say what a pull request is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +49,15 @@ impl PullRef {
             base: base.to_owned(),
             head,
             trial,
+        }
+    }
+
+    /// Of an entry of a merge queue.
+    fn queued(base: &str, head: String) -> Self {
+        Self {
+            base: base.to_owned(),
+            head,
+            trial: None,
         }
     }
 
@@ -103,6 +116,21 @@ impl GitSource {
             },
             None => Ok(()),
         }
+    }
+
+    /// Fetches the entries of the merge queue of a branch; blocks.
+    pub(crate) fn fetch_queue(
+        &self,
+        base: &str,
+        now: Timestamp,
+    ) -> Result<Vec<PullRef>, SourceError> {
+        let folder = format!("{QUEUES}{base}/");
+        let branch = Wanted::branch(base)?;
+        let all = [branch.clone(), Wanted::Below(folder.clone())];
+        self.resolve(&all, &branch, now)?;
+        let heads = self.cached(|repository| below(repository, &folder))?;
+        let queued = |head| PullRef::queued(base, head);
+        Ok(heads.into_iter().take(QUEUED).map(queued).collect())
     }
 
     /// Base and head of a pull request, as of the last fetch.

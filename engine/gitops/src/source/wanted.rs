@@ -21,6 +21,8 @@ pub(crate) enum Wanted {
     Tags(VersionReq),
     /// A commit, wherever it is.
     Commit(Oid),
+    /// All refs below one; none of them in particular.
+    Below(String),
 }
 
 impl Wanted {
@@ -87,6 +89,7 @@ impl Wanted {
         match self {
             Self::Ref { remote, .. } => vec![format!("+{remote}:{}", local(remote))],
             Self::Tags(_) => vec![format!("+refs/tags/*:{TAGS}*")],
+            Self::Below(folder) => vec![format!("+{folder}*:{}*", local(folder))],
             Self::Commit(_) => vec![
                 "+refs/heads/*:refs/fleetwright/heads/*".into(),
                 format!("+refs/tags/*:{TAGS}*"),
@@ -130,6 +133,9 @@ impl Wanted {
                 Some((version, tag)) => peeled(tag, &format!("tag {version}")),
                 None => Err(SourceError::NoRef(format!("tag in the range {range}"))),
             },
+            Self::Below(folder) => {
+                Err(SourceError::NoRef(format!("commit of its own at {folder}")))
+            }
             Self::Commit(oid) => match repository.find_commit(*oid) {
                 Ok(commit) => Ok((commit.id(), None)),
                 Err(e) if e.code() == ErrorCode::NotFound => Err(SourceError::NoRef(format!(
@@ -166,6 +172,22 @@ fn highest<'r>(
         }
     }
     Ok(best.map(|(version, _, tag)| (version, tag)))
+}
+
+/// Names at the remote of the refs below one, of which the last fetch brought all; those that are no text are left out.
+pub(super) fn below(repository: &Repository, folder: &str) -> Result<Vec<String>, SourceError> {
+    let doing = "reading the refs";
+    let all = repository.references_glob(&format!("{}*", local(folder)));
+    let mut names = Vec::new();
+    for found in all.map_err(cache(doing))? {
+        let found = found.map_err(cache(doing))?;
+        let name = std::str::from_utf8(found.name_bytes()).ok();
+        names.extend(
+            name.and_then(|n| n.strip_prefix(OURS))
+                .map(|n| format!("refs/{n}")),
+        );
+    }
+    Ok(names)
 }
 
 /// Where a remote ref is kept in the cache.

@@ -193,3 +193,35 @@ fn has(store: &Path, commit: &str) -> bool {
         .output();
     out.unwrap().status.success()
 }
+
+#[tokio::test]
+async fn entries_of_a_merge_queue_are_what_will_be_merged() {
+    let mut scene = Scene::new().await;
+    let base = scene.main();
+    let name = "refs/heads/gh-readonly-queue/main/pr-1-abc";
+    let head = scene.propose(&base, name, "fleet/b.yaml", &config_map("b", "one"));
+    // Of another branch's queue.
+    let other = "refs/heads/gh-readonly-queue/maintenance/pr-2-abc";
+    scene.propose(&base, other, "fleet/c.yaml", &config_map("c", "one"));
+    let now = Timestamp::UNIX_EPOCH;
+    let queue = scene
+        .reader
+        .queue(&scene.fleet, "main".into(), now)
+        .await
+        .unwrap();
+    assert_eq!(queue.len(), 1, "{queue:?}");
+    let merged = scene
+        .reader
+        .merged(&scene.fleet, queue[0].clone(), now)
+        .await
+        .unwrap();
+    assert_eq!(merged.ends, Ends { base, head });
+    assert_eq!(names(&merged.files.unwrap()), ["a.yaml", "b.yaml"]);
+    git(&scene.work, &["push", "-q", "origin", &format!(":{name}")]);
+    let queue = scene
+        .reader
+        .queue(&scene.fleet, "main".into(), now)
+        .await
+        .unwrap();
+    assert!(queue.is_empty(), "{queue:?}");
+}
