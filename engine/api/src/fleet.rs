@@ -142,11 +142,11 @@ pub struct FleetSource {
     pub interval_seconds: Option<i32>,
     /// Globs of files below `path` that count, as in gitignore; all when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)), extend("x-kubernetes-list-type" = "set"))]
     pub include: Vec<String>,
     /// Globs of files below `path` that do not count, as in gitignore. What they leave out of a sudden is deleted like what is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)))]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 1024)), extend("x-kubernetes-list-type" = "set"))]
     pub exclude: Vec<String>,
     /// Secret in the Fleet's namespace. For https: `token`, or `username` and `password`, or `githubAppID`, `githubAppInstallationID` and
     /// `githubAppPrivateKey`; `ca.crt` for an authority of its own. For ssh: `identity`, `identityPassword`, `known_hosts`.

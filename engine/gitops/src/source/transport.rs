@@ -214,13 +214,11 @@ impl<'a> Session<'a> {
         host: &str,
     ) -> Result<CertificateCheckStatus, SourceError> {
         let ours = self.credentials;
-        if let Some(key) = certificate.as_hostkey() {
-            let (Form::Ssh { name }, Some(known), Some(key)) =
-                (&self.address.form, &ours.known_hosts, key.hostkey())
-            else {
-                return Err(SourceError::HostKey(
-                    "there is nothing to compare its key with".into(),
-                ));
+        if let Form::Ssh { name } = &self.address.form {
+            let shown = certificate.as_hostkey().and_then(|key| key.hostkey());
+            let (Some(known), Some(key)) = (&ours.known_hosts, shown) else {
+                let why = format!("there is nothing to know {name} by");
+                return Err(SourceError::HostKey(why));
             };
             known.check(name, key).map_err(SourceError::HostKey)?;
             return Ok(CertificateCheckStatus::CertificateOk);

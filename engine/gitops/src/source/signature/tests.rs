@@ -441,6 +441,14 @@ fn openpgp_signatures() {
     let why = check(&by(&ours), tampered, 0).unwrap_err();
     assert!(why.contains("not of this content"), "{why}");
 
+    // Over a hash that can be forged.
+    let settings = scene.dir.path().join("gpg/gpg.conf");
+    std::fs::write(&settings, "digest-algo SHA1\n").unwrap();
+    let weak = gpg.commit(&ours);
+    let why = check(&by(&ours), weak, 0).unwrap_err();
+    assert!(why.contains("can be forged"), "{why}");
+    std::fs::remove_file(settings).unwrap();
+
     // Revoked, for whatever reason.
     let home = scene.dir.path().join("gpg/openpgp-revocs.d");
     let text = std::fs::read_to_string(home.join(format!("{ours}.rev"))).unwrap();
