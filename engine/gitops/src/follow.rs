@@ -1,18 +1,12 @@
 //! Follows one Fleet: looks at its source, plans, applies, and tells how far the commit has come.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use fleetwright_api::{
     Fleet,
     commit_status::CommitState,
     condition::{self, Status, kind},
-    fleet::{
-        DEFAULT_CLUSTER_STATUSES, DEFAULT_PROGRESS_DEADLINE_SECONDS, FleetCounts, RevisionRef,
-    },
+    fleet::{FleetCounts, RevisionRef},
     random::Random,
     time::{Clock, k8s_time},
 };
@@ -29,13 +23,13 @@ use crate::{
     depends::{Fleets, waits_for},
     gather::{GatherError, gather, live_clusters, policy_of},
     load::dangling,
-    progress::{ClusterName, Spoken, Told},
+    progress::Spoken,
     read::{Declared, ReadError, Reader, Repositories},
-    settle::{Outcome, Pending, Seen},
+    settle::{Pending, Seen},
     source::{AppTokens, Caches},
     staging::Staging,
-    tell::{NOT_CONVERGING, Ready, Telling, chain, mistakes, problems, some, told},
-    wishes::{About, Wishes},
+    tell::{NOT_CONVERGING, Telling, chain, mistakes, problems, some},
+    wishes::About,
 };
 
 mod settling;

@@ -3,7 +3,10 @@ use std::path::Path;
 use jsonschema::Validator;
 
 use super::*;
-use crate::{source::read_directory, yaml};
+use crate::{
+    source::{Filter, read_directory},
+    yaml,
+};
 
 fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::default();
@@ -57,7 +60,9 @@ fn the_schemas_are_schemas_of_draft_07_and_tell_what_fields_are() {
 fn every_document_of_the_examples_fits() {
     let [all, cluster, pool] = validators();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples-repo");
-    let files = read_directory(&examples, "").unwrap().files;
+    let files = read_directory(&examples, "", &Filter::default())
+        .unwrap()
+        .files;
     let mut seen = 0;
     for file in files {
         let text = String::from_utf8(file.content.unwrap()).unwrap();

@@ -112,9 +112,7 @@ impl Loader<'_, '_> {
             );
             return None;
         };
-        let Some(name) = self.text(source, metadata, metadata, "name") else {
-            return None;
-        };
+        let name = self.text(source, metadata, metadata, "name")?;
         let name_place = metadata.place_of("name");
         if let Err(why) = check_name(&name) {
             self.error(source, name_place, format!("metadata.name {name:?} {why}"));

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::source::read_directory;
+use crate::source::{Filter, read_directory};
 
 fn shown(loaded: &Loaded) -> Vec<String> {
     loaded.errors.iter().map(ToString::to_string).collect()
@@ -11,7 +11,9 @@ fn shown(loaded: &Loaded) -> Vec<String> {
 
 /// What a directory on disk is loaded as.
 fn read(directory: &std::path::Path) -> Vec<SourceFile> {
-    let mut files = read_directory(directory, "").unwrap().files;
+    let mut files = read_directory(directory, "", &Filter::default())
+        .unwrap()
+        .files;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }
