@@ -72,7 +72,10 @@ mod tests {
                     repository: repository.to_owned(),
                     ..Forge::default()
                 }),
-                pull_requests: Some(PullRequests { plan }),
+                pull_requests: Some(PullRequests {
+                    plan,
+                    interval_seconds: None,
+                }),
                 ..FleetSpec::default()
             };
             Fleet::new("f", spec)

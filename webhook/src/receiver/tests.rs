@@ -78,6 +78,7 @@ fn fleet(name: &str, url: Option<&str>, forge: Option<&str>, branch: Option<&str
         api_url: None,
         secret_ref: None,
         webhook_secret_ref: None,
+        ..Forge::default()
     });
     let mut fleet = Fleet::new(
         name,
@@ -402,7 +403,10 @@ async fn what_wakes_nobody_is_answered_with_a_reason() {
         None,
         Some("main"),
     );
-    plans.spec.pull_requests = Some(PullRequests { plan: true });
+    plans.spec.pull_requests = Some(PullRequests {
+        plan: true,
+        interval_seconds: None,
+    });
     let kit = Kit::new(vec![plans], Some(SECRET));
     let payload = |action: &str| {
         let mut value: Value = serde_json::from_slice(&push("refs/heads/topic")).unwrap();

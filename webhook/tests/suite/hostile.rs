@@ -89,7 +89,10 @@ async fn receiver_of(kinds: &[ForgeType]) -> Router {
                 url: Some(url.to_owned()),
                 ..FleetSource::default()
             },
-            pull_requests: Some(PullRequests { plan: true }),
+            pull_requests: Some(PullRequests {
+                plan: true,
+                interval_seconds: None,
+            }),
             ..FleetSpec::default()
         };
         let fleet = Fleet::new(kind.as_str(), spec);
