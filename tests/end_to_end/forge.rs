@@ -86,6 +86,30 @@ impl Forge {
         found.unwrap_or_else(|_| panic!("no {state} for {sha}: {:#?}", self.got.lock()))
     }
 
+    /// Waits for the one comment on a pull request to hold `text`.
+    pub(crate) async fn until_said(&self, number: u64, text: &str) -> Value {
+        let wait = async {
+            loop {
+                let news = self.news.notified();
+                let all = self.comments.lock().clone();
+                if let [(of, comment)] = &all[..]
+                    && *of == number
+                    && comment["body"].as_str().unwrap_or_default().contains(text)
+                {
+                    return comment.clone();
+                }
+                news.await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, wait).await;
+        found.unwrap_or_else(|_| {
+            panic!(
+                "one comment with {text} is wanted: {:#?}",
+                self.comments.lock()
+            )
+        })
+    }
+
     fn states(&self, sha: &str) -> Vec<String> {
         let got = self.got.lock();
         let mut states: Vec<String> = got
@@ -113,6 +137,7 @@ fn pull_requests() -> Router<Forge> {
         let comment =
             json!({"id": all.len() + 1, "user": {"id": 1, "type": "User"}, "body": said["body"]});
         all.push((number, comment.clone()));
+        forge.news.notify_waiters();
         (StatusCode::CREATED, Json(comment))
     };
     let edit = async |State(forge): State<Forge>, Path(id): Path<u64>, Json(said): Json<Value>| {
@@ -120,6 +145,7 @@ fn pull_requests() -> Router<Forge> {
         match all.iter_mut().find(|(_, comment)| comment["id"] == id) {
             Some((_, comment)) => {
                 comment["body"] = said["body"].clone();
+                forge.news.notify_waiters();
                 (StatusCode::OK, Json(comment.clone()))
             }
             None => (StatusCode::NOT_FOUND, Json(json!({}))),

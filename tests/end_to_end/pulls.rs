@@ -108,15 +108,6 @@ impl Scene {
         .await;
         assert!(status.contains(" 20"), "{status} {answer}");
     }
-
-    /// The one comment on the pull request.
-    fn comment(&self) -> Value {
-        let all = self.forge.comments.lock();
-        let [(7, comment)] = &all[..] else {
-            panic!("one comment on pull request 7 is wanted: {all:#?}");
-        };
-        comment.clone()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +125,7 @@ async fn a_pull_request_is_planned_on_its_merge_and_its_comment_is_kept_up_to_da
         words,
         "Plan: 0 to create, 1 to change, 0 to delete, 0 refused; 3 machines made, 3 deleted."
     );
-    let comment = scene.comment();
+    let comment = scene.forge.until_said(7, &head[..12]).await;
     let body = comment["body"].as_str().unwrap();
     for part in [
         "v1.33.2",
@@ -152,12 +143,10 @@ async fn a_pull_request_is_planned_on_its_merge_and_its_comment_is_kept_up_to_da
     let head = scene.propose(&first, &bad, Some(&engine)).await;
     let words = scene.forge.until_planned(&head, "failure").await;
     assert!(words.starts_with("fleet.yaml:"), "{words}");
-    let edited = scene.comment();
+    let edited = scene.forge.until_said(7, &head[..12]).await;
     assert_eq!(edited["id"], comment["id"]);
-    assert!(
-        edited["body"].as_str().unwrap().contains("fleet.yaml:"),
-        "{edited}"
-    );
+    let body = edited["body"].as_str().unwrap();
+    assert!(body.contains("fleet.yaml:"), "{body}");
 
     // What the base became meanwhile is part of the merge; here it does not merge.
     let head = scene
@@ -178,7 +167,8 @@ async fn a_pull_request_is_planned_on_its_merge_and_its_comment_is_kept_up_to_da
     assert_eq!(engine.process.interrupt().await, Some(0));
     let engine = scene.engine().await;
     scene.forge.until_planned(&head, "success").await;
-    assert_eq!(scene.comment()["id"], comment["id"]);
+    let found = scene.forge.until_said(7, &head[..12]).await;
+    assert_eq!(found["id"], comment["id"]);
     // Nothing of a pull request was done.
     let clusters = Api::<Cluster>::namespaced(engine.client.clone(), "default");
     assert_eq!(clusters.get("a").await.unwrap().spec.version, "v1.33.3");
