@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fleetwright_api::Cluster;
 use kube::Api;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
