@@ -179,7 +179,7 @@ enum Change {
     Set(Event<MachineSet>),
     Machine(Event<Machine>),
     Check(Event<MachineHealthCheck>),
-    Fleet(Event<Fleet>),
+    Fleet(Box<Event<Fleet>>),
 }
 
 fn fold<K: ResourceExt>(map: &mut BTreeMap<String, K>, event: Event<K>) {
@@ -270,7 +270,7 @@ impl Kit {
         changes.push(follow(&client, Change::Set));
         changes.push(follow(&client, Change::Machine));
         changes.push(follow(&client, Change::Check));
-        changes.push(follow(&client, Change::Fleet));
+        changes.push(follow(&client, |event| Change::Fleet(Box::new(event))));
         let mut kit = Self {
             client,
             cloud,
@@ -418,7 +418,7 @@ impl Kit {
             Change::Set(event) => fold(&mut world.sets, event),
             Change::Machine(event) => fold(&mut world.machines, event),
             Change::Check(event) => fold(&mut world.checks, event),
-            Change::Fleet(event) => fold(&mut world.fleets, event),
+            Change::Fleet(event) => fold(&mut world.fleets, *event),
         }
     }
 
