@@ -161,6 +161,11 @@ impl Spoken {
         chosen
     }
 
+    /// Whether anything was said of a cluster for this commit.
+    pub(crate) fn told_of(&self, sha: &str, cluster: &ClusterName) -> bool {
+        self.sha == sha && self.clusters.contains_key(cluster)
+    }
+
     /// Notes what was said of a cluster.
     pub(crate) fn said(&mut self, sha: &str, cluster: ClusterName, told: Told) {
         self.of(sha).clusters.insert(cluster, told);

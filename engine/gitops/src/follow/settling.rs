@@ -33,8 +33,16 @@ impl Follower {
             let observed = self.telling.status.observed.as_ref();
             if let (Some(wishes), Some(observed)) = (self.wishes(), observed.cloned()) {
                 let mut pending = self.pending.clone();
+                // What may have been written is not known to have converged.
+                let doubtful = self
+                    .doubtful
+                    .iter()
+                    .map(|key| (key.clone(), Some(i64::MAX)));
+                pending.add(doubtful, now);
                 pending.look(seen, now, self.deadline());
-                let clusters = pending.by_cluster(seen, self.documents());
+                let mut clusters = pending.by_cluster(seen, self.documents());
+                // Of others this revision has not been told to change anything.
+                clusters.retain(|name, _| self.spoken.told_of(&observed.revision, name));
                 self.tell_clusters(&wishes, &observed.revision, clusters)
                     .await?;
             }

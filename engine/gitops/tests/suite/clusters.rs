@@ -128,3 +128,22 @@ async fn a_file_that_cannot_be_read_has_no_clusters() {
     assert_eq!(scene.statuses().await.len(), 1);
     assert!(scene.of_cluster(&sha, "a").await.is_none());
 }
+
+#[tokio::test]
+async fn a_cluster_that_may_have_been_changed_is_not_called_converged() {
+    let mut scene = Scene::new().await;
+    scene.commit(BOTH, &both("v1.33.2")).await;
+    for name in ["a", "b"] {
+        scene.world.converge(name).await;
+    }
+    scene.fleet.settle(&scene.world).await;
+    // The write is done, and its answer lost.
+    *scene.world.away.lock() =
+        Some("lost PATCH /apis/fleetwright.dev/v1alpha1/namespaces/default/clusters/a");
+    let sha = scene.commit(BOTH, &both("v1.33.3")).await;
+    *scene.world.away.lock() = None;
+    scene.fleet.settle(&scene.world).await;
+    assert_eq!(scene.of_cluster(&sha, "a").await, None);
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.of_cluster(&sha, "a").await.unwrap().0, Pending);
+}
