@@ -3,6 +3,7 @@
 mod apiserver;
 mod apply;
 mod backup;
+mod drift;
 mod install;
 mod plan;
 mod render;
@@ -57,6 +58,8 @@ enum Command {
     Render(render::Args),
     /// Write JSON Schemas of what a repository may hold, for editors.
     Schema(schema::Args),
+    /// Show what differs from the repository though no commit changed it: fields, instances, nodes.
+    Drift(drift::Args),
     /// Show fleets, clusters and pools.
     Status(status::Args),
     /// Show and steer rollouts: history, undo, pause, resume, restart.
@@ -111,6 +114,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Apiserver(args) => apiserver::run(args).await,
         Command::Apply(args) => apply::run(args).await,
         Command::Backup(args) => backup::run(args).await,
+        Command::Drift(args) => drift::run(args).await,
         Command::Install(args) => install::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Render(args) => render::run(&args),
@@ -167,7 +171,7 @@ mod tests {
     #[test]
     fn the_page_of_commands_is_what_help_says() {
         let mut page = String::from(
-            "# Commands\n\nWhat `--help` says. Exit codes: 0 done, 1 the input has a mistake or was refused, 2 the call is wrong,\n3 nothing was written because Git owns the object: what is printed is for the repository, 70 a fault of ours, 75 to be started again.\n",
+            "# Commands\n\nWhat `--help` says. Exit codes: 0 done, 1 the input has a mistake, was refused or something drifted, 2 the call is wrong,\n3 nothing was written because Git owns the object: what is printed is for the repository, 70 a fault of ours, 75 to be started again.\n",
         );
         let mut all = super::Cli::command().term_width(110);
         all.build();

@@ -91,6 +91,15 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// What the Fleet follows itself.
+    pub(crate) fn followed(fleet: String, connection: Connection) -> Self {
+        Self {
+            directory: None,
+            fleet,
+            connection,
+        }
+    }
+
     /// A client of the engine.
     ///
     /// # Errors

@@ -224,6 +224,12 @@ pub mod reason {
         IMAGE_MISSING = "ImageMissing";
         /// A pool pins a version that the control plane would leave too far behind.
         POOL_PINNED = "PoolPinned";
+        /// See [`super::kind::IN_SYNC`].
+        IN_SYNC = "InSync";
+        /// Something differs though nobody declared it.
+        DRIFTED = "Drifted";
+        /// Nobody can tell whether something differs.
+        UNREADABLE = "Unreadable";
         /// The version is not held.
         NOT_HELD = "NotHeld";
     }

@@ -231,6 +231,10 @@ pub struct Forge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100), extend("default" = 20))]
     pub cluster_statuses: Option<i32>,
+    /// Whether the commit that settled last tells by a status of its own, context `…/health`, when clusters are no longer Available or in
+    /// sync, and when they are again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub health: bool,
     /// Secret in the Fleet's namespace whose key `secret` signs webhooks. What `previousSecret` signs is believed as well, so
     /// that a secret can be changed without losing a webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -280,10 +284,34 @@ pub struct PullRequests {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DriftPolicy {
-    /// The policy for all fields.
+    /// The policy for fields that no rule fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "report"))]
     pub policy: Option<DriftAction>,
+    /// Policies for some fields: the first rule that fits counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub rules: Vec<DriftRule>,
+}
+
+/// A policy for some fields. It fits where all that it names fits; what is left out fits everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftRule {
+    /// Kinds of objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
+    pub kinds: Vec<String>,
+    /// Fields, each with all below it, such as `spec.template.metadata.labels`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
+    pub paths: Vec<String>,
+    /// Field managers: all that hold the field must be among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
+    pub managers: Vec<String>,
+    /// What is done about them.
+    pub policy: DriftAction,
 }
 
 /// What is done about a conflict with another field manager.

@@ -10,6 +10,7 @@ pub mod commit_status;
 pub mod condition;
 pub mod crds;
 pub mod disruption;
+pub mod drift;
 pub mod fleet;
 pub mod machine;
 pub mod machine_deployment;

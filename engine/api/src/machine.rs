@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::provider_config::ProviderConfig;
+use crate::{drift::MachineDrift, provider_config::ProviderConfig};
 
 /// What a pool's, a set's and a control plane's template says of each machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -250,7 +250,8 @@ pub struct MachineStatus {
     /// Failure domain that the instance is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_domain: Option<String>,
-    /// What the provider last showed of the instance, written on change.
+    /// What the provider last showed of the instance, written on change. Type and image stay as they were first shown, or after our own
+    /// last change of settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceView>,
     /// Why the machine goes, and when the steps of its deletion began.
@@ -260,6 +261,10 @@ pub struct MachineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub bad_conditions: Vec<BadCondition>,
+    /// What differs though nobody declared it (at most 32 things); the first ones where there are more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub drift: Vec<MachineDrift>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

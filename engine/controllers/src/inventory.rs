@@ -66,6 +66,8 @@ struct AccountState {
     lists: Option<(Timestamp, Timestamp)>,
     /// Instance keys by the cluster's key.
     of_cluster: BTreeMap<String, BTreeSet<String>>,
+    /// Ids of the instances that share an instance key, as the latest list shows them, by that key.
+    duplicates: BTreeMap<String, BTreeSet<String>>,
     moving: bool,
     /// Why the last list failed; `None` after a good one.
     trouble: Option<String>,
@@ -140,11 +142,28 @@ impl Inventory {
         state.lists = Some((state.lists.map_or(begun.at, |(first, _)| first), begun.at));
         state.trouble = None;
         let mut fresh: BTreeMap<String, Instance> = BTreeMap::new();
+        let mut duplicates: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for instance in list {
-            if let Some(owner) = &instance.owner {
-                fresh.insert(owner.instance_key.clone(), instance);
+            let Some(owner) = &instance.owner else {
+                continue;
+            };
+            let key = owner.instance_key.clone();
+            let Some(other) = fresh.get(&key) else {
+                fresh.insert(key, instance);
+                continue;
+            };
+            let ids = duplicates.entry(key.clone()).or_default();
+            ids.extend([other.id.clone(), instance.id.clone()]);
+            // The one that was known stays the machine's.
+            let known = state.known.get(&key).and_then(|k| k.instance.as_ref());
+            if known.is_some_and(|known| known.id == instance.id) {
+                fresh.insert(key, instance);
             }
         }
+        let before = std::mem::replace(&mut state.duplicates, duplicates);
+        let strays = before.keys().chain(state.duplicates.keys());
+        let strays = strays.filter(|key| before.get(*key) != state.duplicates.get(*key));
+        let strays: BTreeSet<String> = strays.cloned().collect();
         let keys: BTreeSet<_> = state.known.keys().chain(fresh.keys()).cloned().collect();
         let mut changed = Vec::new();
         for key in keys {
@@ -157,9 +176,16 @@ impl Inventory {
             }
             let now = fresh.remove(&key);
             let before = state.known.get(&key).and_then(|k| k.instance.as_deref());
+            let owner = || now.as_ref().or(before).and_then(|i| i.owner.clone());
             if before != now.as_ref() || first {
-                let owner = now.as_ref().or(before).and_then(|i| i.owner.clone());
-                changed.extend(owner);
+                changed.extend(owner());
+            }
+            if strays.contains(&key) {
+                // Of no Machine: its Cluster tells of it.
+                changed.extend(owner().map(|owner| Ownership {
+                    instance_key: String::new(),
+                    ..owner
+                }));
             }
             match now {
                 Some(instance) => {
@@ -377,6 +403,23 @@ impl Inventory {
         ids.truncate(100);
         Some(ids)
     }
+
+    /// Ids of a cluster's instances that share the key of a Machine, at most 100; `None` before the first complete list.
+    pub(crate) fn duplicated(&self, cluster_key: &str) -> Option<Vec<String>> {
+        let accounts = self.accounts.lock();
+        if accounts.values().any(|a| a.lists.is_none()) {
+            return None;
+        }
+        let ours = |a: &AccountState, key: &String| {
+            let keys = a.of_cluster.get(cluster_key);
+            keys.is_some_and(|keys| keys.contains(key))
+        };
+        let ids = accounts.values().flat_map(|a| {
+            let ours = a.duplicates.iter().filter(move |(key, _)| ours(a, key));
+            ours.flat_map(|(_, ids)| ids)
+        });
+        Some(ids.take(100).cloned().collect())
+    }
 }
 
 fn is_moving(instance: &Instance) -> bool {
@@ -387,144 +430,4 @@ fn is_moving(instance: &Instance) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn instance(key: &str, state: InstanceState) -> Instance {
-        Instance {
-            id: format!("i-{key}"),
-            provider_id: format!("sim:///{key}"),
-            owner: Some(Ownership {
-                instance_key: key.into(),
-                cluster_key: "c".into(),
-                ..Default::default()
-            }),
-            state,
-            addresses: Vec::new(),
-            failure_domain: None,
-            instance_type: String::new(),
-            image: String::new(),
-            config_digest: String::new(),
-            created: Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    #[test]
-    fn nothing_is_known_before_the_first_complete_list() {
-        let inventory = Inventory::default();
-        assert_eq!(inventory.see("a", "k"), Seen::Unknown);
-        inventory.listed("a", inventory.begin(at(0)), vec![]);
-        assert_eq!(inventory.see("a", "k"), Seen::Missing);
-    }
-
-    #[test]
-    fn a_list_that_began_before_a_create_does_not_hide_it() {
-        let inventory = Inventory::default();
-        inventory.listed("a", inventory.begin(at(0)), vec![]);
-        let begun = inventory.begin(at(0));
-        inventory.wrote("a", "k", Some(instance("k", InstanceState::Pending)));
-        inventory.listed("a", begun, vec![]);
-        assert!(matches!(inventory.see("a", "k"), Seen::There(_)));
-        assert!(inventory.moving("a"));
-        let changed = inventory.listed("a", inventory.begin(at(0)), vec![]);
-        let keys: Vec<_> = changed.iter().map(|o| o.instance_key.as_str()).collect();
-        assert_eq!(keys, ["k"]);
-        assert_eq!(inventory.see("a", "k"), Seen::Missing);
-        assert!(!inventory.moving("a"));
-    }
-
-    #[test]
-    fn the_pause_between_lists_grows_with_what_they_show() {
-        let inventory = Inventory::default();
-        assert_eq!(inventory.pause("a"), MOVING);
-        for (instances, pause) in [(10, 1_000), (1_000, 2_000), (10_000, 5_000)] {
-            let keys = (0..instances).map(|i| i.to_string());
-            let list = keys.map(|key| instance(&key, InstanceState::Pending));
-            inventory.listed("a", inventory.begin(at(0)), list.collect());
-            assert_eq!(inventory.pause("a"), Duration::from_millis(pause));
-        }
-    }
-
-    #[test]
-    fn instances_without_a_machine_are_shown() {
-        let inventory = Inventory::default();
-        let list = vec![
-            instance("k", InstanceState::Running),
-            instance("x", InstanceState::Running),
-        ];
-        inventory.listed("a", inventory.begin(at(0)), list);
-        let known = BTreeSet::from(["k".to_owned()]);
-        assert_eq!(
-            inventory.unmanaged("c", &known),
-            Some(vec!["i-x".to_owned()])
-        );
-        inventory.listed("a", inventory.begin(at(0)), vec![]);
-        assert_eq!(inventory.unmanaged("c", &known), Some(vec![]));
-    }
-
-    #[tokio::test]
-    async fn what_no_list_shows_is_gone_for_sure_or_since_a_time() {
-        let inventory = Inventory::default();
-        let lost = || ProviderError::Ambiguous {
-            message: String::new(),
-        };
-        let full = || ProviderError::Quota {
-            message: String::new(),
-        };
-        let listed = |since, latest| {
-            Some(Absent::Listed {
-                since: at(since),
-                latest: at(latest),
-            })
-        };
-        let list = |second, list| inventory.listed("a", inventory.begin(at(second)), list);
-        assert_eq!(inventory.absent("a", "k"), None, "no list yet");
-        list(10, vec![]);
-        list(20, vec![]);
-        assert_eq!(inventory.absent("a", "k"), listed(10, 20));
-        inventory.drew("a", "k", at(20));
-        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
-        let ask = async |second, error| {
-            let call = async { Err::<(), _>(error) };
-            let answer = inventory.asked("a", "k", at(second), call).await;
-            assert!(answer.is_err());
-            inventory.absent("a", "k")
-        };
-        assert_eq!(ask(21, full()).await, Some(Absent::Sure));
-        assert_eq!(ask(22, lost()).await, listed(22, 20));
-        // That the next one is refused says nothing of the one before.
-        assert_eq!(ask(23, full()).await, listed(22, 20));
-        list(30, vec![]);
-        assert_eq!(inventory.absent("a", "k"), listed(22, 30));
-        for (state, want) in [
-            (InstanceState::Running, listed(50, 60)),
-            (InstanceState::Deleting, Some(Absent::Sure)),
-        ] {
-            list(40, vec![instance("k", state)]);
-            list(50, vec![]);
-            list(60, vec![]);
-            assert_eq!(inventory.absent("a", "k"), want, "{state:?}");
-        }
-        list(70, vec![instance("k", InstanceState::Running)]);
-        inventory.deleting("a", "k");
-        list(80, vec![]);
-        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure), "by us");
-        inventory.forget("a", "k");
-        assert_eq!(inventory.absent("a", "k"), listed(10, 80));
-        inventory.gone("a", "k", at(80));
-        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
-        let day = 24 * 3600;
-        list(80 + day - 1, vec![]);
-        assert_eq!(inventory.absent("a", "k"), Some(Absent::Sure));
-        list(80 + day, vec![]);
-        assert_eq!(
-            inventory.absent("a", "k"),
-            listed(10, 80 + day),
-            "forgotten"
-        );
-    }
-}
+mod tests;

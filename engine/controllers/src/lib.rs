@@ -7,6 +7,7 @@ mod budgets;
 mod cache;
 mod context;
 mod drain;
+mod drift;
 mod etcd;
 mod health;
 mod images;

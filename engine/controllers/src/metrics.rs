@@ -1,5 +1,6 @@
 //! Counts and durations, with their units in their names.
 
+use fleetwright_api::drift::DriftKind;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -23,6 +24,11 @@ struct ControllerLabels {
     controller: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 fn durations() -> Histogram {
     Histogram::new([
         0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0,
@@ -36,6 +42,7 @@ pub struct Metrics {
     seconds: Family<ControllerLabels, Histogram, fn() -> Histogram>,
     calls: Family<CallLabels, Counter>,
     queue: Gauge,
+    drift: Family<KindLabels, Gauge>,
 }
 
 impl Metrics {
@@ -46,6 +53,7 @@ impl Metrics {
             seconds: Family::new_with_constructor(durations as fn() -> Histogram),
             calls: Family::default(),
             queue: Gauge::default(),
+            drift: Family::default(),
         };
         registry.register(
             "reconciles",
@@ -67,6 +75,11 @@ impl Metrics {
             "Keys that wait to be reconciled",
             metrics.queue.clone(),
         );
+        registry.register(
+            "drift_findings",
+            "Things of machines and clusters that differ though nobody declared it, by kind",
+            metrics.drift.clone(),
+        );
         metrics
     }
 
@@ -83,6 +96,12 @@ impl Metrics {
         self.calls
             .get_or_create(&CallLabels { verb, outcome })
             .inc();
+    }
+
+    /// So many things more of a kind differ.
+    pub(crate) fn drifted(&self, kind: DriftKind, more: i64) {
+        let kind = kind.as_str();
+        self.drift.get_or_create(&KindLabels { kind }).inc_by(more);
     }
 
     pub(crate) fn queued(&self, keys: usize) {

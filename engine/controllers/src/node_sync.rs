@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 
 use fleetwright_api::{
     Machine, MachineDeployment, MachineSet,
+    drift::DriftKind,
     machine::{MachineTaint, TaintEffect, TaintPropagation},
     meta,
 };
+use fleetwright_core::drift::Unsynced;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 use litemap::LiteMap;
@@ -262,6 +264,41 @@ pub(crate) fn patch(
         patch["metadata"]["resourceVersion"] = json!(version);
     }
     Some(patch)
+}
+
+/// What the machine hands to its node and the node has not, or otherwise; nothing of a node that was not given anything yet.
+pub(crate) fn unsynced(machine: &Machine, node: &NodeView) -> Vec<Unsynced> {
+    let given = |list| split(node.annotations.get(list));
+    let (given_labels, given_taints) = (
+        given(meta::NODE_ANNOTATION_LABELS),
+        given(meta::NODE_ANNOTATION_TAINTS),
+    );
+    let labels = labels(machine);
+    let labels = labels
+        .into_iter()
+        .filter(|(key, _)| given_labels.contains(&key.as_str()));
+    let labels = labels.map(|(key, wanted)| Unsynced {
+        kind: DriftKind::Label,
+        found: node.labels.get(&key).cloned(),
+        wanted: Some(wanted),
+        key,
+    });
+    let found = |t: &MachineTaint| {
+        let same = |n: &&Taint| n.key == t.key && n.effect == t.effect.as_str();
+        let there = node.taints.iter().find(same);
+        there.map(|n| n.value.clone().unwrap_or_default())
+    };
+    let taints = machine.spec.content.taints.iter().map(|t| Unsynced {
+        kind: DriftKind::Taint,
+        found: found(t),
+        wanted: Some(t.value.clone().unwrap_or_default()),
+        key: taint_id(&t.key, t.effect.as_str()),
+    });
+    let taints = taints.filter(|t| given_taints.contains(&t.key.as_str()));
+    labels
+        .chain(taints)
+        .filter(|one| one.wanted != one.found)
+        .collect()
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::{
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
     context::Context,
+    drift::Drifts,
     etcd::Etcds,
     images::Images,
     inventory::Inventory,
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
     pub(crate) images: Images,
+    pub(crate) drifts: Drifts,
     /// Machines and sets that may have been written though no answer came.
     pub(crate) doubtful: parking_lot::Mutex<std::collections::BTreeSet<Key>>,
     /// Wakes who waits for complete caches.
@@ -264,6 +266,9 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
+                shared
+                    .drifts
+                    .told(&shared.context.metrics, key.clone(), Vec::new());
                 cluster::abandoned(shared, namespace, name).await?;
                 Ok(Outcome::Deleted)
             }
@@ -281,6 +286,9 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 let machine = (namespace.to_owned(), name.to_owned());
                 shared.goes.lock().remove(&machine);
+                shared
+                    .drifts
+                    .told(&shared.context.metrics, key.clone(), Vec::new());
                 Ok(Outcome::Deleted)
             }
         },

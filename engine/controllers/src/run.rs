@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use fleetwright_api::{
     Cluster, Fleet, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
     ProviderAccount,
+    condition::{self, kind},
 };
 use fleetwright_core::outcome::Outcome;
 use fleetwright_providers::{Account, ClusterRef, ListScope, ProviderError};
@@ -22,6 +23,7 @@ use crate::{
     budgets::Budgets,
     cache::{Cached, Caches, name_of},
     context::Context,
+    drift::Drifts,
     etcd::Etcds,
     images::Images,
     inventory::{IDLE, Inventory},
@@ -61,6 +63,7 @@ impl Controllers {
             budgets: Budgets::default(),
             rooms: Rooms::default(),
             etcds: Etcds::default(),
+            drifts: Drifts::default(),
             images: Images::default(),
             doubtful: parking_lot::Mutex::default(),
             synced_wake: tokio::sync::Notify::new(),
@@ -236,18 +239,14 @@ async fn list(
     }
     if let Err(error) = &result
         && shared.inventory.failed(&name, error.to_string())
-        && !shared.inventory.is_complete(&name)
     {
-        // Machines that wait for the first list say why it does not come.
-        for machine in shared.caches.all::<Machine>() {
-            if machine.spec.content.provider_config.account() == name {
-                let (namespace, machine) = name_of(machine.as_ref());
-                shared.queue.add(Key::Machine(namespace, machine));
-            }
-        }
+        // Machines that wait for the first list say why it does not come, and those that differed that nobody knows.
+        let complete = shared.inventory.is_complete(&name);
+        wake_machines_of(&shared, &name, |m| !complete || differs(m));
     }
     let outcome = result.map(|list| {
         let complete_before = shared.inventory.is_complete(&name);
+        let troubled = shared.inventory.trouble(&name).is_some();
         let changed = shared.inventory.listed(&name, begun, list);
         for owner in changed {
             let Some((namespace, cluster)) = owner.cluster.split_once('/') else {
@@ -263,16 +262,34 @@ async fn list(
             };
             shared.queue.add(key);
         }
+        if !complete_before || troubled {
+            wake_machines_of(&shared, &name, |m| !complete_before || differs(m));
+        }
         if !complete_before {
-            for machine in shared.caches.all::<Machine>() {
-                if machine.spec.content.provider_config.account() == name {
-                    let (namespace, machine) = name_of(machine.as_ref());
-                    shared.queue.add(Key::Machine(namespace, machine));
-                }
+            // Now they can tell whose instances there are.
+            for cluster in shared.caches.all::<Cluster>() {
+                let (namespace, cluster) = name_of(cluster.as_ref());
+                shared.queue.add(Key::Cluster(namespace, cluster));
             }
         }
     });
     (name, outcome)
+}
+
+/// Wakes those of an account's machines that `which` holds for.
+fn wake_machines_of(shared: &Shared, account: &str, which: impl Fn(&Machine) -> bool) {
+    for machine in shared.caches.all::<Machine>() {
+        if machine.spec.content.provider_config.account() == account && which(&machine) {
+            let (namespace, machine) = name_of(machine.as_ref());
+            shared.queue.add(Key::Machine(namespace, machine));
+        }
+    }
+}
+
+/// Whether a machine says that it differs, or that it did when it was last seen.
+fn differs(machine: &Machine) -> bool {
+    let conditions = machine.status.as_ref().map(|s| &s.conditions);
+    conditions.is_some_and(|list| condition::get(list, kind::IN_SYNC).is_some())
 }
 
 /// Takes keys from the queue and reconciles them.

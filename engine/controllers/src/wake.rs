@@ -23,6 +23,7 @@ fn cluster_part(cluster: &Cluster) -> impl PartialEq {
         control_plane: None,
         workers: None,
         unmanaged_instances: Vec::new(),
+        duplicate_instances: Vec::new(),
         ..status
     });
     (wish(cluster), cluster.spec.clone(), status)
@@ -125,7 +126,14 @@ pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Ma
     }
     // How a worker is comes to the Cluster through its pool's status.
     let passes = before.is_none() || object.metadata.deletion_timestamp.is_some() || now.is_none();
-    if is_control_plane(object) || owner.is_none() || passes {
+    // What differs of it does not: its Cluster counts that itself.
+    let in_sync = |machine: &Machine| {
+        let conditions = &machine.status.as_ref()?.conditions;
+        let told = condition::get(conditions, condition::kind::IN_SYNC)?;
+        Some((told.status.clone(), told.message.clone()))
+    };
+    let drifts = before.and_then(in_sync) != now.and_then(in_sync);
+    if is_control_plane(object) || owner.is_none() || passes || drifts {
         let cluster = object.spec.cluster_name.clone();
         shared.queue.add(Key::Cluster(namespace.clone(), cluster));
     }

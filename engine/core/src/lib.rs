@@ -11,6 +11,7 @@ pub mod content;
 pub mod control_plane;
 pub mod disruption;
 pub mod drain;
+pub mod drift;
 pub mod health;
 pub mod images;
 pub mod machine;

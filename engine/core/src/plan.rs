@@ -8,12 +8,13 @@ use std::{
 use fleetwright_api::{
     Machine, MachineSet,
     disruption::DisruptionBudget,
-    fleet::DriftAction,
+    fleet::DriftPolicy,
     meta::{LABEL_FLEET, fleet_manager},
     names::{fleet_hash, short_hash},
     version::Version,
     waves::{Wave, Window},
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -71,7 +72,7 @@ pub struct Policy {
     /// Most machines that may be deleted without consent.
     pub max_machines: usize,
     /// What is done about fields that others hold.
-    pub drift: DriftAction,
+    pub drift: DriftPolicy,
     /// Versions that upgrades may pass through, in the Fleet's order; all when empty.
     pub versions: Vec<Version>,
     /// The Fleet's own disruption budget.
@@ -224,7 +225,7 @@ pub struct Refusal {
 }
 
 /// A field that another manager holds and that therefore was not applied.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
     /// The object.
@@ -233,6 +234,37 @@ pub struct Drift {
     pub field: String,
     /// Who holds it.
     pub managers: Vec<String>,
+    /// What Git says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Value>,
+    /// What the API holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Value>,
+    /// When one of the managers last wrote it or what it holds beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+impl Drift {
+    /// Of a field of `document` that the `managers` of the live object hold.
+    #[must_use]
+    pub fn of(
+        key: &Key,
+        document: &Value,
+        live: Option<&Value>,
+        field: String,
+        managers: BTreeSet<String>,
+    ) -> Self {
+        let found = live.and_then(|live| conflict::value(live, &field));
+        Self {
+            key: key.clone(),
+            wanted: conflict::value(document, &field).cloned(),
+            found: found.cloned(),
+            since: live.and_then(|live| conflict::written(live, &field, &managers)),
+            field,
+            managers: managers.into_iter().collect(),
+        }
+    }
 }
 
 impl fmt::Display for Drift {
@@ -325,7 +357,7 @@ pub fn plan(
         manager: &manager,
         hash: &hash,
         taking: conflict::Taking {
-            drift: policy.drift,
+            drift: &policy.drift,
             previous,
         },
     };
@@ -355,9 +387,7 @@ pub fn plan(
                 continue;
             }
         };
-        if policy.drift != DriftAction::Ignore {
-            out.drift.extend(foreseen.left.iter().cloned());
-        }
+        out.drift.extend(foreseen.left.iter().cloned());
         if !foreseen.changes_something() {
             continue;
         }

@@ -3,6 +3,7 @@
 mod cluster;
 mod control_plane;
 mod health_check;
+mod in_sync;
 mod machine;
 mod pool;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    fleet::{Allow, DriftAction},
+    fleet::{Allow, DriftAction, DriftPolicy},
     meta::{MANAGER_HANDOVER, fleet_manager},
     names::fleet_hash,
 };
@@ -150,12 +150,14 @@ pub async fn apply(
         .iter()
         .map(|d| (Key::of(&d.document), &d.document))
         .collect();
+    let live_by_key: BTreeMap<Key, &Value> = live.objects.iter().map(|o| (Key::of(o), o)).collect();
     let worker = Worker {
         client,
         documents: &documents,
         hash: fleet_hash(&policy.namespace, &policy.fleet),
         manager: fleet_manager(&policy.namespace, &policy.fleet),
-        drift: policy.drift,
+        drift: &policy.drift,
+        live: &live_by_key,
         settings,
     };
     let mut out = Applied {
@@ -199,8 +201,11 @@ pub async fn apply(
     if out.errors.is_empty() {
         worker.deletes(plan, live, &mut out).await;
     }
-    out.drift.sort();
-    out.drift.dedup();
+    // What the apply was refused for is mostly what the plan had seen.
+    out.drift
+        .sort_by(|a, b| (&a.key, &a.field).cmp(&(&b.key, &b.field)));
+    out.drift
+        .dedup_by(|b, a| (&a.key, &a.field) == (&b.key, &b.field));
     out
 }
 
@@ -213,7 +218,9 @@ struct Worker<'a> {
     hash: String,
     manager: String,
     /// What is done about fields that others hold.
-    drift: DriftAction,
+    drift: &'a DriftPolicy,
+    /// What the plan was made against.
+    live: &'a BTreeMap<Key, &'a Value>,
     settings: Settings<'a>,
 }
 
@@ -305,11 +312,8 @@ impl Worker<'_> {
         let mut sent = marked(document, &self.hash, Some(self.settings.revision));
         let params = PatchParams::apply(&self.manager);
         let forced = params.clone().force();
-        let params = if self.drift == DriftAction::Correct || is_new {
-            &forced
-        } else {
-            &params
-        };
+        let all = self.drift.rules.is_empty() && self.drift.policy == Some(DriftAction::Correct);
+        let params = if all || is_new { &forced } else { &params };
         let refused = match api.patch(&key.name, params, &Patch::Apply(&sent)).await {
             Ok(object) => {
                 if is_new {
@@ -329,18 +333,14 @@ impl Worker<'_> {
         };
         let mut drift = Vec::new();
         for (field, managers) in held {
-            if taking.takes(key, document, &field, &managers) {
-                continue;
+            let action = taking.action(key, document, &field, &managers);
+            if action != DriftAction::Correct {
+                fields::remove(&mut sent, &field);
             }
-            fields::remove(&mut sent, &field);
-            drift.push(Drift {
-                key: key.clone(),
-                field,
-                managers: managers.into_iter().collect(),
-            });
-        }
-        if self.drift == DriftAction::Ignore {
-            drift.clear();
+            if action == DriftAction::Report {
+                let live = self.live.get(key).copied();
+                drift.push(Drift::of(key, document, live, field, managers));
+            }
         }
         let object = api
             .patch(&key.name, &forced, &Patch::Apply(&sent))

@@ -22,6 +22,7 @@ use crate::{
     apply::{ApplyError, Settings, apply},
     depends::{Fleets, waits_for},
     gather::{GatherError, gather, live_clusters, policy_of},
+    health::Debounce,
     load::dangling,
     progress::Spoken,
     read::{Declared, ReadError, Reader, Repositories},
@@ -100,6 +101,7 @@ pub struct Follower {
     /// What it waited for has come.
     again: bool,
     spoken: Spoken,
+    health: Debounce,
     failed: Option<String>,
     /// What may be left to wait for from before the start: nothing, when the settled tree had converged.
     unsettled: Unsettled,
@@ -136,6 +138,7 @@ impl Follower {
             staging: Staging::default(),
             again: false,
             spoken: Spoken::default(),
+            health: Debounce::default(),
             failed: None,
         }
     }

@@ -57,12 +57,11 @@ fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> GatherError {
 /// What the planner must know of a Fleet.
 pub fn policy_of(fleet: &Fleet) -> Policy {
     let most = fleet.spec.prune.as_ref().and_then(|p| p.max_machines);
-    let drift = fleet.spec.drift.as_ref();
     Policy {
         namespace: fleet.namespace().unwrap_or_else(|| "default".into()),
         fleet: fleet.name_any(),
         max_machines: usize::try_from(most.unwrap_or(DEFAULT_PRUNE_MAX_MACHINES)).unwrap_or(0),
-        drift: drift.and_then(|d| d.policy).unwrap_or_default(),
+        drift: fleet.spec.drift.clone().unwrap_or_default(),
         versions: fleet.spec.allowed_versions(),
         disruption: fleet.spec.disruption.clone(),
         waves: fleet.spec.waves.clone(),

@@ -11,6 +11,7 @@ pub mod fleets;
 pub mod follow;
 pub mod foretell;
 pub mod gather;
+mod health;
 pub mod json_schema;
 pub mod load;
 mod progress;

@@ -376,6 +376,9 @@ mod tests {
                 key: key("MachineDeployment", "web"),
                 field: ".spec.replicas".into(),
                 managers: vec!["kubectl".into()],
+                wanted: None,
+                found: None,
+                since: None,
             }],
             rollouts: vec![Rollout {
                 owner: key("MachineDeployment", "web"),

@@ -6,7 +6,10 @@ use fleetwright_api::{
     condition::{self, Status, kind},
     fleet::FleetStatus,
 };
-use fleetwright_core::plan::{Drift, Plan};
+use fleetwright_core::{
+    drift::of_field,
+    plan::{Drift, Plan},
+};
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
@@ -57,7 +60,8 @@ impl Telling {
 
     /// Sets the condition InSync from the fields that were left to others.
     pub(crate) fn drift(&mut self, fleet: &Fleet, drift: &[Drift], now: Timestamp) {
-        let lines: Vec<String> = drift.iter().map(ToString::to_string).collect();
+        let lines = drift.iter().map(|d| of_field(d).to_string());
+        let lines: Vec<String> = lines.collect();
         let told = match lines.as_slice() {
             [] => Ready {
                 status: Status::True,

@@ -23,6 +23,8 @@ const FIELD_MANAGER: &str = "fleetwright-sync";
 const CLUSTER: &str = "/cluster/";
 /// After the Fleet's context: what a merge would do.
 const PLAN: &str = "/plan";
+/// After the Fleet's context: how the clusters are since.
+const HEALTH: &str = "/health";
 /// Statuses that the forge has and that are kept to look at.
 const KEPT: usize = 100;
 
@@ -35,6 +37,8 @@ pub enum About<'a> {
     Cluster(&'a ClusterName),
     /// What merging the commit would do.
     Plan,
+    /// How the clusters are since the commit has settled.
+    Health,
 }
 
 /// The commit statuses of one Fleet.
@@ -84,6 +88,7 @@ impl Wishes {
                 format!("{}{CLUSTER}{namespace}.{name}", self.context)
             }
             About::Plan => format!("{}{PLAN}", self.context),
+            About::Health => format!("{}{HEALTH}", self.context),
         }
     }
 

@@ -153,6 +153,12 @@ fn cluster_rules() -> Value {
             "verbs": ["get", "list", "create", "patch", "delete"],
         },
         {
+            // That machines drift, and no longer.
+            "apiGroups": ["events.k8s.io"],
+            "resources": ["events"],
+            "verbs": ["create"],
+        },
+        {
             // Tokens that Fleets name are read; the kubeconfig of each cluster is stored.
             "apiGroups": [""],
             "resources": ["secrets"],

@@ -309,3 +309,28 @@ fn a_node_is_initialized_by_the_first_write_and_outdated_while_its_pool_has_a_ne
     apply(&mut n, &change);
     assert_eq!(shown(&n), "theirs=:NoSchedule", "an undo takes it away");
 }
+
+#[test]
+fn what_a_node_lacks_of_what_it_was_given_is_told() {
+    let key = "node.fleetwright.dev/x";
+    let machine = machine(&[(key, "1"), ("plain", "2")], &["gpu"]);
+    let mut node = node();
+    assert_eq!(unsynced(&machine, &node), [], "it was given nothing yet");
+    let given = patch(&machine, "c", &node, false).unwrap();
+    apply(&mut node, &given);
+    assert_eq!(unsynced(&machine, &node), []);
+    node.labels.insert(key.into(), "by hand".into());
+    node.taints.clear();
+    let told: Vec<_> = unsynced(&machine, &node)
+        .into_iter()
+        .map(|one| (one.key, one.wanted, one.found))
+        .collect();
+    let text = |t: &str| Some(t.to_owned());
+    assert_eq!(
+        told,
+        [
+            (key.to_owned(), text("1"), text("by hand")),
+            ("gpu:NoSchedule".to_owned(), text(""), None),
+        ]
+    );
+}

@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet, drift::DriftKind, meta, version::Version,
+};
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
     control_plane::{
         ControlPlaneAction, ControlPlaneDecision, ControlPlaneView, ControlPlaneWait, decide,
         has_served, route,
     },
+    drift::MachinesInSync,
     machine_set::NewMachine,
     outcome::Outcome,
     quorum::Etcd,
@@ -137,6 +140,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
+        duplicate_instances: shared.inventory.duplicated(&reference.key),
+        in_sync: Some(MachinesInSync::of(&machines)),
         etcd: etcd.clone(),
         path: route
             .filter(|path| path.control_plane().count() > 1)
@@ -157,6 +162,14 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     shared
         .write_status(cluster, cluster.status.as_ref(), &new, BY)
         .await?;
+    let mut kinds = vec![DriftKind::Orphaned; new.unmanaged_instances.len()];
+    kinds.resize(
+        kinds.len() + new.duplicate_instances.len(),
+        DriftKind::Duplicated,
+    );
+    shared
+        .drifts
+        .told(&shared.context.metrics, key.clone(), kinds);
 
     if let Some(leave) = &decision.leave {
         control_plane::leave(shared, &reference, &control_plane, leave, BY).await?;

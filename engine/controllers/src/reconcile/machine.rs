@@ -1,14 +1,13 @@
 //! Machine: its instance, its node, and its way out.
 
 mod absence;
+mod drifting;
 mod leaving;
 mod provision;
 
 use std::sync::Arc;
 
-use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, machine::InstanceView, meta, version::Version,
-};
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
 use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
@@ -36,10 +35,11 @@ use self::{
 use super::{Error, Shared, seconds_until};
 use crate::{
     cache::name_of,
-    health,
+    drift, health,
     inventory::Seen,
     node_sync,
     nodes::{NodeView, SeenNode},
+    queue::Key,
     refusals::AGAIN_SECONDS,
 };
 
@@ -95,7 +95,15 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
     }
     if !matches!(step, MachineStep::Delete(DeletionStep::RemoveFinalizer)) || failure.is_err() {
-        let observation = observe(shared, &latest, &view, step.clone(), detail, now);
+        let observation = observe(
+            shared,
+            &latest,
+            &view,
+            step.clone(),
+            detail,
+            failure.as_ref().err(),
+            now,
+        );
         if let Some(seconds) = observation.health.verdict.next_check() {
             let wait = u64::try_from(seconds).unwrap_or(0);
             retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
@@ -108,9 +116,17 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
                 record.because = Some(goes(shared, &latest, view.cluster.as_deref()));
             }
         }
-        shared
+        let written = shared
             .write_status(&latest, latest.status.as_ref(), &new, BY)
             .await?;
+        let key = Key::Machine(namespace, name);
+        let kinds = new.drift.iter().map(|d| d.kind).collect();
+        shared.drifts.told(&shared.context.metrics, key, kinds);
+        if written {
+            let before = latest.status.as_ref();
+            let before = before.map_or(&[][..], |s| s.conditions.as_slice());
+            drift::tell(shared, &latest, before, &new.conditions).await;
+        }
         if let Some(at) = status::available_at(&latest, &new.conditions).filter(|at| *at > now) {
             let wait = seconds_until(at, now);
             retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
@@ -350,6 +366,7 @@ fn observe(
     view: &View,
     step: MachineStep,
     detail: Option<String>,
+    failure: Option<&Error>,
     now: Timestamp,
 ) -> MachineObservation {
     let instance = match &view.seen {
@@ -358,13 +375,15 @@ fn observe(
     };
     MachineObservation {
         instance: view.facts.instance.clone(),
-        instance_view: instance.map(|i| InstanceView {
-            id: i.id.clone(),
-            state: i.state.as_str().to_owned(),
-            instance_type: i.instance_type.clone(),
-            image: i.image.clone(),
-            config_digest: i.config_digest.clone(),
-        }),
+        instance_view: instance.map(|i| drifting::shown(i)),
+        drift: drifting::read(
+            shared,
+            machine,
+            view,
+            step == MachineStep::Paused,
+            failure,
+            now,
+        ),
         addresses: instance.map(|i| i.addresses.clone()),
         failure_domain: instance.and_then(|i| i.failure_domain.clone()),
         node: match &view.node {

@@ -13,6 +13,8 @@ mod deletion;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod drift;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod health;

@@ -18,6 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 struct Ills {
     failed: BTreeSet<String>,
     hidden: BTreeSet<String>,
+    altered: BTreeSet<String>,
+    unlisted: bool,
     unreachable: BTreeSet<String>,
     ahead: SignedDuration,
 }
@@ -46,6 +48,20 @@ impl Ward {
         self.1.lock().unwrap().hidden.remove(machine);
     }
 
+    /// From now on the instance of this machine is shown with another type, or again with its own.
+    pub(crate) fn alter(&self, machine: &str, other: bool) {
+        let altered = &mut self.1.lock().unwrap().altered;
+        match other {
+            true => altered.insert(machine.to_owned()),
+            false => altered.remove(machine),
+        };
+    }
+
+    /// Whether lists fail from now on.
+    pub(crate) fn unlist(&self, fails: bool) {
+        self.1.lock().unwrap().unlisted = fails;
+    }
+
     /// From now on no new connection to this cluster is made.
     pub(crate) fn cut_off(&self, cluster: &str) {
         self.1
@@ -70,6 +86,9 @@ impl Ward {
         let machine = instance.owner.as_ref().map(|o| &o.machine);
         if machine.is_some_and(|m| ills.failed.contains(m)) {
             instance.state = InstanceState::Failed;
+        }
+        if machine.is_some_and(|m| ills.altered.contains(m)) {
+            instance.instance_type = "by-hand".into();
         }
         instance
     }
@@ -109,6 +128,10 @@ impl Provider for Ward {
         account: &Account,
         scope: &ListScope,
     ) -> Result<Vec<Instance>, ProviderError> {
+        if self.1.lock().unwrap().unlisted {
+            let message = "the test says so".into();
+            return Err(ProviderError::Unavailable { message });
+        }
         let mut all = self.0.list(account, scope).await?;
         let hidden = self.1.lock().unwrap().hidden.clone();
         let hides = |machine: &str| hidden.iter().any(|h| machine.starts_with(h));

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    fleet::DriftAction,
+    fleet::{DriftAction, DriftPolicy, DriftRule},
     meta::{ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER},
 };
+use fleetwright_schema::FieldSet;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Key;
@@ -15,33 +17,53 @@ use super::Key;
 #[derive(Clone, Copy, Debug)]
 pub struct Taking<'a> {
     /// The policy.
-    pub drift: DriftAction,
+    pub drift: &'a DriftPolicy,
     /// The documents that it declared before; `None` when they are not known: then no change is seen.
     pub previous: Option<&'a BTreeMap<Key, Value>>,
 }
 
 impl Taking<'_> {
-    /// Whether `field` is taken from the `managers` that hold it: only the handover does, the field is a mark of the
-    /// inventory, the policy says so, or this revision changed it.
+    /// What is done about `field`, which the `managers` hold. It is taken from them (`Correct`) where only the handover does,
+    /// the field is a mark of the inventory or this revision changed it; else the policy says.
     #[must_use]
-    pub fn takes(
+    pub fn action(
         &self,
         key: &Key,
         document: &Value,
         field: &str,
         managers: &BTreeSet<String>,
-    ) -> bool {
+    ) -> DriftAction {
         let mark = field.ends_with(ANNOTATION_REVISION) || field.ends_with(LABEL_FLEET);
         let changed = |previous: &BTreeMap<Key, Value>| {
             let before = previous.get(key).and_then(|old| value(old, field));
             before != value(document, field)
         };
-        mark || managers.iter().all(|m| m == MANAGER_HANDOVER)
-            || self.drift == DriftAction::Correct
-            || self.previous.is_some_and(changed)
+        let others = || managers.iter().filter(|m| *m != MANAGER_HANDOVER);
+        if mark || others().next().is_none() || self.previous.is_some_and(changed) {
+            return DriftAction::Correct;
+        }
+        let fits = |rule: &&DriftRule| {
+            let kind = rule.kinds.is_empty() || rule.kinds.contains(&key.kind);
+            let holders = rule.managers.is_empty() || others().all(|m| rule.managers.contains(m));
+            let mut paths = rule.paths.iter();
+            let path = rule.paths.is_empty() || paths.any(|path| covers(document, path, field));
+            kind && holders && path
+        };
+        let rule = self.drift.rules.iter().find(fits);
+        rule.map_or_else(|| self.drift.policy.unwrap_or_default(), |r| r.policy)
     }
 }
 
+/// Whether `field` is what a rule's `path` names, or below it.
+fn covers(document: &Value, path: &str, field: &str) -> bool {
+    let path = format!(".{}", path.trim_start_matches('.'));
+    match (steps(document, &path), steps(document, field)) {
+        (Some(path), Some(field)) => field.starts_with(&path),
+        _ => false,
+    }
+}
+
+#[derive(PartialEq)]
 enum Step {
     Key(String),
     Item(usize),
@@ -123,6 +145,22 @@ pub fn value<'a>(document: &'a Value, field: &str) -> Option<&'a Value> {
             Step::Key(key) => at.get(key),
             Step::Item(index) => at.get(index),
         })
+}
+
+/// When one of the `managers` last wrote an entry of theirs that holds `field`.
+#[must_use]
+pub(super) fn written(live: &Value, field: &str, managers: &BTreeSet<String>) -> Option<Timestamp> {
+    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
+    let holds = |entry: &&Value| {
+        let manager = entry["manager"].as_str().unwrap_or_default();
+        managers.contains(manager)
+            && FieldSet::from_fields_v1(&entry["fieldsV1"])
+                .is_some_and(|set| set.paths().iter().any(|path| path == field))
+    };
+    let times = entries.iter().filter(holds);
+    times
+        .filter_map(|entry| entry["time"].as_str()?.parse().ok())
+        .max()
 }
 
 /// Takes `field` out, with what became empty by that.
@@ -211,6 +249,121 @@ mod tests {
         let mut document = json!({"spec": {"strategy": {"type": "x"}, "a": 1}});
         remove(&mut document, ".spec.strategy.type");
         assert_eq!(document, json!({"spec": {"a": 1}}));
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_a_field_counts() {
+        use DriftAction::{Correct, Ignore, Report};
+        let document = json!({
+            "kind": "MachineDeployment",
+            "metadata": {"name": "web", "labels": {"app": "x", "app.kubernetes.io/name": "y"}},
+            "spec": {"replicas": 3, "taints": [{"key": "a", "value": "v"}]},
+        });
+        let rule = |kinds: &[&str], paths: &[&str], managers: &[&str], policy| {
+            let texts = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect();
+            DriftRule {
+                kinds: texts(kinds),
+                paths: texts(paths),
+                managers: texts(managers),
+                policy,
+            }
+        };
+        // (rules, policy, field, managers, what is done)
+        let rows = [
+            (vec![], None, ".spec.replicas", vec!["kubectl"], Report),
+            (
+                vec![],
+                Some(Correct),
+                ".spec.replicas",
+                vec!["kubectl"],
+                Correct,
+            ),
+            (
+                vec![rule(&[], &["spec.replicas"], &[], Ignore)],
+                Some(Correct),
+                ".spec.replicas",
+                vec!["kubectl"],
+                Ignore,
+            ),
+            (
+                vec![rule(&["Cluster"], &[], &[], Ignore)],
+                None,
+                ".spec.replicas",
+                vec!["kubectl"],
+                Report,
+            ),
+            (
+                vec![
+                    rule(&["MachineDeployment"], &["metadata.labels"], &[], Correct),
+                    rule(&[], &["metadata"], &[], Ignore),
+                ],
+                None,
+                ".metadata.labels.app",
+                vec!["kubectl"],
+                Correct,
+            ),
+            // A dot in a key is no step.
+            (
+                vec![rule(&[], &["metadata.labels.app"], &[], Ignore)],
+                None,
+                ".metadata.labels.app.kubernetes.io/name",
+                vec!["kubectl"],
+                Report,
+            ),
+            (
+                vec![rule(&[], &[".spec.taints"], &[], Ignore)],
+                None,
+                ".spec.taints[key=\"a\"].value",
+                vec!["kubectl"],
+                Ignore,
+            ),
+            // All that hold it must be named; the handover is nobody.
+            (
+                vec![rule(&[], &[], &["scaler"], Ignore)],
+                None,
+                ".spec.replicas",
+                vec!["scaler", MANAGER_HANDOVER],
+                Ignore,
+            ),
+            (
+                vec![rule(&[], &[], &["scaler"], Ignore)],
+                None,
+                ".spec.replicas",
+                vec!["kubectl", "scaler"],
+                Report,
+            ),
+            (
+                vec![rule(&[], &[], &[], Ignore)],
+                None,
+                ".spec.replicas",
+                vec![MANAGER_HANDOVER],
+                Correct,
+            ),
+            (
+                vec![rule(&[], &[], &[], Ignore)],
+                None,
+                ".metadata.labels.fleetwright.dev/fleet",
+                vec!["kubectl"],
+                Correct,
+            ),
+        ];
+        let key = Key::of(&document);
+        for (rules, policy, field, managers, wanted) in rows {
+            let drift = DriftPolicy { policy, rules };
+            let managers = managers.into_iter().map(str::to_owned).collect();
+            let mut taking = Taking {
+                drift: &drift,
+                previous: None,
+            };
+            let action = taking.action(&key, &document, field, &managers);
+            assert_eq!(action, wanted, "{field} {drift:?}");
+            // What a commit changes is somebody's newer word, whatever the rules say.
+            let before = BTreeMap::new();
+            taking.previous = Some(&before);
+            let action = taking.action(&key, &document, field, &managers);
+            let declared = value(&document, field).is_some();
+            assert_eq!(action, if declared { Correct } else { wanted }, "{field}");
+        }
     }
 
     #[test]

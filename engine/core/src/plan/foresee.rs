@@ -7,7 +7,7 @@ use std::{
 
 use fleetwright_api::{
     crds,
-    fleet::DriftAction,
+    fleet::{DriftAction, DriftPolicy},
     meta::{
         ANNOTATION_AUTOSCALER_MIN, ANNOTATION_REVISION, HANDOVER_PATHS, LABEL_FLEET,
         MANAGER_HANDOVER,
@@ -77,11 +77,12 @@ pub struct Fault {
 /// What the API would refuse of a document if there were no such object yet.
 #[must_use]
 pub fn faults(document: &Value) -> Vec<Fault> {
+    let drift = DriftPolicy::default();
     let fleet = Fleet {
         manager: "fleetwright",
         hash: "",
         taking: Taking {
-            drift: DriftAction::default(),
+            drift: &drift,
             previous: None,
         },
     };
@@ -97,7 +98,7 @@ pub(super) struct Foreseen {
     pub(super) handover: Vec<Kept>,
     /// What differs, with who else holds it.
     pub(super) fields: Vec<FieldDiff>,
-    /// Fields that stay as others set them.
+    /// Fields that stay as others set them, but for those to be ignored.
     pub(super) left: Vec<Drift>,
     /// Whether the Fleet's manager or the handover's will hold other fields than now.
     pub(super) claims: bool,
@@ -163,17 +164,16 @@ impl Fleet<'_> {
                     managers.insert(name.to_owned());
                 }
                 held.retain(|field, managers| {
-                    let takes = self.taking.takes(key, document, field, managers);
-                    if !takes {
+                    let action = self.taking.action(key, document, field, managers);
+                    if action != DriftAction::Correct {
                         conflict::remove(&mut config, field);
-                        left.push(Drift {
-                            key: key.clone(),
-                            field: field.clone(),
-                            managers: managers.iter().cloned().collect(),
-                        });
+                    }
+                    if action == DriftAction::Report {
+                        let (field, managers) = (field.clone(), managers.clone());
+                        left.push(Drift::of(key, document, live, field, managers));
                     }
                     managers.remove(MANAGER_HANDOVER);
-                    takes
+                    action == DriftAction::Correct
                 });
                 managed::apply_whole(schema, &base, &config, &writer(manager), true)
                     .map_err(words)?

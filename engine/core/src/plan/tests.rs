@@ -1,4 +1,7 @@
-use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME};
+use fleetwright_api::{
+    fleet::DriftAction,
+    meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME},
+};
 use serde_json::json;
 
 use super::*;
@@ -38,7 +41,7 @@ fn applied(document: &Value, live: Option<&Value>, manager: &str) -> Value {
         manager,
         hash: &hash,
         taking: conflict::Taking {
-            drift: DriftAction::Report,
+            drift: &DriftPolicy::default(),
             previous: None,
         },
     };
@@ -191,7 +194,7 @@ fn a_field_that_somebody_else_holds_stays_unless_the_commit_or_the_policy_takes_
     let mut scaled = owned(pool(), false);
     scaled["spec"]["replicas"] = json!(7);
     let by_hand = json!({"manager": "kubectl", "operation": "Update", "apiVersion": "fleetwright.dev/v1alpha1",
-        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}});
+        "time": "2026-03-01T10:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}});
     let managed = scaled["metadata"]["managedFields"].as_array_mut().unwrap();
     managed[0]["fieldsV1"]["f:spec"]
         .as_object_mut()
@@ -213,6 +216,10 @@ fn a_field_that_somebody_else_holds_stays_unless_the_commit_or_the_policy_takes_
         BTreeMap::from([(Key::of(&old), old)])
     };
     let run = |previous: Option<&BTreeMap<Key, Value>>, drift| {
+        let drift = DriftPolicy {
+            policy: Some(drift),
+            rules: Vec::new(),
+        };
         let policy = Policy { drift, ..policy() };
         plan(&desired, previous, &live, &policy, &Catalogue::default())
     };
@@ -233,6 +240,12 @@ fn a_field_that_somebody_else_holds_stays_unless_the_commit_or_the_policy_takes_
         for diff in fields {
             assert_eq!((&diff.from, &diff.to), (&Some(json!(7)), &Some(json!(3))));
             assert_eq!(diff.held_by, ["kubectl"]);
+        }
+        for drift in &out.drift {
+            let values = (&drift.wanted, &drift.found);
+            assert_eq!(values, (&Some(json!(3)), &Some(json!(7))));
+            let since = drift.since.map(|at| at.to_string());
+            assert_eq!(since.as_deref(), Some("2026-03-01T10:00:00Z"));
         }
         let told: Vec<_> = out.drift.iter().map(ToString::to_string).collect();
         let line = "MachineDeployment default/web: .spec.replicas is held by kubectl";

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{
     Conditions, all_have, all_machines,
     control_plane::{blocked, etcd, remediating},
-    few,
+    few, in_sync,
     pool::incomplete,
     refusal, refused,
 };
@@ -21,6 +21,7 @@ use crate::{
         ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
         upgrading_to,
     },
+    drift::MachinesInSync,
     quorum::{Member, votes},
 };
 
@@ -35,6 +36,10 @@ pub struct ClusterFacts {
     pub foreign_version: Option<String>,
     /// Instances that carry the cluster's key but belong to no Machine; `None` keeps what is known.
     pub unmanaged_instances: Option<Vec<String>>,
+    /// Instances that share a Machine's key; `None` keeps what is known.
+    pub duplicate_instances: Option<Vec<String>>,
+    /// How many of all its machines differ; `None` where nobody counted.
+    pub in_sync: Option<MachinesInSync>,
     /// What etcd says of its members, or why it cannot be asked; `None` while nobody asked.
     pub etcd: Option<Result<Vec<Member>, String>>,
     /// The way of an upgrade over several minor versions, in words.
@@ -83,6 +88,13 @@ pub fn cluster(
     if let Some(running) = running {
         status.version = Some(running);
     }
+    if let Some(list) = &facts.duplicate_instances {
+        status.duplicate_instances = list.iter().take(100).cloned().collect();
+    }
+    let strays = (
+        status.unmanaged_instances.clone(),
+        status.duplicate_instances.clone(),
+    );
     status.upgrading_to = upgrading_to(machines, decision, status.version.as_deref());
     let was = status
         .initialization
@@ -161,6 +173,7 @@ pub fn cluster(
     held(&mut out, decision);
     blocked(&mut out, decision);
     remediating(&mut out, decision);
+    in_sync::of_cluster(&mut out, facts, &strays);
     etcd(&mut out, facts);
     control_plane(&mut out, cp.as_ref(), initialized, facts, decision);
     if ours.is_some() {

@@ -10,8 +10,9 @@ use fleetwright_api::{
 };
 use jiff::Timestamp;
 
-use super::Conditions;
+use super::{Conditions, in_sync};
 use crate::{
+    drift,
     health::{Judgement, Verdict},
     machine::{Instance, MachineStep},
 };
@@ -89,6 +90,8 @@ pub struct MachineObservation {
     pub node: NodeObservation,
     /// Whether it is what its owner wants.
     pub up_to_date: UpToDate,
+    /// What differs though nobody declared it.
+    pub drift: drift::Reading,
     /// What its health checks say of it.
     pub health: Judgement,
     /// What is done next.
@@ -105,7 +108,7 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
     let deleting = machine.metadata.deletion_timestamp.is_some();
     status.observed_generation = machine.metadata.generation;
     if let Some(view) = &seen.instance_view {
-        status.instance = Some(view.clone());
+        status.instance = Some(in_sync::kept(status.instance.as_ref(), view));
     }
     if let Some(addresses) = &seen.addresses {
         status.addresses.clone_from(addresses);
@@ -191,6 +194,8 @@ pub fn machine(machine: &Machine, seen: &MachineObservation, now: Timestamp) -> 
         UpToDate::Unknown => {}
     }
     health(&mut out, &seen.health.verdict);
+    in_sync::of_machine(&mut out, &seen.drift);
+    status.drift.clone_from(&seen.drift.found);
     ready(&mut out, machine, deleting);
     available(&mut out, machine);
     status.conditions = list;

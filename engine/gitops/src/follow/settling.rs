@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{FollowError, Follower, count};
 use crate::{
     gather::policy_of,
+    health,
     progress::{ClusterName, Told},
     settle::{Outcome, Pending, Seen},
     tell::{Ready, told},
@@ -22,11 +23,34 @@ use crate::{
 };
 
 impl Follower {
-    /// Tells how far the last applied revision has come.
+    /// Tells how far the last applied revision has come, and how the clusters are since the last one that settled.
     ///
     /// # Errors
     /// When the API cannot be written.
     pub async fn settle(&mut self, seen: &Seen) -> Result<(), FollowError> {
+        self.tell_progress(seen).await?;
+        self.tell_health(seen).await
+    }
+
+    async fn tell_health(&mut self, seen: &Seen) -> Result<(), FollowError> {
+        let forge = self.fleet.spec.forge.as_ref();
+        let settled = self.telling.status.settled.as_ref();
+        let (Some(_), Some(settled)) = (forge.filter(|f| f.health), settled) else {
+            return Ok(());
+        };
+        let (sha, now) = (settled.revision.clone(), self.context.clock.now());
+        let (Some(wishes), Some(told)) = (self.wishes(), health::judge(&self.fleet, seen)) else {
+            return Ok(());
+        };
+        if self.health.may_say(&sha, &told, now) {
+            let (state, words) = &told;
+            wishes.want(About::Health, &sha, *state, words).await?;
+            self.health.said(&sha, told, now);
+        }
+        Ok(())
+    }
+
+    async fn tell_progress(&mut self, seen: &Seen) -> Result<(), FollowError> {
         let now = self.context.clock.now();
         let Some(applied) = self.carried.clone() else {
             // What it did before it failed goes on.
@@ -118,14 +142,17 @@ impl Follower {
         std::mem::take(&mut self.again)
     }
 
-    /// When the progress deadline is reached or a wave goes on, if nothing happens until then.
+    /// When the progress deadline is reached, a wave goes on or what was held back is told, if nothing happens until then.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
-        self.carried.as_ref()?;
         let policy = policy_of(&self.fleet);
-        let staged = self.staging.due(policy.waves(), &self.telling.status.waves);
-        let due = self.pending.due(self.deadline()).into_iter();
-        let due = due.chain(staged).min()?;
+        let progress = self.carried.as_ref().map(|_| {
+            let staged = self.staging.due(policy.waves(), &self.telling.status.waves);
+            let due = self.pending.due(self.deadline()).into_iter();
+            due.chain(staged)
+        });
+        let due = progress.into_iter().flatten();
+        let due = due.chain(self.health.due()).min()?;
         let left = due.duration_since(self.context.clock.now());
         Duration::try_from(left).ok()
     }

@@ -2,7 +2,7 @@
 
 use fleetwright_api::{
     condition::kind,
-    fleet::{Allow, DriftAction},
+    fleet::{Allow, DriftAction, DriftRule},
     meta::{ANNOTATION_AUTOSCALER_MAX, ANNOTATION_AUTOSCALER_MIN, MANAGER_HANDOVER},
 };
 use kube::api::PostParams;
@@ -179,6 +179,74 @@ async fn a_foreign_edit_is_reported_ignored_or_corrected_and_a_commit_that_decla
             .await,
         [OURS]
     );
+}
+
+#[tokio::test]
+async fn rules_say_for_each_field_and_manager_what_is_done() {
+    let (world, mut fleet) = scene().await;
+    let at = async |path: &str| world.field("MachineDeployment", "web", path).await;
+    let labelled =
+        pool("web", "replicas: 10").replace("{name: web}", "{name: web, labels: {a: git, b: git}}");
+    fleet.write("web.yaml", &labelled);
+    fleet.look(&world).await;
+    let edit = json!({"metadata": {"labels": {"a": "hand", "b": "hand"}}, "spec": {"replicas": 5}});
+    world.edit("MachineDeployment", "web", edit.clone()).await;
+    let rule = |paths: &[&str], managers: &[&str], policy| DriftRule {
+        kinds: vec!["MachineDeployment".into()],
+        paths: paths.iter().map(|p| (*p).to_owned()).collect(),
+        managers: managers.iter().map(|m| (*m).to_owned()).collect(),
+        policy,
+    };
+    let rules = vec![
+        rule(
+            &["metadata.labels.b"],
+            &["somebody-else"],
+            DriftAction::Ignore,
+        ),
+        rule(
+            &["metadata.labels.b"],
+            &["kubectl-edit"],
+            DriftAction::Correct,
+        ),
+        rule(&["spec.replicas"], &[], DriftAction::Ignore),
+    ];
+    fleet.drift_rules(DriftAction::Report, rules.clone()).await;
+    fleet.look(&world).await;
+    let found = async || {
+        (
+            at("/metadata/labels/a").await,
+            at("/metadata/labels/b").await,
+            at("/spec/replicas").await,
+        )
+    };
+    assert_eq!(found().await, (json!("hand"), json!("git"), json!(5)));
+    let (reason, message) = fleet.condition(kind::IN_SYNC);
+    assert_eq!(reason, "Drifted");
+    assert!(
+        message.contains(".metadata.labels.a is held by kubectl-edit since "),
+        "{message}"
+    );
+    assert!(
+        message.contains("\"hand\", where Git says \"git\""),
+        "{message}"
+    );
+    assert!(
+        !message.contains("labels.b") && !message.contains("replicas"),
+        "{message}"
+    );
+    let before = world.versions().await;
+    fleet.look(&world).await;
+    assert_eq!(
+        world.versions().await,
+        before,
+        "what is known is not written"
+    );
+
+    // The rest corrected, one field left alone.
+    fleet.drift_rules(DriftAction::Correct, rules).await;
+    fleet.look(&world).await;
+    assert_eq!(found().await, (json!("git"), json!("git"), json!(5)));
+    assert_eq!(fleet.condition(kind::IN_SYNC).0, "InSync");
 }
 
 #[tokio::test]

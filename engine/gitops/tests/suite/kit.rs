@@ -8,7 +8,7 @@ use std::{
 
 use fleetwright_api::{
     Fleet, condition, crds,
-    fleet::{Allow, DriftAction, DriftPolicy, FleetSource, FleetSpec, PrunePolicy},
+    fleet::{Allow, DriftAction, DriftPolicy, DriftRule, FleetSource, FleetSpec, PrunePolicy},
     random::SeededRandom,
     time::ManualClock,
 };
@@ -291,8 +291,12 @@ impl Following {
     }
 
     pub(crate) async fn drift(&self, action: DriftAction) {
+        self.drift_rules(action, Vec::new()).await;
+    }
+
+    pub(crate) async fn drift_rules(&self, action: DriftAction, rules: Vec<DriftRule>) {
         let policy = Some(action);
-        self.change(|spec| spec.drift = Some(DriftPolicy { policy }))
+        self.change(|spec| spec.drift = Some(DriftPolicy { policy, rules }))
             .await;
     }
 

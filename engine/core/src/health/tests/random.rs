@@ -176,6 +176,7 @@ impl World {
                     info: NodeInfo::default(),
                 },
             },
+            drift: Default::default(),
             up_to_date: UpToDate::Yes,
             health: judged,
             step: MachineStep::WaitNode,

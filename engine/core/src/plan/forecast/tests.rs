@@ -12,7 +12,10 @@ fn policy() -> Policy {
         namespace: "default".into(),
         fleet: "default".into(),
         max_machines: 10,
-        drift: fleetwright_api::fleet::DriftAction::Correct,
+        drift: fleetwright_api::fleet::DriftPolicy {
+            policy: Some(fleetwright_api::fleet::DriftAction::Correct),
+            rules: Vec::new(),
+        },
         ..Policy::default()
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, DeleteReason, Trigger,
         VersionStep,
     },
+    drift::MachinesInSync,
     status::{ClusterFacts, cluster, has_converged},
 };
 
@@ -682,4 +683,57 @@ fn a_cluster_has_converged_when_all_of_it_is_what_it_says() {
         cluster(&c, &machines, &pools, &reached(), &settled(), at(900)),
         c.status.unwrap()
     );
+}
+
+#[test]
+fn in_sync_counts_machines_and_stray_instances() {
+    let counts = |drifted, unknown| MachinesInSync {
+        machines: 40,
+        drifted,
+        unknown,
+        first: (drifted > 0).then(|| "m-1: the image is b".into()),
+    };
+    let ids = |n: usize| Some((0..n).map(|n| format!("i-{n}")).collect::<Vec<_>>());
+    let drifted = "False Drifted: 3 of 40 machines drifted, first: m-1: the image is b";
+    // (before, counts, orphaned, duplicated, after)
+    for (before, in_sync, orphaned, duplicated, want) in [
+        ("", None, ids(0), ids(0), "none".to_owned()),
+        ("", Some(counts(0, 0)), ids(0), ids(0), "True InSync".into()),
+        (
+            "",
+            Some(counts(0, 0)),
+            None,
+            None,
+            "Unknown Unreadable: not all accounts were listed yet".into(),
+        ),
+        // What was known stays while nobody can tell.
+        ("InSync=True:InSync", Some(counts(0, 0)), None, None, "True InSync".into()),
+        ("", Some(counts(3, 0)), ids(0), ids(0), drifted.into()),
+        (
+            "",
+            Some(counts(0, 2)),
+            ids(0),
+            ids(0),
+            "Unknown Unreadable: 2 of 40 machines differed when they were last seen, and cannot be read".into(),
+        ),
+        (
+            "",
+            Some(counts(3, 0)),
+            ids(1),
+            ids(2),
+            format!("{drifted}; instances with the cluster's key and without a Machine: 1, first: i-0; instances that share the key of a Machine: 2, first: i-0"),
+        ),
+    ] {
+        let mut c = ours(1);
+        c.status = Some(Default::default());
+        c.status.as_mut().unwrap().conditions = conditions(before);
+        let facts = ClusterFacts {
+            in_sync,
+            unmanaged_instances: orphaned,
+            duplicate_instances: duplicated,
+            ..ClusterFacts::default()
+        };
+        let new = cluster(&c, &[], &[], &facts, &settled(), at(0));
+        assert_eq!(line(&new.conditions, kind::IN_SYNC), want);
+    }
 }

@@ -38,6 +38,7 @@ fn seen(verdict: Verdict) -> MachineObservation {
             health: NodeHealth::Healthy,
             info: Default::default(),
         },
+        drift: Default::default(),
         up_to_date: UpToDate::Yes,
         health: Judgement {
             verdict,

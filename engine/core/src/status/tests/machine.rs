@@ -3,7 +3,8 @@
 use fleetwright_api::{
     Machine,
     condition::{self, kind},
-    machine::{MachinePhase, NodeInfo, NodeRef},
+    drift::{DriftKind, MachineDrift},
+    machine::{InstanceView, MachinePhase, NodeInfo, NodeRef},
     meta,
     time::k8s_time,
 };
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::{at, conditions, line, read};
 use crate::{
+    drift::Reading,
     health::{Judgement, Verdict},
     machine::{DeletionStep, Instance, MachineStep},
     status::{MachineObservation, NodeHealth, NodeObservation, UpToDate, available_at, machine},
@@ -52,6 +54,7 @@ fn seen(instance: Instance, node: NodeObservation) -> MachineObservation {
         addresses: None,
         failure_domain: None,
         node,
+        drift: Default::default(),
         up_to_date: UpToDate::Unknown,
         step: MachineStep::WaitNode,
         refused: None,
@@ -502,4 +505,66 @@ fn the_same_observation_gives_the_same_status() {
     assert_eq!(first.node_ref, Some(NodeRef { name: "n".into() }));
     m.status = Some(first.clone());
     assert_eq!(machine(&m, &healthy(), at(500)), first);
+}
+
+#[test]
+fn in_sync_is_told_while_something_differs_and_while_it_is_not_known_whether_it_still_does() {
+    let differs = || MachineDrift {
+        kind: DriftKind::InstanceChanged,
+        what: "image".into(),
+        wanted: Some("a".into()),
+        found: Some("b".into()),
+        since: k8s_time(at(0)),
+    };
+    let said = "False Drifted: the instance's image is b, it was a";
+    let unknown = "Unknown Unreadable: it differed when it was last seen, and its provider or its cluster cannot be read";
+    // (before, what differs, whether nothing was hidden, after)
+    for (before, found, whole, want) in [
+        ("", vec![], true, "none"),
+        ("", vec![], false, "none"),
+        ("", vec![differs()], true, said),
+        ("", vec![differs()], false, said),
+        ("InSync=False:Drifted:x", vec![], false, unknown),
+        ("InSync=Unknown:Unreadable:x", vec![], false, unknown),
+        ("InSync=Unknown:Unreadable:x", vec![], true, "none"),
+        ("InSync=False:Drifted:x", vec![], true, "none"),
+    ] {
+        let mut m = fresh();
+        m.status = Some(Default::default());
+        m.status.as_mut().unwrap().conditions = conditions(before);
+        let drift = Reading {
+            found: found.clone(),
+            whole,
+        };
+        let observation = MachineObservation { drift, ..healthy() };
+        let new = machine(&m, &observation, at(0));
+        assert_eq!(line(&new.conditions, kind::IN_SYNC), want, "{before}");
+        assert_eq!(new.drift, found);
+    }
+}
+
+#[test]
+fn type_and_image_stay_as_they_were_until_we_change_the_settings() {
+    let view = |kind: &str, digest: &str| InstanceView {
+        id: "i".into(),
+        state: "Running".into(),
+        instance_type: kind.into(),
+        image: "img".into(),
+        config_digest: digest.into(),
+    };
+    let mut m = fresh();
+    for (seen_type, digest, kept) in [
+        ("", "1", ""),
+        ("m", "1", "m"),
+        ("xl", "1", "m"),
+        ("xl", "2", "xl"),
+    ] {
+        let observation = MachineObservation {
+            instance_view: Some(view(seen_type, digest)),
+            ..healthy()
+        };
+        let new = machine(&m, &observation, at(0));
+        assert_eq!(new.instance.as_ref().unwrap().instance_type, kept);
+        m.status = Some(new);
+    }
 }

@@ -1,0 +1,95 @@
+//! What drifted, as this process last read it: counted as news of it comes in, so that a scrape costs nothing. Its start and end on a
+//! machine are told as Events.
+
+use std::collections::BTreeMap;
+
+use fleetwright_api::{Machine, condition, drift::DriftKind, names::short_hash, time::k8s_time};
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ObjectMeta, PostParams},
+};
+use parking_lot::Mutex;
+
+use crate::{cache::name_of, metrics::Metrics, queue::Key, reconcile::Shared};
+
+/// Longest note of an Event, in characters.
+const NOTE: usize = 1_000;
+
+/// What differs, by Machine and Cluster; those that are in sync are not in it.
+#[derive(Default)]
+pub(crate) struct Drifts {
+    known: Mutex<BTreeMap<Key, Vec<DriftKind>>>,
+}
+
+impl Drifts {
+    /// Takes in what differs of an object now.
+    pub(crate) fn told(&self, metrics: &Metrics, key: Key, kinds: Vec<DriftKind>) {
+        let mut known = self.known.lock();
+        for kind in &kinds {
+            metrics.drifted(*kind, 1);
+        }
+        let before = match kinds.is_empty() {
+            true => known.remove(&key),
+            false => known.insert(key, kinds),
+        };
+        for kind in before.into_iter().flatten() {
+            metrics.drifted(kind, -1);
+        }
+    }
+}
+
+/// Tells by an Event that a machine began or ceased to differ, where `now` says something else than `before`. An Event that cannot be
+/// written is lost: the condition says the same.
+pub(crate) async fn tell(
+    shared: &Shared,
+    machine: &Machine,
+    before: &[condition::Condition],
+    now: &[condition::Condition],
+) {
+    let of = |list| condition::get(list, condition::kind::IN_SYNC);
+    let (kind, reason, note) = match (of(before), of(now)) {
+        (None, Some(new)) => ("Warning", condition::reason::DRIFTED, new.message.as_str()),
+        (Some(_), None) => (
+            "Normal",
+            condition::reason::IN_SYNC,
+            "nothing differs any more",
+        ),
+        _ => return,
+    };
+    let (namespace, name) = name_of(machine);
+    let uid = machine.uid().unwrap_or_default();
+    let at = shared.now();
+    let time = at.to_string();
+    let hash = short_hash([uid.as_str(), reason, &time], 16);
+    let event = Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.{hash}")),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        action: Some("Compare".into()),
+        event_time: Some(MicroTime(k8s_time(at).0)),
+        note: Some(note.chars().take(NOTE).collect()),
+        reason: Some(reason.to_owned()),
+        regarding: Some(ObjectReference {
+            api_version: Some(Machine::api_version(&()).into_owned()),
+            kind: Some(Machine::kind(&()).into_owned()),
+            name: Some(name.clone()),
+            namespace: Some(namespace.clone()),
+            uid: Some(uid),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some("fleetwright.dev/machine".into()),
+        reporting_instance: Some(shared.context.installation.clone()),
+        type_: Some(kind.to_owned()),
+        ..Event::default()
+    };
+    let events = Api::<Event>::namespaced(shared.context.client.clone(), &namespace);
+    if let Err(error) = events.create(&PostParams::default(), &event).await {
+        tracing::warn!(%namespace, machine = %name, reason, %error, "an Event cannot be written");
+    }
+}

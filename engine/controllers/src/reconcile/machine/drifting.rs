@@ -1,0 +1,63 @@
+//! What a machine's instance and node show of what may have drifted.
+
+use fleetwright_api::{Machine, machine::InstanceView};
+use fleetwright_core::{
+    drift::{InstanceFacts, MachineFacts, NodeFacts, Reading, Shown, of_machine},
+    machine::Instance,
+};
+use fleetwright_providers::Instance as Listed;
+use jiff::Timestamp;
+
+use super::{Error, Shared, View};
+use crate::{inventory::Seen, node_sync, nodes::SeenNode};
+
+/// An instance as it is kept in the Machine's status.
+pub(super) fn shown(instance: &Listed) -> InstanceView {
+    InstanceView {
+        id: instance.id.clone(),
+        state: instance.state.as_str().to_owned(),
+        instance_type: instance.instance_type.clone(),
+        image: instance.image.clone(),
+        config_digest: instance.config_digest.clone(),
+    }
+}
+
+/// What differs of the machine. A node that is kept in step does not: what it lacked was written just now, unless that failed or the
+/// machine is left alone.
+pub(super) fn read(
+    shared: &Shared,
+    machine: &Machine,
+    view: &View,
+    paused: bool,
+    failure: Option<&Error>,
+    now: Timestamp,
+) -> Reading {
+    let instance = match (&view.seen, &view.facts.instance) {
+        // What was listed before says nothing of now.
+        _ if shared.inventory.trouble(&view.account).is_some() => Shown::Unknown,
+        (Seen::There(instance), _) => {
+            let owner = instance.owner.as_ref();
+            Shown::There(InstanceFacts {
+                view: shown(instance),
+                machine: owner.map(|o| o.machine.clone()).unwrap_or_default(),
+                cluster: owner.map(|o| o.cluster.clone()).unwrap_or_default(),
+            })
+        }
+        (Seen::Missing, Instance::Missing) => Shown::Missing,
+        _ => Shown::Unknown,
+    };
+    let refused = failure.is_some_and(|e| matches!(e, Error::Workload(_)) && !e.is_conflict());
+    let node = match &view.node {
+        _ if view.lost.is_some() => Shown::Unknown,
+        SeenNode::Unknown | SeenNode::Several(_) => Shown::Unknown,
+        SeenNode::Missing => Shown::Missing,
+        SeenNode::There(node) => Shown::There(NodeFacts {
+            kubelet: node.info.kubelet_version.clone(),
+            unsynced: match paused || refused {
+                true => node_sync::unsynced(machine, node),
+                false => Vec::new(),
+            },
+        }),
+    };
+    of_machine(machine, &MachineFacts { instance, node }, now)
+}

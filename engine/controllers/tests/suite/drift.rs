@@ -1,0 +1,186 @@
+//! What others change of machines, and what is told of it.
+
+use std::sync::{Arc, Mutex};
+
+use fleetwright_api::{ProviderAccount, condition::kind, names};
+use fleetwright_providers::{Account, CreateInstance, Ownership, Provider as _};
+use k8s_openapi::api::{core::v1::Node, events::v1::Event};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::kit::{Kit, World, config, of_cluster, of_machine};
+
+/// Lets the account be listed at once: it is not the same as in another round.
+async fn list_again(kit: &Kit, round: i32) {
+    let accounts = Api::<ProviderAccount>::all(kit.client.clone());
+    let change = json!({"spec": {"quotas": {"unused": round}}});
+    accounts
+        .patch("sim-eu", &PatchParams::default(), &Patch::Merge(change))
+        .await
+        .unwrap();
+}
+
+async fn until_in_sync(kit: &mut Kit, machine: &str, begins: &str) -> String {
+    let (of, start) = (machine.to_owned(), begins.to_owned());
+    let found = move |w: &World| {
+        let line = of_machine(w.machines.get(&of)?, kind::IN_SYNC);
+        line.starts_with(&start).then_some(line)
+    };
+    kit.until(&format!("{machine} says {begins}"), found).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_and_its_cluster_tell_what_others_changed_and_when_it_is_over() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 2, json!({})).await;
+    // Nothing that comes up or is handed to a node is drift.
+    let drifted = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&drifted);
+    kit.always(move |w: &World| {
+        let told = w.machines.values().map(|m| of_machine(m, kind::IN_SYNC));
+        let mut seen = seen.lock().unwrap();
+        seen.extend(told.filter(|line| line.starts_with("False")));
+        Ok(())
+    });
+    kit.until_settled("eu").await;
+    kit.until("the cluster is in sync", |w| {
+        of_cluster(w.clusters.get("eu")?, kind::IN_SYNC)
+            .starts_with("True InSync")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(drifted.lock().unwrap().as_slice(), [""; 0]);
+    let name = kit.world.workers("eu-web")[0].name_any();
+
+    // Another type, seen by the next list; another kubelet, seen at once.
+    kit.ward.alter(&name, true);
+    list_again(&kit, 1).await;
+    let line = until_in_sync(&mut kit, &name, "False Drifted").await;
+    assert!(line.contains("instanceType is by-hand, it was "), "{line}");
+    let told = format!("False Drifted: 1 of 3 machines drifted, first: {name}: the instance's ");
+    kit.until("the cluster tells", |w| {
+        of_cluster(w.clusters.get("eu")?, kind::IN_SYNC)
+            .starts_with(&told)
+            .then_some(())
+    })
+    .await;
+    let nodes = Api::<Node>::all(kit.workload("eu").await);
+    let kubelet =
+        |version: &str| Patch::Merge(json!({"status": {"nodeInfo": {"kubeletVersion": version}}}));
+    nodes
+        .patch_status(&name, &PatchParams::default(), &kubelet("v1.32.9"))
+        .await
+        .unwrap();
+    let of = name.clone();
+    let both = kit
+        .until("the kubelet is told too", move |w| {
+            let drift = &w.machines.get(&of)?.status.as_ref()?.drift;
+            (drift.len() == 2).then(|| drift.clone())
+        })
+        .await;
+    assert!(both[0].since.0 <= both[1].since.0, "{both:?}");
+
+    // The provider cannot be read: nothing is taken back, what still shows is told.
+    nodes
+        .patch_status(&name, &PatchParams::default(), &kubelet("v1.33.2"))
+        .await
+        .unwrap();
+    kit.ward.unlist(true);
+    list_again(&kit, 2).await;
+    until_in_sync(&mut kit, &name, "Unknown Unreadable").await;
+
+    kit.ward.unlist(false);
+    list_again(&kit, 3).await;
+    until_in_sync(&mut kit, &name, "False Drifted").await;
+    kit.ward.alter(&name, false);
+    list_again(&kit, 4).await;
+    let of = name.clone();
+    kit.until("it is over", move |w| {
+        let status = w.machines.get(&of)?.status.as_ref()?;
+        let gone = !status.conditions.iter().any(|c| c.type_ == kind::IN_SYNC);
+        (gone && status.drift.is_empty()).then_some(())
+    })
+    .await;
+    kit.until("the cluster is in sync again", |w| {
+        of_cluster(w.clusters.get("eu")?, kind::IN_SYNC)
+            .starts_with("True InSync")
+            .then_some(())
+    })
+    .await;
+    kit.stop_controllers().await;
+    let events = Api::<Event>::namespaced(kit.client.clone(), "default");
+    let events = events.list(&ListParams::default()).await.unwrap().items;
+    let mut told: Vec<_> = events
+        .into_iter()
+        .filter(|e| e.regarding.as_ref().and_then(|r| r.name.as_ref()) == Some(&name))
+        .map(|e| (e.event_time.map(|t| t.0), e.reason.unwrap_or_default()))
+        .collect();
+    told.sort();
+    let reasons: Vec<&str> = told.iter().map(|(_, reason)| reason.as_str()).collect();
+    assert_eq!(reasons, ["Drifted", "InSync"]);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_instance_and_a_strange_one_are_told() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.pool("eu-web", "eu", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    let account = Account {
+        name: "sim-eu".into(),
+        provider: "sim".into(),
+        region: "eu".into(),
+        ..Account::default()
+    };
+    let order = CreateInstance {
+        owner: Ownership {
+            installation: "test".into(),
+            cluster_key: names::cluster_key("test", "default", "eu"),
+            cluster: "default/eu".into(),
+            machine: "stranger".into(),
+            instance_key: "f".repeat(32),
+            ..Ownership::default()
+        },
+        version: "v1.33.2".into(),
+        config: config("sim.small"),
+        ..CreateInstance::default()
+    };
+    let stranger = kit.cloud.create(&account, &order).await.unwrap().id;
+    list_again(&kit, 5).await;
+    let told = format!(
+        "False Drifted: instances with the cluster's key and without a Machine: 1, first: {stranger}"
+    );
+    kit.until("the cluster tells of it", |w| {
+        (of_cluster(w.clusters.get("eu")?, kind::IN_SYNC) == told).then_some(())
+    })
+    .await;
+    let machine = kit.world.workers("eu-web")[0].clone();
+    let (name, key) = (
+        machine.name_any(),
+        machine.spec.instance_key.clone().unwrap(),
+    );
+    let id = machine.status.unwrap().instance.unwrap().id;
+    kit.cloud.delete(&account, &id, &key).await.unwrap();
+    list_again(&kit, 6).await;
+    let line = until_in_sync(&mut kit, &name, "False Drifted").await;
+    assert_eq!(
+        line,
+        format!("False Drifted: the provider shows instance {id} no more")
+    );
+    // One that is told to go does not drift.
+    let machines: Api<fleetwright_api::Machine> = kit.api();
+    machines
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
+    kit.until("it goes", move |w| {
+        (!w.machines.contains_key(&name)).then_some(())
+    })
+    .await;
+    kit.stop().await;
+}

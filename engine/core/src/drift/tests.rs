@@ -1,0 +1,313 @@
+//! What drifts and what does not, row by row.
+
+use fleetwright_api::condition;
+use serde_json::json;
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn machine() -> Machine {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "default", "name": "web-1"},
+        "spec": {"clusterName": "a", "version": "v1.33.2", "providerID": "sim:///1", "providerConfig": {}},
+        "status": {"instance": {"id": "i-1", "state": "Running", "instanceType": "m", "image": "img", "configDigest": "d"}},
+    }))
+    .unwrap()
+}
+
+fn instance() -> InstanceFacts {
+    let view = machine().status.unwrap().instance.unwrap();
+    InstanceFacts {
+        view,
+        machine: "web-1".into(),
+        cluster: "default/a".into(),
+    }
+}
+
+fn facts() -> MachineFacts {
+    MachineFacts {
+        instance: Shown::There(instance()),
+        node: Shown::There(NodeFacts {
+            kubelet: Some("v1.33.2".into()),
+            unsynced: Vec::new(),
+        }),
+    }
+}
+
+/// What is read of the machine, each thing as `Kind what: wanted -> found`.
+fn read(machine: &Machine, facts: &MachineFacts) -> (Vec<String>, bool) {
+    let reading = of_machine(machine, facts, at(100));
+    let line = |d: &MachineDrift| {
+        let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "none".into());
+        let (wanted, found) = (text(&d.wanted), text(&d.found));
+        format!("{} {}: {wanted} -> {found}", d.kind.as_str(), d.what)
+    };
+    (reading.found.iter().map(line).collect(), reading.whole)
+}
+
+#[test]
+fn an_instance_drifts_from_what_it_was_made() {
+    let change = |change: &dyn Fn(&mut InstanceFacts)| {
+        let mut instance = instance();
+        change(&mut instance);
+        Shown::There(instance)
+    };
+    let none: &[&str] = &[];
+    let rows = [
+        ("as made", change(&|_| {}), none),
+        (
+            "gone",
+            Shown::Missing,
+            &["InstanceMissing instance: i-1 -> none"],
+        ),
+        (
+            "stopped",
+            change(&|i| i.view.state = "Stopped".into()),
+            &["InstanceChanged state: Running -> Stopped"],
+        ),
+        // It comes up, or fails: that is no drift.
+        (
+            "pending",
+            change(&|i| i.view.state = "Pending".into()),
+            none,
+        ),
+        ("failed", change(&|i| i.view.state = "Failed".into()), none),
+        (
+            "another type and image",
+            change(&|i| {
+                i.view.instance_type = "xl".into();
+                i.view.image = "other".into();
+            }),
+            &[
+                "InstanceChanged instanceType: m -> xl",
+                "InstanceChanged image: img -> other",
+            ],
+        ),
+        // We gave it other settings ourselves: type and image may follow.
+        (
+            "updated",
+            change(&|i| {
+                i.view.instance_type = "xl".into();
+                i.view.config_digest = "e".into();
+            }),
+            none,
+        ),
+        (
+            "another instance",
+            change(&|i| {
+                i.view.instance_type = "xl".into();
+                i.view.id = "i-2".into();
+            }),
+            none,
+        ),
+        (
+            "not shown yet",
+            change(&|i| i.view.image = String::new()),
+            none,
+        ),
+        (
+            "tags",
+            change(&|i| i.machine = "db-7".into()),
+            &["InstanceChanged tags: default/a web-1 -> default/a db-7"],
+        ),
+    ];
+    for (name, instance, wanted) in rows {
+        let facts = MachineFacts {
+            instance,
+            ..facts()
+        };
+        let (found, whole) = read(&machine(), &facts);
+        assert_eq!(found, wanted, "{name}");
+        assert!(whole, "{name}");
+    }
+}
+
+#[test]
+fn a_node_drifts_from_its_machine() {
+    let unsynced = vec![
+        Unsynced {
+            kind: DriftKind::Label,
+            key: "node.fleetwright.dev/x".into(),
+            wanted: Some("1".into()),
+            found: None,
+        },
+        Unsynced {
+            kind: DriftKind::Taint,
+            key: "gpu:NoSchedule".into(),
+            wanted: None,
+            found: Some("yes".into()),
+        },
+    ];
+    // (kubelet, version, what the node lacks, what is found)
+    let none: &[&str] = &[];
+    let rows = [
+        (Some("v1.33.2"), Some("v1.33.2"), vec![], none),
+        (Some("v1.33.2-eks-1a2b"), Some("1.33.2"), vec![], none),
+        (Some("what"), Some("v1.33.2"), vec![], none),
+        (None, Some("v1.33.2"), vec![], none),
+        (Some("v1.33.2"), None, vec![], none),
+        (
+            Some("v1.33.3"),
+            Some("v1.33.2"),
+            vec![],
+            &["Kubelet kubelet: v1.33.2 -> v1.33.3"],
+        ),
+        (
+            Some("v1.33.2"),
+            Some("v1.33.2"),
+            unsynced,
+            &[
+                "Label node.fleetwright.dev/x: 1 -> none",
+                "Taint gpu:NoSchedule: none -> yes",
+            ],
+        ),
+    ];
+    for (kubelet, version, unsynced, wanted) in rows {
+        let mut machine = machine();
+        machine.spec.content.version = version.map(Into::into);
+        let facts = MachineFacts {
+            node: Shown::There(NodeFacts {
+                kubelet: kubelet.map(Into::into),
+                unsynced,
+            }),
+            ..facts()
+        };
+        assert_eq!(read(&machine, &facts).0, wanted, "{kubelet:?} {version:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown_and_what_goes_or_comes_does_not_drift() {
+    let mut blind = facts();
+    blind.instance = Shown::Unknown;
+    assert_eq!(read(&machine(), &blind), (vec![], false));
+    blind = facts();
+    blind.node = Shown::Unknown;
+    assert_eq!(read(&machine(), &blind), (vec![], false));
+    let mut gone = facts();
+    (gone.instance, gone.node) = (Shown::Missing, Shown::Missing);
+    let mut new = machine();
+    new.spec.provider_id = None;
+    new.status = None;
+    assert_eq!(read(&new, &gone), (vec![], true));
+    let mut leaving = machine();
+    leaving.metadata.deletion_timestamp = Some(k8s_time(at(1)));
+    assert_eq!(read(&leaving, &gone), (vec![], true));
+}
+
+#[test]
+fn the_time_of_what_lasts_stays_and_lists_are_bounded() {
+    let mut machine = machine();
+    let mut facts = facts();
+    let stop = |facts: &mut MachineFacts, state: &str| {
+        if let Shown::There(instance) = &mut facts.instance {
+            instance.view.state = state.into();
+        }
+    };
+    stop(&mut facts, "Stopped");
+    let first = of_machine(&machine, &facts, at(100));
+    machine.status.as_mut().unwrap().drift = first.found.clone();
+    assert_eq!(of_machine(&machine, &facts, at(200)), first);
+    let many = (0..100).map(|n| Unsynced {
+        kind: DriftKind::Label,
+        key: n.to_string(),
+        wanted: None,
+        found: Some(String::new()),
+    });
+    facts.node = Shown::There(NodeFacts {
+        kubelet: None,
+        unsynced: many.collect(),
+    });
+    assert_eq!(of_machine(&machine, &facts, at(300)).found.len(), MOST);
+}
+
+#[test]
+fn findings_say_what_and_what_to_do() {
+    let mut machine = machine();
+    machine.status.as_mut().unwrap().drift = of_machine(
+        &machine,
+        &MachineFacts {
+            instance: Shown::Missing,
+            ..facts()
+        },
+        at(0),
+    )
+    .found;
+    let cluster: Cluster = serde_json::from_value(json!({
+        "metadata": {"namespace": "default", "name": "a"},
+        "spec": {"version": "v1.33.2", "controlPlane": {}},
+        "status": {"unmanagedInstances": ["i-8"], "duplicateInstances": ["i-9"]},
+    }))
+    .unwrap();
+    let field = Drift {
+        key: Key {
+            kind: "Cluster".into(),
+            namespace: "default".into(),
+            name: "a".into(),
+            ..Key::default()
+        },
+        field: ".spec.version".into(),
+        managers: vec!["kubectl".into()],
+        wanted: Some(json!("v1.33.2")),
+        found: Some(json!("ü".repeat(200))),
+        since: Some(at(0)),
+    };
+    let all = findings_of_machine(&machine)
+        .into_iter()
+        .chain(findings_of_cluster(&cluster))
+        .chain([of_field(&field)]);
+    let told: Vec<String> = all
+        .inspect(|finding| assert!(!finding.hint.is_empty()))
+        .map(|finding| finding.to_string())
+        .collect();
+    let long = format!("\"{}…", "ü".repeat(79));
+    assert_eq!(
+        told,
+        [
+            "Machine default/web-1: the provider shows instance i-1 no more".to_owned(),
+            "Cluster default/a: instance i-8 carries the cluster's key, and no Machine has it"
+                .into(),
+            "Cluster default/a: instance i-9 carries the key of a Machine that another one has too"
+                .into(),
+            format!(
+                "Cluster default/a: .spec.version is held by kubectl since 1970-01-01T00:00:00Z: {long}, where Git says \"v1.33.2\""
+            ),
+        ]
+    );
+}
+
+#[test]
+fn machines_are_counted_by_what_they_say() {
+    let with = |name: &str, status: Option<&str>| {
+        let mut machine = machine();
+        machine.metadata.name = Some(name.into());
+        let conditions = &mut machine.status.as_mut().unwrap().conditions;
+        if let Some(status) = status {
+            conditions.push(condition::Condition {
+                type_: kind::IN_SYNC.into(),
+                status: status.into(),
+                reason: "X".into(),
+                message: format!("{name} differs"),
+                last_transition_time: k8s_time(at(0)),
+                observed_generation: None,
+            });
+        }
+        machine
+    };
+    let machines = [
+        with("c", Some("False")),
+        with("b", Some("False")),
+        with("a", None),
+        with("d", Some("Unknown")),
+    ];
+    let wanted = MachinesInSync {
+        machines: 4,
+        drifted: 2,
+        unknown: 1,
+        first: Some("b: b differs".into()),
+    };
+    assert_eq!(MachinesInSync::of(&machines), wanted);
+}
