@@ -40,8 +40,8 @@ use crate::{
 
 const SECRET: &str = "of webhooks";
 /// Granted, and not used by one short run: a status is deleted when there are very many, a set where no garbage collector
-/// was faster, `finalizers` is asked for by servers that guard owner references, and the run's repository holds neither
-/// health checks nor drain rules.
+/// was faster, `finalizers` is asked for by servers that guard owner references, the run's repository holds neither
+/// health checks nor drain rules, and none of its machines drifts.
 const RARE: &[&str] = &[
     "commitstatuses delete",
     "machinesets delete",
@@ -56,6 +56,7 @@ const RARE: &[&str] = &[
     "machinedeployments/finalizers update",
     "machinesets/finalizers update",
     "fleets/finalizers update",
+    "events create",
 ];
 
 /// What a request asks for.
