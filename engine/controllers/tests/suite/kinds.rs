@@ -340,8 +340,8 @@ async fn bad_objects_are_refused_in_words_that_say_what_to_do() {
         ),
         (
             "Fleet",
-            json!({"spec": {"source": {"url": "ssh://git@x/y"}}}),
-            "url must begin with https:// or file://",
+            json!({"spec": {"source": {"url": "http://x/y"}}}),
+            "url must begin with https://, ssh:// or file://",
         ),
         (
             "Fleet",
