@@ -84,6 +84,8 @@ pub(crate) struct Checker {
     pub(crate) fleet: FleetObject,
     pub(crate) wishes: BTreeMap<String, Wish>,
     pools_seen: BTreeMap<String, pools::Seen>,
+    /// The revision in which a cluster was last seen as it is to be.
+    converged_at: BTreeMap<String, String>,
     roots: git::Roots,
     /// Machines that people deleted, or that went with what they deleted.
     pub(crate) by_people: BTreeSet<String>,
@@ -124,6 +126,7 @@ impl Checker {
             fleet: FleetObject::default(),
             wishes: BTreeMap::new(),
             pools_seen: BTreeMap::new(),
+            converged_at: BTreeMap::new(),
             roots: git::Roots::default(),
             by_people: BTreeSet::new(),
             foreign: BTreeSet::new(),

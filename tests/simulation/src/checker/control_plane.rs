@@ -20,6 +20,7 @@ impl Checker {
     pub(super) fn cluster(&mut self, name: &str, object: Cluster, gone: bool) -> String {
         if gone {
             self.clusters.remove(name);
+            self.converged_at.remove(name);
             self.root_gone("Cluster", name, &object.metadata);
             return String::new();
         }
@@ -30,6 +31,10 @@ impl Checker {
             object.spec.version,
             object.status.version.as_deref().unwrap_or("-")
         );
+        let revision = object.metadata.annotations.get(meta::ANNOTATION_REVISION);
+        if let Some(revision) = revision.filter(|_| self.cluster_fits(name, &object)) {
+            self.converged_at.insert(name.to_owned(), revision.clone());
+        }
         self.clusters.insert(name.to_owned(), object);
         text
     }

@@ -160,7 +160,9 @@ impl Checker {
                 }
                 _ => {
                     let cluster = self.clusters.get(&name);
-                    let converged = cluster.is_some_and(|c| self.cluster_fits(&name, c));
+                    // What fails after it has converged once is not the commit's.
+                    let converged = self.converged_at.get(&name) == Some(&sha)
+                        || cluster.is_some_and(|c| self.cluster_fits(&name, c));
                     (cluster.map(|c| &c.metadata.annotations), converged)
                 }
             };
@@ -177,7 +179,7 @@ impl Checker {
     }
 
     /// Whether all control-plane machines are what the cluster says.
-    fn cluster_fits(&self, name: &str, cluster: &super::model::Cluster) -> bool {
+    pub(super) fn cluster_fits(&self, name: &str, cluster: &super::model::Cluster) -> bool {
         let wanted = &cluster.spec.control_plane.machines;
         let all: Vec<_> = self.control_plane(name).collect();
         i64::try_from(all.len()).unwrap_or(0) == wanted.replicas
