@@ -35,6 +35,7 @@ use fleetwright_webhook::{
     forge::{Defaults, PostError, Remote},
     pull_requests::{Comment, PullRequest, PullRequests, StoredComment},
 };
+use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -230,7 +231,7 @@ impl Pulls {
         let refs = proposals.iter().map(|p| p.reference.clone()).collect();
         let ends = state.reader.pulls(fleet, refs, now).await?;
         let mut heads: BTreeSet<String> = all.iter().map(|pull| pull.head_sha.clone()).collect();
-        let mut followed = None;
+        let (mut followed, mut failed) = (None, None);
         for (proposal, ends) in proposals.iter().zip(ends) {
             let what = &proposal.what;
             let ends = match ends {
@@ -241,7 +242,7 @@ impl Pulls {
                 }
             };
             let sha = ends.head.clone();
-            let at = At {
+            let mut at = At {
                 ends,
                 generation: fleet.metadata.generation,
                 when: now,
@@ -264,16 +265,21 @@ impl Pulls {
             wishes
                 .want(About::Plan, &sha, outcome.state, &outcome.words)
                 .await?;
-            if let Proposed::Pull(number) = what {
-                self.comment(&wishes, &remote, *number, outcome, state)
-                    .await?;
+            if let Proposed::Pull(number) = what
+                && let Err(error) = self
+                    .comment(&wishes, &remote, *number, outcome, state)
+                    .await
+            {
+                // A conversation that is locked must not hold up the others; this one is due again with the next look.
+                at.when = Timestamp::UNIX_EPOCH;
+                failed.get_or_insert(error);
             }
             state.planned.insert(what.clone(), at);
         }
         if open.complete {
             wishes.supersede_plans(&heads).await?;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// What the Fleet follows now: what differs from it is what a pull request changes.

@@ -49,12 +49,12 @@ impl Source {
             return match scheme {
                 "https" | "file" => Ok(Self::Url(text.to_owned())),
                 _ => Err(Failure::usage(format!("cannot follow {scheme}:// URLs"))
-                    .hint("use https://, file://, or the path of a directory")),
+                    .hint("use https://, file://, or the path of a directory; a repository behind ssh needs a Fleet with its keys (docs/sources.md)")),
             };
         }
         let directory = std::fs::canonicalize(text).map_err(|e| {
             Failure::usage(format!("cannot follow {text}: {e}"))
-                .hint("give a directory, or a URL with https:// or file://")
+                .hint("give a directory, or a URL with https:// or file://; a repository behind ssh needs a Fleet with its keys (docs/sources.md)")
         })?;
         if !directory.is_dir() {
             return Err(Failure::usage(format!(

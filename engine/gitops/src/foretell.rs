@@ -49,8 +49,8 @@ impl Foretold {
         gather_machines(client, &plan, &policy, &mut live).await?;
         let images = forecast(&mut plan, &live, &policy, catalogue, now);
         let waves = fleet.status.as_ref().map(|s| s.waves.as_slice());
-        let stage = plan.stage(&policy, waves.unwrap_or_default(), now);
-        drop(stage);
+        // For what it tells of waves; nothing is carried out.
+        plan.stage(&policy, waves.unwrap_or_default(), now);
         Ok(Self {
             live,
             policy,

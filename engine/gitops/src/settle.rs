@@ -119,45 +119,38 @@ impl Seen {
         }
     }
 
-    /// Whether all of these are what they say now.
-    pub(crate) fn has_converged<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> bool {
+    /// Where its objects stand. Pools are sorted by their clusters once, however many objects are asked for.
+    #[must_use]
+    pub fn standings(&self) -> Standings<'_> {
         let mut pools: BTreeMap<(&str, &str), Vec<&MachineDeployment>> = BTreeMap::new();
         for ((namespace, _), pool) in &self.pools {
             let of = (namespace.as_str(), pool.spec.cluster_name.as_str());
             pools.entry(of).or_default().push(pool);
         }
-        keys.into_iter().all(|key| {
-            let name = (key.namespace.clone(), key.name.clone());
-            let standing = match key.kind.as_str() {
-                "Cluster" => self.clusters.get(&name).map(|found| {
-                    let own = pools.get(&(key.namespace.as_str(), key.name.as_str()));
-                    cluster(found, own.into_iter().flatten().copied())
-                }),
-                "MachineDeployment" => self.pools.get(&name).map(|found| {
-                    let of = (key.namespace.clone(), found.spec.cluster_name.clone());
-                    pool(self.clusters.get(&of), found)
-                }),
-                _ => None,
-            };
-            standing.is_none_or(|standing| standing == Standing::Converged)
-        })
+        Standings { seen: self, pools }
     }
+}
 
+/// Where objects stand, as they were seen.
+pub struct Standings<'a> {
+    seen: &'a Seen,
+    /// By namespace and name of their cluster.
+    pools: BTreeMap<(&'a str, &'a str), Vec<&'a MachineDeployment>>,
+}
+
+impl Standings<'_> {
     /// Where an object stands; one that is no longer there, or has nothing to converge, has converged.
     #[must_use]
-    pub fn standing(&self, key: &Key) -> Standing {
+    pub fn of(&self, key: &Key) -> Standing {
         let name = (key.namespace.clone(), key.name.clone());
         let standing = match key.kind.as_str() {
-            "Cluster" => self.clusters.get(&name).map(|found| {
-                let own = |p: &&MachineDeployment| {
-                    p.spec.cluster_name == key.name
-                        && p.namespace().as_ref() == Some(&key.namespace)
-                };
-                cluster(found, self.pools.values().filter(own))
+            "Cluster" => self.seen.clusters.get(&name).map(|found| {
+                let own = self.pools.get(&(key.namespace.as_str(), key.name.as_str()));
+                cluster(found, own.into_iter().flatten().copied())
             }),
-            "MachineDeployment" => self.pools.get(&name).map(|found| {
+            "MachineDeployment" => self.seen.pools.get(&name).map(|found| {
                 let of = (key.namespace.clone(), found.spec.cluster_name.clone());
-                pool(self.clusters.get(&of), found)
+                pool(self.seen.clusters.get(&of), found)
             }),
             _ => None,
         };
@@ -186,7 +179,7 @@ pub struct Pending {
     all: BTreeSet<Key>,
     stuck: BTreeMap<Key, String>,
     /// Where those that wait stood at the last look.
-    standings: BTreeMap<Key, Standing>,
+    stood: BTreeMap<Key, Standing>,
     words: String,
     moved: Option<Timestamp>,
 }
@@ -269,7 +262,7 @@ impl Pending {
     ) -> BTreeMap<ClusterName, Told> {
         let mut out: BTreeMap<ClusterName, Told> = BTreeMap::new();
         for (key, cluster) in self.clusters(seen, documents) {
-            let told = match (self.stuck.get(key), self.standings.get(key)) {
+            let told = match (self.stuck.get(key), self.stood.get(key)) {
                 (Some(why), _) | (None, Some(Standing::Blocked(why) | Standing::Stuck(why))) => {
                     (CommitState::Failure, why.clone())
                 }
@@ -303,7 +296,8 @@ impl Pending {
     pub fn look(&mut self, seen: &Seen, now: Timestamp, deadline: i64) -> Outcome {
         let (mut words, mut blocked) = (String::new(), None);
         let mut done = Vec::new();
-        self.standings.clear();
+        self.stood.clear();
+        let standings = seen.standings();
         for (key, generation) in &self.waiting {
             #[cfg(feature = "seeded-bugs")]
             let generation = match fleetwright_api::bugs::on("i8-old-news-is-news") {
@@ -314,7 +308,7 @@ impl Pending {
                 Some(generation) if seen.generation(key) < Some(*generation) => {
                     Standing::Converging(format!("{key} is not seen yet"))
                 }
-                Some(_) => seen.standing(key),
+                Some(_) => standings.of(key),
                 None => seen
                     .leaving(key)
                     .map_or(Standing::Converged, Standing::Converging),
@@ -322,7 +316,7 @@ impl Pending {
             if let Standing::Blocked(why) = &standing {
                 blocked.get_or_insert_with(|| why.clone());
             }
-            self.standings.insert(key.clone(), standing.clone());
+            self.stood.insert(key.clone(), standing.clone());
             match standing {
                 Standing::Converged => done.push(key.clone()),
                 Standing::Stuck(why) => {

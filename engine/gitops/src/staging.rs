@@ -2,12 +2,12 @@
 
 use fleetwright_api::waves::WaveStatus;
 use fleetwright_core::{
-    plan::{Change, Plan},
+    plan::{Change, Key, Plan},
     waves::{Hold, Places, Waves},
 };
 use jiff::Timestamp;
 
-use crate::settle::{Pending, Seen};
+use crate::settle::{Pending, Seen, Standing};
 
 /// What of the revision waits.
 #[derive(Default)]
@@ -59,12 +59,14 @@ impl Staging {
         now: Timestamp,
     ) -> bool {
         let before = states.len();
+        let standings = seen.standings();
+        let stands = |key: &Key| standings.of(key) == Standing::Converged;
         *states = std::mem::take(states)
             .into_iter()
             .filter_map(|state| {
                 let place = waves.place(Some(&state.name));
                 let all = || self.places.at(place);
-                let converged = !all().any(|key| pending.holds(key)) && seen.has_converged(all());
+                let converged = all().all(|key| !pending.holds(key) && stands(key));
                 waves.advance(place, &state, converged, now)
             })
             .collect();

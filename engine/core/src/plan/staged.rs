@@ -71,7 +71,7 @@ impl Plan {
         changes.filter(waits).map(|change| &change.key).collect()
     }
 
-    /// The part of it that `stage` lets through.
+    /// The part of it that `stage` lets through, as far as it is carried out.
     pub fn part(&self, policy: &Policy, stage: &Stage) -> Self {
         let waves = policy.waves();
         let may = |change: &&Change| stage.hold(waves.place(change.wave.as_deref())).is_none();
@@ -83,7 +83,8 @@ impl Plan {
                 None => self.deletes.clone(),
                 Some(_) => Vec::new(),
             },
-            ..self.clone()
+            drift: self.drift.clone(),
+            ..Self::default()
         }
     }
 }

@@ -8,13 +8,12 @@ use fleetwright_api::{
     fleet::{DEFAULT_CLUSTER_STATUSES, DEFAULT_PROGRESS_DEADLINE_SECONDS, RevisionRef},
     time::k8s_time,
 };
-use fleetwright_core::plan::Key;
+use fleetwright_core::{plan::Key, waves::Waves};
 use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{FollowError, Follower, count};
 use crate::{
-    gather::policy_of,
     health,
     progress::{ClusterName, Told},
     settle::{Outcome, Pending, Seen},
@@ -73,11 +72,11 @@ impl Follower {
             return Ok(());
         };
         let mut outcome = self.pending.look(seen, now, self.deadline());
-        let policy = policy_of(&self.fleet);
+        let waves = Waves::new(&self.fleet.spec.waves, &self.fleet.spec.windows);
         let states = &mut self.telling.status.waves;
         let passed = self
             .staging
-            .advance(policy.waves(), states, (seen, &self.pending), now);
+            .advance(waves, states, (seen, &self.pending), now);
         if let Some(hold) = self.staging.hold() {
             self.again |= passed || hold.until.is_some_and(|until| until <= now);
             outcome = match outcome {
@@ -145,9 +144,9 @@ impl Follower {
     /// When the progress deadline is reached, a wave goes on or what was held back is told, if nothing happens until then.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
-        let policy = policy_of(&self.fleet);
+        let waves = Waves::new(&self.fleet.spec.waves, &self.fleet.spec.windows);
         let progress = self.carried.as_ref().map(|_| {
-            let staged = self.staging.due(policy.waves(), &self.telling.status.waves);
+            let staged = self.staging.due(waves, &self.telling.status.waves);
             let due = self.pending.due(self.deadline()).into_iter();
             due.chain(staged)
         });

@@ -111,7 +111,10 @@ fn a_cluster_converges_with_its_pools() {
         ),
     ];
     for (cluster, pool, want) in cases {
-        match seen(Some(cluster), Some(pool)).standing(&key("Cluster", "eu")) {
+        match seen(Some(cluster), Some(pool))
+            .standings()
+            .of(&key("Cluster", "eu"))
+        {
             Standing::Converged => assert_eq!(want, ""),
             Standing::Converging(text) => {
                 assert!(!want.is_empty() && text.contains(want), "{text} / {want}");
@@ -122,7 +125,9 @@ fn a_cluster_converges_with_its_pools() {
     let mut unseen = a_cluster("v1.34.1", Some("v1.34.1"), false, true);
     unseen.metadata.generation = Some(3);
     assert!(matches!(
-        seen(Some(unseen), None).standing(&key("Cluster", "eu")),
+        seen(Some(unseen), None)
+            .standings()
+            .of(&key("Cluster", "eu")),
         Standing::Converging(_)
     ));
 }
@@ -226,11 +231,11 @@ fn a_held_version_fails_with_its_remedy() {
 #[test]
 fn what_is_gone_has_converged() {
     assert_eq!(
-        Seen::default().standing(&key("Cluster", "eu")),
+        Seen::default().standings().of(&key("Cluster", "eu")),
         Standing::Converged
     );
     assert_eq!(
-        Seen::default().standing(&key("Namespace", "x")),
+        Seen::default().standings().of(&key("Namespace", "x")),
         Standing::Converged
     );
 }
