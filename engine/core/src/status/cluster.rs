@@ -22,6 +22,7 @@ use crate::{
         upgrading_to,
     },
     drift::MachinesInSync,
+    pool_version::{VersionReason, effective_version},
     quorum::{Member, votes},
 };
 
@@ -387,7 +388,8 @@ fn scaling(
 }
 
 /// Why a pool is not yet what it or its cluster says; `None` when it is, as far as can be seen. A pool that follows the
-/// cluster's version keeps its generation when that changes: its own `status.version` tells.
+/// cluster's version keeps its generation when that changes: its own `status.version` tells. One whose control plane is held more
+/// than three minors above that version goes nowhere: what there is to do about it the cluster says, by condition `VersionHeld`.
 fn behind(cluster: &Cluster, pool: &MachineDeployment) -> Option<String> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let status = pool.status.as_ref()?;
@@ -398,13 +400,19 @@ fn behind(cluster: &Cluster, pool: &MachineDeployment) -> Option<String> {
         Some(format!("pool {name}"))
     } else if status.observed_generation != pool.metadata.generation {
         Some(format!("pool {name} (its latest change was not seen yet)"))
-    } else if let (true, Some(at)) = (follows, at) {
+    } else if let (true, Some(at)) = (follows, at.filter(|_| !is_left_behind(cluster, pool))) {
         Some(format!(
             "pool {name} (at {at}, follows the cluster to {wanted})"
         ))
     } else {
         None
     }
+}
+
+/// Whether the skew policy keeps a pool from the version that it follows.
+fn is_left_behind(cluster: &Cluster, pool: &MachineDeployment) -> bool {
+    let reason = effective_version(cluster, pool).reason;
+    matches!(reason, VersionReason::TooOld { .. })
 }
 
 /// What a cluster is not yet, the first thing in words; `None` when it is what it says: its latest change was seen, it runs its

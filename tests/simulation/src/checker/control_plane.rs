@@ -93,11 +93,7 @@ impl Checker {
         }
         let joined = doomed.object.status.node_ref.is_some();
         // A machine that goes already carries no quorum: what etcd says of its member is true for a moment only.
-        let others: Vec<String> = self
-            .control_plane(&cluster)
-            .filter(|(n, m)| *n != name && m.object.status.node_ref.is_some())
-            .map(|(n, _)| n.clone())
-            .collect();
+        let others: Vec<String> = self.voters(&cluster).filter(|n| n != name).collect();
         let leaves = |n: &str| {
             self.machines
                 .get(n)
@@ -151,15 +147,17 @@ impl Checker {
             .collect()
     }
 
-    /// An instance goes of a machine that stays for no other reason: its member has left etcd, unless nobody else is in it.
-    pub(super) fn member_has_left(&mut self, machine: &str, cluster: &str) {
+    /// The members of a cluster's etcd that count for its quorum: those that learn do not.
+    fn voters(&self, cluster: &str) -> impl Iterator<Item = String> {
         let key = cluster_key(INSTALLATION, "default", cluster);
-        let members: Vec<_> = self
-            .cloud
-            .iter()
-            .flat_map(|c| c.etcd_members(&key))
-            .map(|m| m.name)
-            .collect();
+        let members = self.cloud.iter().flat_map(move |c| c.etcd_members(&key));
+        members.filter(|m| !m.learner).map(|m| m.name)
+    }
+
+    /// An instance goes of a machine that stays for no other reason: its member has left etcd, unless nobody else is in it. One that
+    /// joined a moment ago, after etcd was asked, only learns: etcd keeps its quorum without it.
+    pub(super) fn member_has_left(&mut self, machine: &str, cluster: &str) {
+        let members: Vec<_> = self.voters(cluster).collect();
         if members.len() > 1 && members.iter().any(|m| m == machine) {
             self.broke(
                 "I5",

@@ -501,6 +501,25 @@ fn a_pool_that_is_behind_is_named_with_the_reason() {
     }
 }
 
+/// Its machines could not join at the version that the cluster went back to: it stays, as the control plane does.
+#[test]
+fn a_pool_that_may_not_go_back_so_far_is_not_rolling_out() {
+    for (running, want) in [
+        (
+            "v1.36.1",
+            "True RollingOut: rolling out pool web (at v1.36.1, follows the cluster to v1.33.0)",
+        ),
+        ("v1.37.0", "False NotRollingOut"),
+    ] {
+        let mut of = ours(1);
+        of.status.get_or_insert_default().version = Some(running.into());
+        let mut pool = whole_pool("web");
+        pool.status.as_mut().unwrap().version = Some(running.into());
+        let new = cluster(&of, &[], &[pool], &reached(), &settled(), at(0));
+        assert_eq!(line(&new.conditions, kind::ROLLING_OUT), want);
+    }
+}
+
 #[test]
 fn deleting_says_what_it_waits_for() {
     let none = Vec::new;
