@@ -1,12 +1,21 @@
-//! Programs that tests run and that a machine may lack.
+//! Programs that tests run, and published data that they read, which a machine may lack.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The only programs for whose absence a test may be skipped.
-const SKIPPABLE: &[&str] = &["gpg", "kubectl", "ssh-keygen", "sshd", "strace"];
+/// The only programs and data for whose absence a test may be skipped.
+const SKIPPABLE: &[&str] = &[
+    "github-api.json",
+    "github-webhooks.json",
+    "gpg",
+    "kubectl",
+    "prism",
+    "ssh-keygen",
+    "sshd",
+    "strace",
+];
 
-/// Where a program is; `None`, with a line that says so, when a test that needs it is to be skipped.
+/// Where a program is, or data beside the programs, on the PATH; `None`, with a line that says so, when a test that needs it is to be skipped.
 ///
 /// # Panics
 /// When it is missing where nothing may be skipped (`FLEETWRIGHT_NO_SKIPS` is set, as in continuous integration), or

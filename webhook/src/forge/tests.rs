@@ -21,6 +21,9 @@ fn remote(kind: ForgeType, api: &str, repository: &str) -> Result<Remote, PostEr
 
 use ForgeType::{Gitea, Github, Gitlab};
 
+/// As much as is told of a forge's message.
+const MAX_TOLD: usize = 200;
+
 #[test]
 fn who_is_asked_for_patience_and_for_how_long() {
     let now = Timestamp::from_second(1_000).unwrap();
@@ -29,7 +32,7 @@ fn who_is_asked_for_patience_and_for_how_long() {
     let secondary =
         r#"{"message":"You have exceeded a secondary rate limit. Please wait a few minutes"}"#;
     type Pairs = &'static [(&'static str, &'static str)];
-    let cases: [(u16, Pairs, &str, Option<Option<Duration>>); 17] = [
+    let cases: [(u16, Pairs, &str, Option<Option<Duration>>); 21] = [
         (201, &[], "", None),
         (
             201,
@@ -63,6 +66,31 @@ fn who_is_asked_for_patience_and_for_how_long() {
             "",
             unsaid,
         ),
+        // It tells the same time as a date, which is not read.
+        (
+            429,
+            &[
+                ("ratelimit-limit", "60"),
+                ("ratelimit-observed", "67"),
+                ("ratelimit-remaining", "0"),
+                ("ratelimit-resettime", "Thu, 01 Jan 1970 00:17:40 GMT"),
+            ],
+            "",
+            unsaid,
+        ),
+        (
+            429,
+            &[
+                ("ratelimit-remaining", "0"),
+                ("ratelimit-reset", "1060"),
+                ("retry-after", "5"),
+            ],
+            "",
+            s(5),
+        ),
+        // What is no limit at GitLab and Gitea: 403 without a word of it.
+        (403, &[], r#"{"message":"403 Forbidden"}"#, None),
+        (403, &[("ratelimit-remaining", "599")], "", None),
         // GitHub's limits come with 403 as well, and its secondary ones at times by words alone.
         (403, &[("retry-after", "60")], secondary, s(60)),
         (403, &[], secondary, unsaid),
@@ -156,6 +184,142 @@ fn answers_say_what_to_do() {
         &SecretText::new("t"),
     );
     assert!(got.unwrap_err().to_string().len() < 300);
+}
+
+/// What a forge says is told to who may read CommitStatuses and logs; the token that it repeats is not.
+#[test]
+fn cve_2025_23216_a_token_is_not_repeated() {
+    let token = SecretText::new("glpat-t0ken");
+    for body in [
+        json!({"message": "invalid token glpat-t0ken"}),
+        json!({"message": "glpat-t0kenglpat-t0ken"}),
+        json!({"message": format!("{}glpat-t0ken", "x".repeat(MAX_TOLD - 6))}),
+        json!({"message": {"token": ["glpat-t0ken is revoked"]}}),
+        json!({"message": {"glpat-t0ken": [{"value": "glpat-t0ken"}]}}),
+        json!({"error": "glpat-t0ken"}),
+    ] {
+        for status in 400..=599 {
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = answer::judge(status, body.to_string().as_bytes(), &token).unwrap_err();
+            for text in [error.to_string(), format!("{error:?}")] {
+                assert!(!text.contains("t0ken"), "{status}: {text}");
+            }
+        }
+    }
+}
+
+/// GitLab's and Gitea's own words for what goes wrong, and whether another try may help.
+#[test]
+fn refusals_of_gitlab_and_gitea() {
+    use PostError::{Configuration, Passing, Refused, Unknown};
+    type Kind = fn(&PostError) -> bool;
+    let (wrong, passing): (Kind, Kind) = (
+        |e| matches!(e, Configuration(_)),
+        |e| matches!(e, Passing(_)),
+    );
+    let (refused, unknown): (Kind, Kind) = (
+        |e| matches!(e, Refused { .. }),
+        |e| matches!(e, Unknown { .. }),
+    );
+    let rows: [(u16, Value, Kind, &str); 16] = [
+        // GitLab.
+        (
+            400,
+            json!({"message": {"target_url": ["is blocked"]}}),
+            wrong,
+            "is blocked",
+        ),
+        (
+            400,
+            json!({"error": "state does not have a valid value"}),
+            wrong,
+            "state does not",
+        ),
+        (401, json!({"message": "401 Unauthorized"}), refused, "401"),
+        (
+            401,
+            json!({"error": "invalid_token", "error_description": "Token is expired"}),
+            refused,
+            "401",
+        ),
+        (
+            403,
+            json!({"message": "403 Forbidden"}),
+            refused,
+            "permission",
+        ),
+        (
+            403,
+            json!({"error": "insufficient_scope", "scope": "api"}),
+            refused,
+            "permission",
+        ),
+        (
+            404,
+            json!({"message": "404 Project Not Found"}),
+            unknown,
+            "404 Project Not Found",
+        ),
+        (
+            404,
+            json!({"message": "404 Commit Not Found"}),
+            unknown,
+            "404 Commit Not Found",
+        ),
+        (
+            404,
+            json!({"error": "404 Not Found"}),
+            unknown,
+            "404 Not Found",
+        ),
+        (
+            409,
+            json!({"message": "409 Conflict"}),
+            passing,
+            "409 Conflict",
+        ),
+        (
+            422,
+            json!({"message": {"base": ["is too long"]}}),
+            unknown,
+            "is too long",
+        ),
+        // Gitea and Forgejo.
+        (
+            400,
+            json!({"message": "sha not provided", "url": "https://x/api/swagger"}),
+            wrong,
+            "sha not provided",
+        ),
+        (
+            404,
+            json!({"errors": null, "message": "not found", "url": "https://x/api/swagger"}),
+            unknown,
+            "not found",
+        ),
+        (
+            423,
+            json!({"message": "repository is archived"}),
+            wrong,
+            "archived",
+        ),
+        (
+            500,
+            json!({"message": "", "url": "https://x/api/swagger"}),
+            passing,
+            "500",
+        ),
+        (413, json!({"message": "too large"}), wrong, "too large"),
+    ];
+    for (status, body, kind, words) in rows {
+        let status = StatusCode::from_u16(status).unwrap();
+        let token = SecretText::new("t0ken");
+        let error = answer::judge(status, body.to_string().as_bytes(), &token).unwrap_err();
+        assert!(
+            kind(&error) && error.to_string().contains(words),
+            "{status} {body}: {error:?}"
+        );
+    }
 }
 
 #[test]
@@ -342,6 +506,77 @@ fn what_is_posted() {
     let body = call.body.unwrap();
     assert_eq!(body["description"].as_str().unwrap().len(), 900);
     assert_eq!(body["target_url"], json!(long));
+}
+
+/// The longest that each forge takes is sent as it is, and one character more is cut; at GitLab a URL is left out.
+#[test]
+fn limits_of_each_forge() {
+    let sha = "a".repeat(40);
+    let body = |kind, api, context: usize, words: usize, url: usize| {
+        let remote = remote(kind, api, "acme/fleet").unwrap();
+        let context = "c".repeat(context);
+        let destination = Destination {
+            remote: &remote,
+            sha: &sha,
+            context: &context,
+            reference: None,
+        };
+        let content = StatusContent {
+            state: CommitState::Success,
+            description: "w".repeat(words),
+            target_url: Some(format!("https://x/{}", "u".repeat(url - 10))),
+        };
+        let call = match kind {
+            Github => github::status(&destination, &content),
+            Gitlab => gitlab::status(&destination, &content),
+            Gitea => gitea::status(&destination, &content),
+        };
+        call.body.unwrap()
+    };
+    let (hub, lab, tea) = (
+        "https://api.github.com",
+        "https://gitlab.com/api/v4",
+        "https://x.example/api/v1",
+    );
+    let length = |value: &Value| value.as_str().map(|text| text.chars().count());
+    // Forge, key of the context, then what is sent of 255 and 256 characters, of the description and of the URL.
+    for (kind, api, key, words, url) in [
+        (
+            Github,
+            hub,
+            "context",
+            [Some(140), Some(140)],
+            [Some(255), Some(256)],
+        ),
+        (
+            Gitlab,
+            lab,
+            "name",
+            [Some(255), Some(255)],
+            [Some(255), None],
+        ),
+        (
+            Gitea,
+            tea,
+            "context",
+            [Some(255), Some(256)],
+            [Some(255), Some(256)],
+        ),
+    ] {
+        for (at, size) in [255, 256].into_iter().enumerate() {
+            let body = body(kind, api, size, size, size);
+            assert_eq!(length(&body[key]), Some(255), "{kind:?} {size}");
+            assert_eq!(length(&body["description"]), words[at], "{kind:?} {size}");
+            assert_eq!(length(&body["target_url"]), url[at], "{kind:?} {size}");
+            let whole = body[key].as_str().unwrap().chars().all(|c| c == 'c');
+            assert_eq!(whole, size == 255, "{kind:?} {size}");
+        }
+        let cut = body(kind, api, 1, 100_000, 20)["description"].clone();
+        let ends = cut.as_str().unwrap().ends_with('…');
+        assert_eq!(ends, kind != Gitea, "{kind:?}");
+    }
+    let body = body(Github, hub, 1, 140, 20);
+    assert_eq!(body["description"], "w".repeat(140));
 }
 
 #[test]

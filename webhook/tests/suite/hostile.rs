@@ -71,14 +71,7 @@ async fn receiver() -> Router {
 }
 
 async fn receiver_of(kinds: &[ForgeType]) -> Router {
-    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-    let random = Arc::new(SeededRandom::new(1));
-    let server = ApiServer::new(Store::memory(), Options::new(clock.clone(), random)).unwrap();
-    let ours: Result<Vec<Value>, _> = crds::all().iter().map(serde_json::to_value).collect();
-    server.install_crds(&ours.unwrap()).await.unwrap();
-    let client = server.client("default");
-    let fleets = Api::<Fleet>::namespaced(client.clone(), "default");
-    for kind in kinds {
+    let fleets = kinds.iter().map(|kind| {
         let url = match kind {
             Github => "https://github.com/acme/fleet",
             Gitlab => "https://gitlab.example.com/acme/eu/fleet",
@@ -95,13 +88,32 @@ async fn receiver_of(kinds: &[ForgeType]) -> Router {
             }),
             ..FleetSpec::default()
         };
-        let fleet = Fleet::new(kind.as_str(), spec);
+        Fleet::new(kind.as_str(), spec)
+    });
+    receiver_for(fleets).await
+}
+
+/// A receiver over a real API server with these Fleets.
+pub(crate) async fn receiver_for(all: impl Iterator<Item = Fleet>) -> Router {
+    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+    let random = Arc::new(SeededRandom::new(1));
+    let server = ApiServer::new(Store::memory(), Options::new(clock.clone(), random)).unwrap();
+    let ours: Result<Vec<Value>, _> = crds::all().iter().map(serde_json::to_value).collect();
+    server.install_crds(&ours.unwrap()).await.unwrap();
+    let client = server.client("default");
+    let fleets = Api::<Fleet>::namespaced(client.clone(), "default");
+    for fleet in all {
         fleets.create(&PostParams::default(), &fleet).await.unwrap();
     }
     Receiver::new(client, clock, Some(SecretText::new(SECRET))).router()
 }
 
-async fn deliver(router: &Router, kind: ForgeType, event: &str, body: Vec<u8>) -> (u16, Value) {
+pub(crate) async fn deliver(
+    router: &Router,
+    kind: ForgeType,
+    event: &str,
+    body: Vec<u8>,
+) -> (u16, Value) {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
     mac.update(&body);
     let signature = hex(&mac.finalize().into_bytes());
@@ -158,7 +170,7 @@ fn without(document: &Value, place: &str) -> Option<Value> {
 }
 
 /// Each place becomes each of these, and is taken away.
-fn spoiled(document: &Value) -> impl Iterator<Item = (String, Value)> {
+pub(crate) fn spoiled(document: &Value) -> impl Iterator<Item = (String, Value)> {
     let mut all = Vec::new();
     places(document, "", &mut all);
     let values = [Value::Null, json!(true), json!(""), json!([]), json!({})];
@@ -376,5 +388,47 @@ async fn cve_2024_40634_body_without_end() {
         assert_eq!(response.status().as_u16(), 413, "{kind:?}");
         let read = taken.load(std::sync::atomic::Ordering::SeqCst) * 64 * 1024;
         assert!(read <= 4 * 1024 * 1024, "{read} bytes were read");
+    }
+}
+
+/// An answer without end, from a forge that is not what it was taken for (Argo CD: an index of charts took all memory).
+#[tokio::test]
+async fn go_2024_2667_answer_without_end() {
+    use fleetwright_webhook::{
+        forge::{Credentials, Forges, PostError, Remote},
+        pull_requests::PullRequests as _,
+    };
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let endless = move || {
+        let counter = Arc::clone(&counter);
+        async move {
+            Body::from_stream(futures::stream::repeat_with(move || {
+                counter.fetch_add(64 * 1024, SeqCst);
+                Ok::<_, std::io::Error>(vec![b'['; 64 * 1024])
+            }))
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(endless);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    for (kind, base) in [(Github, ""), (Gitlab, "/api/v4"), (Gitea, "/api/v1")] {
+        let before = sent.load(SeqCst);
+        let token = Credentials::Token(SecretText::new(SECRET));
+        let api = format!("{url}{base}");
+        let remote = Remote::new(kind, Some(&api), "acme/fleet", token).unwrap();
+        let forges = Forges::new().unwrap();
+        let got = forges.list_open(&remote, Timestamp::UNIX_EPOCH).await;
+        let Err(PostError::Passing(why)) = got else {
+            panic!("{kind:?} {got:?}");
+        };
+        assert!(why.contains("cannot be read"), "{why}");
+        // 16 MiB, and what was on its way.
+        let read = sent.load(SeqCst) - before;
+        assert!(read < 32 << 20, "{kind:?}: {read} bytes");
     }
 }

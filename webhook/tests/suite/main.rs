@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod app;
 #[cfg(test)]
+mod described;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod kit;
@@ -10,6 +12,8 @@ mod kit;
 mod outbox;
 #[cfg(test)]
 mod pace;
+#[cfg(test)]
+mod published;
 #[cfg(test)]
 mod pull_requests;
 #[cfg(test)]

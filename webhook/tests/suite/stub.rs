@@ -1,5 +1,6 @@
 //! A forge on loopback that keeps what it is told, as GitHub, GitLab or Gitea does; with faults to order.
 
+mod answers;
 pub(crate) mod routes;
 
 use std::{

@@ -404,6 +404,80 @@ fn gitea_events() {
     assert_eq!(github, MALFORMED);
 }
 
+/// The events that GitLab's and Gitea's documentation lists beside those above: each is answered 2xx, whatever it holds, since
+/// GitLab turns webhooks off that fail.
+#[test]
+fn events_that_are_none_of_our_business() {
+    let gitlab = [
+        "Access Token Hook",
+        "Confidential Issue Hook",
+        "Confidential Note Hook",
+        "Deployment Hook",
+        "Emoji Hook",
+        "Feature Flag Hook",
+        "Issue Hook",
+        "Job Hook",
+        "Member Hook",
+        "Milestone Hook",
+        "Note Hook",
+        "Pipeline Hook",
+        "Project Hook",
+        "Release Hook",
+        "Resource Access Token Hook",
+        "Subgroup Hook",
+        "Vulnerability Hook",
+        "Wiki Page Hook",
+    ];
+    let gitea = [
+        "fork",
+        "issue_assign",
+        "issue_comment",
+        "issue_label",
+        "issue_milestone",
+        "issues",
+        "package",
+        "pull_request_assign",
+        "pull_request_comment",
+        "pull_request_label",
+        "pull_request_milestone",
+        "pull_request_review_approved",
+        "pull_request_review_comment",
+        "pull_request_review_rejected",
+        "pull_request_review_request",
+        "release",
+        "repository",
+        "schedule",
+        "status",
+        "wiki",
+        "workflow_job",
+        "workflow_run",
+    ];
+    let system = [
+        "group_create",
+        "key_create",
+        "project_create",
+        "repository_update",
+        "user_create",
+    ];
+    let rows = gitlab.map(|event| (Gitlab, "x-gitlab-event", event, json!({})));
+    let rows = rows
+        .into_iter()
+        .chain(gitea.map(|event| (Gitea, "x-gitea-event-type", event, json!({}))));
+    let rows = rows.chain(system.map(|event| {
+        (
+            Gitlab,
+            "x-gitlab-event",
+            "System Hook",
+            json!({"event_name": event}),
+        )
+    }));
+    for (kind, name, event, payload) in rows {
+        // Some of them tell of no repository.
+        let got = read(kind, &heads(&[(name, event)]), &payload);
+        assert!(matches!(got, Err(Ignored(_))), "{event} {payload}: {got:?}");
+    }
+}
+
 #[test]
 fn an_answer_repeats_little_of_what_came() {
     let long = format!("x{}", "y".repeat(5_000));

@@ -1,11 +1,15 @@
 //! What each request of the stub does.
 
-use axum::{http::Method, response::Response};
+use axum::{body::Body, http::Method, response::Response};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use fleetwright_api::fleet::ForgeType;
 use serde_json::{Value, json};
 
-use super::{Forge, Held, OTHER, TOKEN, US, told};
+use super::{
+    Forge, Held, OTHER, TOKEN, US,
+    answers::{self, filled, refused},
+    told,
+};
 
 /// The app that it knows, and where it is installed.
 pub(crate) const APP: u64 = 12345;
@@ -30,8 +34,8 @@ impl Request<'_> {
     }
 }
 
-fn missing() -> Response {
-    told(404, &[], json!({"message": "Not Found"}))
+fn missing(kind: ForgeType) -> Response {
+    refused(kind, 404, "Not Found")
 }
 
 pub(super) fn route(forge: &Forge, request: &Request<'_>) -> Response {
@@ -52,29 +56,30 @@ pub(super) fn route(forge: &Forge, request: &Request<'_>) -> Response {
         .and_then(|a| a.strip_prefix(scheme)?.strip_prefix(' '));
     let as_app = held.app_tokens.iter().any(|t| Some(t.as_str()) == token);
     if token != Some(TOKEN) && !as_app {
-        return told(401, &[], json!({"message": "Bad credentials"}));
+        return refused(forge.kind, 401, "Bad credentials");
     }
     let below = match (forge.kind, request.segments) {
         (_, ["user"]) if as_app => {
-            return told(
-                403,
-                &[],
-                json!({"message": "not accessible by integration"}),
-            );
+            return refused(forge.kind, 403, "not accessible by integration");
         }
-        (_, ["user"]) => return told(200, &[], json!({"id": US})),
+        (kind, ["user"]) => {
+            return told(200, &[], filled(kind, answers::USER, json!({"id": US})));
+        }
         (ForgeType::Gitlab, ["projects", "acme/fleet", below @ ..]) => below,
         (ForgeType::Github | ForgeType::Gitea, ["repos", "acme", "fleet", below @ ..]) => below,
-        _ => return missing(),
+        (kind, _) => return missing(kind),
     };
     let method = request.method.as_str();
     match (forge.kind, method, below) {
         (_, "POST", ["statuses", sha]) => status(forge.kind, &mut held, request, sha),
         (ForgeType::Gitlab, "GET", ["merge_requests"])
-        | (ForgeType::Github | ForgeType::Gitea, "GET", ["pulls"]) => {
-            let all = held.pull_requests.clone();
-            list(forge.kind, request, held.page, &all)
-        }
+        | (ForgeType::Github | ForgeType::Gitea, "GET", ["pulls"]) => list(
+            forge.kind,
+            request,
+            held.page,
+            &held.pull_requests,
+            answers::PULL_REQUEST,
+        ),
         (ForgeType::Gitlab, "GET", ["merge_requests", number])
         | (ForgeType::Github | ForgeType::Gitea, "GET", ["pulls", number]) => {
             let key = if forge.kind == ForgeType::Gitlab {
@@ -84,7 +89,10 @@ pub(super) fn route(forge: &Forge, request: &Request<'_>) -> Response {
             };
             let mut all = held.pull_requests.iter();
             let one = all.find(|p| p[key].as_u64() == number.parse().ok());
-            one.map_or_else(missing, |one| told(200, &[], one.clone()))
+            let Some(one) = one.cloned() else {
+                return missing(forge.kind);
+            };
+            told(200, &[], filled(forge.kind, answers::PULL_REQUEST, one))
         }
         (ForgeType::Gitlab, "GET", ["merge_requests", number, "notes"])
         | (ForgeType::Github | ForgeType::Gitea, "GET", ["issues", number, "comments"]) => {
@@ -95,34 +103,32 @@ pub(super) fn route(forge: &Forge, request: &Request<'_>) -> Response {
             } else {
                 held.page
             };
-            list(forge.kind, request, page, &all)
+            list(forge.kind, request, page, &all, answers::COMMENT)
         }
         (ForgeType::Gitlab, "POST", ["merge_requests", number, "notes"])
         | (ForgeType::Github | ForgeType::Gitea, "POST", ["issues", number, "comments"]) => {
             let Some(text) = body_of(forge.kind, request) else {
-                return too_long();
+                return too_long(forge.kind);
             };
             let one = write(forge.kind, &mut held, number, &text, as_app, US);
-            told(201, &[], one)
+            told(201, &[], filled(forge.kind, answers::COMMENT, one))
         }
         (ForgeType::Gitlab, "PUT", ["merge_requests", _, "notes", id])
         | (ForgeType::Github | ForgeType::Gitea, "PATCH", ["issues", "comments", id]) => {
             let Some(text) = body_of(forge.kind, request) else {
-                return too_long();
+                return too_long(forge.kind);
             };
             let mut all = held.comments.values_mut().flatten();
             match all.find(|c| c["id"].as_u64() == id.parse().ok()) {
-                None => missing(),
-                Some(one) if author(one) == Some(OTHER) => {
-                    told(403, &[], json!({"message": "Forbidden"}))
-                }
+                None => missing(forge.kind),
+                Some(one) if author(one) == Some(OTHER) => refused(forge.kind, 403, "Forbidden"),
                 Some(one) => {
                     one["body"] = json!(text);
-                    told(200, &[], one.clone())
+                    told(200, &[], filled(forge.kind, answers::COMMENT, one.clone()))
                 }
             }
         }
-        _ => missing(),
+        (kind, ..) => missing(kind),
     }
 }
 
@@ -142,8 +148,8 @@ fn body_of(kind: ForgeType, request: &Request<'_>) -> Option<String> {
     (text.chars().count() <= most).then(|| text.to_owned())
 }
 
-fn too_long() -> Response {
-    told(422, &[], json!({"message": "body is too long"}))
+fn too_long(kind: ForgeType) -> Response {
+    refused(kind, 422, "body is too long")
 }
 
 /// Adds a comment in the forge's own form.
@@ -163,7 +169,7 @@ pub(crate) fn write(
         }
         _ if as_app => json!({
             "id": id, "body": text, "user": {"id": 99, "type": "Bot"},
-            "performed_via_github_app": {"id": APP},
+            "performed_via_github_app": filled(kind, answers::APP, json!({"id": APP})),
         }),
         _ => json!({"id": id, "body": text, "user": {"id": author, "type": "User"}}),
     };
@@ -175,10 +181,20 @@ pub(crate) fn write(
 }
 
 /// A page, with what GitHub and GitLab know to answer of it: its ETag.
-fn list(kind: ForgeType, request: &Request<'_>, size: usize, all: &[Value]) -> Response {
+fn list(
+    kind: ForgeType,
+    request: &Request<'_>,
+    size: usize,
+    all: &[Value],
+    example: &str,
+) -> Response {
     let size = if size == 0 { usize::MAX } else { size };
     let page = request.page();
-    let items: Vec<_> = all.chunks(size).nth(page - 1).unwrap_or_default().to_vec();
+    let items = all.chunks(size).nth(page - 1).unwrap_or_default();
+    let items: Vec<_> = items
+        .iter()
+        .map(|one| filled(kind, example, one.clone()))
+        .collect();
     let etag = format!(
         "W/\"{}\"",
         fleetwright_api::names::short_hash([json!(items).to_string().as_str()], 16)
@@ -190,10 +206,18 @@ fn list(kind: ForgeType, request: &Request<'_>, size: usize, all: &[Value]) -> R
     if kind != ForgeType::Gitea {
         headers.push(("etag", etag.as_str()));
         if request.etag == Some(etag.as_str()) {
-            return told(304, &headers, Value::Null);
+            return empty(told(304, &headers, Value::Null));
         }
     }
     told(200, &headers, json!(items))
+}
+
+/// An answer without a body says nothing of its type.
+fn empty(response: Response) -> Response {
+    let (mut head, _) = response.into_parts();
+    head.headers.remove("content-type");
+    head.headers.remove("content-length");
+    Response::from_parts(head, Body::empty())
 }
 
 fn status(kind: ForgeType, held: &mut Held, request: &Request<'_>, sha: &str) -> Response {
@@ -203,11 +227,17 @@ fn status(kind: ForgeType, held: &mut Held, request: &Request<'_>, sha: &str) ->
         let short = kind == ForgeType::Gitea || text("description").chars().count() <= 140;
         let known = ["pending", "success", "failure", "error"].contains(&state.as_str());
         if !short || !known || text("context").chars().count() > 255 {
-            return told(422, &[], json!({"message": "Validation Failed"}));
+            return refused(kind, 422, "Validation Failed");
         }
         held.statuses
             .insert(format!("{sha} {}", text("context")), state);
-        return told(201, &[], json!({"id": 1}));
+        let fields = ["state", "description", "context", "target_url"];
+        let mut fields: Value = fields
+            .iter()
+            .map(|key| ((*key).to_owned(), request.body[*key].clone()))
+            .collect();
+        fields["id"] = json!(1);
+        return told(201, &[], filled(kind, answers::STATUS, fields));
     }
     if request.crowded {
         return told(409, &[], json!({"message": "409 Conflict"}));
@@ -253,17 +283,15 @@ fn app_token(held: &mut Held, request: &Request<'_>) -> Response {
         .map(|p| URL_SAFE_NO_PAD.decode(p).unwrap().len());
     let app = claims["iss"].as_str().and_then(|text| text.parse().ok());
     if app != Some(APP) || life != Some(600) || signature != Some(256) {
-        return told(
-            401,
-            &[],
-            json!({"message": "A JSON web token could not be decoded"}),
-        );
+        let words = "A JSON web token could not be decoded";
+        return refused(ForgeType::Github, 401, words);
     }
     let token = format!("ghs_{}", held.app_tokens.len() + 1);
     held.app_tokens.push(token.clone());
+    let fields = json!({"token": token, "expires_at": held.expires_at});
     told(
         201,
         &[],
-        json!({"token": token, "expires_at": held.expires_at}),
+        filled(ForgeType::Github, answers::APP_TOKEN, fields),
     )
 }
