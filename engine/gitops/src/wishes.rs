@@ -218,6 +218,17 @@ impl Wishes {
         Ok(())
     }
 
+    /// The commits whose merge was planned, as far as their statuses are kept.
+    ///
+    /// # Errors
+    /// When the API cannot be read.
+    pub async fn planned(&self) -> Result<BTreeSet<String>, kube::Error> {
+        let context = self.context(About::Plan);
+        let plans = self.all().await?.into_iter().map(|status| status.spec);
+        let plans = plans.filter(|plan| plan.context == context);
+        Ok(plans.map(|plan| plan.sha).collect())
+    }
+
     /// Ends the plans that are pending for other commits than `heads`: nobody will finish them.
     ///
     /// # Errors
