@@ -4,7 +4,9 @@
 //! live may have moved. Nothing that it holds is trusted: the Fleet's policy is the API's own, its objects stay in a store of their
 //! own, and the plan of a fork asks no provider.
 
+mod comments;
 mod due;
+mod outcome;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,28 +21,32 @@ use fleetwright_api::{
     random::Random,
     time::Clock,
 };
-use fleetwright_core::{catalogue::Catalogue, plan::Plan};
+use fleetwright_core::catalogue::Catalogue;
 use fleetwright_gitops::{
     fleets::{self, Watched, asks},
     foretell::Foretold,
     gather::{GatherError, live_clusters},
-    load::{LoadError, dangling},
+    load::dangling,
     read::{Declared, ReadError, Reader, Tree},
-    report::{self, markdown},
-    source::{AppTokens, Caches, Ends, PullRef, SourceError},
+    report::markdown,
+    source::{AppTokens, Caches, Ends, PullRef},
     wishes::{About, Wishes},
 };
 use fleetwright_providers::Provider;
 use fleetwright_webhook::{
     forge::{Defaults, PostError, Remote},
-    pull_requests::{Comment, PullRequest, PullRequests, StoredComment},
+    pull_requests::{PullRequest, PullRequests},
 };
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::due::{At, is_due};
+use self::{
+    comments::{Place, Said},
+    due::{At, is_due},
+    outcome::{Outcome, mistaken, planned, unmerged},
+};
 use crate::{error::chain, repository::missing_images};
 
 /// Pull requests of one Fleet that are planned.
@@ -81,6 +87,18 @@ impl From<kube::Error> for PullsError {
     }
 }
 
+impl PullsError {
+    /// How long the forge wants to be left alone.
+    fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::Forge(PostError::RateLimited { after } | PostError::Held { after }) => {
+                Some(*after)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What is known of a Fleet's pull requests between looks.
 pub(crate) struct State {
     /// Reads what the Fleet follows.
@@ -88,7 +106,7 @@ pub(crate) struct State {
     /// Reads pull requests.
     reader: Reader,
     planned: BTreeMap<Proposed, At>,
-    comments: BTreeMap<u64, StoredComment>,
+    said: Said,
 }
 
 /// What is planned: a pull request, by its number, or an entry of the merge queue, by its ref.
@@ -103,14 +121,6 @@ struct Proposal {
     what: Proposed,
     reference: PullRef,
     from_fork: bool,
-}
-
-/// What a pull request's plan came to.
-struct Outcome {
-    state: CommitState,
-    words: String,
-    /// What is to be said of it; nothing where there is nothing to say.
-    comment: Option<String>,
 }
 
 impl Pulls {
@@ -132,7 +142,7 @@ impl Pulls {
             followed: reader(),
             reader: reader(),
             planned: BTreeMap::new(),
-            comments: BTreeMap::new(),
+            said: Said::default(),
         }
     }
 
@@ -161,22 +171,24 @@ impl Pulls {
                 () = tokio::time::sleep_until(look_at) => {
                     let fleet = fleets.borrow_and_update().clone();
                     seen = Some(asks(&fleet));
+                    let mut patience = None;
                     failures = match self.look(&fleet, &mut state).await {
                         Ok(()) => 0,
                         Err(error) => {
                             let message = chain(&error);
                             tracing::warn!(fleet = %fleet.name_any(), %message, "cannot plan pull requests");
+                            patience = error.patience();
                             failures.saturating_add(1)
                         }
                     };
-                    look_at = Instant::now() + self.pause(&fleet, failures);
+                    look_at = Instant::now() + self.pause(&fleet, failures, patience);
                 }
             }
         }
     }
 
-    /// The interval, give or take a tenth, or a growing pause after failures.
-    fn pause(&self, fleet: &Fleet, failures: u32) -> Duration {
+    /// What the forge asks for and up to a fifth more; else the interval, give or take a tenth, or a growing pause after failures.
+    fn pause(&self, fleet: &Fleet, failures: u32, patience: Option<Duration>) -> Duration {
         let wished = fleet.spec.pull_requests.as_ref();
         let seconds = wished.and_then(|p| p.interval_seconds);
         let seconds = seconds.unwrap_or(DEFAULT_PULL_REQUESTS_INTERVAL_SECONDS);
@@ -184,29 +196,35 @@ impl Pulls {
         let base = interval.saturating_mul(1 << failures.min(8));
         let mut byte = [0u8; 1];
         self.random.fill(&mut byte);
-        base.min(LONGEST.max(interval))
-            .mul_f64(0.9 + 0.2 * f64::from(byte[0]) / 255.0)
+        let chance = 0.2 * f64::from(byte[0]) / 255.0;
+        match patience {
+            Some(patience) => patience.mul_f64(1.0 + chance),
+            None => base.min(LONGEST.max(interval)).mul_f64(0.9 + chance),
+        }
     }
 
     /// Looks at the pull requests of a Fleet once.
     async fn look(&self, fleet: &Fleet, state: &mut State) -> Result<(), PullsError> {
-        let wished = fleet.spec.pull_requests.as_ref().is_some_and(|p| p.plan);
-        let reference = fleet.spec.source.reference.as_ref();
-        let (Some(forge), Some(branch), Some(wishes), true) = (
-            &fleet.spec.forge,
-            reference.and_then(|r| r.branch.as_deref()),
-            Wishes::of(&self.client, fleet, &self.installation),
-            wished && fleet.spec.source.url.is_some(),
-        ) else {
+        let wishes = Wishes::of(&self.client, fleet, &self.installation);
+        let (Some(forge), Some(wishes)) = (&fleet.spec.forge, wishes) else {
             return Ok(());
         };
+        let wished = fleet.spec.pull_requests.as_ref().is_some_and(|p| p.plan);
+        let wished = wished && fleet.spec.source.url.is_some();
+        let reference = fleet.spec.source.reference.as_ref();
+        let branch = reference.and_then(|r| r.branch.as_deref());
+        let Some(branch) = branch.filter(|_| wished) else {
+            return self.end(fleet, &wishes, state).await;
+        };
+        state.said.ended = false;
         let now = self.clock.now();
         let at = (forge.kind, forge.repository.as_str());
         let remote = Remote::of(&self.client, Some(fleet), at, &self.defaults).await?;
         let open = self.forge.list_open(&remote, now).await?;
-        let into = |pull: &PullRequest| pull.open && pull.base_ref == branch;
-        let all = open.pull_requests.into_iter().filter(into);
-        let all: Vec<PullRequest> = all.take(MOST).collect();
+        let there = open.pull_requests.into_iter().filter(|pull| pull.open);
+        let (all, others): (Vec<PullRequest>, Vec<_>) =
+            there.partition(|pull| pull.base_ref == branch);
+        let all: Vec<PullRequest> = all.into_iter().take(MOST).collect();
         let of = |pull: &PullRequest| Proposal {
             what: Proposed::Pull(pull.number),
             reference: PullRef::of(forge.kind, pull.number, branch),
@@ -225,9 +243,13 @@ impl Pulls {
         let there: BTreeSet<&Proposed> = proposals.iter().map(|p| &p.what).collect();
         if open.complete {
             state.planned.retain(|what, _| there.contains(what));
-            let numbers: BTreeSet<u64> = all.iter().map(|pull| pull.number).collect();
-            state.comments.retain(|number, _| numbers.contains(number));
+            let numbers = all.iter().chain(&others).map(|pull| pull.number);
+            state.said.retain(&numbers.collect());
         }
+        let place = Place {
+            wishes: &wishes,
+            remote: &remote,
+        };
         let refs = proposals.iter().map(|p| p.reference.clone()).collect();
         let ends = state.reader.pulls(fleet, refs, now).await?;
         let mut heads: BTreeSet<String> = all.iter().map(|pull| pull.head_sha.clone()).collect();
@@ -266,9 +288,7 @@ impl Pulls {
                 .want(About::Plan, &sha, outcome.state, &outcome.words)
                 .await?;
             if let Proposed::Pull(number) = what
-                && let Err(error) = self
-                    .comment(&wishes, &remote, *number, outcome, state)
-                    .await
+                && let Err(error) = self.say(place, *number, outcome, &mut state.said).await
             {
                 // A conversation that is locked must not hold up the others; this one is due again with the next look.
                 at.when = Timestamp::UNIX_EPOCH;
@@ -279,7 +299,8 @@ impl Pulls {
         if open.complete {
             wishes.supersede_plans(&heads).await?;
         }
-        failed.map_or(Ok(()), Err)
+        let left = self.leave(place, fleet, &others, &mut state.said).await;
+        failed.map_or(left, Err)
     }
 
     /// What the Fleet follows now: what differs from it is what a pull request changes.
@@ -344,75 +365,5 @@ impl Pulls {
         }
         let digest = foretold.plan.digest(&tree, &foretold.policy);
         Ok(planned(of, &foretold.plan, &digest))
-    }
-
-    async fn comment(
-        &self,
-        wishes: &Wishes,
-        remote: &Remote,
-        number: u64,
-        outcome: Outcome,
-        state: &mut State,
-    ) -> Result<(), PullsError> {
-        let known = state.comments.get(&number);
-        // One that said something says so no longer.
-        let body = outcome
-            .comment
-            .or_else(|| known.map(|_| outcome.words.clone()));
-        let Some(body) = body else {
-            return Ok(());
-        };
-        let context = wishes.context(About::Plan);
-        let comment = Comment {
-            context: &context,
-            body: &body,
-            known,
-        };
-        let now = self.clock.now();
-        let stored = self
-            .forge
-            .upsert_comment(remote, number, &comment, now)
-            .await?;
-        state.comments.insert(number, stored);
-        Ok(())
-    }
-}
-
-fn unmerged(of: markdown::Planned<'_>, error: &SourceError) -> Outcome {
-    let words = chain(error);
-    Outcome {
-        state: CommitState::Failure,
-        comment: Some(markdown::failure(of, "It cannot be planned", &words)),
-        words,
-    }
-}
-
-fn mistaken(of: markdown::Planned<'_>, errors: &[LoadError]) -> Outcome {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let (title, first) = match lines.as_slice() {
-        [one] => ("1 mistake".to_owned(), one.clone()),
-        many => {
-            let title = format!("{} mistakes", many.len());
-            let first = many.first().map(String::as_str).unwrap_or_default();
-            let words = format!("{title}, the first: {first}");
-            (title, words)
-        }
-    };
-    Outcome {
-        state: CommitState::Failure,
-        comment: Some(markdown::failure(of, &title, &lines.join("\n"))),
-        words: first,
-    }
-}
-
-fn planned(of: markdown::Planned<'_>, plan: &Plan, digest: &str) -> Outcome {
-    let refused = !plan.refused.is_empty();
-    Outcome {
-        state: match refused {
-            true => CommitState::Failure,
-            false => CommitState::Success,
-        },
-        words: report::summary(plan),
-        comment: (!plan.is_empty()).then(|| markdown::plan(of, plan, digest)),
     }
 }

@@ -76,6 +76,7 @@ pub(crate) struct Wish {
     pub(crate) forge_url: Option<String>,
     pub(crate) repository: Option<String>,
     pub(crate) pull_requests: bool,
+    pub(crate) notes: bool,
     pub(crate) token: Option<SecretText>,
     pub(crate) replace_source: bool,
 }
@@ -103,6 +104,7 @@ impl Wish {
                 secret_ref: secret.map(|_| LocalSecretRef {
                     name: SOURCE_SECRET.into(),
                 }),
+                notes: self.notes,
                 ..FleetSource::default()
             },
             forge: self.repository.clone().map(|repository| Forge {

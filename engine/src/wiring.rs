@@ -11,6 +11,7 @@ use fleetwright_api::{
 use fleetwright_controllers::{Controllers, Metrics};
 use fleetwright_gitops::{
     follow,
+    notes::Notes,
     source::{AppTokens, Caches},
     sync::Sync,
 };
@@ -32,7 +33,7 @@ use crate::{
     error::{Failure, step},
     http::{self, address, bind},
     kubernetes::{self, Connected, Target},
-    leadership, progress,
+    leadership, notes, progress,
     pulls::Pulls,
     repository::catalogue,
     setup::{self, Wish},
@@ -285,6 +286,12 @@ impl Workers {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
         });
+        let notes = Notes::new(
+            client.clone(),
+            Arc::clone(&catalogue),
+            caches.clone(),
+            Some(Arc::clone(&tokens)),
+        );
         let pulls = Pulls {
             client: client.clone(),
             catalogue,
@@ -297,7 +304,8 @@ impl Workers {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
         };
-        let outbox = Outbox::new(client.clone(), forges, defaults, self.clock, self.random);
+        let outbox = Outbox::new(client.clone(), forges, defaults, self.clock, self.random)
+            .with_notes(Arc::new(notes::Notes(notes)));
         let mut spawn = |part: futures::future::BoxFuture<'static, ()>| {
             tasks.spawn(async move {
                 part.await;

@@ -1,11 +1,12 @@
 //! From a commit in a bare repository, by way of a signed webhook, to machines and commit statuses.
 
-use std::{process::Command, sync::Arc};
+use std::{collections::VecDeque, process::Command, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
+    response::{IntoResponse as _, Response},
     routing::{get, patch, post},
 };
 use fleetwright_api::{Cluster, Machine, MachineDeployment, condition};
@@ -30,7 +31,14 @@ pub(crate) struct Forge {
     pub(crate) pulls: Arc<Mutex<Vec<Value>>>,
     /// Comments, with the number of their pull request.
     pub(crate) comments: Arc<Mutex<Vec<(u64, Value)>>>,
+    /// How the next writes of comments are answered, in place of being done.
+    pub(crate) refusals: Arc<Mutex<VecDeque<Refusal>>>,
 }
+
+/// Status code, and seconds of `Retry-After`.
+pub(crate) type Refusal = (u16, Option<&'static str>);
+
+const PLAN: &str = "fleetwright/default/default.default/plan";
 
 /// Whether a status speaks of a whole commit, not of one cluster or of a plan.
 fn is_whole(body: &Value) -> bool {
@@ -63,8 +71,7 @@ impl Forge {
 
     /// The same of the plan of a pull request's head.
     pub(crate) async fn until_planned(&self, sha: &str, state: &str) -> String {
-        let plan = "fleetwright/default/default.default/plan";
-        self.until_of(sha, state, |body| body["context"] == plan)
+        self.until_of(sha, state, |body| body["context"] == PLAN)
             .await
     }
 
@@ -110,15 +117,48 @@ impl Forge {
         })
     }
 
+    /// Waits until so many writes of comments are still to be refused.
+    pub(crate) async fn until_refused(&self, left: usize) {
+        let wait = async {
+            loop {
+                let news = self.news.notified();
+                if self.refusals.lock().len() <= left {
+                    return;
+                }
+                news.await;
+            }
+        };
+        let done = tokio::time::timeout(PATIENCE, wait).await;
+        done.unwrap_or_else(|_| panic!("not refused: {:?}", self.refusals.lock()));
+    }
+
+    fn refuse(&self) -> Option<Response> {
+        let (code, seconds) = self.refusals.lock().pop_front()?;
+        self.news.notify_waiters();
+        let code = StatusCode::from_u16(code).unwrap();
+        let headers = seconds.map(|seconds| [("retry-after", seconds)]);
+        Some(match headers {
+            Some(headers) => (code, headers, Json(json!({}))).into_response(),
+            None => (code, Json(json!({}))).into_response(),
+        })
+    }
+
     fn states(&self, sha: &str) -> Vec<String> {
-        let got = self.got.lock();
-        let mut states: Vec<String> = got
-            .iter()
-            .filter(|(of, body)| of == sha && is_whole(body))
-            .map(|(_, b)| b["state"].as_str().unwrap().to_owned())
-            .collect();
+        let mut states = self.posted(sha, is_whole);
         states.dedup();
         states
+    }
+
+    /// States of the plan of a pull request's head, as often as they were posted.
+    pub(crate) fn plan_states(&self, sha: &str) -> Vec<String> {
+        self.posted(sha, |body| body["context"] == PLAN)
+    }
+
+    fn posted(&self, sha: &str, is: impl Fn(&Value) -> bool) -> Vec<String> {
+        let got = self.got.lock();
+        let of = got.iter().filter(|(of, body)| of == sha && is(body));
+        of.map(|(_, b)| b["state"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -133,22 +173,28 @@ fn pull_requests() -> Router<Forge> {
     let add = async |State(forge): State<Forge>,
                      Path(number): Path<u64>,
                      Json(said): Json<Value>| {
+        if let Some(refused) = forge.refuse() {
+            return refused;
+        }
         let mut all = forge.comments.lock();
         let comment =
             json!({"id": all.len() + 1, "user": {"id": 1, "type": "User"}, "body": said["body"]});
         all.push((number, comment.clone()));
         forge.news.notify_waiters();
-        (StatusCode::CREATED, Json(comment))
+        (StatusCode::CREATED, Json(comment)).into_response()
     };
     let edit = async |State(forge): State<Forge>, Path(id): Path<u64>, Json(said): Json<Value>| {
+        if let Some(refused) = forge.refuse() {
+            return refused;
+        }
         let mut all = forge.comments.lock();
         match all.iter_mut().find(|(_, comment)| comment["id"] == id) {
             Some((_, comment)) => {
                 comment["body"] = said["body"].clone();
                 forge.news.notify_waiters();
-                (StatusCode::OK, Json(comment.clone()))
+                (StatusCode::OK, Json(comment.clone())).into_response()
             }
-            None => (StatusCode::NOT_FOUND, Json(json!({}))),
+            None => (StatusCode::NOT_FOUND, Json(json!({}))).into_response(),
         }
     };
     Router::new()

@@ -51,8 +51,13 @@ impl Scene {
 
     /// An engine that looks when it is told to.
     async fn engine(&self) -> Engine {
+        self.engine_with(&["--pull-requests"]).await
+    }
+
+    async fn engine_with(&self, options: &[&str]) -> Engine {
         let file = |name: &str| self.dir.path().join(name).to_str().unwrap().to_owned();
-        let more = [
+        let (token, secret) = (file("token"), file("secret"));
+        let mut more = vec![
             "--branch",
             "main",
             "--interval",
@@ -61,12 +66,12 @@ impl Scene {
             "acme/fleet",
             "--forge-url",
             &self.forge_url,
-            "--pull-requests",
             "--token-file",
-            &file("token"),
+            &token,
             "--webhook-secret-file",
-            &file("secret"),
+            &secret,
         ];
+        more.extend(options);
         let url = format!("file://{}", file("fleet.git"));
         Engine::up(&url, &self.dir.path().join("data"), &more).await
     }
@@ -172,4 +177,65 @@ async fn a_pull_request_is_planned_on_its_merge_and_its_comment_is_kept_up_to_da
     // Nothing of a pull request was done.
     let clusters = Api::<Cluster>::namespaced(engine.client.clone(), "default");
     assert_eq!(clusters.get("a").await.unwrap().spec.version, "v1.33.3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comment_says_nothing_old_after_a_restart() {
+    let mut scene = Scene::new().await;
+    let text = fleet("v1.33.2", Some(1));
+    let first = commit(&scene.work(), &text);
+    let engine = scene.engine().await;
+    scene.forge.until(&first, "success").await;
+    let changed = fleet("v1.33.3", Some(1));
+    let head = scene.propose(&first, &changed, Some(&engine)).await;
+    let comment = scene.forge.until_said(7, &head[..12]).await;
+    // While nobody looks it comes to change nothing.
+    assert_eq!(engine.process.interrupt().await, Some(0));
+    let nothing = format!("{text}# nothing\n");
+    let head = scene.propose(&first, &nothing, None).await;
+    let engine = scene.engine().await;
+    scene.forge.until_planned(&head, "success").await;
+    let said = scene.forge.until_said(7, "No changes.").await;
+    assert_eq!(said["id"], comment["id"]);
+    let head = scene.propose(&first, &changed, Some(&engine)).await;
+    scene.forge.until_said(7, &head[..12]).await;
+    // While nobody looks its base becomes another.
+    assert_eq!(engine.process.interrupt().await, Some(0));
+    scene.forge.pulls.lock()[0]["base"]["ref"] = json!("next");
+    let engine = scene.engine().await;
+    scene.forge.until_said(7, "merges into no branch").await;
+    scene.forge.pulls.lock()[0]["base"]["ref"] = json!("main");
+    scene.tell(&engine, "edited").await;
+    scene.forge.until_said(7, &head[..12]).await;
+    // And the Fleet plans no more.
+    assert_eq!(engine.process.interrupt().await, Some(0));
+    let engine = scene.engine_with(&[]).await;
+    let said = scene.forge.until_said(7, "no longer asks for it").await;
+    assert_eq!(said["id"], comment["id"]);
+    assert_eq!(engine.process.interrupt().await, Some(0));
+    let _engine = scene.engine().await;
+    scene.forge.until_said(7, &head[..12]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comment_that_cannot_be_posted_follows_its_status_and_comes_once() {
+    let mut scene = Scene::new().await;
+    let first = commit(&scene.work(), &fleet("v1.33.2", Some(1)));
+    let engine = scene.engine().await;
+    scene.forge.until(&first, "success").await;
+    let refusals = [(403, None), (502, None), (429, Some("1"))];
+    scene.forge.refusals.lock().extend(refusals);
+    let changed = fleet("v1.33.3", Some(1));
+    let head = scene.propose(&first, &changed, Some(&engine)).await;
+    let words = scene.forge.until_planned(&head, "success").await;
+    assert!(words.contains("1 to change"), "{words}");
+    scene.forge.until_refused(2).await;
+    scene.tell(&engine, "synchronize").await;
+    scene.forge.until_refused(1).await;
+    scene.tell(&engine, "synchronize").await;
+    scene.forge.until_refused(0).await;
+    assert!(scene.forge.comments.lock().is_empty());
+    // What the forge asks for is all that is waited for.
+    scene.forge.until_said(7, &head[..12]).await;
+    assert_eq!(scene.forge.plan_states(&head), ["pending", "success"]);
 }

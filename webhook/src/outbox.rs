@@ -7,9 +7,10 @@ mod decide;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use fleetwright_api::{
     CommitStatus, Fleet,
-    commit_status::StatusContent,
+    commit_status::{CommitStatusSpec, StatusContent},
     condition::{self, Status},
     random::Random,
     time::{Clock, k8s_time},
@@ -29,14 +30,30 @@ pub use decide::{Decision, POSTED, decide};
 
 use crate::forge::{Defaults, Destination, Forge, PostError, Remote};
 
-/// Posts under way at the same time; GitHub allows 100 over all endpoints.
+/// Posts under way at the same time, and notes; GitHub allows 100 over all endpoints.
 const IN_FLIGHT: usize = 8;
 const FIELD_MANAGER: &str = "fleetwright-outbox";
+
+/// What takes states as notes in Git.
+#[async_trait]
+pub trait Notes: Send + Sync + 'static {
+    /// Writes one state into the repository that a Fleet follows. Several that wait may be written at once.
+    ///
+    /// # Errors
+    /// See [`PostError`]; the note may have been written all the same.
+    async fn write(
+        &self,
+        fleet: &Fleet,
+        status: &CommitStatusSpec,
+        now: Timestamp,
+    ) -> Result<(), PostError>;
+}
 
 /// The outbox of one engine.
 pub struct Outbox {
     client: Client,
     forge: Arc<dyn Forge>,
+    notes: Option<Arc<dyn Notes>>,
     defaults: Defaults,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -76,10 +93,18 @@ impl Outbox {
         Self {
             client,
             forge,
+            notes: None,
             defaults,
             clock,
             random,
         }
+    }
+
+    /// Writes notes by `notes`.
+    #[must_use]
+    pub fn with_notes(mut self, notes: Arc<dyn Notes>) -> Self {
+        self.notes = Some(notes);
+        self
     }
 
     /// Runs until `token` is cancelled; a post under way is then cut off and repeated by the next run.
@@ -124,23 +149,34 @@ impl Outbox {
     ) -> Option<Timestamp> {
         let now = self.clock.now();
         let mut next = None;
+        // A remote that does not answer holds up no forge, and the other way round.
+        let under_way = entries.values().filter(|e| e.in_flight);
+        let under_way = under_way.filter_map(|e| e.object.as_ref());
+        let (notes, posted): (Vec<bool>, Vec<bool>) =
+            under_way.map(|o| o.spec.note).partition(|note| *note);
+        let (mut notes, mut posted) = (notes.len(), posted.len());
         for (key, entry) in entries.iter_mut().filter(|(_, e)| !e.in_flight) {
             let Some(object) = &entry.object else {
                 continue;
             };
-            let posted = entry.posted.as_ref().is_some_and(|(observation, content)| {
+            let is_posted = entry.posted.as_ref().is_some_and(|(observation, content)| {
                 *observation == object.spec.observation && *content == object.spec.wanted
             });
-            if posted || decide(object, now) != Decision::Post {
+            if is_posted || decide(object, now) != Decision::Post {
                 continue;
             }
             if let Some(at) = entry.not_before.filter(|at| *at > now) {
                 next = Some(next.map_or(at, |n: Timestamp| n.min(at)));
                 continue;
             }
-            if posts.len() >= IN_FLIGHT {
+            let count = match object.spec.note {
+                true => &mut notes,
+                false => &mut posted,
+            };
+            if *count >= IN_FLIGHT {
                 continue; // the end of one of them brings us back here
             }
+            *count += 1;
             entry.in_flight = true;
             let (this, key, object) = (Arc::clone(self), key.clone(), object.clone());
             posts.spawn(async move {
@@ -210,6 +246,9 @@ impl Outbox {
             .get_opt(&spec.fleet)
             .await
             .map_err(|e| PostError::Passing(format!("cannot read the Fleet: {e}")))?;
+        if spec.note {
+            return self.write_note(fleet.as_ref(), spec).await;
+        }
         let repository = (spec.forge, spec.repository.as_str());
         let remote = Remote::of(&self.client, fleet.as_ref(), repository, &self.defaults).await?;
         let destination = Destination {
@@ -221,6 +260,20 @@ impl Outbox {
         self.forge
             .post(&destination, &spec.wanted, self.clock.now())
             .await
+    }
+
+    async fn write_note(
+        &self,
+        fleet: Option<&Fleet>,
+        spec: &CommitStatusSpec,
+    ) -> Result<(), PostError> {
+        let source = fleet.map(|fleet| (fleet, &fleet.spec.source));
+        let same = source.filter(|(_, source)| source.url.as_ref() == Some(&spec.repository));
+        let (Some((fleet, _)), Some(notes)) = (same.filter(|(_, s)| s.notes), &self.notes) else {
+            let words = "the Fleet follows another repository by now, or wants no notes of it";
+            return Err(PostError::Configuration(words.into()));
+        };
+        notes.write(fleet, spec, self.clock.now()).await
     }
 
     /// Writes what became of a try into the object's status; gives the failed tries so far.

@@ -57,6 +57,8 @@ pub struct Comment<'a> {
     pub body: &'a str,
     /// What the last call for it gave, if that was kept.
     pub known: Option<&'a StoredComment>,
+    /// Whether one is made where there is none; else only one that is there is changed.
+    pub make: bool,
 }
 
 /// A comment that is there, to be kept for the next change of it.
@@ -93,8 +95,8 @@ pub trait PullRequests: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Option<PullRequest>, PostError>;
 
-    /// Makes our comment say this: the one that is known, else the one that is found, else a new one. Nothing is sent where it
-    /// says so already.
+    /// Makes our comment say this: the one that is known, else the one that is found, else a new one where one is to be made. Nothing
+    /// is sent where it says so already. Gives `None` where there is none.
     ///
     /// # Errors
     /// See [`PostError`]; it may have been written all the same, and is found the next time.
@@ -104,7 +106,7 @@ pub trait PullRequests: Send + Sync + 'static {
         number: u64,
         comment: &Comment<'_>,
         now: Timestamp,
-    ) -> Result<StoredComment, PostError>;
+    ) -> Result<Option<StoredComment>, PostError>;
 }
 
 /// A comment as a list shows it.

@@ -32,8 +32,11 @@ pub struct CommitStatusSpec {
     /// Kind of forge.
     #[serde(default)]
     pub forge: ForgeType,
-    /// The repository, as the Fleet's `forge.repository` names it.
+    /// The repository, as the Fleet's `forge.repository` names it; or its URL where a note is wanted.
     pub repository: String,
+    /// Whether it is a Git note that is wanted, of the repository that the Fleet follows, and no status at a forge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub note: bool,
     /// Full commit id.
     pub sha: String,
     /// Branch or tag on which the commit was seen. GitLab shows the status in that branch's pipeline, and takes the first branch

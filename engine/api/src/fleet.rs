@@ -119,6 +119,7 @@ pub const DEFAULT_PRUNE_MAX_MACHINES: i32 = 10;
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "has(self.url) != has(self.directory)", "message": "set exactly one of url and directory"},
     {"rule": "has(self.url) || !has(self.verify)", "message": "only a Git repository has signatures: verify needs url"},
+    {"rule": "has(self.url) || !has(self.notes) || !self.notes", "message": "only a Git repository has notes: notes needs url"},
 ]))]
 pub struct FleetSource {
     /// Git URL: https://…, ssh://…, user@host:path or file://…
@@ -155,6 +156,10 @@ pub struct FleetSource {
     /// Which commits must be signed; none when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
+    /// Whether what becomes of commits is pushed to the repository as Git notes, to `refs/notes/fleetwright`: what a forge is told as
+    /// commit statuses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notes: bool,
 }
 
 /// Which commits must be signed, and by whom.

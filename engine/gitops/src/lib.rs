@@ -14,6 +14,7 @@ pub mod gather;
 mod health;
 pub mod json_schema;
 pub mod load;
+pub mod notes;
 mod progress;
 pub mod read;
 pub mod report;

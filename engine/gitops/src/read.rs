@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod notes;
 mod pulls;
 
 /// How long a look waits for the source. Reading goes on after that, and the next look waits for it again.

@@ -8,6 +8,7 @@ mod directory;
 mod filter;
 mod git;
 mod host_keys;
+mod notes;
 mod pulls;
 mod signature;
 mod transport;
@@ -24,6 +25,7 @@ pub use self::{
     filter::Filter,
     git::GitSource,
     host_keys::KnownHosts,
+    notes::Note,
     pulls::{Ends, Merged, PullRef},
     signature::{Policy, TrustedKeys},
     transport::{Address, Form},
@@ -141,6 +143,14 @@ pub enum SourceError {
     /// A pull request has no commit in common with its base.
     #[error("it does not merge into its base: they have no commit in common")]
     Unrelated,
+    /// The remote takes no notes.
+    #[error(
+        "the repository takes no notes ({0}): let the credentials of spec.source.secretRef push refs/notes/fleetwright, or leave spec.source.notes out"
+    )]
+    NotesRefused(String),
+    /// Others came first each time.
+    #[error("others keep writing the repository's notes at the same moment")]
+    NotesMoved,
     /// Too many files.
     #[error(
         "more than {MAX_FILES} manifests or {MAX_ENTRIES} files: set spec.source.path to a smaller folder"
@@ -165,6 +175,7 @@ impl SourceError {
                 | Self::HostKey(_)
                 | Self::Login(_)
                 | Self::Cache { .. }
+                | Self::NotesMoved
                 | Self::Io { .. }
         )
     }

@@ -1,10 +1,12 @@
-//! Commit statuses that are wanted: one durable object per repository, commit and context, posted by the outbox.
+//! Commit statuses that are wanted: one durable object per repository, commit and context, posted by the outbox. Where a Fleet wants
+//! notes in its repository, each has a second object for its note.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
     CommitStatus, Fleet,
     commit_status::{CommitState, CommitStatusSpec, StatusContent},
+    fleet::ForgeType,
     meta::LABEL_FLEET,
     names::{fleet_hash, short_hash},
 };
@@ -46,13 +48,44 @@ pub struct Wishes {
     api: Api<CommitStatus>,
     fleet: Fleet,
     context: String,
+    /// Where they go.
+    places: Vec<Place>,
+}
+
+/// A forge, or the notes of a repository.
+#[derive(Clone)]
+struct Place {
+    forge: ForgeType,
+    repository: String,
+    note: bool,
+}
+
+impl Place {
+    fn of(fleet: &Fleet) -> Vec<Self> {
+        let forge = fleet.spec.forge.as_ref().map(|forge| Self {
+            forge: forge.kind,
+            repository: forge.repository.clone(),
+            note: false,
+        });
+        let source = &fleet.spec.source;
+        let url = source.url.as_ref().filter(|_| source.notes);
+        let notes = url.map(|url| Self {
+            forge: ForgeType::default(),
+            repository: url.clone(),
+            note: true,
+        });
+        forge.into_iter().chain(notes).collect()
+    }
 }
 
 impl Wishes {
-    /// Of a Fleet that names a forge; `None` for one that does not.
+    /// Of a Fleet that names a forge or wants notes; `None` for one that does neither.
     #[must_use]
     pub fn of(client: &Client, fleet: &Fleet, installation: &str) -> Option<Self> {
-        fleet.spec.forge.as_ref()?;
+        let places = Place::of(fleet);
+        if places.is_empty() {
+            return None;
+        }
         let namespace = fleet.namespace().unwrap_or_default();
         let context = format!(
             "fleetwright/{installation}/{namespace}.{}",
@@ -62,6 +95,7 @@ impl Wishes {
             api: Api::namespaced(client.clone(), &namespace),
             fleet: fleet.clone(),
             context,
+            places,
         })
     }
 
@@ -109,17 +143,27 @@ impl Wishes {
         state: CommitState,
         description: &str,
     ) -> Result<(), kube::Error> {
-        let Some(forge) = &self.fleet.spec.forge else {
-            return Ok(());
-        };
         let wanted = StatusContent {
             state,
             description: description.chars().take(1000).collect(),
             target_url: None,
         };
-        let name = self.name(&forge.repository, sha, &context);
+        for place in &self.places {
+            self.put_at(place, &context, sha, &wanted).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_at(
+        &self,
+        place: &Place,
+        context: &str,
+        sha: &str,
+        wanted: &StatusContent,
+    ) -> Result<(), kube::Error> {
+        let name = self.name(&place.repository, sha, context);
         if let Some(found) = self.api.get_opt(&name).await? {
-            if found.spec.wanted == wanted {
+            if found.spec.wanted == *wanted {
                 return Ok(());
             }
             let spec =
@@ -146,12 +190,13 @@ impl Wishes {
             },
             spec: CommitStatusSpec {
                 fleet: self.fleet.name_any(),
-                forge: forge.kind,
-                repository: forge.repository.clone(),
+                forge: place.forge,
+                repository: place.repository.clone(),
+                note: place.note,
                 sha: sha.to_owned(),
                 reference: self.reference(),
-                context,
-                wanted,
+                context: context.to_owned(),
+                wanted: wanted.clone(),
                 observation: 1,
             },
             status: None,
@@ -180,10 +225,10 @@ impl Wishes {
     /// # Errors
     /// When the API cannot be read.
     pub async fn state(&self, sha: &str) -> Result<Option<CommitState>, kube::Error> {
-        let Some(forge) = &self.fleet.spec.forge else {
+        let Some(place) = self.places.first() else {
             return Ok(None);
         };
-        let name = self.name(&forge.repository, sha, &self.context);
+        let name = self.name(&place.repository, sha, &self.context);
         let found = self.api.get_opt(&name).await?;
         Ok(found.map(|status| status.spec.wanted.state))
     }
@@ -216,6 +261,17 @@ impl Wishes {
             self.put(status.spec.context, sha, *state, words).await?;
         }
         Ok(())
+    }
+
+    /// The commits whose merge was planned, as far as their statuses are kept.
+    ///
+    /// # Errors
+    /// When the API cannot be read.
+    pub async fn planned(&self) -> Result<BTreeSet<String>, kube::Error> {
+        let context = self.context(About::Plan);
+        let plans = self.all().await?.into_iter().map(|status| status.spec);
+        let plans = plans.filter(|plan| plan.context == context);
+        Ok(plans.map(|plan| plan.sha).collect())
     }
 
     /// Ends the plans that are pending for other commits than `heads`: nobody will finish them.

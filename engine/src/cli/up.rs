@@ -80,6 +80,9 @@ pub(crate) struct Args {
     /// Plan pull requests into the branch: their heads get a commit status, and they get a comment.
     #[arg(long, requires = "repository", requires = "branch")]
     pull_requests: bool,
+    /// Push what becomes of commits to the repository as Git notes, to refs/notes/fleetwright.
+    #[arg(long)]
+    notes: bool,
     /// File with the token for the repository and for commit statuses.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -136,6 +139,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         forge_url: args.forge_url,
         repository: args.repository,
         pull_requests: args.pull_requests,
+        notes: args.notes,
         token: token.clone(),
         replace_source: args.replace_source,
     });

@@ -110,7 +110,7 @@ impl PullRequests for Forges {
         number: u64,
         wanted: &Comment<'_>,
         now: Timestamp,
-    ) -> Result<StoredComment, PostError> {
+    ) -> Result<Option<StoredComment>, PostError> {
         let number = number.to_string();
         let most = match remote.kind {
             ForgeType::Github => github::MAX_COMMENT,
@@ -126,12 +126,15 @@ impl PullRequests for Forges {
         if let Some(known) = wanted.known
             && (known.digest == digest || self.edit(remote, &number, known.id, &body, now).await?)
         {
-            return Ok(stored(known.id));
+            return Ok(Some(stored(known.id)));
         }
         if let Some(found) = self.find(remote, &number, wanted.context, now).await?
             && (found.body == body || self.edit(remote, &number, found.id, &body, now).await?)
         {
-            return Ok(stored(found.id));
+            return Ok(Some(stored(found.id)));
+        }
+        if !wanted.make {
+            return Ok(None);
         }
         let call = Call::write(
             Method::POST,
@@ -141,7 +144,7 @@ impl PullRequests for Forges {
         let value = self.send(remote, call, now).await?.judged()?.json()?;
         let id = value["id"].as_u64();
         let nameless = || PostError::Passing("the forge's new comment has no id".into());
-        id.map(stored).ok_or_else(nameless)
+        id.map(stored).map(Some).ok_or_else(nameless)
     }
 }
 

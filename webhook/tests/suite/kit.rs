@@ -131,6 +131,7 @@ impl Engine {
                 forge: self.kind,
                 reference: Some("main".into()),
                 repository: "acme/fleet".into(),
+                note: false,
                 sha: SHA.into(),
                 context: format!("{CONTEXT}{}", name.trim_start_matches(char::is_alphabetic)),
                 wanted,

@@ -73,10 +73,21 @@ impl Scene {
         body: &str,
         known: Option<&StoredComment>,
     ) -> Result<StoredComment, PostError> {
+        let made = self.comment(body, known, true).await?;
+        Ok(made.expect("one is made"))
+    }
+
+    async fn comment(
+        &self,
+        body: &str,
+        known: Option<&StoredComment>,
+        make: bool,
+    ) -> Result<Option<StoredComment>, PostError> {
         let comment = Comment {
             context: "fleetwright/test/plan",
             body,
             known,
+            make,
         };
         self.forges
             .upsert_comment(&self.remote, 7, &comment, NOW)
@@ -254,6 +265,24 @@ async fn one_comment_is_made_and_kept_up_to_date() {
             scene.comments(),
             ["a person's words".to_owned(), format!("{MARK}two")]
         );
+    }
+}
+
+#[tokio::test]
+async fn what_has_nothing_new_to_say_changes_one_that_is_there_alone() {
+    for kind in ALL {
+        let scene = Scene::of(kind).await;
+        scene.written(&format!("{MARK}not ours"), OTHER);
+        let none = scene.comment("nothing", None, false).await.unwrap();
+        assert_eq!(none, None, "{kind:?}");
+        let made = scene.upsert("one", None).await.unwrap();
+        let found = scene.comment("nothing", None, false).await.unwrap();
+        assert_eq!(found.unwrap().id, made.id, "{kind:?}");
+        // One that somebody deleted meanwhile does not come back.
+        scene.forge.inner.state.lock().comments.clear();
+        let gone = scene.comment("still nothing", Some(&made), false).await;
+        assert_eq!(gone.unwrap(), None, "{kind:?}");
+        assert!(scene.comments().is_empty(), "{kind:?}");
     }
 }
 

@@ -51,7 +51,7 @@ pub struct GitSource {
     pub(super) credentials: Arc<Credentials>,
 }
 
-fn remote(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
+pub(super) fn remote(doing: &'static str) -> impl FnOnce(git2::Error) -> SourceError {
     move |source| SourceError::Git { doing, source }
 }
 
@@ -67,10 +67,20 @@ impl GitSource {
         wanted: &Wanted,
         now: Timestamp,
     ) -> Result<Oid, SourceError> {
+        self.fetched(all, now, |repository| wanted.commit(repository))
+    }
+
+    /// Fetches `all`, and acts on the cache as it is then.
+    pub(super) fn fetched<T>(
+        &self,
+        all: &[Wanted],
+        now: Timestamp,
+        act: impl Fn(&Repository) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
         let lock = self.lock()?;
         // Only tells which caches are used.
         lock.set_modified(SystemTime::from(now)).ok();
-        let fetch = || wanted.commit(&self.fetch(all, now)?);
+        let fetch = || act(&self.fetch(all, now)?);
         match fetch() {
             // What a crash left half-written is thrown away.
             Err(error @ SourceError::Cache { .. }) => {

@@ -2,6 +2,7 @@
 
 mod https;
 mod links;
+mod notes;
 mod shared;
 mod ssh;
 

@@ -13,13 +13,13 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyD
 use super::{ssh::secret, *};
 
 /// An authority, as PEM and to sign with.
-struct Ca {
-    pem: String,
+pub(super) struct Ca {
+    pub(super) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -29,7 +29,7 @@ impl Ca {
     }
 
     /// A server's certificate for a host, until a year.
-    fn sign(&self, host: &str, until: i32) -> Arc<ServerConfig> {
+    pub(super) fn sign(&self, host: &str, until: i32) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -47,7 +47,7 @@ impl Ca {
 
 /// What a server does with a request.
 #[derive(Clone)]
-enum Role {
+pub(super) enum Role {
     /// Serves the repository at this path to who knows this token.
     Repository(String, &'static str),
     /// Sends to this URL.
@@ -55,13 +55,13 @@ enum Role {
 }
 
 /// A server on loopback: its port, and the heads of the requests that it got.
-struct Server {
+pub(super) struct Server {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    fn start(config: Arc<ServerConfig>, role: Role) -> Self {
+    pub(super) fn start(config: Arc<ServerConfig>, role: Role) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -76,7 +76,7 @@ impl Server {
         Self { port, heads }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("https://127.0.0.1:{}/acme/fleet.git", self.port)
     }
 
@@ -112,11 +112,26 @@ fn answer(
     let length = lower.split_once("content-length:").map_or(0, |(_, rest)| {
         rest.lines().next().unwrap().trim().parse().unwrap()
     });
-    while bytes.len() < end + length {
+    // A push comes in chunks.
+    let chunked = lower.contains("transfer-encoding: chunked");
+    let is_whole = |bytes: &[u8]| match chunked {
+        true => bytes.ends_with(b"0\r\n\r\n"),
+        false => bytes.len() >= end + length,
+    };
+    while !is_whole(&bytes) {
         let mut part = [0; 4096];
         let n = stream.read(&mut part)?;
+        if n == 0 {
+            return Ok(());
+        }
         bytes.extend_from_slice(&part[..n]);
     }
+    let body = match chunked {
+        true => unchunked(&bytes[end..]),
+        false => bytes[end..].to_vec(),
+    };
+    let service = ["git-receive-pack", "git-upload-pack"];
+    let service = service.into_iter().find(|service| head.contains(service));
     let (status, header, body) = match role {
         Role::Redirect(to) => ("302 Found", format!("Location: {to}"), Vec::new()),
         Role::Repository(_, token) if !head.contains(&basic(token)) => (
@@ -124,16 +139,19 @@ fn answer(
             "WWW-Authenticate: Basic realm=\"fleet\"".to_owned(),
             Vec::new(),
         ),
-        Role::Repository(path, _) if head.starts_with("GET") => {
-            let refs = upload_pack(path, &["--advertise-refs"], &[]);
-            let body = [b"001e# service=git-upload-pack\n0000".as_slice(), &refs].concat();
-            let kind = "Content-Type: application/x-git-upload-pack-advertisement";
-            ("200 OK", kind.to_owned(), body)
-        }
         Role::Repository(path, _) => {
-            let body = upload_pack(path, &[], &bytes[end..]);
-            let kind = "Content-Type: application/x-git-upload-pack-result";
-            ("200 OK", kind.to_owned(), body)
+            let service = service.unwrap();
+            let name = service.strip_prefix("git-").unwrap();
+            if head.starts_with("GET") {
+                let refs = pack(name, path, &["--advertise-refs"], &[]);
+                let first = format!("# service={service}\n");
+                let first = format!("{:04x}{first}0000", first.len() + 4);
+                let kind = format!("Content-Type: application/x-{service}-advertisement");
+                ("200 OK", kind, [first.as_bytes(), &refs].concat())
+            } else {
+                let kind = format!("Content-Type: application/x-{service}-result");
+                ("200 OK", kind, pack(name, path, &[], &body))
+            }
         }
     };
     let length = body.len();
@@ -154,13 +172,28 @@ fn basic(token: &str) -> String {
     }
 }
 
-fn upload_pack(path: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
+/// What was sent in chunks.
+fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(at) = bytes.windows(2).position(|w| w == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..at]).unwrap(), 16).unwrap();
+        if size == 0 {
+            break;
+        }
+        whole.extend_from_slice(&bytes[at + 2..at + 2 + size]);
+        bytes = &bytes[at + 4 + size..];
+    }
+    whole
+}
+
+fn pack(service: &str, path: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new("git")
-        .args(["upload-pack", "--stateless-rpc"])
+        .args([service, "--stateless-rpc"])
         .args(args)
         .arg(path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();

@@ -38,13 +38,13 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-fn public(key: &Path) -> String {
+pub(super) fn public(key: &Path) -> String {
     read(&key.with_extension("pub"))
 }
 
 impl Server {
     /// Starts one process for each connection; none where there is no sshd.
-    fn start(dir: &Path, hosts: &[&Path], authorized: &str) -> Option<Self> {
+    pub(super) fn start(dir: &Path, hosts: &[&Path], authorized: &str) -> Option<Self> {
         let (sshd, _) = (tool("sshd")?, tool("ssh-keygen")?);
         let root = rustix_uid() == "0";
         if root {
@@ -89,7 +89,7 @@ impl Server {
         })
     }
 
-    fn url(&self, path: &Path) -> String {
+    pub(super) fn url(&self, path: &Path) -> String {
         let (user, port) = (&self.user, self.port);
         format!("ssh://{user}@127.0.0.1:{port}{}", path.display())
     }
