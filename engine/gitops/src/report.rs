@@ -1,6 +1,9 @@
 //! A plan as people read it: field diffs, then what becomes of the machines, step by step.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use fleetwright_core::plan::{Change, Key, Plan, PlanEffect, PlannedWave, Rollout, Step};
 use serde_json::Value;
@@ -92,14 +95,13 @@ pub fn summary(plan: &Plan) -> String {
         .fold((0, 0), |(made, gone), (create, delete)| {
             (made + create, gone + delete)
         });
-    let removed: usize = plan
-        .deletes
-        .iter()
-        .map(|d| match &d.effect {
-            PlanEffect::Removal { machines } => machines.len(),
-            _ => 0,
-        })
-        .sum();
+    // A pool that goes with its Cluster has the same machines.
+    let mut removed = BTreeSet::new();
+    for delete in &plan.deletes {
+        if let PlanEffect::Removal { machines } = &delete.effect {
+            removed.extend(machines.iter().map(|name| (&delete.key.namespace, name)));
+        }
+    }
     format!(
         "Plan: {} to create, {} to change, {} to delete, {} refused; {} made, {} deleted.",
         plan.creates.len(),
@@ -107,7 +109,7 @@ pub fn summary(plan: &Plan) -> String {
         plan.deletes.len(),
         plan.refused.len(),
         count(made),
-        gone + removed
+        gone + removed.len()
     )
 }
 
@@ -415,6 +417,29 @@ Plan: 1 to create, 1 to change, 1 to delete, 1 refused; 1 machine made, 2 delete
 ";
         assert_eq!(text(&plan), wanted);
         assert_eq!(text(&Plan::default()), "No changes.\n");
+    }
+
+    #[test]
+    fn machines_of_a_pool_that_goes_with_its_cluster_are_counted_once() {
+        let removal = |kind, namespace: &str, names: &[&str]| {
+            let machines = names.iter().map(|n| (*n).to_owned()).collect();
+            let mut delete = change(kind, "a", PlanEffect::Removal { machines });
+            delete.key.namespace = namespace.into();
+            delete
+        };
+        let plan = Plan {
+            deletes: vec![
+                removal("MachineDeployment", "default", &["web-0", "web-1"]),
+                removal("MachineDeployment", "other", &["web-0"]),
+                removal("Cluster", "default", &["web-0", "web-1", "a-0"]),
+            ],
+            ..Plan::default()
+        };
+        assert!(
+            summary(&plan).ends_with("0 machines made, 4 deleted."),
+            "{}",
+            summary(&plan)
+        );
     }
 
     #[test]

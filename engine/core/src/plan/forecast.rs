@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleetwright_api::{
     API_VERSION, Cluster, Machine, MachineDeployment, MachineSet,
     meta::{
-        LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME, LABEL_FLEET, LABEL_SET_NAME,
+        self, LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME, LABEL_FLEET,
+        LABEL_SET_NAME,
     },
     names::fleet_hash,
 };
@@ -302,6 +303,8 @@ struct Running<'a> {
     out: BTreeMap<Owner, Rollout>,
     step: usize,
     path: Option<String>,
+    /// What would happen to whose machines, and why, if the cluster were not paused.
+    paused: BTreeMap<Owner, Vec<String>>,
 }
 
 impl<'a> Running<'a> {
@@ -311,11 +314,23 @@ impl<'a> Running<'a> {
             out: BTreeMap::new(),
             step: 0,
             path: None,
+            paused: BTreeMap::new(),
         }
     }
 
-    /// Goes on until nothing moves any more.
+    /// Goes on until nothing moves any more. In a paused cluster nothing does.
     fn run(&mut self, cluster: &Key, wave: Option<&str>) {
+        self.paused.clear();
+        if meta::is_paused(&self.model.cluster) {
+            let mut model = self.model.clone();
+            let annotations = model.cluster.metadata.annotations.as_mut();
+            annotations.and_then(|a| a.remove(meta::ANNOTATION_PAUSED));
+            let mut resumed = Self::new(model);
+            resumed.run(cluster, wave);
+            let waits = resumed.out.into_iter();
+            self.paused = waits.map(|(owner, r)| (owner, r.because)).collect();
+            return;
+        }
         let model = &mut self.model;
         let all = model.sets.iter().filter_map(|s| s.metadata.name.clone());
         model.fresh = all.collect();
@@ -349,6 +364,7 @@ impl<'a> Running<'a> {
             mut model,
             mut out,
             path,
+            paused,
             ..
         } = self;
         let place = (cluster.namespace.as_str(), cluster.name.as_str());
@@ -360,6 +376,11 @@ impl<'a> Running<'a> {
             let why = images.iter().find_map(|i| model.missing.get(i))?;
             Some((owner.clone(), format!("machines cannot be made: {why}")))
         });
+        for (owner, because) in paused {
+            let rollout = entry(&mut out, cluster, owner);
+            rollout.note = Some("the Cluster is paused".to_owned());
+            rollout.because = because;
+        }
         // What keeps machines from coming keeps others from going, too.
         for (owner, text) in unmade.chain(held) {
             entry(&mut out, cluster, owner).note.get_or_insert(text);

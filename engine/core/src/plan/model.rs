@@ -52,6 +52,7 @@ pub(super) struct Moves {
 }
 
 /// A cluster with everything that belongs to it.
+#[derive(Clone)]
 pub(super) struct Model<'a> {
     pub(super) cluster: Cluster,
     pub(super) pools: Vec<MachineDeployment>,

@@ -317,6 +317,40 @@ fn a_paused_pool_waits_and_a_bad_bound_is_refused() {
 }
 
 #[test]
+fn nothing_of_a_paused_cluster_moves_and_what_would_is_told() {
+    let paused = |mut cluster: Value| {
+        cluster["metadata"]["annotations"] = json!({"fleetwright.dev/paused": ""});
+        cluster
+    };
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1), pool(2, 1, (1, 0))]);
+    let rolled = fleet.plan(&[paused(cluster("v1.33.2", 1)), pool(3, 2, (1, 0))]);
+    assert_eq!(lines(&rolled), [""; 0]);
+    assert_eq!(
+        rolled.rollouts[0].because,
+        ["spec.providerConfig.size: 1 -> 2"]
+    );
+    let upgraded = fleet.plan(&[paused(cluster("v1.34.1", 1)), pool(2, 1, (1, 0))]);
+    assert_eq!(lines(&upgraded), [""; 0]);
+    assert_eq!(
+        (notes(rolled), notes(upgraded)),
+        (
+            vec!["web: the Cluster is paused".to_owned()],
+            vec![
+                "a: the Cluster is paused".to_owned(),
+                "web: the Cluster is paused".to_owned()
+            ]
+        )
+    );
+    // Nothing waits where nothing is to be done, and what is resumed goes on.
+    let calm = fleet.plan(&[paused(cluster("v1.33.2", 1)), pool(2, 1, (1, 0))]);
+    assert_eq!(calm.rollouts, []);
+    fleet.live.objects[0]["metadata"]["annotations"] = json!({"fleetwright.dev/paused": ""});
+    let held = fleet.plan(&[cluster("v1.33.2", 1), pool(3, 1, (1, 0))]);
+    assert_eq!(notes(held), ["web: the Cluster is paused"]);
+}
+
+#[test]
 fn machines_of_untouched_clusters_are_not_looked_at() {
     let mut fleet = Fleet::default();
     fleet.settle(&[cluster("v1.33.2", 1)]);
