@@ -51,7 +51,7 @@ pub struct Desired {
 /// What the API holds.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
-    /// Objects of the kinds that Git may hold, with managedFields: the Fleet's, all that the repository names, and all
+    /// Objects of the kinds that Git may hold, with managedFields (packed or not): the Fleet's, all that the repository names, and all
     /// pools of the clusters among them.
     pub objects: Vec<Value>,
     /// Sets of the pools; [`forecast`] alone looks at them.
@@ -377,6 +377,9 @@ pub fn plan(
         };
         if let Some(why) = have.and_then(|have| barred(have, &hash)) {
             refuse(key, why);
+            continue;
+        }
+        if have.is_some_and(|have| fleet.is_applied(&key, &want.document, have)) {
             continue;
         }
         let foreseen = match fleet.foresee(&key, &want.document, have) {

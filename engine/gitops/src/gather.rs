@@ -12,10 +12,13 @@ use fleetwright_core::{
     catalogue::Catalogue,
     plan::{Desired, Key, Live, Plan, Policy},
 };
+use fleetwright_schema::managed;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource as _, ResourceExt,
     api::{DynamicObject, ListParams},
+    core::Request,
 };
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::{
@@ -154,18 +157,16 @@ pub async fn gather(
     let mut found: BTreeMap<Key, Value> = BTreeMap::new();
     let mut orphans = false;
     for (api_version, kind, whole) in KINDS {
-        let api = Api::<DynamicObject>::all_with(client.clone(), &resource_of(api_version, kind));
         let mut params = ListParams::default();
         if !whole {
             params = params.labels(&format!("{LABEL_FLEET}={hash}"));
         }
-        let list = api
-            .list(&params)
-            .await
-            .map_err(failed(format!("{kind}s")))?;
-        for object in list {
-            let ours = object.labels().get(LABEL_FLEET) == Some(&hash);
-            let value = value_of(object, api_version, kind);
+        let list = values(client, (api_version, kind), &params).await;
+        for mut value in list.map_err(failed(format!("{kind}s")))? {
+            say_kind(&mut value, api_version, kind);
+            let label = value.pointer("/metadata/labels");
+            let label = label.and_then(|labels| labels.get(LABEL_FLEET)?.as_str());
+            let ours = label == Some(&hash);
             let key = Key::of(&value);
             let is_wanted = wanted.contains(&key);
             orphans |= ours && !is_wanted && *whole;
@@ -186,7 +187,8 @@ pub async fn gather(
             .await
             .map_err(failed(key.to_string()))?;
         if let Some(object) = object {
-            let value = value_of(object, &key.api_version, &key.kind);
+            let mut value = serde_json::to_value(object).unwrap_or_default();
+            say_kind(&mut value, &key.api_version, &key.kind);
             found.insert(key.clone(), value);
         }
     }
@@ -242,12 +244,36 @@ where
     list.map(|l| l.items).map_err(failed(what))
 }
 
-/// An object as a value; items of lists do not always say their kind themselves.
-fn value_of(object: DynamicObject, api_version: &str, kind: &str) -> Value {
-    let mut value = serde_json::to_value(object).unwrap_or_default();
-    if let Some(map) = value.as_object_mut() {
+/// All objects of a kind as they are sent, their managed fields packed. A typed list would be read twice, and be there beside its values.
+async fn values(
+    client: &Client,
+    (api_version, kind): (&str, &str),
+    params: &ListParams,
+) -> Result<Vec<Value>, kube::Error> {
+    #[derive(Deserialize)]
+    struct Listed {
+        items: Vec<Packed>,
+    }
+    // One by one, so that never all of them are there unpacked.
+    struct Packed(Value);
+    impl<'de> Deserialize<'de> for Packed {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let mut value = Value::deserialize(deserializer)?;
+            managed::pack(&mut value);
+            Ok(Self(value))
+        }
+    }
+    let path = DynamicObject::url_path(&resource_of(api_version, kind), None);
+    let request = Request::new(path).list(params);
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    let listed: Listed = client.request(request).await?;
+    Ok(listed.items.into_iter().map(|item| item.0).collect())
+}
+
+/// Items of lists do not always say their kind themselves.
+fn say_kind(object: &mut Value, api_version: &str, kind: &str) {
+    if let Some(map) = object.as_object_mut() {
         map.insert("apiVersion".into(), api_version.into());
         map.insert("kind".into(), kind.into());
     }
-    value
 }

@@ -111,73 +111,61 @@ pub fn forecast(
     catalogue: &Catalogue,
     now: Timestamp,
 ) -> BTreeSet<Image> {
-    let changes: BTreeMap<&Key, &Change> = plan
-        .creates
-        .iter()
-        .chain(&plan.changes)
-        .map(|c| (&c.key, c))
-        .collect();
     let touched = plan.clusters();
-    let deleted: BTreeSet<&Key> = plan.deletes.iter().map(|c| &c.key).collect();
-    let objects: BTreeMap<Key, &Value> = live.objects.iter().map(|o| (Key::of(o), o)).collect();
-    let mut machines = by_cluster(live, &touched);
-    let at = |key: &Key| objects.get(key).copied();
-    let all = || objects.keys().chain(changes.keys().copied());
-    let all: BTreeSet<&Key> = all().filter(|k| !deleted.contains(*k)).collect();
+    plan.rollouts.clear();
+    if touched.is_empty() {
+        return BTreeSet::new();
+    }
+    let known = Known::of(plan, live);
+    let mut pools: BTreeMap<Key, Vec<&Key>> = BTreeMap::new();
     let hash = fleet_hash(&policy.namespace, &policy.fleet);
     let mut budgets = Budgets::of_fleet(&policy.fleet, policy.disruption.as_ref());
-    for key in &all {
-        let change = changes.get(*key).copied();
-        match key.kind.as_str() {
-            "Cluster" => {
-                if let Some(cluster) = merged::<Cluster>(at(key), change)
-                    && cluster.metadata.deletion_timestamp.is_none()
-                {
-                    // What a plan changes becomes the Fleet's, if it is not yet.
-                    let label = at(key).and_then(|o| o["metadata"]["labels"][LABEL_FLEET].as_str());
-                    let of_fleet = change.is_some() || label == Some(&hash);
-                    budgets.cluster(&cluster, of_fleet);
-                }
+    for (key, (object, change)) in &known.0 {
+        let Some(cluster) = owner_of(key, *object, *change) else {
+            continue;
+        };
+        let is_touched = touched.contains(&cluster);
+        // Budgets of others hold nothing of this up, but a Fleet's counts them all.
+        let counts = is_touched || policy.disruption.is_some();
+        if key.kind == "Cluster"
+            && counts
+            && let Some(cluster) = merged::<Cluster>(*object, *change)
+            && cluster.metadata.deletion_timestamp.is_none()
+        {
+            // What a plan changes becomes the Fleet's, if it is not yet.
+            let label = object.and_then(|o| o["metadata"]["labels"][LABEL_FLEET].as_str());
+            let of_fleet = change.is_some() || label == Some(&hash);
+            budgets.cluster(&cluster, of_fleet);
+        }
+        if key.kind == "MachineDeployment" {
+            if counts
+                && let Some(pool) = merged::<MachineDeployment>(*object, *change)
+                && pool.metadata.deletion_timestamp.is_none()
+            {
+                budgets.pool(&pool);
             }
-            "MachineDeployment" => {
-                if let Some(pool) = merged::<MachineDeployment>(at(key), change)
-                    && pool.metadata.deletion_timestamp.is_none()
-                {
-                    budgets.pool(&pool);
-                }
+            if is_touched {
+                pools.entry(cluster).or_default().push(key);
             }
-            _ => {}
         }
     }
     live.machines.iter().for_each(|m| budgets.machine(m));
+    let mut machines = by_cluster(live, &touched);
+    let sets = by_pool(live);
     let (mut rollouts, mut images) = (Vec::new(), BTreeSet::new());
     let waves = policy.waves();
     let place = |change: &Change| waves.place(change.wave.as_deref());
     for key in &touched {
         // What of the cluster and of its pools has changed once `stage` is applied.
-        let changed = |k: &Key, stage: Place| changes.get(k).copied().filter(|c| place(c) <= stage);
-        let own: Vec<&Key> = all
-            .iter()
-            .copied()
-            .filter(|k| k.kind == "MachineDeployment" && k.namespace == key.namespace)
-            .filter(|k| {
-                let of = |object: &Value| {
-                    object
-                        .pointer("/spec/clusterName")?
-                        .as_str()
-                        .map(str::to_owned)
-                };
-                let after = changes.get(*k).and_then(|c| c.after.as_ref());
-                after.or(at(k)).and_then(of).as_ref() == Some(&key.name)
-            })
-            .collect();
+        let changed = |k: &Key, stage: Place| known.change(k).filter(|c| place(c) <= stage);
+        let own = pools.remove(key).unwrap_or_default();
         let stages = own.iter().copied().chain([key]);
         let stages: BTreeSet<Place> = stages
-            .filter_map(|k| changes.get(k).map(|c| place(c)))
+            .filter_map(|k| known.change(k).map(place))
             .collect();
         let mut running: Option<Running<'_>> = None;
         for stage in stages {
-            let Some(cluster) = merged::<Cluster>(at(key), changed(key, stage)) else {
+            let Some(cluster) = merged::<Cluster>(known.object(key), changed(key, stage)) else {
                 continue;
             };
             if cluster.metadata.deletion_timestamp.is_some() {
@@ -185,17 +173,21 @@ pub fn forecast(
             }
             let pools: Vec<MachineDeployment> = own
                 .iter()
-                .filter_map(|k| merged::<MachineDeployment>(at(k), changed(k, stage)))
+                .filter_map(|k| merged::<MachineDeployment>(known.object(k), changed(k, stage)))
                 .filter(|p| p.metadata.deletion_timestamp.is_none())
                 .collect();
             match &mut running {
                 Some(running) => running.model.becomes(cluster, pools),
                 None => {
-                    let sets = sets_of(live, &key.namespace, &pools);
+                    let names = pools.iter().filter_map(|p| p.metadata.name.as_deref());
+                    let own = names.filter_map(|name| sets.get(&(key.namespace.as_str(), name)));
+                    let sets = own.flatten().map(|set| (*set).clone()).collect();
+                    let found = machines.remove(key).unwrap_or_default().into_iter();
+                    let cloned = found.map(|(set, all)| (set, all.into_iter().cloned().collect()));
                     running = Some(Running::new(Model {
                         fresh: BTreeSet::new(),
                         sets,
-                        machines: machines.remove(key).unwrap_or_default(),
+                        machines: cloned.collect(),
                         cluster,
                         pools,
                         versions: &policy.versions,
@@ -220,32 +212,65 @@ pub fn forecast(
     images
 }
 
-/// The sets of these pools.
-fn sets_of(live: &Live, namespace: &str, pools: &[MachineDeployment]) -> Vec<MachineSet> {
-    let names = pools.iter().filter_map(|p| p.metadata.name.as_deref());
-    let names: BTreeSet<&str> = names.collect();
-    let own = |set: &&MachineSet| {
+/// Clusters and pools that are there or come, each with what the plan makes of it; those that it deletes are left out.
+struct Known<'a>(BTreeMap<Key, (Option<&'a Value>, Option<&'a Change>)>);
+
+impl<'a> Known<'a> {
+    fn of(plan: &'a Plan, live: &'a Live) -> Self {
+        let mut out: BTreeMap<Key, (Option<&Value>, Option<&Change>)> = BTreeMap::new();
+        for object in &live.objects {
+            out.entry(Key::of(object)).or_default().0 = Some(object);
+        }
+        for change in plan.creates.iter().chain(&plan.changes) {
+            out.entry(change.key.clone()).or_default().1 = Some(change);
+        }
+        for delete in &plan.deletes {
+            out.remove(&delete.key);
+        }
+        Self(out)
+    }
+
+    fn object(&self, key: &Key) -> Option<&'a Value> {
+        self.0.get(key)?.0
+    }
+
+    fn change(&self, key: &Key) -> Option<&'a Change> {
+        self.0.get(key)?.1
+    }
+}
+
+/// The sets of pools, by namespace and pool.
+fn by_pool(live: &Live) -> BTreeMap<(&str, &str), Vec<&MachineSet>> {
+    let mut out: BTreeMap<_, Vec<&MachineSet>> = BTreeMap::new();
+    for set in &live.sets {
         let labels = set.metadata.labels.as_ref();
         let pool = labels.and_then(|l| l.get(LABEL_DEPLOYMENT_NAME));
-        set.metadata.namespace.as_deref() == Some(namespace)
-            && pool.is_some_and(|pool| names.contains(pool.as_str()))
-    };
-    live.sets.iter().filter(own).cloned().collect()
+        if let (Some(namespace), Some(pool)) = (set.metadata.namespace.as_deref(), pool) {
+            let sets = out.entry((namespace, pool.as_str())).or_default();
+            sets.push(set);
+        }
+    }
+    out
 }
 
 /// The cluster whose machines a change may concern.
 fn cluster_of(change: &Change) -> Option<Key> {
-    let key = |name: &str| Key {
-        api_version: API_VERSION.into(),
-        kind: "Cluster".into(),
-        namespace: change.key.namespace.clone(),
-        name: name.to_owned(),
-    };
-    match change.key.kind.as_str() {
-        "Cluster" => Some(change.key.clone()),
+    owner_of(&change.key, None, Some(change))
+}
+
+/// The cluster that an object is, or that a pool belongs to once it is changed.
+fn owner_of(key: &Key, live: Option<&Value>, change: Option<&Change>) -> Option<Key> {
+    match key.kind.as_str() {
+        "Cluster" => Some(key.clone()),
         "MachineDeployment" => {
-            let name = change.after.as_ref()?.pointer("/spec/clusterName")?;
-            name.as_str().map(key)
+            let object = change.and_then(|c| c.after.as_ref()).or(live)?;
+            let name = object.pointer("/spec/clusterName")?.as_str()?;
+            Some(Key {
+                api_version: API_VERSION.into(),
+                kind: "Cluster".into(),
+                namespace: key.namespace.clone(),
+                name: name.to_owned(),
+            })
         }
         _ => None,
     }
@@ -268,11 +293,11 @@ fn merged<K: serde::de::DeserializeOwned>(
     typed(&object)
 }
 
-type Machines = BTreeMap<String, Vec<Machine>>;
+type Machines<'a> = BTreeMap<String, Vec<&'a Machine>>;
 
 /// The machines of the touched clusters, by set; the control plane's under the empty name.
-fn by_cluster(live: &Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Machines> {
-    let mut out: BTreeMap<Key, Machines> = BTreeMap::new();
+fn by_cluster<'a>(live: &'a Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Machines<'a>> {
+    let mut out: BTreeMap<Key, Machines<'a>> = BTreeMap::new();
     for machine in &live.machines {
         let labels = machine.metadata.labels.as_ref();
         let label = |name: &str| labels.and_then(|l| l.get(name));
@@ -291,7 +316,7 @@ fn by_cluster(live: &Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Machines> {
         };
         if let Some(set) = set.filter(|_| touched.contains(&key)) {
             let sets = out.entry(key).or_default();
-            sets.entry(set).or_default().push(machine.clone());
+            sets.entry(set).or_default().push(machine);
         }
     }
     out

@@ -6,6 +6,7 @@ use fleetwright_api::meta::{
     ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME,
     LABEL_FLEET,
 };
+use fleetwright_schema::{FieldSet, fields::PathElement, managed};
 use serde_json::Value;
 
 use super::{Change, Key, Live, Plan, PlanEffect, Policy, Refusal, fields, label};
@@ -24,9 +25,11 @@ pub(super) fn prune(
     let mut uncovered = BTreeSet::new();
     for object in &live.objects {
         let key = Key::of(object);
-        let ours = label(object, LABEL_FLEET) == Some(hash) && is_managed(object, manager);
         let leaving = object.pointer("/metadata/deletionTimestamp").is_some();
-        if !ours || leaving || key.kind == "Namespace" || wanted.contains(&key) {
+        if leaving || key.kind == "Namespace" || wanted.contains(&key) {
+            continue;
+        }
+        if label(object, LABEL_FLEET) != Some(hash) || !is_managed(object, manager) {
             continue;
         }
         let of = match key.kind.as_str() {
@@ -116,17 +119,8 @@ fn machines_of(live: &Live, namespace: &str, of: &str, name: &str) -> Vec<String
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-fn entries<'a>(object: &'a Value, manager: &'a str) -> impl Iterator<Item = &'a Value> {
-    let all = object
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array);
-    all.into_iter()
-        .flatten()
-        .filter(move |e| e.get("manager").and_then(Value::as_str) == Some(manager))
-}
-
 fn is_managed(object: &Value, manager: &str) -> bool {
-    entries(object, manager).next().is_some()
+    !managed::held(object, |m| m == manager).is_empty()
 }
 
 /// Whether the Fleet's manager put the object's own uid into the consent annotation.
@@ -134,12 +128,12 @@ fn has_consent(object: &Value, manager: &str) -> bool {
     let metadata = object.get("metadata");
     let uid = metadata.and_then(|m| m.get("uid")).and_then(Value::as_str);
     let said = metadata.and_then(|m| m.get("annotations")?.get(ANNOTATION_ALLOW_DELETE)?.as_str());
-    let field = format!("f:{ANNOTATION_ALLOW_DELETE}");
-    uid.is_some_and(|uid| !uid.is_empty())
-        && uid == said
-        && entries(object, manager).any(|e| {
-            e.get("fieldsV1")
-                .and_then(|f| f.get("f:metadata")?.get("f:annotations")?.get(&field))
-                .is_some()
-        })
+    let holds = |fields: &FieldSet| {
+        let metadata = fields.below(&PathElement::field("metadata"));
+        let annotations = metadata.and_then(|m| m.below(&PathElement::field("annotations")));
+        let field = PathElement::field(ANNOTATION_ALLOW_DELETE);
+        annotations.is_some_and(|a| a.has(&field))
+    };
+    let mut own = managed::held(object, |m| m == manager).into_iter();
+    uid.is_some_and(|uid| !uid.is_empty()) && uid == said && own.any(|own| holds(&own.fields))
 }

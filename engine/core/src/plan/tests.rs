@@ -1,10 +1,14 @@
 use fleetwright_api::{
     fleet::DriftAction,
-    meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME},
+    meta::{
+        ANNOTATION_ALLOW_DELETE, ANNOTATION_REVISION, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME,
+    },
 };
 use serde_json::json;
 
 use super::*;
+
+mod applied;
 
 fn policy() -> Policy {
     Policy {

@@ -108,7 +108,10 @@ impl Fleet {
                 .collect(),
             machines: by_cluster(&self.live, &BTreeSet::from([key.clone()]))
                 .remove(&key)
-                .unwrap_or_default(),
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(set, all)| (set, all.into_iter().cloned().collect()))
+                .collect(),
             versions: &[],
             catalogue: &catalogue,
             now: now(),
