@@ -10,7 +10,7 @@ use fleetwright_api::{
 };
 use fleetwright_core::{
     catalogue::Catalogue,
-    plan::{Desired, Key, Live, Plan, Policy},
+    plan::{Desired, Key, Live, Plan, Policy, has_quota},
 };
 use fleetwright_schema::managed;
 use kube::{
@@ -28,6 +28,8 @@ use crate::{
 
 /// Clusters whose machines are listed in one request: their names must fit into its address.
 const CLUSTERS_AT_ONCE: usize = 50;
+/// Machines of other clusters that tell how long one takes to come.
+const OTHERS: u32 = 200;
 /// Kinds that Git may hold, as (`apiVersion`, kind, whether all of them are listed).
 const KINDS: &[(&str, &str, bool)] = &[
     (API_VERSION, "Cluster", true),
@@ -197,13 +199,15 @@ pub async fn gather(
         ..Live::default()
     };
     if orphans {
-        live.machines = list(client, LABEL_CLUSTER_NAME, "Machines").await?;
+        let all = ListParams::default().labels(LABEL_CLUSTER_NAME);
+        live.machines = list(client, &all, "Machines").await?;
     }
     Ok(live)
 }
 
-/// Adds what a forecast needs of the clusters that `plan` touches: their sets and Machines. All Machines where the Fleet has a disruption
-/// budget: all of them spend of it.
+/// Adds what a forecast needs of the clusters that `plan` touches: the accounts, their sets and Machines. All Machines where the Fleet has a
+/// disruption budget or an account a quota of instances: all of them spend of it. Where the clusters have none, some Machines of others:
+/// they tell how long one takes.
 ///
 /// # Errors
 /// [`GatherError`]; a partial answer is never given.
@@ -215,6 +219,11 @@ pub async fn gather_machines(
 ) -> Result<(), GatherError> {
     let names: BTreeSet<String> = plan.clusters().into_iter().map(|key| key.name).collect();
     live.machines.clear();
+    if names.is_empty() {
+        return Ok(());
+    }
+    live.accounts = list(client, &ListParams::default(), "ProviderAccounts").await?;
+    let whole = policy.disruption.is_some() || live.accounts.iter().any(has_quota);
     for some in names
         .iter()
         .cloned()
@@ -222,25 +231,28 @@ pub async fn gather_machines(
         .chunks(CLUSTERS_AT_ONCE)
     {
         let labels = format!("{LABEL_CLUSTER_NAME} in ({})", some.join(","));
+        let params = ListParams::default().labels(&labels);
         live.sets
-            .extend(list(client, &labels, "MachineSets").await?);
-        if policy.disruption.is_none() {
-            let machines = list(client, &labels, "Machines").await?;
-            live.machines.extend(machines);
+            .extend(list(client, &params, "MachineSets").await?);
+        if !whole {
+            live.machines
+                .extend(list(client, &params, "Machines").await?);
         }
     }
-    if policy.disruption.is_some() && !names.is_empty() {
-        live.machines = list(client, LABEL_CLUSTER_NAME, "Machines").await?;
+    let all = ListParams::default().labels(LABEL_CLUSTER_NAME);
+    if whole {
+        live.machines = list(client, &all, "Machines").await?;
+    } else if live.machines.is_empty() {
+        live.machines = list(client, &all.limit(OTHERS), "Machines").await?;
     }
     Ok(())
 }
 
-async fn list<K>(client: &Client, labels: &str, what: &str) -> Result<Vec<K>, GatherError>
+async fn list<K>(client: &Client, params: &ListParams, what: &str) -> Result<Vec<K>, GatherError>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let params = ListParams::default().labels(labels);
-    let list = Api::<K>::all(client.clone()).list(&params).await;
+    let list = Api::<K>::all(client.clone()).list(params).await;
     list.map(|l| l.items).map_err(failed(what))
 }
 

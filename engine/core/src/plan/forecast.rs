@@ -14,24 +14,29 @@ use fleetwright_api::{
     names::fleet_hash,
 };
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::budgets::Budgets;
+use self::{budgets::Budgets, expected::Times, quotas::Quotas, running::Running};
+pub use self::{
+    expected::{History, HistoryOf},
+    quotas::has_quota,
+};
 use super::{
-    Change, Key, Live, Plan, Policy,
+    Change, Key, Live, Plan, PlanBlocker, Policy,
     effect::typed,
-    model::{Model, Moves, Owner},
+    model::{Model, Owner},
 };
 use crate::{catalogue::Catalogue, images::Image, waves::Place};
 
 mod budgets;
-
-/// Rounds after which a forecast is broken off, whatever is left.
-const MOST_ROUNDS: usize = 20_000;
+mod expected;
+mod quotas;
+mod running;
 
 /// What becomes of the machines of one control plane or pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
     /// The Cluster, for its control plane, or the MachineDeployment.
@@ -47,13 +52,20 @@ pub struct Rollout {
     /// The versions that a control plane passes through, where they are several, and when workers move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// What does not happen, or not yet, and why; or what of the order only shows when it happens.
+    /// How long it takes until its last machine is available, in seconds, drains and waits for others not counted; `None` where no machine
+    /// tells, or none comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_seconds: Option<i64>,
+    /// What that is taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_from: Option<History>,
+    /// What of the order only shows when it happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 /// Machines that come and go together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     /// Which step of the cluster's; from 1. Steps of one number go on at the same time.
@@ -113,10 +125,13 @@ pub fn forecast(
 ) -> BTreeSet<Image> {
     let touched = plan.clusters();
     plan.rollouts.clear();
-    if touched.is_empty() {
+    plan.expected_seconds = None;
+    plan.blockers.retain(PlanBlocker::is_of_waves);
+    if touched.is_empty() && plan.deletes.is_empty() {
         return BTreeSet::new();
     }
     let known = Known::of(plan, live);
+    let mut blockers = paused_deletes(plan, &known);
     let mut pools: BTreeMap<Key, Vec<&Key>> = BTreeMap::new();
     let hash = fleet_hash(&policy.namespace, &policy.fleet);
     let mut budgets = Budgets::of_fleet(&policy.fleet, policy.disruption.as_ref());
@@ -153,6 +168,8 @@ pub fn forecast(
     let mut machines = by_cluster(live, &touched);
     let sets = by_pool(live);
     let (mut rollouts, mut images) = (Vec::new(), BTreeSet::new());
+    let mut quotas = Quotas::of(live);
+    let mut times = Times::of(&live.machines);
     let waves = policy.waves();
     let place = |change: &Change| waves.place(change.wave.as_deref());
     for key in &touched {
@@ -160,9 +177,7 @@ pub fn forecast(
         let changed = |k: &Key, stage: Place| known.change(k).filter(|c| place(c) <= stage);
         let own = pools.remove(key).unwrap_or_default();
         let stages = own.iter().copied().chain([key]);
-        let stages: BTreeSet<Place> = stages
-            .filter_map(|k| known.change(k).map(place))
-            .collect();
+        let stages: BTreeSet<Place> = stages.filter_map(|k| known.change(k).map(place)).collect();
         let mut running: Option<Running<'_>> = None;
         for stage in stages {
             let Some(cluster) = merged::<Cluster>(known.object(key), changed(key, stage)) else {
@@ -195,20 +210,26 @@ pub fn forecast(
                         now,
                         missing: &live.missing_images,
                         images: BTreeMap::new(),
-                        notes: BTreeMap::new(),
+                        waits: BTreeMap::new(),
                     }));
                 }
             }
             if let Some(running) = &mut running {
-                running.run(key, waves.name(stage));
+                running.run(key, stage, waves.name(stage), &mut quotas);
             }
         }
         if let Some(running) = running {
-            images.extend(running.model.images.values().flatten().cloned());
-            rollouts.extend(running.ended(key, &budgets));
+            images.extend(running.images().cloned());
+            let ended = running.ended(key, &budgets, &mut times);
+            rollouts.extend(ended.rollouts);
+            blockers.extend(ended.blockers);
         }
     }
+    blockers.extend(quotas.blockers());
+    plan.expected_seconds = times.all(plan, waves);
     plan.rollouts = rollouts;
+    blockers.append(&mut plan.blockers);
+    plan.blockers = blockers;
     images
 }
 
@@ -237,6 +258,34 @@ impl<'a> Known<'a> {
     fn change(&self, key: &Key) -> Option<&'a Change> {
         self.0.get(key)?.1
     }
+}
+
+/// Deletions that a pause of the Cluster holds back.
+fn paused_deletes(plan: &Plan, known: &Known<'_>) -> Vec<PlanBlocker> {
+    let is_paused = |object: &Value| {
+        let annotations = object.pointer("/metadata/annotations");
+        annotations.is_some_and(|a| a.get(meta::ANNOTATION_PAUSED).is_some())
+    };
+    let mut paused = BTreeSet::new();
+    for delete in &plan.deletes {
+        let before = delete.before.as_ref();
+        let Some(cluster) = owner_of(&delete.key, before, None) else {
+            continue;
+        };
+        let stays = known.0.get(&cluster).and_then(|(object, change)| {
+            let after = change.and_then(|c| c.after.as_ref());
+            after.or(*object)
+        });
+        let object = match delete.key.kind.as_str() {
+            "Cluster" => before,
+            _ => stays,
+        };
+        if object.is_some_and(is_paused) {
+            paused.insert(cluster);
+        }
+    }
+    let blocker = |cluster| PlanBlocker::paused(cluster, "nothing of it is deleted");
+    paused.into_iter().map(blocker).collect()
 }
 
 /// The sets of pools, by namespace and pool.
@@ -320,159 +369,6 @@ fn by_cluster<'a>(live: &'a Live, touched: &BTreeSet<Key>) -> BTreeMap<Key, Mach
         }
     }
     out
-}
-
-/// A forecast of one cluster, wave by wave.
-struct Running<'a> {
-    model: Model<'a>,
-    out: BTreeMap<Owner, Rollout>,
-    step: usize,
-    path: Option<String>,
-    /// What would happen to whose machines, and why, if the cluster were not paused.
-    paused: BTreeMap<Owner, Vec<String>>,
-}
-
-impl<'a> Running<'a> {
-    fn new(model: Model<'a>) -> Self {
-        Self {
-            model,
-            out: BTreeMap::new(),
-            step: 0,
-            path: None,
-            paused: BTreeMap::new(),
-        }
-    }
-
-    /// Goes on until nothing moves any more. In a paused cluster nothing does.
-    fn run(&mut self, cluster: &Key, wave: Option<&str>) {
-        self.paused.clear();
-        if meta::is_paused(&self.model.cluster) {
-            let mut model = self.model.clone();
-            let annotations = model.cluster.metadata.annotations.as_mut();
-            annotations.and_then(|a| a.remove(meta::ANNOTATION_PAUSED));
-            let mut resumed = Self::new(model);
-            resumed.run(cluster, wave);
-            let waits = resumed.out.into_iter();
-            self.paused = waits.map(|(owner, r)| (owner, r.because)).collect();
-            return;
-        }
-        let model = &mut self.model;
-        let all = model.sets.iter().filter_map(|s| s.metadata.name.clone());
-        model.fresh = all.collect();
-        if self.path.is_none() {
-            self.path = model.path();
-        }
-        for round in 0.. {
-            let moves = model.decide();
-            let progress = model.progress();
-            if moves.is_empty() && !progress {
-                break;
-            }
-            let moves_some = |m: &Moves| !m.create.is_empty() || !m.delete.is_empty();
-            self.step += usize::from(moves.values().any(moves_some));
-            for (owner, moves) in moves {
-                let rollout = entry(&mut self.out, cluster, owner);
-                take(rollout, moves, self.step, wave);
-            }
-            if round == MOST_ROUNDS {
-                let all = self.out.values_mut();
-                let words = format!("no end was found within {MOST_ROUNDS} steps");
-                all.for_each(|r| r.note = Some(words.clone()));
-                break;
-            }
-        }
-    }
-
-    /// Everything, with what keeps it from going on.
-    fn ended(self, cluster: &Key, budgets: &Budgets) -> Vec<Rollout> {
-        let Self {
-            mut model,
-            mut out,
-            path,
-            paused,
-            ..
-        } = self;
-        let place = (cluster.namespace.as_str(), cluster.name.as_str());
-        let losing = out.iter().filter(|(_, r)| r.counts().1 > 0);
-        let held: Vec<_> = losing
-            .filter_map(|(owner, _)| Some((owner.clone(), budgets.note(place, owner, &out)?)))
-            .collect();
-        let unmade = model.images.iter().filter_map(|(owner, images)| {
-            let why = images.iter().find_map(|i| model.missing.get(i))?;
-            Some((owner.clone(), format!("machines cannot be made: {why}")))
-        });
-        for (owner, because) in paused {
-            let rollout = entry(&mut out, cluster, owner);
-            rollout.note = Some("the Cluster is paused".to_owned());
-            rollout.because = because;
-        }
-        // What keeps machines from coming keeps others from going, too.
-        for (owner, text) in unmade.chain(held) {
-            entry(&mut out, cluster, owner).note.get_or_insert(text);
-        }
-        for (owner, text) in std::mem::take(&mut model.notes) {
-            entry(&mut out, cluster, owner).note.get_or_insert(text);
-        }
-        for (owner, rollout) in &mut out {
-            // A control plane waits for each machine; a pool's next rollout does not wait for those that still start.
-            if owner.is_some() && !rollout.passing().is_empty() {
-                let text = "machines that come with this and are not available yet when they are to go again go before the others";
-                rollout.note.get_or_insert_with(|| text.to_owned());
-            }
-        }
-        if let Some(rollout) = out.get_mut(&None) {
-            rollout.path = path;
-        }
-        out.into_values().collect()
-    }
-}
-
-fn entry<'m>(
-    out: &'m mut BTreeMap<Owner, Rollout>,
-    cluster: &Key,
-    owner: Owner,
-) -> &'m mut Rollout {
-    let key = match &owner {
-        None => cluster.clone(),
-        Some(pool) => Key {
-            kind: "MachineDeployment".into(),
-            name: pool.clone(),
-            ..cluster.clone()
-        },
-    };
-    out.entry(owner).or_insert(Rollout {
-        owner: key,
-        because: Vec::new(),
-        in_place: Vec::new(),
-        steps: Vec::new(),
-        path: None,
-        note: None,
-    })
-}
-
-fn take(rollout: &mut Rollout, moves: Moves, step: usize, wave: Option<&str>) {
-    if rollout.because.is_empty() && moves.because.is_empty() {
-        rollout.because.extend(moves.number);
-    }
-    for text in moves.because {
-        if !rollout.because.contains(&text) {
-            rollout.because.push(text);
-        }
-    }
-    for name in moves.in_place {
-        if !rollout.in_place.contains(&name) {
-            rollout.in_place.push(name);
-        }
-    }
-    if !moves.create.is_empty() || !moves.delete.is_empty() {
-        rollout.steps.push(Step {
-            step,
-            wave: wave.map(str::to_owned),
-            create: moves.create,
-            version: moves.version,
-            delete: moves.delete,
-        });
-    }
 }
 
 #[cfg(test)]

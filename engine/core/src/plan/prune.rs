@@ -2,14 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use fleetwright_api::meta::{
-    ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME,
-    LABEL_FLEET,
-};
+use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_FLEET};
 use fleetwright_schema::{FieldSet, fields::PathElement, managed};
 use serde_json::Value;
 
-use super::{Change, Key, Live, Plan, PlanEffect, Policy, Refusal, fields, label};
+use super::{Change, Key, Live, Plan, Policy, Refusal, fields, label, removal::Belongings};
 
 /// Adds the deletes, or, when one of them lacks consent, the refusals and no delete at all.
 pub(super) fn prune(
@@ -23,6 +20,7 @@ pub(super) fn prune(
     let mut refused = Vec::new();
     let mut deletes = Vec::new();
     let mut uncovered = BTreeSet::new();
+    let mut belongings = None;
     for object in &live.objects {
         let key = Key::of(object);
         let leaving = object.pointer("/metadata/deletionTimestamp").is_some();
@@ -32,14 +30,8 @@ pub(super) fn prune(
         if label(object, LABEL_FLEET) != Some(hash) || !is_managed(object, manager) {
             continue;
         }
-        let of = match key.kind.as_str() {
-            "Cluster" => LABEL_CLUSTER_NAME,
-            _ => LABEL_DEPLOYMENT_NAME,
-        };
-        let machines = match key.kind.as_str() {
-            "Cluster" | "MachineDeployment" => machines_of(live, &key.namespace, of, &key.name),
-            _ => Vec::new(),
-        };
+        let belongings = belongings.get_or_insert_with(|| Belongings::of(live));
+        let effect = belongings.removal(&key, object);
         let consent = has_consent(object, manager);
         if key.kind == "Cluster" && !consent {
             let uid = object
@@ -57,8 +49,8 @@ pub(super) fn prune(
         }
         if !consent {
             uncovered.extend(
-                machines
-                    .iter()
+                effect
+                    .removed()
                     .map(|name| (key.namespace.clone(), name.clone())),
             );
         }
@@ -71,11 +63,7 @@ pub(super) fn prune(
             origins: Vec::new(),
             handover: Vec::new(),
             wave: None,
-            effect: if machines.is_empty() {
-                PlanEffect::None
-            } else {
-                PlanEffect::Removal { machines }
-            },
+            effect,
         });
     }
     if refused.is_empty() && uncovered.len() > policy.max_machines {
@@ -100,23 +88,6 @@ pub(super) fn prune(
         refused.sort_by(|a, b| a.key.cmp(&b.key));
         out.refused.extend(refused);
     }
-}
-
-/// Names of the machines whose label `of` says `name`, control plane last.
-fn machines_of(live: &Live, namespace: &str, of: &str, name: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for machine in &live.machines {
-        let Some(labels) = &machine.metadata.labels else {
-            continue;
-        };
-        let own = machine.metadata.namespace.as_deref() == Some(namespace);
-        if own && labels.get(of).is_some_and(|value| value == name) {
-            let name = machine.metadata.name.clone().unwrap_or_default();
-            found.push((labels.contains_key(LABEL_CONTROL_PLANE), name));
-        }
-    }
-    found.sort();
-    found.into_iter().map(|(_, name)| name).collect()
 }
 
 fn is_managed(object: &Value, manager: &str) -> bool {

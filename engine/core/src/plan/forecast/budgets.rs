@@ -152,12 +152,14 @@ impl Budgets {
                 out: 0,
                 limit: Some(0),
             };
-            return Some(blocked.to_string());
+            return Some(format!("{blocked}; raise its maxUnavailable"));
         }
         if own.in_service > 0
             && let Err(blocked) = may_take(own, &holders)
         {
-            return Some(format!("{blocked} now"));
+            return Some(format!(
+                "{blocked} now; it goes on when some are back, or with a higher maxUnavailable"
+            ));
         }
         holders.iter().find_map(|holder| {
             let limit = limit(holder.budget, own.wanted + holder.others_wanted)?;
@@ -173,7 +175,8 @@ impl Budgets {
             let most = at_once.into_values().max().unwrap_or(0);
             (most > usize::try_from(limit).unwrap_or(0)).then(|| {
                 format!(
-                    "the disruption budget of {} lets no more than {limit} of the {most} machines of a step be out of service at once",
+                    "the disruption budget of {} lets no more than {limit} of the {most} machines of a step be out of service at once; raise its \
+                     maxUnavailable, or the step takes longer",
                     holder.whose
                 )
             })

@@ -21,7 +21,8 @@ fn document(of: [u8; 5]) -> Value {
         template["metadata"] = json!({"labels": {"team": labels.to_string(), "x": "y"}});
         pool["metadata"]["labels"] = json!({"team": labels.to_string()});
     }
-    let taint = |n: u8| json!({"key": format!("t{n}"), "effect": "NoSchedule", "propagation": "Always"});
+    let taint =
+        |n: u8| json!({"key": format!("t{n}"), "effect": "NoSchedule", "propagation": "Always"});
     match taints {
         0 => {}
         1 => pool["spec"]["template"]["spec"]["taints"] = json!([taint(1)]),
