@@ -40,4 +40,5 @@ lint:
 docs:
 	UPDATE_DOCS=1 cargo test --locked --package fleetwright the_installed_objects
 	UPDATE_DOCS=1 cargo test --locked --package fleetwright the_page_of_commands
+	UPDATE_DOCS=1 cargo test --locked --package fleetwright-gitops the_schema_of_plans
 	UPDATE_DOCS=1 cargo test --locked --package fleetwright-tests the_reference_of_kinds

@@ -69,6 +69,8 @@ pub(crate) fn placed(directory: &Path, mistake: &LoadError) -> LoadError {
 pub(crate) struct Planned {
     pub(crate) fleet: Fleet,
     pub(crate) revision: String,
+    /// Git tree id of the files.
+    pub(crate) tree: String,
     pub(crate) declared: Arc<Declared>,
     /// What the Fleet declared before, where that is known.
     pub(crate) previous: Option<Arc<Declared>>,
@@ -122,7 +124,7 @@ impl Target {
         let source = self.source(&fleet);
         let mut here = fleet.clone();
         here.spec.source = source.clone();
-        let (revision, declared) = match &self.directory {
+        let (revision, tree, declared) = match &self.directory {
             Some(_) => look(&mut reader, &here, &allow, now).await?,
             None => followed.clone()?,
         };
@@ -136,7 +138,7 @@ impl Target {
         if let Err(failure) = &followed {
             tracing::warn!(%failure, "what this commit changes is not known: fields that others hold are shown as left to them");
         }
-        let previous = followed.ok().map(|(_, declared)| declared);
+        let previous = followed.ok().map(|(_, _, declared)| declared);
         let previous = previous.filter(|declared| declared.errors.is_empty());
         let foretold = Foretold::of(
             client,
@@ -155,6 +157,7 @@ impl Target {
         Ok(Planned {
             fleet,
             revision,
+            tree,
             declared,
             previous,
             live,
@@ -222,13 +225,13 @@ impl Target {
     }
 }
 
-/// The revision of a Fleet's source and what it declares.
+/// The revision of a Fleet's source, the tree of its files and what it declares.
 async fn look(
     reader: &mut Reader,
     fleet: &Fleet,
     allow: &Allow,
     now: Timestamp,
-) -> Result<(String, Arc<Declared>), Failure> {
+) -> Result<(String, String, Arc<Declared>), Failure> {
     let source = &fleet.spec.source;
     let place = source.url.as_ref().or(source.directory.as_ref());
     let cannot = |error: ReadError| {
@@ -241,8 +244,9 @@ async fn look(
     };
     let found = reader.find(fleet, now).await.map_err(cannot)?;
     let tree = found.tree.map_err(|error| cannot(error.into()))?;
+    let id = tree.id();
     let declared = reader.declared(tree, allow).await.map_err(cannot)?;
-    Ok((found.revision, declared))
+    Ok((found.revision, id, declared))
 }
 
 /// Mistakes as a failure, a line each.

@@ -9,6 +9,7 @@ mod disk;
 mod fleet;
 mod inside;
 mod load;
+mod plan;
 mod process;
 mod profile;
 mod scale;
@@ -44,6 +45,9 @@ struct Args {
     /// Objects of the part `size`.
     #[arg(long, default_value_t = 100_000)]
     many: usize,
+    /// Clusters of the part `plan`; each has five pools.
+    #[arg(long, default_value_t = 2000)]
+    clusters: usize,
     /// Connections that load the API server.
     #[arg(long, default_value_t = 32)]
     connections: usize,
@@ -75,6 +79,8 @@ enum Part {
     Size,
     /// The API server within this process, without a socket.
     Process,
+    /// Plans of a large fleet in which nothing changed, against their bounds.
+    Plan,
 }
 
 impl Args {
@@ -121,6 +127,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     }
     if args.has(Part::Process) {
         inside::report(args, folder).await?;
+    }
+    if args.has(Part::Plan) {
+        plan::report(args).await?;
     }
     Ok(())
 }

@@ -52,6 +52,22 @@ async fn machines_are_replaced_as_the_plan_said() {
     let (code, out, err) = run(&["plan", &next, by, place, "-o", "json"]).await;
     assert_eq!(code, Some(0), "{err}");
     let plan: Value = serde_json::from_str(&out).unwrap();
+    let head = [&plan["apiVersion"], &plan["kind"], &plan["fleet"]];
+    assert_eq!(
+        head,
+        ["fleetwright.dev/v1alpha1", "Plan", "default/default"]
+    );
+    let digest = plan["digest"].as_str().unwrap();
+    let made = plan["summary"]["machinesMade"].as_u64().unwrap();
+    assert!(digest.len() == 64 && made > 0, "{out}");
+    let (code, comment, err) = run(&["plan", &next, by, place, "-o", "markdown"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    for part in [
+        "### Fleetwright: `default/default`",
+        &format!("; plan `{}`", &digest[..12]),
+    ] {
+        assert!(comment.contains(part), "{part} is missing in\n{comment}");
+    }
     let steps = plan["rollouts"].as_array().unwrap().iter();
     let steps = steps.flat_map(|r| r["steps"].as_array().unwrap());
     let planned = order(steps.flat_map(|step| {

@@ -6,21 +6,24 @@ use std::{
 };
 
 use fleetwright_api::{
-    Machine, MachineSet,
+    Machine, MachineSet, ProviderAccount,
     disruption::DisruptionBudget,
     fleet::DriftPolicy,
     meta::{LABEL_FLEET, fleet_manager},
-    names::{fleet_hash, short_hash},
+    names::fleet_hash,
     version::Version,
     waves::{Wave, Window},
 };
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{catalogue::Catalogue, images::Image, waves::Waves};
 
+mod blockers;
 pub mod conflict;
+mod digest;
 mod effect;
 mod fields;
 mod forecast;
@@ -28,12 +31,15 @@ mod foresee;
 mod model;
 mod origins;
 mod prune;
+mod removal;
 mod staged;
 
 pub use self::{
-    forecast::{Rollout, Step, forecast},
+    blockers::{BlockerKind, PlanBlocker},
+    forecast::{History, HistoryOf, Rollout, Step, forecast, has_quota},
     foresee::{Fault, faults, marked, partial, schema_of},
     origins::{Origin, Origins, Written},
+    removal::{Removal, Removed},
     staged::PlannedWave,
 };
 
@@ -51,13 +57,15 @@ pub struct Desired {
 /// What the API holds.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
-    /// Objects of the kinds that Git may hold, with managedFields: the Fleet's, all that the repository names, and all
+    /// Objects of the kinds that Git may hold, with managedFields (packed or not): the Fleet's, all that the repository names, and all
     /// pools of the clusters among them.
     pub objects: Vec<Value>,
     /// Sets of the pools; [`forecast`] alone looks at them.
     pub sets: Vec<MachineSet>,
-    /// Machines of the clusters; of all clusters where the Fleet has a disruption budget.
+    /// Machines of the clusters; of all clusters where the Fleet has a disruption budget or an account a quota of instances.
     pub machines: Vec<Machine>,
+    /// The accounts of providers; [`forecast`] alone looks at them, for their quotas.
+    pub accounts: Vec<ProviderAccount>,
     /// Images that there are none of, with what their providers say to that; [`forecast`] tells which ones to ask for.
     pub missing_images: BTreeMap<Image, String>,
 }
@@ -92,7 +100,9 @@ impl Policy {
 }
 
 /// Identity of an object: `apiVersion`, kind, namespace, name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
     /// `apiVersion`.
@@ -132,7 +142,7 @@ impl fmt::Display for Key {
 }
 
 /// What a change does to running machines.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum PlanEffect {
     /// Nothing.
@@ -148,15 +158,26 @@ pub enum PlanEffect {
         /// Why.
         reason: String,
     },
-    /// Machines are deleted with their owner.
+    /// Machines and whatever else there is are deleted with their owner.
     Removal {
-        /// Their names, control plane last.
-        machines: Vec<String>,
+        /// In this order.
+        steps: Vec<Removal>,
     },
 }
 
+impl PlanEffect {
+    /// Names of the machines that are deleted with their owner.
+    pub fn removed(&self) -> impl Iterator<Item = &String> {
+        let steps = match self {
+            Self::Removal { steps } => steps.as_slice(),
+            _ => &[],
+        };
+        steps.iter().flat_map(|step| &step.machines)
+    }
+}
+
 /// One field that will differ from what it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FieldDiff {
     /// Path, by its parts.
@@ -171,7 +192,7 @@ pub struct FieldDiff {
 }
 
 /// A value that stays though Git does not say it: manager `fleetwright-handover` holds it from then on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
     /// Path, by its parts.
@@ -181,7 +202,7 @@ pub struct Kept {
 }
 
 /// One object that a plan creates, changes or deletes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// The object.
@@ -212,7 +233,7 @@ pub struct Change {
 }
 
 /// Something that the plan does not do, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
     /// The object.
@@ -225,7 +246,7 @@ pub struct Refusal {
 }
 
 /// A field that another manager holds and that therefore was not applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
     /// The object.
@@ -242,6 +263,7 @@ pub struct Drift {
     pub found: Option<Value>,
     /// When one of the managers last wrote it or what it holds beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub since: Option<Timestamp>,
 }
 
@@ -280,7 +302,7 @@ impl fmt::Display for Drift {
 }
 
 /// What applying the repository would do.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[must_use]
 pub struct Plan {
@@ -298,6 +320,13 @@ pub struct Plan {
     /// What becomes of machines, step by step; filled in by [`forecast`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollouts: Vec<Rollout>,
+    /// How long it takes until the last machine is available and every wave has soaked, in seconds: drains, holds and whatever else waits
+    /// not counted. `None` where no machine tells how long one takes, or none comes. Filled in by [`forecast`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_seconds: Option<i64>,
+    /// What is in the way of it; filled in by [`forecast`] and [`Plan::stage`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blockers: Vec<PlanBlocker>,
     /// The waves and windows that changes wait for, in their order; filled in by [`Plan::stage`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waves: Vec<PlannedWave>,
@@ -310,32 +339,6 @@ impl Plan {
             && self.changes.is_empty()
             && self.deletes.is_empty()
             && self.refused.is_empty()
-    }
-
-    /// SHA-256, in hexadecimal digits, of the tree that was planned, the policy and the decisions: actions, effects, sets
-    /// and their order. Live changes that alter no decision keep it.
-    pub fn digest(&self, tree: &str, policy: &Policy) -> String {
-        let actions = |verb: &'static str, list: &[Change]| -> Vec<String> {
-            let one = |c: &Change| {
-                let to: Vec<_> = c.fields.iter().map(|f| (&f.path, &f.to)).collect();
-                serde_json::to_string(&(verb, &c.key, to, &c.effect, &c.wave)).unwrap_or_default()
-            };
-            list.iter().map(one).collect()
-        };
-        let mut parts = vec![
-            "plan-2".to_owned(),
-            tree.to_owned(),
-            policy.namespace.clone(),
-            policy.fleet.clone(),
-            policy.max_machines.to_string(),
-            serde_json::to_string(&(&policy.waves, &policy.windows)).unwrap_or_default(),
-        ];
-        parts.extend(actions("create", &self.creates));
-        parts.extend(actions("change", &self.changes));
-        parts.extend(actions("delete", &self.deletes));
-        let rest = serde_json::to_string(&(&self.refused, &self.rollouts));
-        parts.push(rest.unwrap_or_default());
-        short_hash(parts.iter().map(String::as_str), 64)
     }
 }
 
@@ -377,6 +380,9 @@ pub fn plan(
         };
         if let Some(why) = have.and_then(|have| barred(have, &hash)) {
             refuse(key, why);
+            continue;
+        }
+        if have.is_some_and(|have| fleet.is_applied(&key, &want.document, have)) {
             continue;
         }
         let foreseen = match fleet.foresee(&key, &want.document, have) {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    plan::{Desired, Key},
+    plan::{BlockerKind, Desired, Key},
     selector,
 };
 
@@ -29,6 +29,8 @@ pub struct Hold {
     /// The wave that waits; `None` where it is the deletions, or the whole Fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<String>,
+    /// Whether it waits for a wave or for a window.
+    pub kind: BlockerKind,
     /// What it waits for.
     pub because: String,
     /// When it ends by itself, if that is known.
@@ -230,11 +232,13 @@ impl<'a> Waves<'a> {
                 earlier = match (*planned, &hold) {
                     (0, _) => self.unpassed(place, name, states, now),
                     (_, Some(hold)) => Some(Hold {
+                        kind: BlockerKind::Wave,
                         because: format!("wave {name} comes first, and waits: {}", hold.because),
                         ..hold.clone()
                     }),
                     (_, None) => Some(Hold {
                         wave: None,
+                        kind: BlockerKind::Wave,
                         because: format!("wave {name} comes first"),
                         until: None,
                     }),
@@ -268,6 +272,7 @@ impl<'a> Waves<'a> {
         };
         Some(Hold {
             wave: None,
+            kind: BlockerKind::Wave,
             because,
             until,
         })
@@ -285,6 +290,7 @@ impl<'a> Waves<'a> {
         };
         Some(Hold {
             wave: None,
+            kind: BlockerKind::Window,
             because,
             until,
         })

@@ -10,12 +10,15 @@ use fleetwright_api::{
 };
 use fleetwright_core::{
     catalogue::Catalogue,
-    plan::{Desired, Key, Live, Plan, Policy},
+    plan::{Desired, Key, Live, Plan, Policy, has_quota},
 };
+use fleetwright_schema::managed;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource as _, ResourceExt,
     api::{DynamicObject, ListParams},
+    core::Request,
 };
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::{
@@ -25,6 +28,8 @@ use crate::{
 
 /// Clusters whose machines are listed in one request: their names must fit into its address.
 const CLUSTERS_AT_ONCE: usize = 50;
+/// Machines of other clusters that tell how long one takes to come.
+const OTHERS: u32 = 200;
 /// Kinds that Git may hold, as (`apiVersion`, kind, whether all of them are listed).
 const KINDS: &[(&str, &str, bool)] = &[
     (API_VERSION, "Cluster", true),
@@ -154,18 +159,16 @@ pub async fn gather(
     let mut found: BTreeMap<Key, Value> = BTreeMap::new();
     let mut orphans = false;
     for (api_version, kind, whole) in KINDS {
-        let api = Api::<DynamicObject>::all_with(client.clone(), &resource_of(api_version, kind));
         let mut params = ListParams::default();
         if !whole {
             params = params.labels(&format!("{LABEL_FLEET}={hash}"));
         }
-        let list = api
-            .list(&params)
-            .await
-            .map_err(failed(format!("{kind}s")))?;
-        for object in list {
-            let ours = object.labels().get(LABEL_FLEET) == Some(&hash);
-            let value = value_of(object, api_version, kind);
+        let list = values(client, (api_version, kind), &params).await;
+        for mut value in list.map_err(failed(format!("{kind}s")))? {
+            say_kind(&mut value, api_version, kind);
+            let label = value.pointer("/metadata/labels");
+            let label = label.and_then(|labels| labels.get(LABEL_FLEET)?.as_str());
+            let ours = label == Some(&hash);
             let key = Key::of(&value);
             let is_wanted = wanted.contains(&key);
             orphans |= ours && !is_wanted && *whole;
@@ -186,7 +189,8 @@ pub async fn gather(
             .await
             .map_err(failed(key.to_string()))?;
         if let Some(object) = object {
-            let value = value_of(object, &key.api_version, &key.kind);
+            let mut value = serde_json::to_value(object).unwrap_or_default();
+            say_kind(&mut value, &key.api_version, &key.kind);
             found.insert(key.clone(), value);
         }
     }
@@ -195,13 +199,15 @@ pub async fn gather(
         ..Live::default()
     };
     if orphans {
-        live.machines = list(client, LABEL_CLUSTER_NAME, "Machines").await?;
+        let all = ListParams::default().labels(LABEL_CLUSTER_NAME);
+        live.machines = list(client, &all, "Machines").await?;
     }
     Ok(live)
 }
 
-/// Adds what a forecast needs of the clusters that `plan` touches: their sets and Machines. All Machines where the Fleet has a disruption
-/// budget: all of them spend of it.
+/// Adds what a forecast needs of the clusters that `plan` touches: the accounts, their sets and Machines. All Machines where the Fleet has a
+/// disruption budget or an account a quota of instances: all of them spend of it. Where the clusters have none, some Machines of others:
+/// they tell how long one takes.
 ///
 /// # Errors
 /// [`GatherError`]; a partial answer is never given.
@@ -213,6 +219,11 @@ pub async fn gather_machines(
 ) -> Result<(), GatherError> {
     let names: BTreeSet<String> = plan.clusters().into_iter().map(|key| key.name).collect();
     live.machines.clear();
+    if names.is_empty() {
+        return Ok(());
+    }
+    live.accounts = list(client, &ListParams::default(), "ProviderAccounts").await?;
+    let whole = policy.disruption.is_some() || live.accounts.iter().any(has_quota);
     for some in names
         .iter()
         .cloned()
@@ -220,34 +231,61 @@ pub async fn gather_machines(
         .chunks(CLUSTERS_AT_ONCE)
     {
         let labels = format!("{LABEL_CLUSTER_NAME} in ({})", some.join(","));
+        let params = ListParams::default().labels(&labels);
         live.sets
-            .extend(list(client, &labels, "MachineSets").await?);
-        if policy.disruption.is_none() {
-            let machines = list(client, &labels, "Machines").await?;
-            live.machines.extend(machines);
+            .extend(list(client, &params, "MachineSets").await?);
+        if !whole {
+            live.machines
+                .extend(list(client, &params, "Machines").await?);
         }
     }
-    if policy.disruption.is_some() && !names.is_empty() {
-        live.machines = list(client, LABEL_CLUSTER_NAME, "Machines").await?;
+    let all = ListParams::default().labels(LABEL_CLUSTER_NAME);
+    if whole {
+        live.machines = list(client, &all, "Machines").await?;
+    } else if live.machines.is_empty() {
+        live.machines = list(client, &all.limit(OTHERS), "Machines").await?;
     }
     Ok(())
 }
 
-async fn list<K>(client: &Client, labels: &str, what: &str) -> Result<Vec<K>, GatherError>
+async fn list<K>(client: &Client, params: &ListParams, what: &str) -> Result<Vec<K>, GatherError>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let params = ListParams::default().labels(labels);
-    let list = Api::<K>::all(client.clone()).list(&params).await;
+    let list = Api::<K>::all(client.clone()).list(params).await;
     list.map(|l| l.items).map_err(failed(what))
 }
 
-/// An object as a value; items of lists do not always say their kind themselves.
-fn value_of(object: DynamicObject, api_version: &str, kind: &str) -> Value {
-    let mut value = serde_json::to_value(object).unwrap_or_default();
-    if let Some(map) = value.as_object_mut() {
+/// All objects of a kind as they are sent, their managed fields packed. A typed list would be read twice, and be there beside its values.
+async fn values(
+    client: &Client,
+    (api_version, kind): (&str, &str),
+    params: &ListParams,
+) -> Result<Vec<Value>, kube::Error> {
+    #[derive(Deserialize)]
+    struct Listed {
+        items: Vec<Packed>,
+    }
+    // One by one, so that never all of them are there unpacked.
+    struct Packed(Value);
+    impl<'de> Deserialize<'de> for Packed {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let mut value = Value::deserialize(deserializer)?;
+            managed::pack(&mut value);
+            Ok(Self(value))
+        }
+    }
+    let path = DynamicObject::url_path(&resource_of(api_version, kind), None);
+    let request = Request::new(path).list(params);
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    let listed: Listed = client.request(request).await?;
+    Ok(listed.items.into_iter().map(|item| item.0).collect())
+}
+
+/// Items of lists do not always say their kind themselves.
+fn say_kind(object: &mut Value, api_version: &str, kind: &str) {
+    if let Some(map) = object.as_object_mut() {
         map.insert("apiVersion".into(), api_version.into());
         map.insert("kind".into(), kind.into());
     }
-    value
 }

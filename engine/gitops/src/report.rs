@@ -1,13 +1,20 @@
 //! A plan as people read it: field diffs, then what becomes of the machines, step by step.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
-use fleetwright_core::plan::{Change, Key, Plan, PlanEffect, PlannedWave, Rollout, Step};
+use fleetwright_core::plan::{
+    Change, History, HistoryOf, Key, Plan, PlanBlocker, PlanEffect, PlannedWave, Removal, Removed,
+    Rollout, Step,
+};
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
 use crate::annotate::paths;
 
+pub mod document;
 pub mod markdown;
 
 /// Steps of one rollout that are written out; the rest is counted.
@@ -22,9 +29,9 @@ const CONTEXT: usize = 2;
 #[must_use]
 pub fn text(plan: &Plan) -> String {
     let mut out = differences(plan);
-    let rollouts = rollouts(plan);
-    if !rollouts.is_empty() {
-        let _ = write!(out, "\n{rollouts}\n");
+    let parts = [rollouts(plan), blockers(plan)].concat();
+    if !parts.is_empty() {
+        let _ = write!(out, "\n{parts}\n");
     }
     put(&mut out, &summary(plan));
     out
@@ -47,9 +54,10 @@ fn differences(plan: &Plan) -> String {
     }
     for change in &plan.deletes {
         line(&mut out, '-', change);
-        if let PlanEffect::Removal { machines } = &change.effect {
-            let text = format!("    deletes {}: {}", count(machines.len()), few(machines));
-            put(&mut out, &text);
+        if let PlanEffect::Removal { steps } = &change.effect {
+            for (at, step) in steps.iter().enumerate() {
+                put(&mut out, &format!("    {:>4}. {}", at + 1, removal(step)));
+            }
         }
     }
     for drift in &plan.drift {
@@ -73,10 +81,65 @@ fn rollouts(plan: &Plan) -> String {
     if !plan.rollouts.is_empty() {
         put(&mut out, "Machines, if nothing else happens:");
         for rollout in &plan.rollouts {
-            machines(&mut out, rollout);
+            write_rollout(&mut out, rollout);
+        }
+    }
+    if let Some(seconds) = plan.expected_seconds {
+        let text = format!(
+            "All of it takes about {}, drains not counted.",
+            duration(seconds)
+        );
+        put(&mut out, &text);
+    }
+    out
+}
+
+/// What stands in the way of a plan, a line each.
+fn blockers(plan: &Plan) -> String {
+    let mut out = String::new();
+    if !plan.blockers.is_empty() {
+        put(&mut out, "In the way:");
+        for blocker in &plan.blockers {
+            put(&mut out, &format!("  {}", obstacle(blocker)));
         }
     }
     out
+}
+
+fn obstacle(blocker: &PlanBlocker) -> String {
+    let PlanBlocker {
+        kind,
+        object,
+        reason,
+        ..
+    } = blocker;
+    match object {
+        Some(key) => format!("{kind}: {}: {reason}", owner(key)),
+        None => format!("{kind}: {reason}"),
+    }
+}
+
+fn removal(step: &Removal) -> String {
+    let machines = match step.machines.len() {
+        0 => String::new(),
+        n => format!(", {}: {}", count(n), few(&step.machines)),
+    };
+    match step.what {
+        Removed::Workers => format!("delete workers{machines}"),
+        Removed::ControlPlane => format!("delete the control plane, all at once{machines}"),
+        Removed::Cluster => "delete the Cluster, and what is kept for it".to_owned(),
+    }
+}
+
+/// Seconds as people say them.
+fn duration(seconds: i64) -> String {
+    let minutes = (seconds + 30) / 60;
+    match (minutes / 60, minutes % 60) {
+        _ if seconds < 120 => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
 }
 
 /// The plan in one line.
@@ -85,30 +148,28 @@ pub fn summary(plan: &Plan) -> String {
     if plan.is_empty() {
         return "No changes.".to_owned();
     }
-    let (made, gone) = plan
-        .rollouts
-        .iter()
-        .map(Rollout::counts)
-        .fold((0, 0), |(made, gone), (create, delete)| {
-            (made + create, gone + delete)
-        });
-    let removed: usize = plan
-        .deletes
-        .iter()
-        .map(|d| match &d.effect {
-            PlanEffect::Removal { machines } => machines.len(),
-            _ => 0,
-        })
-        .sum();
+    let (made, gone) = machines(plan);
     format!(
-        "Plan: {} to create, {} to change, {} to delete, {} refused; {} made, {} deleted.",
+        "Plan: {} to create, {} to change, {} to delete, {} refused; {} made, {gone} deleted.",
         plan.creates.len(),
         plan.changes.len(),
         plan.deletes.len(),
         plan.refused.len(),
         count(made),
-        gone + removed
     )
+}
+
+/// How many machines are made, and how many are deleted.
+fn machines(plan: &Plan) -> (usize, usize) {
+    let counts = plan.rollouts.iter().map(Rollout::counts);
+    let (made, gone) = counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    // A pool that goes with its Cluster has the same machines.
+    let mut removed = BTreeSet::new();
+    for delete in &plan.deletes {
+        let machines = delete.effect.removed();
+        removed.extend(machines.map(|name| (&delete.key.namespace, name)));
+    }
+    (made, gone + removed.len())
 }
 
 fn put(out: &mut String, text: &str) {
@@ -142,8 +203,8 @@ fn planned(wave: &PlannedWave) -> String {
     if wave.soak_seconds > 0 {
         let _ = write!(text, ", watched for {} s", wave.soak_seconds);
     }
-    if let Some(hold) = &wave.hold {
-        let _ = write!(text, "; waits: {}", hold.because);
+    if wave.hold.is_some() {
+        text.push_str(", waits");
     }
     text
 }
@@ -208,9 +269,10 @@ fn notes(out: &mut String, change: &Change) {
     }
 }
 
-fn machines(out: &mut String, rollout: &Rollout) {
+fn write_rollout(out: &mut String, rollout: &Rollout) {
     let (made, gone) = rollout.counts();
     let what = match (made, gone) {
+        (0, 0) if rollout.in_place.is_empty() => " waits".to_owned(),
         (0, 0) => String::new(),
         (made, 0) => format!(" makes {}", count(made)),
         (0, gone) => format!(" deletes {}", count(gone)),
@@ -242,15 +304,38 @@ fn machines(out: &mut String, rollout: &Rollout) {
         );
         put(out, &text);
     }
+    if let (Some(seconds), Some(from)) = (rollout.expected_seconds, &rollout.expected_from) {
+        let text = format!(
+            "    takes about {}, drains not counted: {}",
+            duration(seconds),
+            history(from)
+        );
+        put(out, &text);
+    }
     if let Some(note) = &rollout.note {
         put(out, &format!("    at the end: {note}"));
     }
+}
+
+/// Where an expected time comes from.
+fn history(from: &History) -> String {
+    let of = match from.of {
+        HistoryOf::Own => "of its own",
+        HistoryOf::Cluster => "of its cluster",
+        HistoryOf::All => "of others",
+    };
+    format!(
+        "{} {of} took {} (median) to be ready",
+        count(from.machines),
+        duration(from.seconds)
+    )
 }
 
 fn owner(key: &Key) -> String {
     let name = format!("{}/{}", key.namespace, key.name);
     match key.kind.as_str() {
         "Cluster" => format!("control plane of {name}"),
+        "ProviderAccount" => format!("ProviderAccount {}", key.name),
         _ => format!("pool {name}"),
     }
 }
@@ -291,162 +376,4 @@ fn few(names: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use fleetwright_core::plan::{Drift, FieldDiff, Kept, Refusal, Written};
-    use serde_json::json;
-
-    use super::*;
-
-    fn key(kind: &str, name: &str) -> Key {
-        Key {
-            api_version: "fleetwright.dev/v1alpha1".into(),
-            kind: kind.into(),
-            namespace: "default".into(),
-            name: name.into(),
-        }
-    }
-
-    fn change(kind: &str, name: &str, effect: PlanEffect) -> Change {
-        Change {
-            key: key(kind, name),
-            source: "a.yaml:3".into(),
-            before: None,
-            after: None,
-            fields: Vec::new(),
-            origins: Vec::new(),
-            handover: Vec::new(),
-            effect,
-            wave: None,
-        }
-    }
-
-    #[test]
-    fn says_what_differs_why_and_in_which_steps() {
-        let mut pool = change(
-            "MachineDeployment",
-            "web",
-            PlanEffect::RollingReplacement {
-                reason: "spec.providerConfig.size: 1 -> 2".into(),
-            },
-        );
-        let spec = |size: u32| json!({"metadata": {"name": "web"}, "spec": {"a": 1, "b": 2, "c": 3, "size": size, "z": "yes"}});
-        (pool.before, pool.after) = (Some(spec(1)), Some(spec(2)));
-        pool.fields.push(FieldDiff {
-            path: vec!["spec".into(), "size".into()],
-            from: Some(json!(1)),
-            to: Some(json!(2)),
-            held_by: vec!["kubectl-edit".into()],
-        });
-        pool.origins.push(Written {
-            path: vec!["spec".into(), "size".into()],
-            file: "base/pool.yaml".into(),
-            line: 12,
-            column: 3,
-        });
-        pool.handover.push(Kept {
-            path: vec!["spec".into(), "replicas".into()],
-            value: json!(10),
-        });
-        let step = |step, create: &[&str], delete: &[&str]| Step {
-            step,
-            wave: None,
-            create: create.iter().map(|n| (*n).into()).collect(),
-            version: Some("v1.34.1".into()),
-            delete: delete.iter().map(|n| (*n).into()).collect(),
-        };
-        let plan = Plan {
-            creates: vec![change("Cluster", "new", PlanEffect::None)],
-            changes: vec![pool],
-            deletes: vec![Change {
-                source: String::new(),
-                ..change(
-                    "MachineDeployment",
-                    "old",
-                    PlanEffect::Removal {
-                        machines: vec!["old-0".into()],
-                    },
-                )
-            }],
-            refused: vec![Refusal {
-                key: key("Cluster", "b"),
-                reason: "b.yaml:1: it belongs to another Fleet".into(),
-                wave: None,
-            }],
-            drift: vec![Drift {
-                key: key("MachineDeployment", "web"),
-                field: ".spec.replicas".into(),
-                managers: vec!["kubectl".into()],
-                wanted: None,
-                found: None,
-                since: None,
-            }],
-            rollouts: vec![Rollout {
-                owner: key("MachineDeployment", "web"),
-                because: vec!["spec.providerConfig.size: 1 -> 2".into()],
-                in_place: Vec::new(),
-                steps: vec![step(1, &["web-1"], &[]), step(2, &[], &["web-0"])],
-                path: None,
-                note: None,
-            }],
-            waves: Vec::new(),
-        };
-        let wanted = "\
-+ Cluster default/new (a.yaml:3)
-~ MachineDeployment default/web (a.yaml:3)
-      b: 2
-      c: 3
-  -   size: 1
-  +   size: 2  # from base/pool.yaml:12
-      z: \"yes\"
-    spec.replicas: no longer declared; 10 stays
-    spec.size is taken from kubectl-edit
-    replaces machines: spec.providerConfig.size: 1 -> 2
-- MachineDeployment default/old
-    deletes 1 machine: old-0
-= MachineDeployment default/web: .spec.replicas is held by kubectl and stays
-! Cluster default/b: b.yaml:1: it belongs to another Fleet
-
-Machines, if nothing else happens:
-  pool default/web replaces 1 machine because spec.providerConfig.size: 1 -> 2
-       1. create web-1 (v1.34.1)
-       2. drain and delete web-0
-
-Plan: 1 to create, 1 to change, 1 to delete, 1 refused; 1 machine made, 2 deleted.
-";
-        assert_eq!(text(&plan), wanted);
-        assert_eq!(text(&Plan::default()), "No changes.\n");
-    }
-
-    #[test]
-    fn long_rollouts_are_cut_and_counted() {
-        let names = |n: usize| (0..n).map(|i| format!("m-{i}")).collect::<Vec<_>>();
-        let steps = (0..100).map(|at| Step {
-            step: at + 1,
-            wave: None,
-            create: names(20),
-            version: None,
-            delete: Vec::new(),
-        });
-        let plan = Plan {
-            rollouts: vec![Rollout {
-                owner: key("Cluster", "a"),
-                because: Vec::new(),
-                in_place: names(9),
-                steps: steps.collect(),
-                path: None,
-                note: Some("stays at v1.34.1".into()),
-            }],
-            ..Plan::default()
-        };
-        let text = text(&plan);
-        assert!(text.lines().count() < STEPS + 10, "{text}");
-        assert!(
-            text.contains("m-7 and 12 more") && text.contains("m-7 and 1 more"),
-            "{text}"
-        );
-        assert!(
-            text.contains("... 76 more steps: 1520 made, 0 deleted"),
-            "{text}"
-        );
-    }
-}
+mod tests;

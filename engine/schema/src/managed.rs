@@ -19,6 +19,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+mod whole;
+
+pub use whole::{Holding, apply_whole, held, is_applied, pack};
+
 /// The value of `metadata.managedFields` as JSON text; `None` when nobody holds a field.
 pub type Kept = Option<Box<RawValue>>;
 
@@ -376,30 +380,6 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
             .collect(),
     };
     format!("{head}{}", parts.join("\n"))
-}
-
-/// As [`apply`], of an object that carries its managed fields itself.
-///
-/// # Errors
-/// As of [`apply`].
-pub fn apply_whole(
-    schema: &Schema,
-    live: &Value,
-    config: &Value,
-    writer: &Writer<'_>,
-    force: bool,
-) -> Result<Value, ApplyError> {
-    let kept = live.pointer("/metadata/managedFields");
-    let kept: Kept = kept.and_then(|kept| to_raw_value(kept).ok());
-    let (mut object, kept) = apply(schema, live, kept.as_deref(), config, writer, force)?;
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        let kept = kept.and_then(|kept| serde_json::from_str(kept.get()).ok());
-        match kept {
-            Some(kept) => metadata.insert("managedFields".to_owned(), kept),
-            None => metadata.remove("managedFields"),
-        };
-    }
-    Ok(object)
 }
 
 /// The object after a server-side apply of `config` to `live` (null when there is none), whose managed fields are `kept`,

@@ -226,6 +226,19 @@ pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
     }
 }
 
+/// Whether [`merge`] would leave `live` as it is. Of neither value more than lists that merge is copied.
+#[must_use]
+pub fn is_merged(node: &Node, live: &Value, config: &Value) -> bool {
+    match (shape(node, live), shape(node, config)) {
+        (Shape::Map(live), Shape::Map(config)) => config.iter().all(|(name, value)| {
+            let old = live.get(name);
+            old.is_some_and(|old| is_merged(child(node, name), old, value))
+        }),
+        (Shape::List(_), Shape::List(_)) => merge(node, live, config) == *live,
+        _ => live == config,
+    }
+}
+
 fn merge_lists(node: &Node, live: &[Value], config: &[Value]) -> Value {
     let elements = |list: &[Value]| -> Vec<PathElement> {
         list.iter().map(|item| element(node, item)).collect()

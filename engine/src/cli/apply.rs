@@ -49,6 +49,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         live,
         policy,
         plan,
+        ..
     } = &planned;
     let allow = fleet.spec.allow.clone().unwrap_or_default();
     let settings = Settings {

@@ -7,7 +7,7 @@ use fleetwright_api::{
     fleet::{DriftAction, DriftPolicy, DriftRule},
     meta::{ANNOTATION_REVISION, LABEL_FLEET, MANAGER_HANDOVER},
 };
-use fleetwright_schema::FieldSet;
+use fleetwright_schema::managed;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -150,17 +150,10 @@ pub fn value<'a>(document: &'a Value, field: &str) -> Option<&'a Value> {
 /// When one of the `managers` last wrote an entry of theirs that holds `field`.
 #[must_use]
 pub(super) fn written(live: &Value, field: &str, managers: &BTreeSet<String>) -> Option<Timestamp> {
-    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
-    let holds = |entry: &&Value| {
-        let manager = entry["manager"].as_str().unwrap_or_default();
-        managers.contains(manager)
-            && FieldSet::from_fields_v1(&entry["fieldsV1"])
-                .is_some_and(|set| set.paths().iter().any(|path| path == field))
-    };
-    let times = entries.iter().filter(holds);
-    times
-        .filter_map(|entry| entry["time"].as_str()?.parse().ok())
-        .max()
+    let held = managed::held(live, |manager| managers.contains(manager));
+    let holding = held.iter();
+    let holding = holding.filter(|h| h.fields.paths().iter().any(|path| path == field));
+    holding.filter_map(|h| h.time.as_ref()?.parse().ok()).max()
 }
 
 /// Takes `field` out, with what became empty by that.

@@ -119,7 +119,13 @@ pub(super) struct Fleet<'a> {
 }
 
 impl Fleet<'_> {
-    /// Applies `document` to the live object in thought.
+    /// Whether an apply of `document` would change nothing, told without making it: then [`Self::foresee`] finds nothing either.
+    pub(super) fn is_applied(&self, key: &Key, document: &Value, live: &Value) -> bool {
+        let config = marked(document, self.hash, annotation(live, ANNOTATION_REVISION));
+        managed::is_applied(schema_of(&key.kind), live, &config, self.manager)
+    }
+
+    /// Applies `document` to the live object in thought. What changes nothing is not refused, whatever a newer release thinks of it.
     ///
     /// # Errors
     /// What the API will refuse of it.
@@ -188,21 +194,11 @@ impl Fleet<'_> {
         if let Some(status) = live.and_then(|l| l.get("status")) {
             after["status"] = status.clone();
         }
-        let errors = validate::validate(schema, &after, live);
-        if !errors.is_empty() {
-            let fault = |error: &FieldError| Fault {
-                field: Some(error.field.as_str())
-                    .filter(|f| *f != "<nil>")
-                    .unwrap_or_default()
-                    .to_owned(),
-                message: error.to_string(),
-            };
-            return Err(errors.iter().map(fault).collect());
-        }
         let mut diffs = Vec::new();
         if let Some(live) = live {
-            // Defaults that came with a newer release are not of this plan's making.
+            // Defaults that came with a newer release, and fields that went with it, are not of this plan's making.
             let mut before = fields::shown(live);
+            prune::prune(schema, &mut before);
             default::apply(schema, &mut before);
             diffs = fields::differences(&before, &fields::shown(&after));
         }
@@ -215,13 +211,29 @@ impl Fleet<'_> {
         }
         let claimed = |object: &Value| [manager, MANAGER_HANDOVER].map(|m| applied_by(object, m));
         let claims = live.is_none_or(|live| claimed(live) != claimed(&after));
-        Ok(Foreseen {
+        let foreseen = Foreseen {
             after,
             handover,
             fields: diffs,
             left,
             claims,
-        })
+        };
+        let errors = match foreseen.changes_something() {
+            true => validate::validate(schema, &foreseen.after, live),
+            false => Vec::new(),
+        };
+        match errors.is_empty() {
+            true => Ok(foreseen),
+            false => Err(errors.iter().map(fault).collect()),
+        }
+    }
+}
+
+fn fault(error: &FieldError) -> Fault {
+    let field = Some(error.field.as_str()).filter(|f| *f != "<nil>");
+    Fault {
+        field: field.unwrap_or_default().to_owned(),
+        message: error.to_string(),
     }
 }
 
@@ -284,12 +296,9 @@ fn handover(key: &Key, document: &Value, live: Option<&Value>, manager: &str) ->
 
 /// What `manager` holds of an object by its applies.
 fn applied_by(object: &Value, manager: &str) -> FieldSet {
-    let entries = object.pointer("/metadata/managedFields");
-    let entries = entries.and_then(Value::as_array).into_iter().flatten();
-    entries
-        .filter(|e| e["manager"] == manager && e["operation"] == "Apply")
-        .filter_map(|e| FieldSet::from_fields_v1(&e["fieldsV1"]))
-        .fold(FieldSet::default(), |all, set| all.union(&set))
+    let own = managed::held(object, |m| m == manager).into_iter();
+    own.filter(|holding| holding.applied)
+        .fold(FieldSet::default(), |all, own| all.union(&own.fields))
 }
 
 fn owns(set: &FieldSet, path: &[&str]) -> bool {

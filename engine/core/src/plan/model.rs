@@ -3,18 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet,
-    cluster::ClusterInitialization,
-    condition::{self, Status, kind, reason},
-    machine::{MachinePhase, NodeRef},
-    machine_set::MachineSetStatus,
-    meta,
-    time::k8s_time,
-    version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, cluster::ClusterInitialization,
+    machine_set::MachineSetStatus, meta, time::k8s_time, version::Version,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::blockers::{self, BlockerKind};
 use crate::{
     catalogue::Catalogue,
     control_plane::{
@@ -22,12 +17,16 @@ use crate::{
         upgrading_to,
     },
     images::{self, Image},
-    machine_set::{self, MachineUpdate, NewMachine},
+    machine_set::{self, NewMachine},
     pool_version::effective_version,
     quorum::Etcd,
     rollout,
     upgrade::Blocker,
 };
+
+mod machines;
+
+use machines::{is_available, leave, made, serve, update};
 
 /// Decisions without any progress of machines after which a round is broken off.
 const MOST_PASSES: usize = 100;
@@ -52,6 +51,7 @@ pub(super) struct Moves {
 }
 
 /// A cluster with everything that belongs to it.
+#[derive(Clone)]
 pub(super) struct Model<'a> {
     pub(super) cluster: Cluster,
     pub(super) pools: Vec<MachineDeployment>,
@@ -68,8 +68,8 @@ pub(super) struct Model<'a> {
     pub(super) missing: &'a BTreeMap<Image, String>,
     /// The images of machines that are made, by owner.
     pub(super) images: BTreeMap<Owner, BTreeSet<Image>>,
-    /// What waits at the end, by owner.
-    pub(super) notes: BTreeMap<Owner, String>,
+    /// What waits at the end, and why, by owner.
+    pub(super) waits: BTreeMap<Owner, (BlockerKind, String)>,
 }
 
 impl Model<'_> {
@@ -233,9 +233,9 @@ impl Model<'_> {
             .and_then(|s| s.version.as_deref());
         let next = upgrading_to(machines, &decision, running);
         self.cluster.status.get_or_insert_default().upgrading_to = next;
-        let stays = |v: &&VersionStep| v.is_held() || v.blocker().is_some();
-        let held = decision.version.as_ref().filter(stays);
-        self.note(None, held.map(ToString::to_string));
+        let stays = |step: &VersionStep| Some((blockers::of_step(step)?, step.to_string()));
+        let waits = decision.version.as_ref().and_then(stays);
+        self.waits(None, waits);
         let mine = moves.entry(None).or_default();
         let control_plane = self.machines.entry(String::new()).or_default();
         let mut changed = update(control_plane, decision.updates, mine);
@@ -278,13 +278,21 @@ impl Model<'_> {
         let decision = match rollout::decide(pool, &sets, &version, self.catalogue, self.now) {
             Ok(decision) => decision,
             Err(error) => {
-                self.note(Some(name), Some(error.to_string()));
+                self.waits(Some(name), Some((BlockerKind::Invalid, error.to_string())));
                 return false;
             }
         };
         let made = decision.create.as_ref().map(|new| new.to_set(pool));
-        let waiting = decision.waiting.as_ref().map(ToString::to_string);
-        self.note(Some(name.clone()), waiting);
+        let waiting = decision.waiting.as_ref();
+        let waits = waiting.map(|wait| (blockers::of_wait(wait), wait.to_string()));
+        let stays = || {
+            Some((
+                blockers::of_version(&version.reason)?,
+                version.reason.to_string(),
+            ))
+        };
+        let waits = waits.or_else(stays);
+        self.waits(Some(name.clone()), waits);
         let settled = decision.is_settled();
         let mine = moves.entry(Some(name)).or_default();
         if let (Some(new), Some(mut set)) = (&decision.create, made) {
@@ -369,11 +377,38 @@ impl Model<'_> {
         changed
     }
 
-    fn note(&mut self, owner: Owner, text: Option<String>) {
-        match text {
-            Some(text) => self.notes.insert(owner, text),
-            None => self.notes.remove(&owner),
+    fn waits(&mut self, owner: Owner, why: Option<(BlockerKind, String)>) {
+        match why {
+            Some(why) => self.waits.insert(owner, why),
+            None => self.waits.remove(&owner),
         };
+    }
+
+    /// Machines that there are, those on their way out included, by account.
+    pub(super) fn by_account(&self) -> BTreeMap<&str, i64> {
+        let mut out = BTreeMap::new();
+        for machine in self.machines.values().flatten() {
+            let account = machine.spec.content.provider_config.account();
+            *out.entry(account).or_default() += 1;
+        }
+        out
+    }
+
+    /// For how long a new machine must be ready before it counts, in seconds.
+    pub(super) fn min_ready_seconds(&self, owner: &Owner) -> i64 {
+        let spec = match owner {
+            None => {
+                let machines = self.cluster.spec.control_plane.machines.as_ref();
+                machines.map(|m| &m.template.spec)
+            }
+            Some(name) => {
+                let mut pools = self.pools.iter();
+                let pool = pools.find(|p| p.metadata.name.as_ref() == Some(name));
+                pool.map(|p| &p.spec.template.spec)
+            }
+        };
+        let seconds = spec.and_then(|s| s.min_ready_seconds).unwrap_or(0);
+        i64::from(seconds.max(0))
     }
 }
 
@@ -403,90 +438,4 @@ fn because(moves: &mut Moves, text: String) {
     if !moves.because.contains(&text) {
         moves.because.push(text);
     }
-}
-
-fn is_available(machine: &Machine) -> bool {
-    let status = machine.status.as_ref();
-    status.is_some_and(|s| {
-        s.node_ref.is_some()
-            && condition::is_true(&s.conditions, kind::AVAILABLE)
-            && condition::is_true(&s.conditions, kind::READY)
-    })
-}
-
-fn serve(machine: &mut Machine, now: Timestamp) {
-    let name = machine.metadata.name.clone().unwrap_or_default();
-    let status = machine.status.get_or_insert_default();
-    status.phase = Some(MachinePhase::Running);
-    status.node_ref.get_or_insert(NodeRef { name });
-    for (kind, reason) in [
-        (kind::READY, reason::READY),
-        (kind::AVAILABLE, reason::AVAILABLE),
-        (kind::NODE_HEALTHY, reason::NODE_HEALTHY),
-    ] {
-        condition::set(
-            &mut status.conditions,
-            kind,
-            Status::True,
-            reason,
-            "",
-            None,
-            now,
-        );
-    }
-}
-
-fn made(new: NewMachine, namespace: &Option<String>, now: Timestamp) -> Machine {
-    let mut machine = Machine::new(&new.name, new.spec);
-    machine.metadata.namespace.clone_from(namespace);
-    machine.metadata.labels = Some(new.labels);
-    machine.metadata.annotations = Some(new.annotations);
-    machine.metadata.creation_timestamp = Some(k8s_time(now));
-    machine
-}
-
-fn leave(machines: &mut [Machine], name: &str, now: Timestamp, moves: &mut Moves) {
-    let found = machines
-        .iter_mut()
-        .find(|m| m.metadata.name.as_deref() == Some(name));
-    if let Some(machine) = found {
-        machine.metadata.deletion_timestamp = Some(k8s_time(now));
-        moves.delete.push(name.to_owned());
-    }
-}
-
-/// Changes running machines in place; whether any.
-fn update(machines: &mut [Machine], updates: Vec<MachineUpdate>, moves: &mut Moves) -> bool {
-    let any = !updates.is_empty();
-    let mut by_name: BTreeMap<String, MachineUpdate> =
-        updates.into_iter().map(|u| (u.name.clone(), u)).collect();
-    for machine in machines {
-        let name = machine.metadata.name.clone().unwrap_or_default();
-        let Some(update) = by_name.remove(&name) else {
-            continue;
-        };
-        let change = |map: &mut BTreeMap<String, String>,
-                      patch: BTreeMap<String, Option<String>>| {
-            for (key, value) in patch {
-                match value {
-                    Some(value) => map.insert(key, value),
-                    None => map.remove(&key),
-                };
-            }
-        };
-        change(
-            machine.metadata.labels.get_or_insert_default(),
-            update.labels,
-        );
-        change(
-            machine.metadata.annotations.get_or_insert_default(),
-            update.annotations,
-        );
-        machine.spec.content = update.content;
-        if moves.because.is_empty() {
-            because(moves, sentence(&update.changes));
-        }
-        moves.in_place.push(name);
-    }
-    any
 }

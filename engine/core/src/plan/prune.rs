@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use fleetwright_api::meta::{
-    ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_CONTROL_PLANE, LABEL_DEPLOYMENT_NAME,
-    LABEL_FLEET,
-};
+use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_FLEET};
+use fleetwright_schema::{FieldSet, fields::PathElement, managed};
 use serde_json::Value;
 
-use super::{Change, Key, Live, Plan, PlanEffect, Policy, Refusal, fields, label};
+use super::{Change, Key, Live, Plan, Policy, Refusal, fields, label, removal::Belongings};
 
 /// Adds the deletes, or, when one of them lacks consent, the refusals and no delete at all.
 pub(super) fn prune(
@@ -22,21 +20,18 @@ pub(super) fn prune(
     let mut refused = Vec::new();
     let mut deletes = Vec::new();
     let mut uncovered = BTreeSet::new();
+    let mut belongings = None;
     for object in &live.objects {
         let key = Key::of(object);
-        let ours = label(object, LABEL_FLEET) == Some(hash) && is_managed(object, manager);
         let leaving = object.pointer("/metadata/deletionTimestamp").is_some();
-        if !ours || leaving || key.kind == "Namespace" || wanted.contains(&key) {
+        if leaving || key.kind == "Namespace" || wanted.contains(&key) {
             continue;
         }
-        let of = match key.kind.as_str() {
-            "Cluster" => LABEL_CLUSTER_NAME,
-            _ => LABEL_DEPLOYMENT_NAME,
-        };
-        let machines = match key.kind.as_str() {
-            "Cluster" | "MachineDeployment" => machines_of(live, &key.namespace, of, &key.name),
-            _ => Vec::new(),
-        };
+        if label(object, LABEL_FLEET) != Some(hash) || !is_managed(object, manager) {
+            continue;
+        }
+        let belongings = belongings.get_or_insert_with(|| Belongings::of(live));
+        let effect = belongings.removal(&key, object);
         let consent = has_consent(object, manager);
         if key.kind == "Cluster" && !consent {
             let uid = object
@@ -54,8 +49,8 @@ pub(super) fn prune(
         }
         if !consent {
             uncovered.extend(
-                machines
-                    .iter()
+                effect
+                    .removed()
                     .map(|name| (key.namespace.clone(), name.clone())),
             );
         }
@@ -68,11 +63,7 @@ pub(super) fn prune(
             origins: Vec::new(),
             handover: Vec::new(),
             wave: None,
-            effect: if machines.is_empty() {
-                PlanEffect::None
-            } else {
-                PlanEffect::Removal { machines }
-            },
+            effect,
         });
     }
     if refused.is_empty() && uncovered.len() > policy.max_machines {
@@ -99,34 +90,8 @@ pub(super) fn prune(
     }
 }
 
-/// Names of the machines whose label `of` says `name`, control plane last.
-fn machines_of(live: &Live, namespace: &str, of: &str, name: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for machine in &live.machines {
-        let Some(labels) = &machine.metadata.labels else {
-            continue;
-        };
-        let own = machine.metadata.namespace.as_deref() == Some(namespace);
-        if own && labels.get(of).is_some_and(|value| value == name) {
-            let name = machine.metadata.name.clone().unwrap_or_default();
-            found.push((labels.contains_key(LABEL_CONTROL_PLANE), name));
-        }
-    }
-    found.sort();
-    found.into_iter().map(|(_, name)| name).collect()
-}
-
-fn entries<'a>(object: &'a Value, manager: &'a str) -> impl Iterator<Item = &'a Value> {
-    let all = object
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array);
-    all.into_iter()
-        .flatten()
-        .filter(move |e| e.get("manager").and_then(Value::as_str) == Some(manager))
-}
-
 fn is_managed(object: &Value, manager: &str) -> bool {
-    entries(object, manager).next().is_some()
+    !managed::held(object, |m| m == manager).is_empty()
 }
 
 /// Whether the Fleet's manager put the object's own uid into the consent annotation.
@@ -134,12 +99,12 @@ fn has_consent(object: &Value, manager: &str) -> bool {
     let metadata = object.get("metadata");
     let uid = metadata.and_then(|m| m.get("uid")).and_then(Value::as_str);
     let said = metadata.and_then(|m| m.get("annotations")?.get(ANNOTATION_ALLOW_DELETE)?.as_str());
-    let field = format!("f:{ANNOTATION_ALLOW_DELETE}");
-    uid.is_some_and(|uid| !uid.is_empty())
-        && uid == said
-        && entries(object, manager).any(|e| {
-            e.get("fieldsV1")
-                .and_then(|f| f.get("f:metadata")?.get("f:annotations")?.get(&field))
-                .is_some()
-        })
+    let holds = |fields: &FieldSet| {
+        let metadata = fields.below(&PathElement::field("metadata"));
+        let annotations = metadata.and_then(|m| m.below(&PathElement::field("annotations")));
+        let field = PathElement::field(ANNOTATION_ALLOW_DELETE);
+        annotations.is_some_and(|a| a.has(&field))
+    };
+    let mut own = managed::held(object, |m| m == manager).into_iter();
+    uid.is_some_and(|uid| !uid.is_empty()) && uid == said && own.any(|own| holds(&own.fields))
 }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Key, Plan, Policy};
+use super::{Change, Key, Plan, PlanBlocker, Policy};
 use crate::waves::{Hold, Place, Stage};
 use fleetwright_api::waves::WaveStatus;
 
 /// Changes of a plan that are made together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedWave {
     /// The wave's name; `None` for what belongs to no wave: what comes before all waves, and the deletes, which come after.
@@ -21,16 +22,17 @@ pub struct PlannedWave {
     /// How long all of it must have stayed converged before the next one begins, in seconds.
     #[serde(default)]
     pub soak_seconds: i32,
-    /// What it waits for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What it waits for; written as one of [`Plan::blockers`].
+    #[serde(skip)]
     pub hold: Option<Hold>,
 }
 
 impl Plan {
     /// Which of its changes may be made now, `states` being how far the Fleet's waves have come. What waits, and for what, is in
-    /// [`Plan::waves`] then.
+    /// [`Plan::waves`] and [`Plan::blockers`] then.
     pub fn stage(&mut self, policy: &Policy, states: &[WaveStatus], now: Timestamp) -> Stage {
         let waves = policy.waves();
+        self.blockers.retain(|blocker| !blocker.is_of_waves());
         if waves.is_empty() {
             return Stage::default();
         }
@@ -60,6 +62,8 @@ impl Plan {
                 hold: stage.deletes().cloned(),
             });
         }
+        let holds = self.waves.iter().filter_map(|wave| wave.hold.as_ref());
+        self.blockers.extend(holds.map(PlanBlocker::held));
         stage
     }
 

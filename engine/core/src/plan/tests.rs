@@ -1,10 +1,15 @@
 use fleetwright_api::{
     fleet::DriftAction,
-    meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME},
+    meta::{
+        ANNOTATION_ALLOW_DELETE, ANNOTATION_REVISION, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME,
+    },
 };
 use serde_json::json;
 
 use super::*;
+
+mod applied;
+mod digest;
 
 fn policy() -> Policy {
     Policy {
@@ -282,26 +287,6 @@ fn what_the_api_would_refuse_is_refused_with_its_place_and_nothing_is_deleted() 
     even["spec"]["controlPlane"]["machines"]["replicas"] = json!(2);
     let out = run(&[even], vec![], 0);
     assert!(out.refused[0].reason.contains("an even number"), "{out:?}");
-}
-
-#[test]
-fn the_digest_follows_decisions_and_not_what_led_to_them() {
-    let mut want = pool();
-    want["spec"]["template"]["spec"]["providerConfig"]["size"] = json!(2);
-    let digest = |live: Value, tree: &str| {
-        run(
-            &[want.clone(), cluster()],
-            vec![owned(cluster(), false), live],
-            0,
-        )
-        .digest(tree, &policy())
-    };
-    let live = owned(pool(), false);
-    let mut touched = live.clone();
-    touched["metadata"]["resourceVersion"] = json!("99");
-    touched["status"] = json!({"replicas": 2});
-    assert_eq!(digest(live.clone(), "t"), digest(touched, "t"));
-    assert_ne!(digest(live.clone(), "t"), digest(live, "u"));
 }
 
 #[test]

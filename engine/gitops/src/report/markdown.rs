@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use fleetwright_core::plan::{Change, Plan, PlanEffect};
 
-use super::{count, differences, rollouts, summary};
+use super::{count, differences, obstacle, rollouts, summary};
 
 /// Objects that are listed one by one; the rest is counted.
 const OBJECTS: usize = 40;
@@ -32,7 +32,17 @@ pub struct Planned<'a> {
 /// A plan that was made.
 #[must_use]
 pub fn plan(of: Planned<'_>, plan: &Plan, digest: &str) -> String {
-    let mut out = heading(of, &summary(plan));
+    report(of.fleet, plan, digest, &ends(of))
+}
+
+/// The same of a plan that is no merge: of what stands in a revision.
+#[must_use]
+pub fn plan_of_revision(fleet: &str, revision: &str, plan: &Plan, digest: &str) -> String {
+    report(fleet, plan, digest, &code(short(revision)))
+}
+
+fn report(fleet: &str, plan: &Plan, digest: &str, of: &str) -> String {
+    let mut out = heading(fleet, &summary(plan));
     let changes = [
         ('+', &plan.creates),
         ('~', &plan.changes),
@@ -52,6 +62,16 @@ pub fn plan(of: Planned<'_>, plan: &Plan, digest: &str) -> String {
     if lines.len() > OBJECTS {
         let _ = writeln!(out, "- and {} more", lines.len() - OBJECTS);
     }
+    if !plan.blockers.is_empty() {
+        out.push_str("\nIn the way:\n\n");
+        let lines: Vec<String> = plan.blockers.iter().map(obstacle).collect();
+        for line in lines.iter().take(OBJECTS) {
+            let _ = writeln!(out, "- {}", code(line));
+        }
+        if lines.len() > OBJECTS {
+            let _ = writeln!(out, "- and {} more", lines.len() - OBJECTS);
+        }
+    }
     let differs: Vec<String> = differences(plan)
         .lines()
         // Signs in the first column are coloured.
@@ -59,26 +79,21 @@ pub fn plan(of: Planned<'_>, plan: &Plan, digest: &str) -> String {
         .collect();
     section(&mut out, "What differs", "diff", &differs.join("\n"));
     section(&mut out, "Machines, step by step", "text", &rollouts(plan));
-    let _ = write!(
-        out,
-        "\n<sub>{}; plan {}.</sub>\n",
-        ends(of),
-        code(short(digest))
-    );
+    let _ = write!(out, "\n<sub>{of}; plan {}.</sub>\n", code(short(digest)));
     out
 }
 
 /// What cannot be planned, and why: a line each.
 #[must_use]
 pub fn failure(of: Planned<'_>, title: &str, lines: &str) -> String {
-    let mut out = heading(of, title);
+    let mut out = heading(of.fleet, title);
     fenced(&mut out, "text", lines);
     let _ = write!(out, "\n<sub>{}.</sub>\n", ends(of));
     out
 }
 
-fn heading(of: Planned<'_>, title: &str) -> String {
-    format!("### Fleetwright: {}\n\n**{title}**\n\n", code(of.fleet))
+fn heading(fleet: &str, title: &str) -> String {
+    format!("### Fleetwright: {}\n\n**{title}**\n\n", code(fleet))
 }
 
 fn ends(of: Planned<'_>) -> String {
@@ -106,8 +121,9 @@ fn object(sign: char, change: &Change) -> String {
         PlanEffect::RollingReplacement { reason } => {
             let _ = write!(line, ": replaces machines, {}", code(reason));
         }
-        PlanEffect::Removal { machines } => {
-            let _ = write!(line, ": deletes {}", count(machines.len()));
+        PlanEffect::Removal { .. } => {
+            let machines = change.effect.removed().count();
+            let _ = write!(line, ": deletes {}", count(machines));
         }
     }
     line
@@ -169,7 +185,7 @@ fn longest_run(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use fleetwright_core::plan::{FieldDiff, Key, Refusal};
+    use fleetwright_core::plan::{BlockerKind, FieldDiff, Key, PlanBlocker, Refusal};
     use serde_json::json;
 
     use super::*;
@@ -219,6 +235,13 @@ mod tests {
                 reason: "db.yaml:1: `@everyone` may not".into(),
                 wave: None,
             }],
+            blockers: vec![PlanBlocker {
+                kind: BlockerKind::Paused,
+                object: Some(key("web")),
+                wave: None,
+                reason: "paused: `resume` it".into(),
+                until: None,
+            }],
             ..Plan::default()
         };
         let wanted = "\
@@ -228,6 +251,10 @@ mod tests {
 
 - `~ MachineDeployment default/web` (`web.yaml:1`), wave `canary`: replaces machines, `spec.size: 1 -> 2`
 - `! MachineDeployment default/db` refused: ``db.yaml:1: `@everyone` may not``
+
+In the way:
+
+- ``Paused: pool default/web: paused: `resume` it``
 
 <details><summary>What differs</summary>
 

@@ -1,6 +1,9 @@
 //! Disruption budgets that will hold a plan up, as far as that is known beforehand.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment,
@@ -24,7 +27,9 @@ pub(super) struct Budgets {
     clusters: BTreeMap<(String, String), DisruptionBudget>,
     fleet: Option<(String, DisruptionBudget)>,
     /// Namespaces and names of the Clusters that the Fleet's budget holds for.
-    of_fleet: Vec<(String, String)>,
+    of_fleet: BTreeSet<(String, String)>,
+    /// What all machines under the Fleet's budget want and have out of service, once all are counted.
+    in_fleet: OnceCell<(i32, i32)>,
 }
 
 impl Budgets {
@@ -40,7 +45,7 @@ impl Budgets {
     pub(super) fn cluster(&mut self, cluster: &Cluster, of_fleet: bool) {
         let key = name_of(&cluster.metadata);
         if of_fleet {
-            self.of_fleet.push(key.clone());
+            self.of_fleet.insert(key.clone());
         }
         if let Some(budget) = &cluster.spec.disruption {
             self.clusters.insert(key.clone(), budget.clone());
@@ -90,10 +95,8 @@ impl Budgets {
     fn holders(&self, group: &Group) -> Vec<Holder<'_>> {
         let (namespace, cluster, pool) = group;
         let cluster = (namespace.clone(), cluster.clone());
-        let others = |under: &dyn Fn(&Group) -> bool| {
-            let groups = self.usage.iter().filter(|(g, _)| *g != group && under(g));
-            groups.fold((0, 0), |sum, (_, u)| (sum.0 + u.wanted, sum.1 + u.out()))
-        };
+        let own = self.usage.get(group).copied().unwrap_or_default();
+        let others = |all: (i32, i32)| (all.0 - own.wanted, all.1 - own.out());
         let holder = |whose, budget, (others_wanted, others_out)| Holder {
             whose,
             budget,
@@ -106,20 +109,29 @@ impl Budgets {
         {
             out.push(holder(Whose::Pool(name.clone()), budget, (0, 0)));
         }
-        let of = |group: &Group, cluster: &(String, String)| {
-            group.0 == cluster.0 && group.1 == cluster.1
-        };
         if let Some(budget) = self.clusters.get(&cluster) {
-            let spent = others(&|g| of(g, &cluster));
+            let spent = others(self.in_cluster(&cluster));
             out.push(holder(Whose::Cluster(cluster.1.clone()), budget, spent));
         }
         if let Some((name, budget)) = &self.fleet
             && self.of_fleet.contains(&cluster)
         {
-            let spent = others(&|g| self.of_fleet.iter().any(|c| of(g, c)));
+            let all = self.in_fleet.get_or_init(|| {
+                let each = self.of_fleet.iter().map(|c| self.in_cluster(c));
+                each.fold((0, 0), |sum, all| (sum.0 + all.0, sum.1 + all.1))
+            });
+            let spent = others(*all);
             out.push(holder(Whose::Fleet(name.clone()), budget, spent));
         }
         out
+    }
+
+    /// What the machines of a cluster want and have out of service.
+    fn in_cluster(&self, cluster: &(String, String)) -> (i32, i32) {
+        let first = (cluster.0.clone(), cluster.1.clone(), None);
+        let from = self.usage.range(first..);
+        let own = from.take_while(|(g, _)| g.0 == cluster.0 && g.1 == cluster.1);
+        own.fold((0, 0), |sum, (_, u)| (sum.0 + u.wanted, sum.1 + u.out()))
     }
 
     /// What holds up the machines that `owner` loses: a budget that lets none go, one that is spent now, or one that lets fewer go at
@@ -140,12 +152,14 @@ impl Budgets {
                 out: 0,
                 limit: Some(0),
             };
-            return Some(blocked.to_string());
+            return Some(format!("{blocked}; raise its maxUnavailable"));
         }
         if own.in_service > 0
             && let Err(blocked) = may_take(own, &holders)
         {
-            return Some(format!("{blocked} now"));
+            return Some(format!(
+                "{blocked} now; it goes on when some are back, or with a higher maxUnavailable"
+            ));
         }
         holders.iter().find_map(|holder| {
             let limit = limit(holder.budget, own.wanted + holder.others_wanted)?;
@@ -161,7 +175,8 @@ impl Budgets {
             let most = at_once.into_values().max().unwrap_or(0);
             (most > usize::try_from(limit).unwrap_or(0)).then(|| {
                 format!(
-                    "the disruption budget of {} lets no more than {limit} of the {most} machines of a step be out of service at once",
+                    "the disruption budget of {} lets no more than {limit} of the {most} machines of a step be out of service at once; raise its \
+                     maxUnavailable, or the step takes longer",
                     holder.whose
                 )
             })

@@ -1,11 +1,13 @@
 //! Forecasts of whole fleets, from nothing and from what an earlier forecast left behind.
 
-use fleetwright_api::{MachineSet, disruption::DisruptionBudget};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use fleetwright_api::{MachineSet, disruption::DisruptionBudget, waves::Wave};
 use serde_json::json;
 
 use super::*;
 use crate::plan::{Desired, Origins, plan};
+
+mod blockers;
+mod expected;
 
 fn policy() -> Policy {
     Policy {
@@ -46,6 +48,8 @@ struct Fleet {
     live: Live,
     /// The Fleet's own budget.
     budget: Option<DisruptionBudget>,
+    /// Its waves.
+    waves: Vec<Wave>,
 }
 
 impl Fleet {
@@ -66,6 +70,7 @@ impl Fleet {
         let catalogue = Catalogue::default();
         let policy = Policy {
             disruption: self.budget.clone(),
+            waves: self.waves.clone(),
             ..policy()
         };
         let mut out = plan(&desired, None, &self.live, &policy, &catalogue);
@@ -108,13 +113,16 @@ impl Fleet {
                 .collect(),
             machines: by_cluster(&self.live, &BTreeSet::from([key.clone()]))
                 .remove(&key)
-                .unwrap_or_default(),
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(set, all)| (set, all.into_iter().cloned().collect()))
+                .collect(),
             versions: &[],
             catalogue: &catalogue,
             now: now(),
             missing: &BTreeMap::new(),
             images: BTreeMap::new(),
-            notes: BTreeMap::new(),
+            waits: BTreeMap::new(),
         };
         while !model.decide().is_empty() || model.progress() {}
         assert!(model.decide().is_empty(), "the end is a fixed point");
@@ -271,21 +279,6 @@ fn a_pool_that_grows_during_an_upgrade_tells_that_those_who_still_start_go_first
 }
 
 #[test]
-fn a_version_below_the_running_one_holds_the_control_plane_and_moves_workers_back() {
-    let mut fleet = Fleet::default();
-    fleet.settle(&[cluster("v1.34.1", 1), pool(1, 1, (1, 0))]);
-    let plan = fleet.plan(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
-    assert_eq!(lines(&plan), ["1: +web-1", "2: -web-0"]);
-    assert!(
-        plan.rollouts[0]
-            .note
-            .as_ref()
-            .unwrap()
-            .contains("stays at v1.34.1")
-    );
-}
-
-#[test]
 fn labels_reach_machines_in_place_and_scaling_names_who_goes() {
     let mut fleet = Fleet::default();
     fleet.settle(&[cluster("v1.33.2", 1), pool(3, 1, (1, 0))]);
@@ -303,20 +296,6 @@ fn labels_reach_machines_in_place_and_scaling_names_who_goes() {
 }
 
 #[test]
-fn a_paused_pool_waits_and_a_bad_bound_is_refused() {
-    let mut fleet = Fleet::default();
-    fleet.settle(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
-    let mut paused = pool(1, 2, (1, 0));
-    paused["metadata"]["annotations"] = json!({"fleetwright.dev/paused": ""});
-    let plan = fleet.plan(&[cluster("v1.33.2", 1), paused]);
-    assert_eq!(plan.rollouts[0].note.as_deref(), Some("paused"));
-    let mut bad = pool(1, 2, (1, 0));
-    bad["spec"]["rollout"]["strategy"]["rollingUpdate"]["maxSurge"] = json!("half");
-    let plan = fleet.plan(&[cluster("v1.33.2", 1), bad]);
-    assert!(plan.refused[0].reason.contains("maxSurge"), "{plan:?}");
-}
-
-#[test]
 fn machines_of_untouched_clusters_are_not_looked_at() {
     let mut fleet = Fleet::default();
     fleet.settle(&[cluster("v1.33.2", 1)]);
@@ -325,141 +304,14 @@ fn machines_of_untouched_clusters_are_not_looked_at() {
     assert!(fleet.plan(&[cluster("v1.33.2", 1)]).rollouts.is_empty());
 }
 
-#[test]
-fn a_budget_that_lets_nothing_go_is_named_beforehand() {
-    let mut fleet = Fleet::default();
-    let budget = |mut object: Value, text: &str| {
-        object["spec"]["disruption"] = json!({"maxUnavailable": text});
-        object
-    };
-    fleet.settle(&[cluster("v1.33.2", 1), pool(2, 1, (1, 0))]);
-    let notes =
-        |plan: Plan| -> Vec<_> { plan.rollouts.into_iter().filter_map(|r| r.note).collect() };
-    let of_pool = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(2, 2, (1, 0)), "0%")]));
-    assert_eq!(
-        of_pool,
-        ["held by the disruption budget of pool web: it lets no machine be taken out of service"]
-    );
-    let of_cluster = notes(fleet.plan(&[budget(cluster("v1.33.2", 1), "0%"), pool(2, 2, (1, 0))]));
-    assert_eq!(
-        of_cluster,
-        ["held by the disruption budget of Cluster a: it lets no machine be taken out of service"]
-    );
-    // One that lets one go lets all go in the end; and what only comes is not held.
-    let one = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(2, 2, (1, 0)), "1%")]));
-    let more = notes(fleet.plan(&[cluster("v1.33.2", 1), budget(pool(3, 1, (1, 0)), "0%")]));
-    assert_eq!((one.len(), more.len()), (0, 0));
-}
-
+/// What is noted and what is in the way, with the name of the object that it is about.
 fn notes(plan: Plan) -> Vec<String> {
     let note = |r: Rollout| Some(format!("{}: {}", r.owner.name, r.note?));
-    plan.rollouts.into_iter().filter_map(note).collect()
-}
-
-#[test]
-fn a_fleets_budget_counts_all_its_clusters_and_one_that_is_spent_or_slower_is_named() {
-    let of = |count: i32| {
-        Some(DisruptionBudget {
-            max_unavailable: IntOrString::Int(count),
-        })
+    let notes = plan.rollouts.into_iter().filter_map(note);
+    let blocker = |b: PlanBlocker| {
+        let name = b.object.map_or_else(String::new, |key| key.name);
+        format!("{name}: {}: {}", b.kind, b.reason)
     };
-    let mut fleet = Fleet::default();
-    let start = [cluster("v1.33.2", 1), pool(4, 1, (0, 3))];
-    fleet.settle(&start);
-    // Applied objects carry the Fleet's label.
-    for object in &mut fleet.live.objects {
-        object["metadata"]["labels"][LABEL_FLEET] = json!(fleet_hash("default", "default"));
-    }
-    let mut other = cluster("v1.33.2", 1);
-    other["metadata"]["name"] = json!("b");
-    other["metadata"]["labels"] = json!({LABEL_FLEET: fleet_hash("default", "default")});
-    let next = [cluster("v1.33.2", 1), pool(4, 2, (0, 3))];
-    for (budget, other_cluster, want) in [
-        (None, false, &[][..]),
-        (
-            of(0),
-            false,
-            &[
-                "web: held by the disruption budget of Fleet default: it lets no machine be taken out of service",
-            ],
-        ),
-        (
-            of(1),
-            false,
-            &[
-                "web: the disruption budget of Fleet default lets no more than 1 of the 3 machines of a step be out of service at once",
-            ],
-        ),
-        (of(3), false, &[]),
-        // A cluster of the same Fleet is on its way up: it spends.
-        (
-            of(1),
-            true,
-            &[
-                "web: held by the disruption budget of Fleet default: 1 of at most 1 machines are out of service now",
-            ],
-        ),
-    ] {
-        let mut fleet = Fleet {
-            live: fleet.live.clone(),
-            budget: budget.clone(),
-        };
-        let mut documents = next.to_vec();
-        if other_cluster {
-            fleet.live.objects.push(other.clone());
-            documents.push(other.clone());
-        }
-        assert_eq!(notes(fleet.plan(&documents)), want, "{budget:?}");
-    }
-}
-
-#[test]
-fn a_clusters_budget_that_lets_fewer_go_than_a_step_takes_is_named() {
-    let mut fleet = Fleet::default();
-    fleet.settle(&[cluster("v1.33.2", 1), pool(4, 1, (0, 3))]);
-    let mut narrow = cluster("v1.33.2", 1);
-    narrow["spec"]["disruption"] = json!({"maxUnavailable": 2});
-    assert_eq!(
-        notes(fleet.plan(&[narrow, pool(4, 2, (0, 3))])),
-        [
-            "web: the disruption budget of Cluster a lets no more than 2 of the 3 machines of a step be out of service at once"
-        ]
-    );
-}
-
-#[test]
-fn a_missing_image_blocks_the_upgrade_and_what_cannot_be_made_is_named() {
-    let mut fleet = Fleet::default();
-    let start = [cluster("v1.33.2", 1), pool(1, 1, (1, 0))];
-    fleet.settle(&start);
-    let upgrade = [cluster("v1.35.0", 1), pool(1, 1, (1, 0))];
-    let (_, images) = fleet.foretell(&upgrade);
-    let versions: BTreeSet<&str> = images.iter().map(|i| i.version.as_str()).collect();
-    assert_eq!(versions, BTreeSet::from(["v1.34.0", "v1.35.0"]));
-    assert_eq!(fleet.foretell(&start).1, BTreeSet::new());
-
-    let missing = images.iter().filter(|i| i.version == "v1.35.0");
-    fleet.live.missing_images = missing
-        .map(|i| (i.clone(), "build it".to_owned()))
-        .collect();
-    let (plan, _) = fleet.foretell(&upgrade);
-    assert_eq!(lines(&plan), [""; 0], "nothing of it moves");
-    assert_eq!(
-        notes(plan),
-        [
-            "a: stays at v1.33.2 on the way to v1.35.0: v1.35.0 for the control plane: build it",
-            "web: waits for the control plane to take its further steps to v1.35.0",
-        ]
-    );
-
-    // Machines of a pool that is new, or is of other settings.
-    let other = [cluster("v1.33.2", 1), pool(1, 2, (1, 0))];
-    let (_, images) = fleet.foretell(&other);
-    assert_eq!(images.len(), 1);
-    let why = |i: &Image| (i.clone(), "no image of size 2".to_owned());
-    fleet.live.missing_images = images.iter().map(why).collect();
-    assert_eq!(
-        notes(fleet.plan(&other)),
-        ["web: machines cannot be made: no image of size 2"]
-    );
+    let blockers = plan.blockers.into_iter().map(blocker);
+    notes.chain(blockers).collect()
 }
