@@ -92,15 +92,18 @@ impl Checker {
             return;
         }
         let joined = doomed.object.status.node_ref.is_some();
-        // A machine that goes already carries no quorum: what etcd says of its member is true for a moment only.
-        let others: Vec<String> = self.voters(&cluster).filter(|n| n != name).collect();
         let leaves = |n: &str| {
             self.machines
                 .get(n)
                 .is_none_or(|m| m.object.metadata.deleting())
         };
         let healthy = self.healthy_members(&cluster);
-        let serve = healthy.iter().filter(|n| *n != name && !leaves(n)).count();
+        let others: Vec<String> = self.voters(&cluster).filter(|n| n != name).collect();
+        // A machine that goes already carries no quorum beside one that serves. Where a broken one goes it still does: its own member
+        // leaves later, when etcd can do without it.
+        let broken = !healthy.iter().any(|n| n == name);
+        let counts = |n: &&String| *n != name && (broken || !leaves(n));
+        let serve = healthy.iter().filter(counts).count();
         if joined && (others.is_empty() || serve < others.len() / 2 + 1) {
             self.broke(
                 "I5",

@@ -119,11 +119,7 @@ fn draining<'a>(
 /// Whether a machine that was no member of etcd when our hook let it go is one now: an instance that boots joins by itself. Where etcd
 /// cannot be asked it goes, as the hook has it.
 pub(super) async fn has_joined_since(shared: &Shared, machine: &Machine, view: &View) -> bool {
-    let had_node = machine
-        .status
-        .as_ref()
-        .is_some_and(|s| s.node_ref.is_some());
-    if had_node || !is_control_plane(machine) || !view.facts.control_plane_stays {
+    if !is_control_plane(machine) || !view.facts.control_plane_stays {
         return false;
     }
     let (namespace, _) = name_of(machine);
