@@ -260,9 +260,10 @@ async fn comments(judged: &Judged, forges: &Forges, remote: &Remote) -> StoredCo
             context: "fleetwright/test/plan",
             body,
             known,
+            make: true,
         };
         let stored = forges.upsert_comment(remote, PULL, &comment, NOW).await;
-        stored.unwrap()
+        stored.unwrap().expect("it is made where there is none")
     };
     for author in [US, OTHER, OTHER] {
         let mut held = judged.forge.inner.state.lock();

@@ -19,7 +19,7 @@ pub(super) fn prune(
 ) {
     let mut refused = Vec::new();
     let mut deletes = Vec::new();
-    let mut uncovered = BTreeSet::new();
+    let (mut covered, mut uncovered) = (BTreeSet::new(), BTreeSet::new());
     let mut belongings = None;
     for object in &live.objects {
         let key = Key::of(object);
@@ -47,13 +47,12 @@ pub(super) fn prune(
                 wave: None,
             });
         }
-        if !consent {
-            uncovered.extend(
-                effect
-                    .removed()
-                    .map(|name| (key.namespace.clone(), name.clone())),
-            );
-        }
+        let counted = match consent {
+            true => &mut covered,
+            false => &mut uncovered,
+        };
+        let machines = effect.removed();
+        counted.extend(machines.map(|name| (key.namespace.clone(), name.clone())));
         deletes.push(Change {
             key,
             source: String::new(),
@@ -66,12 +65,13 @@ pub(super) fn prune(
             effect,
         });
     }
-    if refused.is_empty() && uncovered.len() > policy.max_machines {
+    // Consent to the end of a cluster is one to that of its pools.
+    let uncovered = uncovered.difference(&covered).count();
+    if refused.is_empty() && uncovered > policy.max_machines {
         for delete in &deletes {
             let reason = format!(
                 "the deletions would remove {} machines, more than prune.maxMachines = {}: put annotation {ANNOTATION_ALLOW_DELETE} with the object's uid on it through Git first, or raise the ceiling",
-                uncovered.len(),
-                policy.max_machines
+                uncovered, policy.max_machines
             );
             refused.push(Refusal {
                 key: delete.key.clone(),

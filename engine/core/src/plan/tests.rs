@@ -312,6 +312,7 @@ fn deletes_are_guarded() {
         (vec![owned(pool(), true)], 3, 1, 0),
         (vec![owned(cluster(), false), owned(pool(), false)], 0, 0, 1),
         (vec![owned(cluster(), true), owned(pool(), false)], 1, 2, 0),
+        (vec![owned(cluster(), true), owned(pool(), false)], 9, 2, 0),
         (vec![foreign], 0, 0, 0),
         (vec![unlabelled], 0, 0, 0),
     ];
