@@ -29,7 +29,8 @@ const PURE: &[&str] = &["api", "schema", "core"];
 
 const LONGEST_FILE: usize = 600;
 
-fn root() -> PathBuf {
+/// The repository's folder.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap()

@@ -14,3 +14,5 @@ mod kubectl;
 mod mutated;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod security;

@@ -123,7 +123,8 @@ pub fn dangling(outside: &[Outside], live: &BTreeSet<(String, String)>) -> Vec<L
     missing.map(|o| o.otherwise.clone()).collect()
 }
 
-/// Reads all documents of `files`. Files that are not YAML or JSON, and those below a name that begins with a dot, are ignored.
+/// Reads all documents of `files`. Files that are not YAML or JSON, and those below a name that begins with a dot, are ignored, unless
+/// they could not be read: a link or a submodule in a folder's place may hide what the folder held.
 pub fn load(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
     let broken = |why: String| Loaded {
         errors: vec![LoadError {
@@ -146,7 +147,8 @@ pub fn load(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
 }
 
 fn load_here(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
-    let mut sorted: Vec<&SourceFile> = files.iter().filter(|f| is_manifest(&f.path)).collect();
+    let counts = |file: &&SourceFile| file.content.is_err() || is_manifest(&file.path);
+    let mut sorted: Vec<&SourceFile> = files.iter().filter(counts).collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     let mut loader = Loader::new(&sorted, context);
     for file in sorted {

@@ -137,6 +137,9 @@ pub enum SourceError {
     /// The path leaves the repository.
     #[error("spec.source.path must stay inside the repository")]
     Outside,
+    /// A part of the path below a directory is a symbolic link, which may lead anywhere.
+    #[error("spec.source.path leads through the symbolic link {}: name the folder itself", .0.display())]
+    Linked(PathBuf),
     /// A pull request does not merge.
     #[error("it does not merge into its base: {0} differ on both sides")]
     Conflict(String),

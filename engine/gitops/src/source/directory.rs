@@ -9,7 +9,7 @@ use std::{
         ffi::{OsStrExt as _, OsStringExt as _},
         fs::MetadataExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use git2::{ObjectType, Oid};
@@ -32,7 +32,7 @@ pub fn read_directory(
     path: &str,
     filter: &Filter,
 ) -> Result<Snapshot, SourceError> {
-    let root = directory.join(clean(path)?);
+    let root = below(directory, path)?;
     let mut found = Collector::new(filter);
     let tree = match folder(&root, &[], 0, &mut found)? {
         Some(tree) => tree,
@@ -61,7 +61,7 @@ impl Fingerprint {
     /// [`SourceError`], when anything below it cannot be read.
     pub fn of(directory: &Path, path: &str) -> Result<Self, SourceError> {
         let mut digest = Sha256::new();
-        let newest = stamp(&directory.join(clean(path)?), 0, &mut digest)?;
+        let newest = stamp(&below(directory, path)?, 0, &mut digest)?;
         Ok(Self {
             digest: digest.finalize().into(),
             newest,
@@ -73,6 +73,18 @@ impl Fingerprint {
     pub fn is_old(&self, now: i64) -> bool {
         self.newest + 2 < now
     }
+}
+
+/// Folder `path` of a directory, as Git would have it: a link is no folder.
+fn below(directory: &Path, path: &str) -> Result<PathBuf, SourceError> {
+    let mut folder = directory.to_owned();
+    for part in clean(path)?.split('/').filter(|part| !part.is_empty()) {
+        folder.push(part);
+        if folder.is_symlink() {
+            return Err(SourceError::Linked(folder));
+        }
+    }
+    Ok(folder)
 }
 
 fn stamp(at: &Path, depth: usize, digest: &mut Sha256) -> Result<i64, SourceError> {

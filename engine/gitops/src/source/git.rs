@@ -182,7 +182,7 @@ impl GitSource {
                 let path = [prefix.as_slice(), entry.name_bytes()].concat();
                 let id = entry.id();
                 match entry.filemode() {
-                    0o040_000 if entry.name_bytes().starts_with(b".") => {}
+                    0o040_000 | 0o160_000 if entry.name_bytes().starts_with(b".") => {}
                     0o040_000 => open.push(([&path, b"/".as_slice()].concat(), id, depth + 1)),
                     0o120_000 => {
                         let target = match size(id)? {

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running loop, ended with the test.
 pub(crate) struct Running {

@@ -1,6 +1,8 @@
 //! Following Fleets against a real API server, real directories and real repositories.
 
 #[cfg(test)]
+mod apart;
+#[cfg(test)]
 mod apply;
 #[cfg(test)]
 mod clusters;

@@ -39,7 +39,7 @@ use crate::{
 /// Keys of a Secret, with their texts.
 type Parts<'a> = &'a [(&'a str, &'a str)];
 
-async fn secret(world: &World, name: &str, parts: Parts<'_>) -> Option<LocalSecretRef> {
+pub(crate) async fn secret(world: &World, name: &str, parts: Parts<'_>) -> Option<LocalSecretRef> {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     let parts = parts.iter();
     let data = parts.map(|(key, text)| ((*key).to_owned(), bytes(text)));

@@ -11,6 +11,11 @@ fn what_is_no_plain_file_is_a_mistake_or_passed_over() {
     let tree = remote.tree(&[
         ("40000", b".github", below),
         ("120000", b".hidden", blob(b"/etc")),
+        (
+            "160000",
+            b".module",
+            Oid::from_str(&"1".repeat(40)).unwrap(),
+        ),
         ("120000", b"down", blob(b"below/../.github")),
         ("120000", b"etc", blob(b"/etc")),
         ("100644", b"large.yaml", blob(&large)),
@@ -139,6 +144,87 @@ fn cve_2022_31036_symlink_out_of_tree() {
             }
         }
     }
+}
+
+/// The folder that is followed lies in the repository, whatever its name says and wherever a link of its name leads.
+#[test]
+fn cve_2022_24877_the_followed_folder_stays_inside() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(outside.path().join("deep")).unwrap();
+    for file in ["secret.yaml", "deep/secret.yaml"] {
+        std::fs::write(outside.path().join(file), "a: secret").unwrap();
+    }
+    let root = dir.path().join("root");
+    std::fs::create_dir_all(root.join("fleet")).unwrap();
+    std::fs::write(dir.path().join("secret.yaml"), "a: secret").unwrap();
+    std::fs::write(root.join("fleet/a.yaml"), "a: 1").unwrap();
+    symlink(outside.path(), root.join("link")).unwrap();
+    symlink(outside.path(), root.join("fleet/link")).unwrap();
+    let remote = Remote::new();
+    let target = outside.path().as_os_str().as_bytes();
+    let link = remote.repository.blob(target).unwrap();
+    let file = remote.repository.blob(b"a: 1").unwrap();
+    let fleet = remote.tree(&[("100644", b"a.yaml", file), ("120000", b"link", link)]);
+    let commit =
+        remote.commit_tree(remote.tree(&[("40000", b"fleet", fleet), ("120000", b"link", link)]));
+    remote.branch("main").unwrap();
+    let absolute = outside.path().to_str().unwrap();
+    for path in [
+        "..",
+        "../x",
+        "fleet/../..",
+        "fleet/..",
+        "fleet/./../fleet",
+        "link",
+        "link/deep",
+        "./link/",
+        "fleet/link",
+        "fleet/link/deep",
+        absolute,
+        "/etc",
+    ] {
+        let in_git = remote.source.tree(commit, path);
+        let in_directory = read_directory(&root, path, &Filter::default());
+        let mark = Fingerprint::of(&root, path);
+        assert!(mark.is_err(), "{path}");
+        // A link that leads out is a mistake of the folder that holds it; here it is the folder.
+        match (&in_git, &in_directory) {
+            (Err(SourceError::Outside), Err(SourceError::Outside)) => {
+                assert!(path.contains(".."), "{path}");
+            }
+            (Err(SourceError::NoPath(_)), Err(SourceError::Linked(_))) => {
+                assert!(path.contains("link"), "{path}");
+            }
+            // From the repository's root.
+            (Err(SourceError::NoPath(_)), Err(SourceError::Io { .. })) => {
+                assert!(path.starts_with('/'), "{path}");
+            }
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    let read = read_directory(&root, "/fleet/", &Filter::default()).unwrap();
+    let files = named(read.files);
+    assert_eq!(files[0], ("a.yaml".to_owned(), Ok("a: 1".to_owned())));
+}
+
+/// A file that is small only as it is sent: its size is asked for before it is unpacked.
+#[test]
+fn cve_2023_40584_what_unpacks_to_much_is_not_unpacked() {
+    let remote = Remote::new();
+    let bomb = vec![b' '; 32 << 20];
+    let bomb = remote.repository.blob(&bomb).unwrap();
+    let good = remote.repository.blob(b"a: 1").unwrap();
+    remote.commit_tree(remote.tree(&[
+        ("100644", b"bomb.yaml", bomb),
+        ("100644", b"good.yaml", good),
+    ]));
+    let files = remote.files();
+    let why = files[0].1.as_ref().unwrap_err();
+    assert!(
+        files[0].0 == "bomb.yaml" && why.contains("too large"),
+        "{why}"
+    );
+    assert_eq!(files[1], ("good.yaml".to_owned(), Ok("a: 1".to_owned())));
 }
 
 #[test]

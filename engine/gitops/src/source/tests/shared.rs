@@ -225,3 +225,47 @@ async fn forty_fleets_of_one_repository_are_answered_by_two_connections() {
     let connections = Arc::clone(&server.connections);
     assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 2);
 }
+
+/// Somebody who can write into the cache puts another content in a file's place: by its id it is found out.
+#[test]
+fn cve_2024_31989_a_poisoned_cache_is_not_believed() {
+    let remote = Remote::new();
+    let commit = remote.commit(&[("a.yaml", "a: 1")]);
+    remote.files();
+    let cache = &remote.source.cache;
+    // As objects of their own, which can be exchanged.
+    let packs: Vec<_> = std::fs::read_dir(cache.join("objects/pack"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for pack in packs
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "pack"))
+    {
+        let aside = remote.dir.path().join("aside.pack");
+        std::fs::rename(pack, &aside).unwrap();
+        let unpacked = Command::new("git")
+            .args(["--git-dir", cache.to_str().unwrap(), "unpack-objects", "-q"])
+            .stdin(std::fs::File::open(aside).unwrap())
+            .status();
+        assert!(unpacked.unwrap().success());
+    }
+    packs
+        .iter()
+        .for_each(|file| drop(std::fs::remove_file(file)));
+    let repository = Repository::open_bare(cache).unwrap();
+    let tree = repository.find_commit(commit).unwrap().tree().unwrap();
+    let good = tree.get_name("a.yaml").unwrap().id().to_string();
+    let evil = repository.blob(b"a: 2").unwrap().to_string();
+    let object = |id: &str| cache.join("objects").join(&id[..2]).join(&id[2..]);
+    std::fs::remove_file(object(&good)).unwrap();
+    std::fs::rename(object(&evil), object(&good)).unwrap();
+    let found = remote.source.tree(commit, "").unwrap();
+    let read = remote.source.files(found, &Filter::default());
+    assert!(matches!(read, Err(SourceError::Cache { .. })), "{read:?}");
+    // It is thrown away, and fetched again.
+    assert_eq!(
+        remote.files(),
+        [("a.yaml".to_owned(), Ok("a: 1".to_owned()))]
+    );
+}
