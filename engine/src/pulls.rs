@@ -4,6 +4,8 @@
 //! live may have moved. Nothing that it holds is trusted: the Fleet's policy is the API's own, its objects stay in a store of their
 //! own, and the plan of a fork asks no provider.
 
+mod apply;
+mod approval;
 mod comments;
 mod due;
 mod outcome;
@@ -26,6 +28,7 @@ use fleetwright_gitops::{
     fleets::{self, Watched, asks},
     foretell::Foretold,
     gather::{GatherError, live_clusters},
+    held::{may_hold, on_approval},
     load::dangling,
     read::{Declared, ReadError, Reader, Tree},
     report::markdown,
@@ -43,6 +46,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    apply::{Approvals, Asked},
+    approval::Planned,
     comments::{Place, Said},
     due::{At, is_due},
     outcome::{Outcome, mistaken, planned, unmerged},
@@ -107,6 +112,7 @@ pub(crate) struct State {
     reader: Reader,
     planned: BTreeMap<Proposed, At>,
     said: Said,
+    approvals: Approvals,
 }
 
 /// What is planned: a pull request, by its number, or an entry of the merge queue, by its ref.
@@ -143,6 +149,7 @@ impl Pulls {
             reader: reader(),
             planned: BTreeMap::new(),
             said: Said::default(),
+            approvals: Approvals::default(),
         }
     }
 
@@ -205,6 +212,10 @@ impl Pulls {
 
     /// Looks at the pull requests of a Fleet once.
     async fn look(&self, fleet: &Fleet, state: &mut State) -> Result<(), PullsError> {
+        if !may_hold(fleet) {
+            let known = (&mut state.followed, &mut state.approvals);
+            self.release(None, fleet, known).await?;
+        }
         let wishes = Wishes::of(&self.client, fleet, &self.installation);
         let (Some(forge), Some(wishes)) = (&fleet.spec.forge, wishes) else {
             return Ok(());
@@ -250,10 +261,19 @@ impl Pulls {
             wishes: &wishes,
             remote: &remote,
         };
+        let (mut commands, mut failed) = (BTreeMap::new(), None);
+        if on_approval(fleet) {
+            let at = Some((place, branch, all.as_slice()));
+            let known = (&mut state.followed, &mut state.approvals);
+            self.release(at, fleet, known).await?;
+            let approvals = &mut state.approvals;
+            (commands, failed) = self.commands(place, fleet, &all, approvals).await?;
+        }
+        let mut plans: BTreeMap<u64, (Ends, Planned)> = BTreeMap::new();
         let refs = proposals.iter().map(|p| p.reference.clone()).collect();
         let ends = state.reader.pulls(fleet, refs, now).await?;
         let mut heads: BTreeSet<String> = all.iter().map(|pull| pull.head_sha.clone()).collect();
-        let (mut followed, mut failed) = (None, None);
+        let mut followed = None;
         for (proposal, ends) in proposals.iter().zip(ends) {
             let what = &proposal.what;
             let ends = match ends {
@@ -267,11 +287,13 @@ impl Pulls {
             let mut at = At {
                 ends,
                 generation: fleet.metadata.generation,
+                held: fleet.status.as_ref().and_then(|s| s.held.clone()),
                 when: now,
             };
             heads.insert(sha.clone());
             let before = state.planned.get(what);
-            if !is_due(before, &at) {
+            let asked = matches!(what, Proposed::Pull(number) if commands.contains_key(number));
+            if !asked && !is_due(before, &at) {
                 continue;
             }
             if before.is_none_or(|before| before.ends.head != sha) {
@@ -283,18 +305,33 @@ impl Pulls {
                 followed = Some(self.followed(fleet, state).await);
             }
             let known = followed.as_ref().and_then(Option::as_deref);
-            let outcome = self.plan(fleet, proposal, known, state).await?;
+            let outcome = self.plan(fleet, (proposal, &at.ends), known, state).await?;
             wishes
                 .want(About::Plan, &sha, outcome.state, &outcome.words)
                 .await?;
-            if let Proposed::Pull(number) = what
-                && let Err(error) = self.say(place, *number, outcome, &mut state.said).await
-            {
-                // A conversation that is locked must not hold up the others; this one is due again with the next look.
-                at.when = Timestamp::UNIX_EPOCH;
-                failed.get_or_insert(error);
+            if let Proposed::Pull(number) = *what {
+                plans.insert(number, (at.ends.clone(), outcome.planned.clone()));
+                if let Err(error) = self.say(place, number, outcome, &mut state.said).await {
+                    // A conversation that is locked must not hold up the others; this one is due again with the next look.
+                    at.when = Timestamp::UNIX_EPOCH;
+                    failed.get_or_insert(error);
+                }
             }
             state.planned.insert(what.clone(), at);
+        }
+        let approvals = &mut state.approvals;
+        for (number, commands) in commands {
+            let asked = Asked {
+                number,
+                commands,
+                planned: plans.get(&number),
+            };
+            if let Err(error) = self.judge(place, fleet, asked, approvals).await {
+                failed.get_or_insert(error);
+            }
+        }
+        if let Err(error) = self.answer(place, &all, approvals).await {
+            failed.get_or_insert(error);
         }
         if open.complete {
             wishes.supersede_plans(&heads).await?;
@@ -318,16 +355,17 @@ impl Pulls {
     async fn plan(
         &self,
         fleet: &Fleet,
-        proposal: &Proposal,
+        (proposal, ends): (&Proposal, &Ends),
         followed: Option<&Declared>,
         state: &mut State,
     ) -> Result<Outcome, PullsError> {
         let reference = proposal.reference.clone();
         let now = self.clock.now();
-        let merged = state.reader.merged(fleet, reference, now).await?;
+        let merged = state.reader.merged(fleet, reference, ends.clone(), now);
+        let merged = merged.await?;
         let namespace = fleet.namespace().unwrap_or_default();
         let name = format!("{namespace}/{}", fleet.name_any());
-        let Ends { base, head } = &merged.ends;
+        let Ends { base, head } = ends;
         let of = markdown::Planned {
             fleet: &name,
             branch: &proposal.reference.base,
@@ -341,10 +379,8 @@ impl Pulls {
         };
         let tree = snapshot.tree.clone();
         let allow = fleet.spec.allow.clone().unwrap_or_default();
-        let declared = state
-            .reader
-            .declared(Tree::Directory(snapshot), &allow)
-            .await?;
+        let files = Tree::Merged(snapshot, merged.filter);
+        let declared = state.reader.declared(files, &allow).await?;
         let mut errors = declared.errors.clone();
         if !declared.outside.is_empty() {
             let live = live_clusters(&self.client).await?;
@@ -364,6 +400,8 @@ impl Pulls {
             foretold.lacks(missing, catalogue, now);
         }
         let digest = foretold.plan.digest(&tree, &foretold.policy);
-        Ok(planned(of, &foretold.plan, &digest))
+        let ask =
+            may_hold(fleet) && !proposal.from_fork && matches!(proposal.what, Proposed::Pull(_));
+        Ok(planned(of, &foretold.plan, (&digest, &tree), ask))
     }
 }

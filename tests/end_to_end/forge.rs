@@ -1,13 +1,18 @@
 //! From a commit in a bare repository, by way of a signed webhook, to machines and commit statuses.
 
-use std::{collections::VecDeque, process::Command, sync::Arc};
+mod pulls;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    process::Command,
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    response::{IntoResponse as _, Response},
-    routing::{get, patch, post},
+    routing::post,
 };
 use fleetwright_api::{Cluster, Machine, MachineDeployment, condition};
 use hmac::{Hmac, Mac as _};
@@ -27,12 +32,17 @@ use crate::kit::{Engine, PATIENCE, Process, creates, fleet, send};
 pub(crate) struct Forge {
     got: Arc<Mutex<Vec<(String, Value)>>>,
     news: Arc<Notify>,
-    /// Open pull requests, as it lists them.
+    /// Pull requests, as it shows them.
     pub(crate) pulls: Arc<Mutex<Vec<Value>>>,
     /// Comments, with the number of their pull request.
     pub(crate) comments: Arc<Mutex<Vec<(u64, Value)>>>,
     /// How the next writes of comments are answered, in place of being done.
     pub(crate) refusals: Arc<Mutex<VecDeque<Refusal>>>,
+    /// What people may do in the repository, by name.
+    pub(crate) may: Arc<Mutex<BTreeMap<String, &'static str>>>,
+    /// How often it was asked for one pull request alone.
+    pub(crate) asked: Arc<Mutex<usize>>,
+    last_comment: Arc<Mutex<u64>>,
 }
 
 /// Status code, and seconds of `Retry-After`.
@@ -56,7 +66,7 @@ impl Forge {
             };
         let router = Router::new()
             .route("/repos/acme/fleet/statuses/{sha}", post(take))
-            .merge(pull_requests())
+            .merge(pulls::routes())
             .with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -93,56 +103,6 @@ impl Forge {
         found.unwrap_or_else(|_| panic!("no {state} for {sha}: {:#?}", self.got.lock()))
     }
 
-    /// Waits for the one comment on a pull request to hold `text`.
-    pub(crate) async fn until_said(&self, number: u64, text: &str) -> Value {
-        let wait = async {
-            loop {
-                let news = self.news.notified();
-                let all = self.comments.lock().clone();
-                if let [(of, comment)] = &all[..]
-                    && *of == number
-                    && comment["body"].as_str().unwrap_or_default().contains(text)
-                {
-                    return comment.clone();
-                }
-                news.await;
-            }
-        };
-        let found = tokio::time::timeout(PATIENCE, wait).await;
-        found.unwrap_or_else(|_| {
-            panic!(
-                "one comment with {text} is wanted: {:#?}",
-                self.comments.lock()
-            )
-        })
-    }
-
-    /// Waits until so many writes of comments are still to be refused.
-    pub(crate) async fn until_refused(&self, left: usize) {
-        let wait = async {
-            loop {
-                let news = self.news.notified();
-                if self.refusals.lock().len() <= left {
-                    return;
-                }
-                news.await;
-            }
-        };
-        let done = tokio::time::timeout(PATIENCE, wait).await;
-        done.unwrap_or_else(|_| panic!("not refused: {:?}", self.refusals.lock()));
-    }
-
-    fn refuse(&self) -> Option<Response> {
-        let (code, seconds) = self.refusals.lock().pop_front()?;
-        self.news.notify_waiters();
-        let code = StatusCode::from_u16(code).unwrap();
-        let headers = seconds.map(|seconds| [("retry-after", seconds)]);
-        Some(match headers {
-            Some(headers) => (code, headers, Json(json!({}))).into_response(),
-            None => (code, Json(json!({}))).into_response(),
-        })
-    }
-
     fn states(&self, sha: &str) -> Vec<String> {
         let mut states = self.posted(sha, is_whole);
         states.dedup();
@@ -160,51 +120,6 @@ impl Forge {
         of.map(|(_, b)| b["state"].as_str().unwrap().to_owned())
             .collect()
     }
-}
-
-/// What GitHub offers of pull requests.
-fn pull_requests() -> Router<Forge> {
-    let list = async |State(forge): State<Forge>| Json(forge.pulls.lock().clone());
-    let comments = async |State(forge): State<Forge>, Path(number): Path<u64>| {
-        let all = forge.comments.lock();
-        let of = all.iter().filter(|(of, _)| *of == number);
-        Json(of.map(|(_, comment)| comment.clone()).collect::<Vec<_>>())
-    };
-    let add = async |State(forge): State<Forge>,
-                     Path(number): Path<u64>,
-                     Json(said): Json<Value>| {
-        if let Some(refused) = forge.refuse() {
-            return refused;
-        }
-        let mut all = forge.comments.lock();
-        let comment =
-            json!({"id": all.len() + 1, "user": {"id": 1, "type": "User"}, "body": said["body"]});
-        all.push((number, comment.clone()));
-        forge.news.notify_waiters();
-        (StatusCode::CREATED, Json(comment)).into_response()
-    };
-    let edit = async |State(forge): State<Forge>, Path(id): Path<u64>, Json(said): Json<Value>| {
-        if let Some(refused) = forge.refuse() {
-            return refused;
-        }
-        let mut all = forge.comments.lock();
-        match all.iter_mut().find(|(_, comment)| comment["id"] == id) {
-            Some((_, comment)) => {
-                comment["body"] = said["body"].clone();
-                forge.news.notify_waiters();
-                (StatusCode::OK, Json(comment.clone())).into_response()
-            }
-            None => (StatusCode::NOT_FOUND, Json(json!({}))).into_response(),
-        }
-    };
-    Router::new()
-        .route("/user", get(async || Json(json!({"id": 1}))))
-        .route("/repos/acme/fleet/pulls", get(list))
-        .route(
-            "/repos/acme/fleet/issues/{number}/comments",
-            get(comments).post(add),
-        )
-        .route("/repos/acme/fleet/issues/comments/{id}", patch(edit))
 }
 
 /// Runs Git in `dir`; gives what it says.

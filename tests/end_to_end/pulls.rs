@@ -12,19 +12,19 @@ use crate::{
     kit::{Engine, fleet},
 };
 
-const SECRET: &str = "it's only a test";
+pub(crate) const SECRET: &str = "it's only a test";
 
 /// A bare repository with a work tree beside it, and a forge that knows pull request 7.
-struct Scene {
+pub(crate) struct Scene {
     dir: tempfile::TempDir,
-    forge: Forge,
+    pub(crate) forge: Forge,
     forge_url: String,
     deliveries: u32,
     _tasks: JoinSet<()>,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         git(dir.path(), &["init", "-q", "--bare", "fleet.git"]);
         git(dir.path(), &["clone", "-q", "fleet.git", "work"]);
@@ -45,12 +45,12 @@ impl Scene {
         scene
     }
 
-    fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.dir.path().join("work")
     }
 
     /// An engine that looks when it is told to.
-    async fn engine(&self) -> Engine {
+    pub(crate) async fn engine(&self) -> Engine {
         self.engine_with(&["--pull-requests"]).await
     }
 
@@ -77,7 +77,12 @@ impl Scene {
     }
 
     /// Pushes `text` as the head of pull request 7, made on top of `base`, and tells the engine, if there is one; gives the commit.
-    async fn propose(&mut self, base: &str, text: &str, engine: Option<&Engine>) -> String {
+    pub(crate) async fn propose(
+        &mut self,
+        base: &str,
+        text: &str,
+        engine: Option<&Engine>,
+    ) -> String {
         let work = self.work();
         git(&work, &["checkout", "-q", "--detach", base]);
         std::fs::write(work.join("fleet.yaml"), text).unwrap();
@@ -89,15 +94,29 @@ impl Scene {
         let head = git(&work, &["rev-parse", "HEAD"]);
         git(&work, &["checkout", "-q", "main"]);
         let side = |name: &str, sha: &str| json!({"ref": name, "sha": sha, "repo": {"id": 1}});
-        *self.forge.pulls.lock() = vec![json!({"number": 7, "state": "open", "title": "a change",
-            "head": side("change", &head), "base": side("main", base)})];
+        *self.forge.pulls.lock() = vec![
+            json!({"number": 7, "state": "open", "title": "a change", "mergeable_state": "clean",
+            "head": side("change", &head), "base": side("main", base)}),
+        ];
         if let Some(engine) = engine {
             self.tell(engine, "synchronize").await;
         }
         head
     }
 
-    async fn tell(&mut self, engine: &Engine, action: &str) {
+    /// Tells the engine that somebody wrote a comment.
+    pub(crate) async fn tell_of_comment(&mut self, engine: &Engine) {
+        self.deliveries += 1;
+        let body = json!({"action": "created", "nonce": self.deliveries,
+            "issue": {"number": 7, "pull_request": {}}, "comment": {"body": "not to be believed"},
+            "repository": {"full_name": "acme/fleet", "default_branch": "main"}});
+        let delivery = format!("comment-{}", self.deliveries);
+        let (process, body) = (&engine.process, body.to_string());
+        let (status, answer) = signed(process, "issue_comment", &delivery, &body, SECRET).await;
+        assert!(status.contains(" 20"), "{status} {answer}");
+    }
+
+    pub(crate) async fn tell(&mut self, engine: &Engine, action: &str) {
         self.deliveries += 1;
         let body = json!({"action": action, "number": 7, "nonce": self.deliveries,
             "pull_request": {"number": 7, "head": {"sha": "x"}, "base": {"ref": "main"}},
@@ -205,7 +224,7 @@ async fn a_comment_says_nothing_old_after_a_restart() {
     let engine = scene.engine().await;
     scene.forge.until_said(7, "merges into no branch").await;
     scene.forge.pulls.lock()[0]["base"]["ref"] = json!("main");
-    scene.tell(&engine, "edited").await;
+    scene.tell(&engine, "reopened").await;
     scene.forge.until_said(7, &head[..12]).await;
     // And the Fleet plans no more.
     assert_eq!(engine.process.interrupt().await, Some(0));

@@ -7,7 +7,8 @@ mod gitlab;
 mod over_http;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use crate::forge::{PostError, Remote};
 
@@ -34,6 +35,10 @@ pub struct PullRequest {
     pub draft: bool,
     /// Whether it is open: neither merged nor closed.
     pub open: bool,
+    /// The commit by which it came into its base, if it was merged.
+    pub merged_as: Option<String>,
+    /// Whether the forge would let it be merged, where it tells: lists do not, nor does a forge that has not looked yet.
+    pub mergeable: Option<bool>,
     /// When anything of it last changed.
     pub updated_at: Option<Timestamp>,
 }
@@ -68,6 +73,30 @@ pub struct StoredComment {
     pub id: u64,
     /// Hash of what it says.
     pub digest: String,
+}
+
+/// What somebody wrote on a pull request. All of it is the forge's word, and the text is not to be trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// The forge's number of it; what was written later has a higher one.
+    pub id: u64,
+    /// Who wrote it; nobody where the forge tells of nobody.
+    pub author: Option<Author>,
+    /// Whether a program wrote it, as far as the forge tells. We are one.
+    pub by_program: bool,
+    /// Whether it was changed after it was written, or that is not told. Others than its author may do that.
+    pub edited: bool,
+    /// What it says.
+    pub text: String,
+}
+
+/// Who wrote something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The forge's number of the user.
+    pub id: u64,
+    /// The user's name at the forge, which may be given to another one after a change.
+    pub name: String,
 }
 
 /// What a forge does with pull requests; or what stands for it in tests.
@@ -107,6 +136,28 @@ pub trait PullRequests: Send + Sync + 'static {
         comment: &Comment<'_>,
         now: Timestamp,
     ) -> Result<Option<StoredComment>, PostError>;
+
+    /// All that was written on one of them, but for what has more than 200 characters; the oldest first.
+    ///
+    /// # Errors
+    /// See [`PostError`]; also where there is more than is read.
+    async fn remarks(
+        &self,
+        remote: &Remote,
+        number: u64,
+        now: Timestamp,
+    ) -> Result<Vec<Remark>, PostError>;
+
+    /// Whether somebody may write to the repository.
+    ///
+    /// # Errors
+    /// See [`PostError`]; [`PostError::Refused`] where the token may not ask.
+    async fn may_write(
+        &self,
+        remote: &Remote,
+        author: &Author,
+        now: Timestamp,
+    ) -> Result<bool, PostError>;
 }
 
 /// A comment as a list shows it.
@@ -115,9 +166,26 @@ struct Found {
     id: u64,
     /// The forge's number of its author.
     author: Option<u64>,
+    /// The author's name.
+    name: Option<String>,
     /// The GitHub App that wrote it as itself.
     app: Option<u64>,
+    /// Whether a program wrote it.
+    program: bool,
+    /// Whether it was changed.
+    edited: bool,
     body: String,
+}
+
+/// Whether a comment was changed after it was written. Some forges tell seconds, some parts of one.
+fn is_edited(value: &Value) -> bool {
+    let time = |key: &str| value[key].as_str()?.parse::<Timestamp>().ok();
+    match (time("created_at"), time("updated_at")) {
+        (Some(made), Some(changed)) => {
+            changed.duration_since(made).abs() >= SignedDuration::from_secs(1)
+        }
+        _ => true,
+    }
 }
 
 #[cfg(test)]

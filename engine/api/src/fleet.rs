@@ -275,6 +275,9 @@ impl ForgeType {
 /// Plans on pull requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.apply) || self.apply != 'OnApproval' || (has(self.plan) && self.plan)", "message": "what is applied on approval must be planned: set plan: true"},
+]))]
 pub struct PullRequests {
     /// Whether pull requests into the branch of `source.ref` are planned.
     #[serde(default)]
@@ -283,6 +286,25 @@ pub struct PullRequests {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10), extend("default" = 60))]
     pub interval_seconds: Option<i32>,
+    /// When a pull request is applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "AfterMerge"))]
+    pub apply: Option<ApplyWhen>,
+    /// Who may say that a pull request is to be applied, by their names at the forge; whoever may write to the repository there when
+    /// empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 255)), extend("x-kubernetes-list-type" = "set"))]
+    pub approvers: Vec<String>,
+}
+
+/// When a pull request is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApplyWhen {
+    /// When it is in the branch.
+    #[default]
+    AfterMerge,
+    /// When somebody who may says so in a comment, before it is merged: `fleetwright apply` and at least 12 digits of its plan.
+    OnApproval,
 }
 
 /// What is done about differences that Git did not make.
@@ -376,6 +398,13 @@ pub struct FleetStatus {
     /// Revision that last converged or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<RevisionRef>,
+    /// The pull request that is applied though it is not merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// What was answered to those who said that a pull request is to be applied, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["number"]))]
+    pub answers: Vec<Answer>,
     /// Waves that have not passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -401,6 +430,44 @@ pub struct RevisionRef {
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
+}
+
+/// A pull request that is applied though it is not merged: the Fleet follows its merge in place of the branch, until the branch has it or
+/// it is closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Its number.
+    pub number: i64,
+    /// Commit of its head.
+    pub head: String,
+    /// Commit of the branch that the head was merged into.
+    pub base: String,
+    /// Git tree id of the followed path of that merge.
+    pub tree: String,
+    /// Digest of the plan that was approved.
+    pub plan: String,
+    /// Who approved it, by the name at the forge.
+    pub approved_by: String,
+    /// The commit by which it came into the branch, once it is merged. It is held until the branch is seen to have it.
+    // Written as null, as the next one: a merge patch would keep those of another pull request.
+    #[serde(default)]
+    pub merged_as: Option<String>,
+    /// Head of what was held when it was approved.
+    #[serde(default)]
+    pub replaces: Option<String>,
+}
+
+/// What was answered to whoever said last that a pull request is to be applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Number of the pull request.
+    pub number: i64,
+    /// The forge's number of the comment. None up to it counts again.
+    pub comment: i64,
+    /// The answer.
+    pub text: String,
 }
 
 /// Counts of a Fleet.

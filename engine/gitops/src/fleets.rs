@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fleetwright_api::{Fleet, meta::ANNOTATION_REQUESTED_AT};
+use fleetwright_api::{Fleet, fleet::Held, meta::ANNOTATION_REQUESTED_AT};
 use futures::StreamExt;
 use kube::{Api, Client, ResourceExt, runtime::watcher};
 use tokio::{sync::watch, task::JoinSet};
@@ -95,11 +95,12 @@ where
     tasks.shutdown().await;
 }
 
-/// What of a Fleet asks for a look when it changes.
+/// What of a Fleet asks for a look when it changes: its generation, a request, and the pull request that is applied before its merge.
 #[must_use]
-pub fn asks(fleet: &Fleet) -> (Option<i64>, Option<String>) {
+pub fn asks(fleet: &Fleet) -> (Option<i64>, Option<String>, Option<Held>) {
     (
         fleet.metadata.generation,
         fleet.annotations().get(ANNOTATION_REQUESTED_AT).cloned(),
+        fleet.status.as_ref().and_then(|status| status.held.clone()),
     )
 }

@@ -23,6 +23,7 @@ use crate::{
     depends::{Fleets, waits_for},
     gather::{GatherError, gather, live_clusters, policy_of},
     health::Debounce,
+    held::held,
     load::dangling,
     progress::Spoken,
     read::{Declared, ReadError, Reader, Repositories},
@@ -33,6 +34,7 @@ use crate::{
     wishes::About,
 };
 
+mod held;
 mod settling;
 
 /// What following Fleets needs from outside.
@@ -174,6 +176,7 @@ impl Follower {
         let context = self.context.clone();
         let now = context.clock.now();
         let found = self.reader.find(&self.fleet, now).await?;
+        let found = self.wanted(found).await?;
         let revision = found.revision;
         let at = RevisionRef {
             revision: revision.clone(),
@@ -311,6 +314,10 @@ impl Follower {
             wishes.supersede(&at.revision).await?;
         }
         self.telling.status.observed = Some(at.clone());
+        if held(&self.fleet).is_some_and(|held| held.head == at.revision) {
+            // That it was begun must be known before anything of it is applied.
+            self.write().await?;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ pub mod follow;
 pub mod foretell;
 pub mod gather;
 mod health;
+pub mod held;
 pub mod json_schema;
 pub mod load;
 pub mod notes;

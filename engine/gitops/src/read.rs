@@ -76,6 +76,8 @@ pub enum Tree {
     Git(GitSource, Oid, Filter),
     /// Of a directory, or of a repository in memory: already read.
     Directory(Snapshot),
+    /// Of a merge that nobody made yet: already read.
+    Merged(Snapshot, Filter),
     /// Of a directory that has not changed since it was read.
     Unchanged(Directory, String),
 }
@@ -86,7 +88,7 @@ impl Tree {
     pub fn id(&self) -> String {
         match self {
             Self::Git(_, id, _) => id.to_string(),
-            Self::Directory(snapshot) => snapshot.tree.clone(),
+            Self::Directory(snapshot) | Self::Merged(snapshot, _) => snapshot.tree.clone(),
             Self::Unchanged(_, tree) => tree.clone(),
         }
     }
@@ -94,7 +96,7 @@ impl Tree {
     /// Which of its files count, where they have not been read yet.
     fn filter(&self) -> Filter {
         match self {
-            Self::Git(_, _, filter) => filter.clone(),
+            Self::Git(_, _, filter) | Self::Merged(_, filter) => filter.clone(),
             // What is left out is no part of their ids.
             Self::Directory(_) | Self::Unchanged(..) => Filter::default(),
         }
@@ -104,7 +106,7 @@ impl Tree {
     fn files(self) -> Result<Vec<SourceFile>, SourceError> {
         match self {
             Self::Git(source, id, filter) => source.files(id, &filter),
-            Self::Directory(snapshot) => Ok(snapshot.files),
+            Self::Directory(snapshot) | Self::Merged(snapshot, _) => Ok(snapshot.files),
             Self::Unchanged(at, _) => Ok(stable(&at)?.files),
         }
     }

@@ -154,6 +154,11 @@ pub enum SourceError {
     /// Others came first each time.
     #[error("others keep writing the repository's notes at the same moment")]
     NotesMoved,
+    /// A pull request that is applied before its merge cannot be read any more.
+    #[error(
+        "pull request {0} is applied before its merge, and {1}: have its new head applied, or merge or close it"
+    )]
+    Held(i64, String),
     /// Too many files.
     #[error(
         "more than {MAX_FILES} manifests or {MAX_ENTRIES} files: set spec.source.path to a smaller folder"

@@ -4,7 +4,7 @@ use fleetwright_api::{
     Fleet,
     commit_status::CommitState,
     condition::{self, Status, kind},
-    fleet::FleetStatus,
+    fleet::{Answer, FleetStatus, Held},
 };
 use fleetwright_core::{
     drift::of_field,
@@ -48,8 +48,9 @@ pub(crate) struct Telling {
 impl Telling {
     /// From what the Fleet's status says.
     pub(crate) fn of(fleet: &Fleet) -> Self {
+        let status = fleet.status.clone().unwrap_or_default();
         Self {
-            status: fleet.status.clone().unwrap_or_default(),
+            status: with(status, None, Vec::new()),
         }
     }
 
@@ -109,7 +110,13 @@ impl Telling {
         fleet: &mut Fleet,
     ) -> Result<(), kube::Error> {
         self.status.observed_generation = fleet.metadata.generation;
-        if fleet.status.as_ref() == Some(&self.status) {
+        // What is said of pull requests is written by others.
+        let (held, answers) = match &fleet.status {
+            Some(status) => (status.held.clone(), status.answers.clone()),
+            None => (None, Vec::new()),
+        };
+        let told = with(self.status.clone(), held, answers);
+        if fleet.status.as_ref() == Some(&told) {
             return Ok(());
         }
         let namespace = fleet.namespace().unwrap_or_default();
@@ -117,8 +124,17 @@ impl Telling {
         Api::<Fleet>::namespaced(client.clone(), &namespace)
             .patch_status(&fleet.name_any(), &PatchParams::apply(MANAGER_SYNC), &patch)
             .await?;
-        fleet.status = Some(self.status.clone());
+        fleet.status = Some(told);
         Ok(())
+    }
+}
+
+/// A status with these words on pull requests.
+fn with(status: FleetStatus, held: Option<Held>, answers: Vec<Answer>) -> FleetStatus {
+    FleetStatus {
+        held,
+        answers,
+        ..status
     }
 }
 

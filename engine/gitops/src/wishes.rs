@@ -25,6 +25,8 @@ const FIELD_MANAGER: &str = "fleetwright-sync";
 const CLUSTER: &str = "/cluster/";
 /// After the Fleet's context: what a merge would do.
 const PLAN: &str = "/plan";
+/// After the Fleet's context: what comes of those who want a pull request applied.
+const APPLY: &str = "/apply";
 /// After the Fleet's context: how the clusters are since.
 const HEALTH: &str = "/health";
 /// Statuses that the forge has and that are kept to look at.
@@ -39,6 +41,8 @@ pub enum About<'a> {
     Cluster(&'a ClusterName),
     /// What merging the commit would do.
     Plan,
+    /// What comes of those who want a pull request applied.
+    Apply,
     /// How the clusters are since the commit has settled.
     Health,
 }
@@ -122,6 +126,7 @@ impl Wishes {
                 format!("{}{CLUSTER}{namespace}.{name}", self.context)
             }
             About::Plan => format!("{}{PLAN}", self.context),
+            About::Apply => format!("{}{APPLY}", self.context),
             About::Health => format!("{}{HEALTH}", self.context),
         }
     }

@@ -53,13 +53,15 @@ impl Pulls {
     ) -> Result<(), PullsError> {
         let make = outcome.comment.is_some();
         let body = outcome.comment.unwrap_or(outcome.words);
-        self.put(place, number, (&body, make), said).await
+        let about = (About::Plan, number);
+        self.put(place, about, (&body, make), said).await
     }
 
-    async fn put(
+    /// Makes our comment about something on a pull request say this, if there is one or one is to be made.
+    pub(super) async fn put(
         &self,
         place: Place<'_>,
-        number: u64,
+        (about, number): (About<'_>, u64),
         (body, make): (&str, bool),
         said: &mut Said,
     ) -> Result<(), PullsError> {
@@ -67,7 +69,7 @@ impl Pulls {
             return Ok(());
         }
         let known = said.comments.get(&number);
-        let context = place.wishes.context(About::Plan);
+        let context = place.wishes.context(about);
         let comment = Comment {
             context: &context,
             body,
@@ -102,7 +104,8 @@ impl Pulls {
         for pull in open {
             let known = said.comments.contains_key(&pull.number);
             if known || planned.contains(&pull.head_sha) {
-                self.put(place, pull.number, (&body, false), said).await?;
+                let about = (About::Plan, pull.number);
+                self.put(place, about, (&body, false), said).await?;
             }
         }
         Ok(())
@@ -135,7 +138,8 @@ impl Pulls {
             let open = open.pull_requests.iter().filter(|pull| pull.open);
             for pull in open.take(MOST) {
                 let said = &mut state.said;
-                self.put(place, pull.number, (&body, false), said).await?;
+                let about = (About::Plan, pull.number);
+                self.put(place, about, (&body, false), said).await?;
             }
         }
         state.said = Said {

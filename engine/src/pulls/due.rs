@@ -1,5 +1,6 @@
 //! When a pull request is planned again.
 
+use fleetwright_api::fleet::Held;
 use fleetwright_gitops::source::Ends;
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,13 +13,16 @@ pub(super) struct At {
     pub(super) ends: Ends,
     /// Of the Fleet: its policy is part of the plan.
     pub(super) generation: Option<i64>,
+    /// What it follows in place of its branch.
+    pub(super) held: Option<Held>,
     pub(super) when: Timestamp,
 }
 
 /// Whether a pull request that was planned at `before` is planned again at `now`.
 pub(super) fn is_due(before: Option<&At>, now: &At) -> bool {
     before.is_none_or(|before| {
-        let same = before.ends == now.ends && before.generation == now.generation;
+        let policy = before.generation == now.generation && before.held == now.held;
+        let same = before.ends == now.ends && policy;
         !same || now.when.duration_since(before.when) >= REFRESH
     })
 }
@@ -36,6 +40,7 @@ mod tests {
         let first = At {
             ends: ends("1", "2"),
             generation: Some(1),
+            held: None,
             when: Timestamp::UNIX_EPOCH,
         };
         let later = |seconds| Timestamp::from_second(seconds).unwrap();
@@ -64,6 +69,13 @@ mod tests {
             (
                 At {
                     ends: ends("1", "3"),
+                    ..first.clone()
+                },
+                true,
+            ),
+            (
+                At {
+                    held: Some(Held::default()),
                     ..first.clone()
                 },
                 true,

@@ -8,6 +8,7 @@ use fleetwright_gitops::{
     source::SourceError,
 };
 
+use super::approval::{Planned, SHOWN};
 use crate::error::chain;
 
 /// What a pull request's plan came to.
@@ -16,6 +17,8 @@ pub(super) struct Outcome {
     pub(super) words: String,
     /// What is to be said of it; nothing where there is nothing to say.
     pub(super) comment: Option<String>,
+    /// What of it can be applied.
+    pub(super) planned: Planned,
 }
 
 /// It cannot be read as a merge.
@@ -24,6 +27,7 @@ pub(super) fn unmerged(of: markdown::Planned<'_>, error: &SourceError) -> Outcom
     Outcome {
         state: CommitState::Failure,
         comment: Some(markdown::failure(of, "It cannot be planned", &words)),
+        planned: Planned::Failed(words.clone()),
         words,
     }
 }
@@ -43,19 +47,46 @@ pub(super) fn mistaken(of: markdown::Planned<'_>, errors: &[LoadError]) -> Outco
     Outcome {
         state: CommitState::Failure,
         comment: Some(markdown::failure(of, &title, &lines.join("\n"))),
+        planned: Planned::Failed(first.clone()),
         words: first,
     }
 }
 
-/// It was planned.
-pub(super) fn planned(of: markdown::Planned<'_>, plan: &Plan, digest: &str) -> Outcome {
-    let refused = !plan.refused.is_empty();
+/// It was planned. `tree` is the Git tree id of the files, and `ask` tells how to have it applied.
+pub(super) fn planned(
+    of: markdown::Planned<'_>,
+    plan: &Plan,
+    (digest, tree): (&str, &str),
+    ask: bool,
+) -> Outcome {
+    let words = report::summary(plan);
+    let (state, planned) = match (plan.refused.is_empty(), plan.is_empty()) {
+        (false, _) => (CommitState::Failure, Planned::Failed(words.clone())),
+        (true, true) => (CommitState::Success, Planned::Empty),
+        (true, false) => (
+            CommitState::Success,
+            Planned::Made {
+                digest: digest.to_owned(),
+                tree: tree.to_owned(),
+            },
+        ),
+    };
+    let comment = (!plan.is_empty()).then(|| markdown::plan(of, plan, digest));
+    let ask = ask && matches!(planned, Planned::Made { .. });
     Outcome {
-        state: match refused {
-            true => CommitState::Failure,
-            false => CommitState::Success,
-        },
-        words: report::summary(plan),
-        comment: (!plan.is_empty()).then(|| markdown::plan(of, plan, digest)),
+        state,
+        words,
+        comment: comment.map(|text| match ask {
+            true => text + &how(digest),
+            false => text,
+        }),
+        planned,
     }
+}
+
+fn how(digest: &str) -> String {
+    let shown = digest.get(..SHOWN).unwrap_or(digest);
+    format!(
+        "\nTo have it applied before it is merged, write this as a comment:\n\n```\nfleetwright apply {shown}\n```\n"
+    )
 }

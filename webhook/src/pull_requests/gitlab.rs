@@ -3,7 +3,7 @@
 use serde_json::Value;
 use url::Url;
 
-use super::{Found, PullRequest};
+use super::{Author, Found, PullRequest, is_edited};
 use crate::forge::Remote;
 
 /// Longest note, in characters.
@@ -40,11 +40,32 @@ pub(super) fn read(value: &Value) -> Option<PullRequest> {
         value["target_project_id"].as_i64(),
     );
     let start = value["diff_refs"]["start_sha"].as_str();
+    // None while GitLab prepares it.
+    let head_sha = text("sha")?;
+    let merged = value["state"] == "merged";
+    let commits = ["merge_commit_sha", "squash_commit_sha"];
+    let mergeable = match (&value["detailed_merge_status"], &value["merge_status"]) {
+        (Value::String(state), _) => match state.as_str() {
+            "mergeable" => Some(true),
+            "unchecked" | "checking" | "preparing" | "approvals_syncing" => None,
+            _ => Some(false),
+        },
+        (_, Value::String(state)) => match state.as_str() {
+            "can_be_merged" => Some(true),
+            "cannot_be_merged" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    };
     Some(PullRequest {
         number: value["iid"].as_u64()?,
         title: text("title").unwrap_or_default(),
-        // None while GitLab prepares it.
-        head_sha: text("sha")?,
+        merged_as: merged.then(|| {
+            let commit = commits.iter().find_map(|key| text(key));
+            commit.unwrap_or_else(|| head_sha.clone())
+        }),
+        mergeable,
+        head_sha,
         head_ref: text("source_branch")?,
         base_ref: text("target_branch")?,
         base_sha: start.filter(|t| !t.is_empty()).map(str::to_owned),
@@ -60,10 +81,38 @@ pub(super) fn read_comment(value: &Value) -> Option<Found> {
     if value["system"].as_bool().unwrap_or_default() {
         return None;
     }
+    let name = value["author"]["username"].as_str();
     Some(Found {
         id: value["id"].as_u64()?,
         author: value["author"]["id"].as_u64(),
+        name: name.map(str::to_owned),
         app: None,
+        program: name.is_some_and(is_program),
+        edited: is_edited(value),
         body: value["body"].as_str()?.to_owned(),
     })
+}
+
+/// Whether the name is one that GitLab gives to the user of a project's or a group's token.
+fn is_program(name: &str) -> bool {
+    let rest = name
+        .strip_prefix("project_")
+        .or(name.strip_prefix("group_"));
+    rest.and_then(|rest| rest.split_once("_bot"))
+        .is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+pub(super) fn member(remote: &Remote, id: &str) -> Url {
+    remote.repository_url(["members", "all", id])
+}
+
+/// From role Developer on.
+pub(super) fn may_write(value: &Value, author: &Author) -> bool {
+    let active = value["state"]
+        .as_str()
+        .is_none_or(|state| state == "active");
+    let developer = value["access_level"]
+        .as_u64()
+        .is_some_and(|level| level >= 30);
+    active && developer && value["id"].as_u64() == Some(author.id)
 }

@@ -12,13 +12,15 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{
-    Comment, Found, OpenPullRequests, PullRequest, PullRequests, StoredComment, comment, gitea,
-    github, gitlab,
+    Author, Comment, Found, OpenPullRequests, PullRequest, PullRequests, Remark, StoredComment,
+    comment, gitea, github, gitlab,
 };
 use crate::forge::{Credentials, Forges, PostError, Remote, http::Call};
 
 /// Pages of a list that are read: 2,000 pull requests, or 4,000 comments.
 const MAX_PAGES: usize = 40;
+/// Longest remark that is told, in characters.
+const MAX_REMARK: usize = 200;
 /// Pages that are remembered by their ETag.
 const REMEMBERED: usize = 256;
 
@@ -146,6 +148,64 @@ impl PullRequests for Forges {
         let nameless = || PostError::Passing("the forge's new comment has no id".into());
         id.map(stored).map(Some).ok_or_else(nameless)
     }
+
+    async fn remarks(
+        &self,
+        remote: &Remote,
+        number: u64,
+        now: Timestamp,
+    ) -> Result<Vec<Remark>, PostError> {
+        let us = self.us(remote, now).await?;
+        let mut remarks = Vec::new();
+        let take = |found: Found| {
+            if found.body.chars().count() <= MAX_REMARK {
+                remarks.push(Remark {
+                    id: found.id,
+                    by_program: found.program || us.wrote(&found),
+                    author: found
+                        .author
+                        .zip(found.name)
+                        .map(|(id, name)| Author { id, name }),
+                    edited: found.edited,
+                    text: found.body,
+                });
+            }
+        };
+        if !self
+            .each_comment(remote, &number.to_string(), now, take)
+            .await?
+        {
+            return Err(PostError::Configuration(format!(
+                "pull request {number} has more comments than are read"
+            )));
+        }
+        remarks.sort_by_key(|remark| remark.id);
+        Ok(remarks)
+    }
+
+    async fn may_write(
+        &self,
+        remote: &Remote,
+        author: &Author,
+        now: Timestamp,
+    ) -> Result<bool, PostError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let is_name = author.name.chars().all(fits) && author.name.chars().any(|c| c != '.');
+        let url = match remote.kind {
+            ForgeType::Gitlab => gitlab::member(remote, &author.id.to_string()),
+            _ if !is_name => return Ok(false),
+            ForgeType::Github | ForgeType::Gitea => github::permission(remote, &author.name),
+        };
+        let reply = self.send(remote, Call::get(url), now).await?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        let value = reply.judged()?.json()?;
+        Ok(match remote.kind {
+            ForgeType::Gitlab => gitlab::may_write(&value, author),
+            ForgeType::Github | ForgeType::Gitea => github::may_write(&value, author),
+        })
+    }
 }
 
 impl Forges {
@@ -221,6 +281,30 @@ impl Forges {
         let marker = comment::marker(context);
         let us = self.us(remote, now).await?;
         let mut ours: Option<Found> = None;
+        let take = |found: Found| {
+            let marked = us.wrote(&found) && comment::is_marked(&found.body, &marker);
+            if marked && ours.as_ref().is_none_or(|ours| found.id < ours.id) {
+                ours = Some(found);
+            }
+        };
+        let whole = self.each_comment(remote, number, now, take).await?;
+        // Another comment each time would be worse than none.
+        match ours {
+            None if !whole => Err(PostError::Configuration(format!(
+                "pull request {number} has more comments than are searched for ours"
+            ))),
+            ours => Ok(ours),
+        }
+    }
+
+    /// Gives the comments on a pull request to `take`, page by page, the oldest first; tells whether they were all.
+    async fn each_comment(
+        &self,
+        remote: &Remote,
+        number: &str,
+        now: Timestamp,
+        mut take: impl FnMut(Found) + Send,
+    ) -> Result<bool, PostError> {
         for page in 1..=MAX_PAGES {
             let mut url = comments(remote, number);
             let order = match remote.kind {
@@ -234,19 +318,12 @@ impl Forges {
                 ForgeType::Github | ForgeType::Gitea => github::read_comment(v),
                 ForgeType::Gitlab => gitlab::read_comment(v),
             });
-            let marked = found.filter(|c| us.wrote(c) && comment::is_marked(&c.body, &marker));
-            ours = ours.into_iter().chain(marked).min_by_key(|c| c.id);
+            found.for_each(&mut take);
             if !has_more(&reply.headers) {
-                return Ok(ours);
+                return Ok(true);
             }
         }
-        // Another comment each time would be worse than none.
-        match ours {
-            Some(ours) => Ok(Some(ours)),
-            None => Err(PostError::Configuration(format!(
-                "pull request {number} has more comments than are searched for ours"
-            ))),
-        }
+        Ok(false)
     }
 
     async fn us(&self, remote: &Remote, now: Timestamp) -> Result<Us, PostError> {

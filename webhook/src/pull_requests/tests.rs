@@ -1,7 +1,7 @@
 use fleetwright_api::fleet::ForgeType;
 use serde_json::{Value, json};
 
-use super::{Found, PullRequest, github, gitlab};
+use super::{Author, Found, PullRequest, github, gitlab};
 
 fn github_one() -> Value {
     json!({
@@ -60,6 +60,8 @@ fn all_forges_tell_the_same() {
             from_fork: false,
             draft: false,
             open: true,
+            merged_as: None,
+            mergeable: None,
             updated_at: None,
         };
         assert_eq!(got, want, "{kind:?}");
@@ -135,35 +137,253 @@ fn what_lacks_a_head_is_not_read() {
 
 #[test]
 fn comments() {
-    let found = |author, app| {
+    let found = |author: Option<u64>, app, program| {
         Some(Found {
             id: 3,
             author,
+            name: author.map(|_| "alice".into()),
             app,
+            program,
+            edited: true,
             body: "text".into(),
         })
     };
-    let github_comment = |kind: &str, app: Value| json!({"id": 3, "body": "text", "user": {"id": 5, "type": kind}, "performed_via_github_app": app});
+    let github_comment = |kind: &str, app: Value| {
+        json!({"id": 3, "body": "text", "user": {"id": 5, "login": "alice", "type": kind},
+            "performed_via_github_app": app})
+    };
     for (value, want) in [
-        (github_comment("User", Value::Null), found(Some(5), None)),
+        (
+            github_comment("User", Value::Null),
+            found(Some(5), None, false),
+        ),
         (
             github_comment("Bot", json!({"id": 12})),
-            found(Some(5), Some(12)),
+            found(Some(5), Some(12), true),
         ),
-        // A person who uses the app is no app.
+        (
+            github_comment("Bot", Value::Null),
+            found(Some(5), None, true),
+        ),
+        // A person who uses the app is no app; but a program wrote it.
         (
             github_comment("User", json!({"id": 12})),
-            found(Some(5), None),
+            found(Some(5), None, true),
         ),
         (
             json!({"id": 3, "body": "text", "user": null}),
-            found(None, None),
+            found(None, None, false),
         ),
         (json!({"id": 3, "body": null}), None),
     ] {
         assert_eq!(github::read_comment(&value), want, "{value}");
     }
-    let note = |system| json!({"id": 3, "body": "text", "system": system, "author": {"id": 5}});
-    assert_eq!(gitlab::read_comment(&note(false)), found(Some(5), None));
-    assert_eq!(gitlab::read_comment(&note(true)), None);
+    let note = |system, name: &str| {
+        let author = json!({"id": 5, "username": name});
+        json!({"id": 3, "body": "text", "system": system, "author": author})
+    };
+    let read = |name: &str| gitlab::read_comment(&note(false, name));
+    assert_eq!(read("alice"), found(Some(5), None, false));
+    assert_eq!(gitlab::read_comment(&note(true, "alice")), None);
+    for (name, program) in [
+        ("project_12_bot_0a1b", true),
+        ("group_3_bot", true),
+        ("project_12_bot", true),
+        ("project_x_bot", false),
+        ("project_bot", false),
+        ("robot", false),
+    ] {
+        assert_eq!(read(name).unwrap().program, program, "{name}");
+    }
+}
+
+/// What is not told is no proof that nobody changed it.
+#[test]
+fn edited_comments() {
+    for (made, changed, want) in [
+        (
+            json!("2026-01-02T03:04:05Z"),
+            json!("2026-01-02T03:04:05Z"),
+            false,
+        ),
+        (
+            json!("2026-01-02T03:04:05.123Z"),
+            json!("2026-01-02T03:04:05.125Z"),
+            false,
+        ),
+        (
+            json!("2026-01-02T03:04:05+01:00"),
+            json!("2026-01-02T02:04:05Z"),
+            false,
+        ),
+        (
+            json!("2026-01-02T03:04:05Z"),
+            json!("2026-01-02T03:04:06Z"),
+            true,
+        ),
+        (
+            json!("2026-01-02T03:04:06Z"),
+            json!("2026-01-02T03:04:05Z"),
+            true,
+        ),
+        (json!("2026-01-02T03:04:05Z"), Value::Null, true),
+        (Value::Null, Value::Null, true),
+        (json!(1), json!(1), true),
+        (json!("today"), json!("today"), true),
+    ] {
+        let value = json!({"created_at": made, "updated_at": changed});
+        assert_eq!(super::is_edited(&value), want, "{value}");
+    }
+}
+
+#[test]
+fn what_became_of_it() {
+    type Row = (ForgeType, Value, (bool, Option<&'static str>, Option<bool>));
+    let rows: [Row; 19] = [
+        (Github, json!({}), (true, None, None)),
+        // GitHub's trial merge is none.
+        (
+            Github,
+            json!({"merge_commit_sha": "m", "mergeable_state": "unknown"}),
+            (true, None, None),
+        ),
+        (
+            Github,
+            json!({"mergeable_state": "clean"}),
+            (true, None, Some(true)),
+        ),
+        (
+            Github,
+            json!({"mergeable_state": "unstable"}),
+            (true, None, Some(true)),
+        ),
+        (
+            Github,
+            json!({"mergeable_state": "blocked", "mergeable": true}),
+            (true, None, Some(false)),
+        ),
+        (
+            Github,
+            json!({"mergeable_state": "dirty"}),
+            (true, None, Some(false)),
+        ),
+        (
+            Github,
+            json!({"state": "closed", "merged": true, "merge_commit_sha": "m"}),
+            (false, Some("m"), None),
+        ),
+        (
+            Github,
+            json!({"state": "closed", "merged": true}),
+            (false, Some("h"), None),
+        ),
+        (
+            Github,
+            json!({"state": "closed", "merged": false, "merge_commit_sha": "m"}),
+            (false, None, None),
+        ),
+        (Gitea, json!({"mergeable": true}), (true, None, Some(true))),
+        (Gitea, json!({"mergeable": false}), (true, None, None)),
+        (
+            Gitea,
+            json!({"state": "closed", "merged": true, "merge_commit_sha": "m"}),
+            (false, Some("m"), None),
+        ),
+        (
+            Gitlab,
+            json!({"detailed_merge_status": "mergeable"}),
+            (true, None, Some(true)),
+        ),
+        (
+            Gitlab,
+            json!({"detailed_merge_status": "not_approved", "merge_status": "can_be_merged"}),
+            (true, None, Some(false)),
+        ),
+        (
+            Gitlab,
+            json!({"detailed_merge_status": "checking"}),
+            (true, None, None),
+        ),
+        (
+            Gitlab,
+            json!({"merge_status": "can_be_merged"}),
+            (true, None, Some(true)),
+        ),
+        (
+            Gitlab,
+            json!({"state": "merged", "merge_commit_sha": null, "squash_commit_sha": "s"}),
+            (false, Some("s"), None),
+        ),
+        (
+            Gitlab,
+            json!({"state": "merged", "merge_commit_sha": null}),
+            (false, Some("h"), None),
+        ),
+        (
+            Gitlab,
+            json!({"state": "closed", "merge_commit_sha": "m"}),
+            (false, None, None),
+        ),
+    ];
+    for (kind, change, (open, merged, mergeable)) in rows {
+        let mut one = match kind {
+            Github => github_one(),
+            Gitea => gitea_one(),
+            Gitlab => gitlab_one(),
+        };
+        for (key, value) in change.as_object().unwrap() {
+            one[key] = value.clone();
+        }
+        let got = read(kind, &one).unwrap();
+        let got = (got.open, got.merged_as.as_deref(), got.mergeable);
+        assert_eq!(got, (open, merged, mergeable), "{kind:?} {change}");
+    }
+}
+
+/// The answer must be of the user who was asked for: names change hands.
+#[test]
+fn who_may_write() {
+    let alice = Author {
+        id: 5,
+        name: "alice".into(),
+    };
+    let user = json!({"id": 5, "login": "alice"});
+    for (value, want) in [
+        (json!({"permission": "admin", "user": user}), true),
+        (json!({"permission": "owner", "user": user}), true),
+        (json!({"permission": "write", "user": user}), true),
+        (json!({"permission": "read", "user": user}), false),
+        (json!({"permission": "none", "user": user}), false),
+        (
+            json!({"permission": "write", "user": {"id": 6, "login": "alice"}}),
+            false,
+        ),
+        (json!({"permission": "write", "user": null}), false),
+        (json!({"user": user}), false),
+        (json!([]), false),
+    ] {
+        assert_eq!(github::may_write(&value, &alice), want, "{value}");
+    }
+    for (value, want) in [
+        (
+            json!({"id": 5, "access_level": 30, "state": "active"}),
+            true,
+        ),
+        (json!({"id": 5, "access_level": 50}), true),
+        (
+            json!({"id": 5, "access_level": 20, "state": "active"}),
+            false,
+        ),
+        (
+            json!({"id": 5, "access_level": 40, "state": "blocked"}),
+            false,
+        ),
+        (
+            json!({"id": 6, "access_level": 40, "state": "active"}),
+            false,
+        ),
+        (json!({"id": 5}), false),
+    ] {
+        assert_eq!(gitlab::may_write(&value, &alice), want, "{value}");
+    }
 }

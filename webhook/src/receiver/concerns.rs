@@ -1,6 +1,6 @@
 //! Whom news of a repository concerns: a function of the Fleet and the news.
 
-use fleetwright_api::Fleet;
+use fleetwright_api::{Fleet, fleet::ApplyWhen};
 
 use super::events::{Event, News};
 use crate::repository;
@@ -23,6 +23,11 @@ pub(super) fn concerns(fleet: &Fleet, news: &News) -> bool {
     }
     match &news.event {
         Event::PullRequest => fleet.spec.pull_requests.as_ref().is_some_and(|p| p.plan),
+        Event::Remark => fleet
+            .spec
+            .pull_requests
+            .as_ref()
+            .is_some_and(|p| p.plan && p.apply == Some(ApplyWhen::OnApproval)),
         Event::Push { reference } => {
             let wanted = source.reference.clone().unwrap_or_default();
             // A pinned commit never moves.
@@ -49,6 +54,40 @@ mod tests {
     use super::*;
     use crate::receiver::events::names;
 
+    /// Words wake those alone who listen to them.
+    #[test]
+    fn whom_a_comment_concerns() {
+        let named = ["acme/fleet".to_owned()].into();
+        let news = News {
+            names: named,
+            default_branch: None,
+            event: Event::Remark,
+        };
+        for (plan, apply, want) in [
+            (true, ApplyWhen::OnApproval, true),
+            (true, ApplyWhen::AfterMerge, false),
+            (false, ApplyWhen::OnApproval, false),
+        ] {
+            let spec = FleetSpec {
+                forge: Some(Forge {
+                    repository: "Acme/fleet".into(),
+                    ..Forge::default()
+                }),
+                pull_requests: Some(PullRequests {
+                    plan,
+                    apply: Some(apply),
+                    ..PullRequests::default()
+                }),
+                ..FleetSpec::default()
+            };
+            assert_eq!(
+                concerns(&Fleet::new("f", spec), &news),
+                want,
+                "{plan} {apply:?}"
+            );
+        }
+    }
+
     /// The names of repositories in payloads, and those of Fleets.
     #[test]
     fn whom_it_concerns() {
@@ -74,7 +113,7 @@ mod tests {
                 }),
                 pull_requests: Some(PullRequests {
                     plan,
-                    interval_seconds: None,
+                    ..PullRequests::default()
                 }),
                 ..FleetSpec::default()
             };

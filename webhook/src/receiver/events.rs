@@ -28,6 +28,8 @@ pub(super) enum Event {
     },
     /// A pull request, or one in the merge queue, is to be looked at again.
     PullRequest,
+    /// Somebody wrote something on a pull request.
+    Remark,
 }
 
 /// Why a delivery wakes nobody.
@@ -99,6 +101,16 @@ fn action<'a>(holder: &'a Value, wakes: impl Fn(&str) -> bool) -> Result<Event, 
     Err(Ignored(format!("{} wakes nobody", told(action))))
 }
 
+/// A comment on what may be a pull request.
+fn remark(action: &Value, made: &str, on_pull: bool) -> Result<Event, NoNews> {
+    match action.as_str() {
+        // What is changed or taken back afterwards counts for nothing.
+        Some(action) if action == made && on_pull => Ok(Event::Remark),
+        Some(_) => Err(Ignored("such a comment wakes nobody".to_owned())),
+        None => Err(Malformed("the event names no action")),
+    }
+}
+
 fn github(headers: &HeaderMap, payload: &Value) -> Result<Event, NoNews> {
     let event = header(headers, &["x-github-event"]);
     match event.ok_or(Malformed("no X-GitHub-Event header"))? {
@@ -110,6 +122,10 @@ fn github(headers: &HeaderMap, payload: &Value) -> Result<Event, NoNews> {
             _ => false,
         }),
         "merge_group" => action(payload, |action| action == "checks_requested"),
+        "issue_comment" => {
+            let on_pull = payload["issue"]["pull_request"].is_object();
+            remark(&payload["action"], "created", on_pull)
+        }
         other => Err(Ignored(format!("{} wakes nobody", told(other)))),
     }
 }
@@ -125,6 +141,7 @@ fn gitlab(headers: &HeaderMap, payload: &Value) -> Result<Event, NoNews> {
         "Push Hook" => "push",
         "Tag Push Hook" => "tag_push",
         "Merge Request Hook" => "merge_request",
+        "Note Hook" => "note",
         other => other,
     };
     match event {
@@ -140,6 +157,13 @@ fn gitlab(headers: &HeaderMap, payload: &Value) -> Result<Event, NoNews> {
             }
             _ => false,
         }),
+        "note" => {
+            let note = &payload["object_attributes"];
+            let made = Value::from("create");
+            // Older ones tell of new notes alone, without saying so.
+            let action = note.get("action").unwrap_or(&made);
+            remark(action, "create", note["noteable_type"] == "MergeRequest")
+        }
         other => Err(Ignored(format!("{} wakes nobody", told(other)))),
     }
 }
@@ -178,6 +202,11 @@ fn gitea(headers: &HeaderMap, payload: &Value) -> Result<Event, NoNews> {
             }
             _ => false,
         }),
+        "issue_comment" | "pull_request_comment" => {
+            let on_pull =
+                payload["is_pull"] == true || payload["issue"]["pull_request"].is_object();
+            remark(&payload["action"], "created", on_pull)
+        }
         other => Err(Ignored(format!("{} wakes nobody", told(other)))),
     }
 }

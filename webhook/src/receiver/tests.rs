@@ -405,7 +405,7 @@ async fn what_wakes_nobody_is_answered_with_a_reason() {
     );
     plans.spec.pull_requests = Some(PullRequests {
         plan: true,
-        interval_seconds: None,
+        ..PullRequests::default()
     });
     let kit = Kit::new(vec![plans], Some(SECRET));
     let payload = |action: &str| {

@@ -84,7 +84,7 @@ async fn receiver_of(kinds: &[ForgeType]) -> Router {
             },
             pull_requests: Some(PullRequests {
                 plan: true,
-                interval_seconds: None,
+                ..PullRequests::default()
             }),
             ..FleetSpec::default()
         };

@@ -1,5 +1,7 @@
 //! Pull requests and their comments at each forge.
 
+mod remarks;
+
 use fleetwright_api::fleet::ForgeType::{self, Gitea, Github, Gitlab};
 use fleetwright_api::secret::SecretText;
 use fleetwright_webhook::{

@@ -108,6 +108,8 @@ pub(crate) struct Held {
     pub(crate) app_tokens: Vec<String>,
     /// When they end.
     pub(crate) expires_at: String,
+    /// What each user may do, by name, in the forge's own word.
+    pub(crate) permissions: BTreeMap<String, Value>,
 }
 
 impl Forge {

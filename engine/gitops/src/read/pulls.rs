@@ -1,9 +1,9 @@
 //! Pull requests of a Fleet's repository, as they are in Git.
 
-use fleetwright_api::Fleet;
+use fleetwright_api::{Fleet, fleet::Held};
 use jiff::Timestamp;
 
-use super::{ReadError, Reader};
+use super::{Found, ReadError, Reader, Tree};
 use crate::source::{Ends, Filter, GitSource, Merged, PullRef, SourceError};
 
 impl Reader {
@@ -45,7 +45,7 @@ impl Reader {
         Ok(self.blocking(move || git.fetch_queue(&base, now)).await??)
     }
 
-    /// What merging a pull request would give, as it was when it was fetched last.
+    /// What merging the two ends of a pull request would give, which were fetched.
     ///
     /// # Errors
     /// [`ReadError`], when that is not known.
@@ -53,14 +53,109 @@ impl Reader {
         &mut self,
         fleet: &Fleet,
         pull: PullRef,
+        ends: Ends,
         now: Timestamp,
     ) -> Result<Merged, ReadError> {
         let git = self.scratch(fleet, now).await?;
         let source = fleet.spec.source.clone();
         let filter = Filter::new(&source.include, &source.exclude)?;
         let path = source.path.unwrap_or_default();
-        let merge = move || git.merged(&pull, &path, &filter);
+        let merge = move || git.merged(&pull, &ends, &path, &filter);
         Ok(self.blocking(merge).await??)
+    }
+
+    /// Where the pull request stands that is applied before its merge. Its two commits are asked for again where they were lost.
+    ///
+    /// # Errors
+    /// [`ReadError`], when that is not known. That it cannot be read any more is the revision's own fault.
+    pub(crate) async fn held(
+        &mut self,
+        fleet: &Fleet,
+        held: &Held,
+        now: Timestamp,
+    ) -> Result<Found, ReadError> {
+        let git = self.scratch(fleet, now).await?;
+        let source = fleet.spec.source.clone();
+        let filter = Filter::new(&source.include, &source.exclude)?;
+        let path = source.path.unwrap_or_default();
+        let branch = source.reference.and_then(|r| r.branch).unwrap_or_default();
+        let kind = fleet
+            .spec
+            .forge
+            .as_ref()
+            .map(|f| f.kind)
+            .unwrap_or_default();
+        let pull = PullRef::of(kind, u64::try_from(held.number).unwrap_or(0), &branch);
+        let ends = Ends {
+            base: held.base.clone(),
+            head: held.head.clone(),
+        };
+        let merge = move || {
+            let merge = || git.merged(&pull, &ends, &path, &filter);
+            match merge() {
+                Err(SourceError::NoRef(_) | SourceError::Cache { .. }) => {
+                    git.fetch_pulls(std::slice::from_ref(&pull), now)?;
+                    merge()
+                }
+                merged => merged,
+            }
+        };
+        let lost = |why: String| SourceError::Held(held.number, why);
+        let tree = match self.blocking(merge).await? {
+            Ok(Merged { files, filter }) => files.and_then(|files| match files.tree == held.tree {
+                true => Ok(Tree::Merged(files, filter)),
+                false => Err(lost(
+                    "its merge is no longer the one that was approved".into(),
+                )),
+            }),
+            Err(SourceError::NoRef(what)) => Err(lost(format!("{what} is gone"))),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Found {
+            revision: held.head.clone(),
+            tree,
+        })
+    }
+
+    /// Whether a held pull request may be followed after revision `observed`: where it was begun, and where the base that it was merged into
+    /// has what was followed so far. Else it would take back what came into the branch after its approval.
+    ///
+    /// # Errors
+    /// [`ReadError`], when that is not known.
+    pub async fn may_follow(
+        &mut self,
+        fleet: &Fleet,
+        held: &Held,
+        observed: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, ReadError> {
+        let Some(observed) = observed else {
+            return Ok(true);
+        };
+        if observed == held.head || held.replaces.as_deref() == Some(observed) {
+            return Ok(true);
+        }
+        let (base, observed) = (held.base.clone(), observed.to_owned());
+        self.has(fleet, base, observed, now).await
+    }
+
+    /// Whether the followed branch, which is at `head`, has a commit.
+    ///
+    /// # Errors
+    /// [`ReadError`], when that is not known.
+    pub async fn has(
+        &mut self,
+        fleet: &Fleet,
+        head: String,
+        commit: String,
+        now: Timestamp,
+    ) -> Result<bool, ReadError> {
+        let source = fleet.spec.source.clone();
+        let url = source.url.clone().unwrap_or_default();
+        let git = self.git(fleet, &source, &url, now).await?;
+        Ok(self
+            .blocking(move || git.contains(&head, &commit))
+            .await??)
     }
 
     /// The store of pull requests.

@@ -81,13 +81,23 @@ pub struct Ends {
     pub head: String,
 }
 
+impl Ends {
+    fn ids(&self) -> Result<(Oid, Oid), SourceError> {
+        let id = |text: &str| {
+            Oid::from_str(text)
+                .map_err(|_| SourceError::BadRef(format!("{text:?} is no full commit id")))
+        };
+        Ok((id(&self.base)?, id(&self.head)?))
+    }
+}
+
 /// What merging a pull request would give.
 #[derive(Debug)]
 pub struct Merged {
-    /// What was merged.
-    pub ends: Ends,
     /// The followed folder of the merge; when there is none, that is the pull request's own fault.
     pub files: Result<Snapshot, SourceError>,
+    /// Which of its files count.
+    pub filter: Filter,
 }
 
 impl GitSource {
@@ -144,22 +154,42 @@ impl GitSource {
         })
     }
 
-    /// The merge of a pull request as of the last fetch, of it the files below `path`.
+    /// Whether `commit` is `head` or came before it; not where one of them is unknown.
+    pub(crate) fn contains(&self, head: &str, commit: &str) -> Result<bool, SourceError> {
+        let (Ok(head), Ok(commit)) = (Oid::from_str(head), Oid::from_str(commit)) else {
+            return Ok(false);
+        };
+        self.cached(|repository| {
+            let before = || repository.graph_descendant_of(head, commit);
+            match repository.find_commit(commit).and_then(|_| before()) {
+                Ok(before) => Ok(before || head == commit),
+                Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
+                Err(error) => Err(cache("reading the history")(error)),
+            }
+        })
+    }
+
+    /// The merge of `ends`, of it the files below `path`; the forge's own trial merge, as of the last fetch, where that is of these two.
     pub(crate) fn merged(
         &self,
         pull: &PullRef,
+        ends: &Ends,
         path: &str,
         filter: &Filter,
     ) -> Result<Merged, SourceError> {
-        let (base, head, trial) = pull.wanted()?;
+        let (_, _, trial) = pull.wanted()?;
         let path = clean(path)?;
+        let (base, head) = ends.ids()?;
         self.cached(|repository| {
             let doing = "reading a pull request";
-            let commit = |wanted: &Wanted| {
-                let id = wanted.commit(repository)?;
-                repository.find_commit(id).map_err(cache(doing))
+            let find = |id: Oid| match repository.find_commit(id) {
+                Err(error) if error.code() == ErrorCode::NotFound => {
+                    Err(SourceError::NoRef(format!("commit {id}")))
+                }
+                found => found.map_err(cache(doing)),
             };
-            let (base, head) = (commit(&base)?, commit(&head)?);
+            let commit = |wanted: &Wanted| find(wanted.commit(repository)?);
+            let (base, head) = (find(base)?, find(head)?);
             // What is merged is written to memory alone.
             let objects = repository.odb().map_err(cache(doing))?;
             objects
@@ -184,11 +214,8 @@ impl GitSource {
                 files => files,
             };
             Ok(Merged {
-                ends: Ends {
-                    base: base.id().to_string(),
-                    head: head.id().to_string(),
-                },
                 files,
+                filter: filter.clone(),
             })
         })
     }

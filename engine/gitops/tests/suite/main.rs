@@ -11,6 +11,8 @@ mod commits;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod looping;

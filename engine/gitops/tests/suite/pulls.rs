@@ -69,9 +69,10 @@ impl Scene {
     }
 
     async fn merged(&mut self, number: u64) -> Result<Snapshot, SourceError> {
-        self.ends(&[number]).await.remove(0).unwrap();
+        let ends = self.ends(&[number]).await.remove(0).unwrap();
         let of = PullRef::of(ForgeType::Github, number, "main");
-        let merged = self.reader.merged(&self.fleet, of, Timestamp::UNIX_EPOCH);
+        let now = Timestamp::UNIX_EPOCH;
+        let merged = self.reader.merged(&self.fleet, of, ends, now);
         merged.await.unwrap().files
     }
 }
@@ -210,12 +211,14 @@ async fn entries_of_a_merge_queue_are_what_will_be_merged() {
         .await
         .unwrap();
     assert_eq!(queue.len(), 1, "{queue:?}");
+    let ends = scene.reader.pulls(&scene.fleet, queue.clone(), now).await;
+    let ends = ends.unwrap().remove(0).unwrap();
+    assert_eq!(ends, Ends { base, head });
     let merged = scene
         .reader
-        .merged(&scene.fleet, queue[0].clone(), now)
+        .merged(&scene.fleet, queue[0].clone(), ends, now)
         .await
         .unwrap();
-    assert_eq!(merged.ends, Ends { base, head });
     assert_eq!(names(&merged.files.unwrap()), ["a.yaml", "b.yaml"]);
     git(&scene.work, &["push", "-q", "origin", &format!(":{name}")]);
     let queue = scene
@@ -224,4 +227,29 @@ async fn entries_of_a_merge_queue_are_what_will_be_merged() {
         .await
         .unwrap();
     assert!(queue.is_empty(), "{queue:?}");
+}
+
+#[tokio::test]
+async fn what_is_merged_is_what_was_asked_about() {
+    let mut scene = Scene::new().await;
+    let base = scene.main();
+    scene.propose(&base, HEAD, "fleet/b.yaml", &config_map("b", "one"));
+    let ends = scene.ends(&[1]).await.remove(0).unwrap();
+    // Meanwhile another one fetches a new head into the same store.
+    scene.propose(&base, HEAD, "fleet/c.yaml", &config_map("c", "one"));
+    scene.ends(&[1]).await.remove(0).unwrap();
+    let of = PullRef::of(ForgeType::Github, 1, "main");
+    let now = Timestamp::UNIX_EPOCH;
+    let merged = scene
+        .reader
+        .merged(&scene.fleet, of.clone(), ends, now)
+        .await;
+    assert_eq!(names(&merged.unwrap().files.unwrap()), ["a.yaml", "b.yaml"]);
+    let gone = Ends {
+        base,
+        head: "0123456789".repeat(4),
+    };
+    let missing = scene.reader.merged(&scene.fleet, of, gone, now).await;
+    let error = missing.unwrap_err().to_string();
+    assert!(error.contains("commit 0123456789"), "{error}");
 }

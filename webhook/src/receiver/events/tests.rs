@@ -487,3 +487,81 @@ fn an_answer_repeats_little_of_what_came() {
     };
     assert!(why.len() < 200);
 }
+
+const REMARK: Result<Event, &str> = Ok(Event::Remark);
+
+#[test]
+fn comments_on_pull_requests() {
+    let hub = |action: Value, pull: Value| json!({"action": action, "issue": {"number": 7, "pull_request": pull}});
+    for (payload, want) in [
+        (hub(json!("created"), json!({"url": "x"})), REMARK),
+        (hub(json!("edited"), json!({"url": "x"})), IGNORED),
+        (hub(json!("deleted"), json!({"url": "x"})), IGNORED),
+        (hub(json!("created"), Value::Null), IGNORED),
+        (hub(json!("created"), json!(true)), IGNORED),
+        (hub(Value::Null, json!({})), MALFORMED),
+        (json!({}), MALFORMED),
+    ] {
+        let got = event(
+            Github,
+            &[("x-github-event", "issue_comment")],
+            payload.clone(),
+        );
+        assert_eq!(got, want, "{payload}");
+    }
+    let note = |attributes: Value| json!({"object_kind": "note", "object_attributes": attributes});
+    for (attributes, want) in [
+        (
+            json!({"action": "create", "noteable_type": "MergeRequest"}),
+            REMARK,
+        ),
+        (json!({"noteable_type": "MergeRequest"}), REMARK),
+        (
+            json!({"action": "update", "noteable_type": "MergeRequest"}),
+            IGNORED,
+        ),
+        (
+            json!({"action": "create", "noteable_type": "Issue"}),
+            IGNORED,
+        ),
+        (json!({"action": "create"}), IGNORED),
+        (
+            json!({"action": [], "noteable_type": "MergeRequest"}),
+            MALFORMED,
+        ),
+    ] {
+        for name in ["Note Hook", "System Hook"] {
+            let got = event(
+                Gitlab,
+                &[("x-gitlab-event", name)],
+                note(attributes.clone()),
+            );
+            assert_eq!(got, want, "{name} {attributes}");
+        }
+    }
+    for (payload, want) in [
+        (json!({"action": "created", "is_pull": true}), REMARK),
+        (
+            json!({"action": "created", "issue": {"pull_request": {"merged": false}}}),
+            REMARK,
+        ),
+        (
+            json!({"action": "created", "is_pull": false, "issue": {"pull_request": null}}),
+            IGNORED,
+        ),
+        (json!({"action": "edited", "is_pull": true}), IGNORED),
+        (json!({"is_pull": true}), MALFORMED),
+    ] {
+        for kind in ["pull_request_comment", "issue_comment"] {
+            let pairs = [
+                ("x-gitea-event", "issue_comment"),
+                ("x-gitea-event-type", kind),
+            ];
+            assert_eq!(
+                event(Gitea, &pairs, payload.clone()),
+                want,
+                "{kind} {payload}"
+            );
+        }
+    }
+}

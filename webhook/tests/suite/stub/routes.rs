@@ -94,6 +94,15 @@ pub(super) fn route(forge: &Forge, request: &Request<'_>) -> Response {
             };
             told(200, &[], filled(forge.kind, answers::PULL_REQUEST, one))
         }
+        (ForgeType::Gitlab, "GET", ["members", "all", id]) => {
+            let mut all = held.permissions.values();
+            let one = all.find(|one| one["id"].as_u64() == id.parse().ok());
+            one.map_or_else(|| missing(forge.kind), |one| told(200, &[], one.clone()))
+        }
+        (ForgeType::Github | ForgeType::Gitea, "GET", ["collaborators", name, "permission"]) => {
+            let one = held.permissions.get(*name);
+            one.map_or_else(|| missing(forge.kind), |one| told(200, &[], one.clone()))
+        }
         (ForgeType::Gitlab, "GET", ["merge_requests", number, "notes"])
         | (ForgeType::Github | ForgeType::Gitea, "GET", ["issues", number, "comments"]) => {
             let all = held.comments.get(*number).cloned().unwrap_or_default();
@@ -163,16 +172,27 @@ pub(crate) fn write(
 ) -> Value {
     held.last_id += 1;
     let id = held.last_id;
-    let one = match kind {
-        ForgeType::Gitlab => {
-            json!({"id": id, "body": text, "system": false, "author": {"id": author}})
-        }
+    let name = format!("user{author}");
+    let mut one = match kind {
+        ForgeType::Gitlab => json!({
+            "id": id, "body": text, "system": false, "author": {"id": author, "username": name},
+        }),
         _ if as_app => json!({
+<<<<<<< HEAD
             "id": id, "body": text, "user": {"id": 99, "type": "Bot"},
             "performed_via_github_app": filled(kind, answers::APP, json!({"id": APP})),
+=======
+            "id": id, "body": text, "user": {"id": 99, "login": "ours[bot]", "type": "Bot"},
+            "performed_via_github_app": {"id": APP},
+>>>>>>> h-pulls
         }),
-        _ => json!({"id": id, "body": text, "user": {"id": author, "type": "User"}}),
+        _ => json!({
+            "id": id, "body": text, "user": {"id": author, "login": name, "type": "User"},
+        }),
     };
+    for time in ["created_at", "updated_at"] {
+        one[time] = json!("2026-01-02T03:04:05Z");
+    }
     held.comments
         .entry(number.to_owned())
         .or_default()
