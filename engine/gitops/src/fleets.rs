@@ -97,9 +97,10 @@ where
 
 /// What of a Fleet asks for a look when it changes.
 #[must_use]
-pub fn asks(fleet: &Fleet) -> (Option<i64>, Option<String>) {
+pub fn asks(fleet: &Fleet) -> (Option<i64>, bool, Option<String>) {
     (
         fleet.metadata.generation,
+        fleet.metadata.deletion_timestamp.is_some(),
         fleet.annotations().get(ANNOTATION_REQUESTED_AT).cloned(),
     )
 }
