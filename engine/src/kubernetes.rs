@@ -237,7 +237,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let random: Arc<dyn Random> = Arc::new(OsRandom);
         let data = crate::data_dir::DataDir::open(dir.path()).unwrap();
-        let api = Embedded::open(&data, &clock, &random).await.unwrap();
+        let api = Embedded::open(&data, None, &clock, &random).await.unwrap();
         let client = api.server.client("default");
         let spec = ProviderAccountSpec {
             provider: "sleeper".into(),

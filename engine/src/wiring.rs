@@ -45,7 +45,12 @@ pub(crate) const FAREWELL: Duration = Duration::from_millis(1500);
 /// Where the API lives.
 pub(crate) enum Place {
     /// In this process, and served there.
-    Here(SocketAddr),
+    Here {
+        /// Where it is served.
+        listen: SocketAddr,
+        /// The file of its audit log.
+        audit: Option<PathBuf>,
+    },
     /// On a Kubernetes.
     Kubernetes(Target),
 }
@@ -93,8 +98,8 @@ impl Engine {
         let identity = leadership::identity(random.as_ref());
         let mut metrics = prometheus_client::registry::Registry::with_prefix("fleetwright");
         let (client, connected, api_url, kubeconfig, simulated) = match &options.place {
-            Place::Here(listen) => {
-                let api = Embedded::open(data, &clock, &random).await?;
+            Place::Here { listen, audit } => {
+                let api = Embedded::open(data, audit.as_deref(), &clock, &random).await?;
                 api.server.register_metrics(&mut metrics);
                 let client = api.server.client("default");
                 prepare(&client, &options, true).await?;
