@@ -268,6 +268,7 @@ mod tests {
             installation: "default".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             cache: dir.path().join("git"),
+            trail: Default::default(),
             token: None,
         };
         let stop = CancellationToken::new();

@@ -22,6 +22,7 @@ mod setup;
 mod state;
 mod telemetry;
 mod tokens;
+mod trail;
 mod wiring;
 
 use std::process::ExitCode;

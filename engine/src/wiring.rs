@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetwright_api::{
+    decision::Trail,
     random::{OsRandom, Random},
     secret::SecretText,
     time::{Clock, SystemClock},
@@ -37,6 +38,7 @@ use crate::{
     repository::catalogue,
     setup::{self, Wish},
     tokens::Tokens,
+    trail,
 };
 
 /// How long tasks may take to end.
@@ -132,6 +134,10 @@ impl Engine {
             }
         };
 
+        let trail = match &options.place {
+            Place::Here { .. } => trail::in_folder(data.path(), &clock)?,
+            Place::Kubernetes(_) => trail::in_log(),
+        };
         let leading = Gauge::default();
         metrics.register(
             "leader",
@@ -146,6 +152,7 @@ impl Engine {
             metrics: Metrics::register(&mut metrics),
             leading,
             cache: data.path().join("git"),
+            trail,
             token: options.token,
         };
         let listener = bind(options.http_listen, &data.path().join("http.addr")).await?;
@@ -246,6 +253,8 @@ pub(crate) struct Workers {
     pub(crate) metrics: Metrics,
     /// Folder of what was fetched.
     pub(crate) cache: PathBuf,
+    /// Where decisions are written down.
+    pub(crate) trail: Trail,
     pub(crate) token: Option<SecretText>,
 }
 
@@ -279,6 +288,7 @@ impl Workers {
             random: Arc::clone(&self.random),
             installation: self.installation.clone(),
             metrics: self.metrics,
+            trail: self.trail.clone(),
         });
         let sync = Sync::new(follow::Context {
             client: client.clone(),
@@ -289,6 +299,7 @@ impl Workers {
             installation: self.installation.clone(),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
+            trail: self.trail,
         });
         let pulls = Pulls {
             client: client.clone(),

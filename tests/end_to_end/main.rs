@@ -1,6 +1,8 @@
 //! The program as its users meet it: real processes, real Git, real HTTP.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod cloud;
 #[cfg(test)]
 mod commands;

@@ -96,6 +96,16 @@ impl Policy {
     pub fn waves(&self) -> Waves<'_> {
         Waves::new(&self.waves, &self.windows)
     }
+
+    /// SHA-256, in hexadecimal digits, of all of it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let versions: Vec<String> = self.versions.iter().map(ToString::to_string).collect();
+        let guards = (self.max_machines, &self.allow, &self.disruption);
+        let parts = (&self.drift, guards, versions, &self.waves, &self.windows);
+        let text = serde_json::to_string(&parts).unwrap_or_default();
+        short_hash(["policy-1", &self.namespace, &self.fleet, &text], 64)
+    }
 }
 
 /// Identity of an object: `apiVersion`, kind, namespace, name.

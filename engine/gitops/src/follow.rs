@@ -6,6 +6,7 @@ use fleetwright_api::{
     Fleet,
     commit_status::CommitState,
     condition::{self, Status, kind},
+    decision::{Trail, Verdict},
     fleet::{FleetCounts, RevisionRef},
     random::Random,
     time::{Clock, k8s_time},
@@ -35,6 +36,9 @@ use crate::{
 
 mod leaving;
 mod settling;
+mod trail;
+
+use trail::Done;
 
 /// What following Fleets needs from outside.
 #[derive(Clone)]
@@ -55,6 +59,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// The source of chance.
     pub random: Arc<dyn Random>,
+    /// Where decisions are written down.
+    pub trail: Trail,
 }
 
 /// Why a look at a Fleet came to no end.
@@ -106,6 +112,8 @@ pub struct Follower {
     spoken: Spoken,
     health: Debounce,
     failed: Option<String>,
+    /// What was written down last: verdict, the Fleet's generation, revision and reason.
+    decided: Option<(Verdict, Option<i64>, String, String)>,
     /// What may be left to wait for from before the start: nothing, when the settled tree had converged.
     unsettled: Unsettled,
 }
@@ -155,6 +163,7 @@ impl Follower {
             spoken: Spoken::default(),
             health: Debounce::default(),
             failed: None,
+            decided: None,
         }
     }
 
@@ -213,6 +222,7 @@ impl Follower {
                 let state = CommitState::Pending;
                 wishes.want(About::Fleet, &revision, state, &why).await?;
             }
+            self.decided(Some(&at), Verdict::Held, &why, None);
             self.tell(Status::False, "DependencyNotReady", why).await?;
             return Ok(true);
         }
@@ -223,7 +233,9 @@ impl Follower {
         };
         let declared = match declared {
             Err(ReadError::Source(error)) if error.is_lasting() => {
-                self.refuse(&at, "SourceFailed", chain(&error), 0).await?;
+                let message = chain(&error);
+                self.decided(Some(&at), Verdict::Refused, &message, None);
+                self.refuse(&at, "SourceFailed", message, 0).await?;
                 return Ok(true);
             }
             declared => declared?,
@@ -239,6 +251,7 @@ impl Follower {
         }
         if !errors.is_empty() {
             let message = mistakes(&errors);
+            self.decided(Some(&at), Verdict::Refused, &message, None);
             self.refuse(&at, "LoadFailed", message, errors.len())
                 .await?;
             return Ok(true);
@@ -272,6 +285,21 @@ impl Follower {
             previous,
         };
         let applied = apply(&context.client, begun, desired, &live, &policy, settings).await;
+        let problems = problems(&plan, &applied.errors);
+        let waits = plan.waves.iter().find_map(|wave| wave.hold.as_ref());
+        let (verdict, reason) = match waits {
+            _ if !applied.errors.is_empty() => (Verdict::Failed, some(&problems, "\n")),
+            _ if !problems.is_empty() => (Verdict::Refused, some(&problems, "\n")),
+            Some(hold) => (Verdict::Held, hold.to_string()),
+            None => (Verdict::Applied, String::new()),
+        };
+        let done = Done {
+            plan: &plan,
+            policy: &policy,
+            live: &live,
+            applied: &applied,
+        };
+        self.decided(Some(&at), verdict, &reason, Some(&done));
         let written = applied.written.iter();
         // What has no generation has nothing to converge.
         let written =
@@ -298,7 +326,6 @@ impl Follower {
             errors: 0,
         });
         self.telling.drift(&self.fleet, &applied.drift, now);
-        let problems = problems(&plan, &applied.errors);
         if !problems.is_empty() {
             let refused = !applied.errors.iter().any(ApplyError::is_passing);
             let reason = if refused { "Refused" } else { "ApplyFailed" };

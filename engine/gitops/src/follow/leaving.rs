@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 
 use fleetwright_api::{
-    Fleet, condition::Status, fleet::DeletionPolicy, meta::FINALIZER_FLEET,
+    Fleet, condition::Status, decision::Verdict, fleet::DeletionPolicy, meta::FINALIZER_FLEET,
     names::fleet_hash,
 };
-use fleetwright_core::plan::{Departure, Desired, Key, Live, Plan, belonging, depart};
+use fleetwright_core::plan::{Departure, Desired, Key, Live, Plan, Policy, belonging, depart};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
 
-use super::{FollowError, Follower, Waits};
+use super::{Done, FollowError, Follower, Waits};
 use crate::{
-    apply::{MANAGER_SYNC, Settings, apply},
+    apply::{Applied, MANAGER_SYNC, Settings, apply},
     depends::Fleets,
     gather::{gather, policy_of},
     tell::{problems, some},
@@ -80,6 +80,12 @@ impl Follower {
             }
             Departure::Held { plan, begun } => {
                 let message = some(&problems(&plan, &[]), "\n");
+                let nothing = Applied::default();
+                self.gone(
+                    Verdict::Refused,
+                    &message,
+                    (&plan, &policy, &live, &nothing),
+                );
                 self.tell_leaving("WaitingForConsent", message.clone());
                 if !begun {
                     return Ok(None);
@@ -101,6 +107,13 @@ impl Follower {
         let applied = apply(client, &plan, &[], &live, &policy, settings).await;
         let mut lines = problems(&Plan::default(), &applied.errors);
         let done = lines.is_empty();
+        let verdict = if done {
+            Verdict::Applied
+        } else {
+            Verdict::Failed
+        };
+        let reason = some(&lines, "\n");
+        self.gone(verdict, &reason, (&plan, &policy, &live, &applied));
         if done {
             tracing::info!(fleet = %self.fleet.name_any(), left = left.len(), "its objects are being deleted with it");
         }
@@ -111,6 +124,22 @@ impl Follower {
         // What went at once leaves the Fleet free at once.
         self.again = done && !applied.deleted.is_empty();
         Ok(Some(done))
+    }
+
+    /// Writes down what was decided of its objects.
+    fn gone(
+        &mut self,
+        verdict: Verdict,
+        reason: &str,
+        (plan, policy, live, applied): (&Plan, &Policy, &Live, &Applied),
+    ) {
+        let done = Done {
+            plan,
+            policy,
+            live,
+            applied,
+        };
+        self.decided(None, verdict, reason, Some(&done));
     }
 
     fn tell_leaving(&mut self, reason: &'static str, message: String) {

@@ -21,4 +21,6 @@ mod pulls;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
+mod trail;
+#[cfg(test)]
 mod waves;
