@@ -14,12 +14,14 @@ use fleetwright_api::{
     random::{Random, hex},
     time::Clock,
 };
-use fleetwright_apiserver::{self as apiserver, ApiServer, Auth, Tls, User, write_kubeconfig};
+use fleetwright_apiserver::{
+    self as apiserver, ApiServer, Audit, Auth, Tls, User, write_kubeconfig,
+};
 use tokio::net::TcpListener;
 
 use crate::{
     data_dir::DataDir,
-    error::{Failure, step},
+    error::{Failure, chain, step},
     http::{address, bind},
     state,
 };
@@ -40,16 +42,17 @@ pub(crate) struct Served {
 }
 
 impl Embedded {
-    /// The API over the state in `data`, with our kinds.
+    /// The API over the state in `data`, with our kinds; `audit` is the file of its audit log.
     ///
     /// # Errors
-    /// The state cannot be read.
+    /// The state cannot be read, or the audit log cannot be written.
     pub(crate) async fn open(
         data: &DataDir,
+        audit: Option<&Path>,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
     ) -> Result<Self, Failure> {
-        let server = open_api(data, clock, random).await?;
+        let server = open_api(data, audit, clock, random).await?;
         Ok(Self {
             server,
             data: data.path().to_owned(),
@@ -91,11 +94,15 @@ impl Embedded {
 /// The API over the state in `data`, with our kinds.
 async fn open_api(
     data: &DataDir,
+    audit: Option<&Path>,
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn Random>,
 ) -> Result<ApiServer, Failure> {
     let store = state::open(data)?;
-    let options = apiserver::Options::new(Arc::clone(clock), Arc::clone(random));
+    let mut options = apiserver::Options::new(Arc::clone(clock), Arc::clone(random));
+    options.audit = audit
+        .map(|file| audit_log(file, clock, random))
+        .transpose()?;
     let server = step(
         ApiServer::new(store, options),
         "cannot start the API server",
@@ -109,6 +116,20 @@ async fn open_api(
         "cannot install our kinds",
     )?;
     Ok(server)
+}
+
+/// The audit log on `file`.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn audit_log(
+    file: &Path,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+) -> Result<Arc<Audit>, Failure> {
+    let log = Audit::open(file, Arc::clone(clock), Arc::clone(random));
+    log.map(Arc::new)
+        .map_err(|error| Failure::usage(chain(&error)).hint("choose another file with --audit-log"))
 }
 
 /// The administrator's token, made at the first start.

@@ -237,7 +237,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let random: Arc<dyn Random> = Arc::new(OsRandom);
         let data = crate::data_dir::DataDir::open(dir.path()).unwrap();
-        let api = Embedded::open(&data, &clock, &random).await.unwrap();
+        let api = Embedded::open(&data, None, &clock, &random).await.unwrap();
         let client = api.server.client("default");
         let spec = ProviderAccountSpec {
             provider: "sleeper".into(),
@@ -268,6 +268,7 @@ mod tests {
             installation: "default".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             cache: dir.path().join("git"),
+            trail: Default::default(),
             token: None,
         };
         let stop = CancellationToken::new();

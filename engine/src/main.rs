@@ -23,6 +23,7 @@ mod setup;
 mod state;
 mod telemetry;
 mod tokens;
+mod trail;
 mod wiring;
 
 use std::process::ExitCode;

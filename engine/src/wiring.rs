@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetwright_api::{
+    decision::Trail,
     random::{OsRandom, Random},
     secret::SecretText,
     time::{Clock, SystemClock},
@@ -38,6 +39,7 @@ use crate::{
     repository::catalogue,
     setup::{self, Wish},
     tokens::Tokens,
+    trail,
 };
 
 /// How long tasks may take to end.
@@ -46,7 +48,12 @@ pub(crate) const FAREWELL: Duration = Duration::from_millis(1500);
 /// Where the API lives.
 pub(crate) enum Place {
     /// In this process, and served there.
-    Here(SocketAddr),
+    Here {
+        /// Where it is served.
+        listen: SocketAddr,
+        /// The file of its audit log.
+        audit: Option<PathBuf>,
+    },
     /// On a Kubernetes.
     Kubernetes(Target),
 }
@@ -94,8 +101,8 @@ impl Engine {
         let identity = leadership::identity(random.as_ref());
         let mut metrics = prometheus_client::registry::Registry::with_prefix("fleetwright");
         let (client, connected, api_url, kubeconfig, simulated) = match &options.place {
-            Place::Here(listen) => {
-                let api = Embedded::open(data, &clock, &random).await?;
+            Place::Here { listen, audit } => {
+                let api = Embedded::open(data, audit.as_deref(), &clock, &random).await?;
                 api.server.register_metrics(&mut metrics);
                 let client = api.server.client("default");
                 prepare(&client, &options, true).await?;
@@ -128,6 +135,10 @@ impl Engine {
             }
         };
 
+        let trail = match &options.place {
+            Place::Here { .. } => trail::in_folder(data.path(), &clock)?,
+            Place::Kubernetes(_) => trail::in_log(),
+        };
         let leading = Gauge::default();
         metrics.register(
             "leader",
@@ -142,6 +153,7 @@ impl Engine {
             metrics: Metrics::register(&mut metrics),
             leading,
             cache: data.path().join("git"),
+            trail,
             token: options.token,
         };
         let listener = bind(options.http_listen, &data.path().join("http.addr")).await?;
@@ -242,6 +254,8 @@ pub(crate) struct Workers {
     pub(crate) metrics: Metrics,
     /// Folder of what was fetched.
     pub(crate) cache: PathBuf,
+    /// Where decisions are written down.
+    pub(crate) trail: Trail,
     pub(crate) token: Option<SecretText>,
 }
 
@@ -275,6 +289,7 @@ impl Workers {
             random: Arc::clone(&self.random),
             installation: self.installation.clone(),
             metrics: self.metrics,
+            trail: self.trail.clone(),
         });
         let sync = Sync::new(follow::Context {
             client: client.clone(),
@@ -285,6 +300,7 @@ impl Workers {
             installation: self.installation.clone(),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
+            trail: self.trail,
         });
         let notes = Notes::new(
             client.clone(),

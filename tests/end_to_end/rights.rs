@@ -45,10 +45,12 @@ const SECRET: &str = "of webhooks";
 const RARE: &[&str] = &[
     "commitstatuses delete",
     "machinesets delete",
+    "machinehealthchecks get",
     "machinehealthchecks create",
     "machinehealthchecks patch",
     "machinehealthchecks delete",
     "machinehealthchecks/status patch",
+    "machinedrainrules get",
     "machinedrainrules create",
     "machinedrainrules patch",
     "machinedrainrules delete",

@@ -50,6 +50,10 @@ pub struct FleetSpec {
     /// Guards of deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<PrunePolicy>,
+    /// What becomes of its objects when the Fleet is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "Retain"))]
+    pub deletion_policy: Option<DeletionPolicy>,
     /// What the repository may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Allow>,
@@ -362,6 +366,16 @@ pub struct PrunePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("default" = 10))]
     pub max_machines: Option<i32>,
+}
+
+/// What becomes of a Fleet's objects when the Fleet is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// They stay as they are; another Fleet that declares them takes them over.
+    #[default]
+    Retain,
+    /// They go first, by the guards of a commit that removes them all: a Cluster needs consent.
+    Delete,
 }
 
 /// What the repository may hold; an empty list allows all.

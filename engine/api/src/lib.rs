@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod commit_status;
 pub mod condition;
 pub mod crds;
+pub mod decision;
 pub mod disruption;
 pub mod drift;
 pub mod fleet;

@@ -91,6 +91,8 @@ pub const NODE_ANNOTATION_TAINTS: &str = "fleetwright.dev/taints-from-machine";
 
 /// Finalizer of Clusters.
 pub const FINALIZER_CLUSTER: &str = "cluster.fleetwright.dev";
+/// Finalizer of Fleets whose objects go with them.
+pub const FINALIZER_FLEET: &str = "fleet.fleetwright.dev";
 /// Finalizer of Machines.
 pub const FINALIZER_MACHINE: &str = "machine.fleetwright.dev";
 
@@ -103,6 +105,12 @@ pub const HANDOVER_PATHS: &[(&str, &[&str])] = &[("MachineDeployment", &["spec",
 /// Field manager of a Fleet's applies.
 pub fn fleet_manager(namespace: &str, fleet: &str) -> String {
     format!("fleetwright/{namespace}.{fleet}")
+}
+
+/// Namespace and name of the Fleet whose applies a manager stands for; `None` for other managers.
+pub fn fleet_of(manager: &str) -> Option<(&str, &str)> {
+    // A namespace has no dots, a name may have some.
+    manager.strip_prefix("fleetwright/")?.split_once('.')
 }
 
 /// A controlling owner reference to `owner`, or `None` when it was never stored.

@@ -9,7 +9,7 @@ mod scale;
 mod update;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use fleetwright_schema::managed::{self, Kept, Writer};
 use fleetwright_schema::{FieldError, validate};
 
+use crate::audit::Named;
 use crate::error::{ApiError, ApiResult, Cause, respond};
 use crate::limits::LongestWatch;
 use crate::object::{Live, encode_with};
@@ -44,6 +45,8 @@ pub(crate) struct Call<'a> {
     pub(crate) longest_watch: Option<Duration>,
     /// What the answer warns of.
     pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
+    /// The name of what it makes, which its path does not say.
+    pub(crate) named: OnceLock<String>,
 }
 
 pub(crate) async fn dispatch(
@@ -146,6 +149,7 @@ pub(crate) async fn dispatch(
         body,
         longest_watch: parts.extensions.get::<LongestWatch>().map(|l| l.0),
         warnings: parking_lot::Mutex::new(kind.deprecated.iter().cloned().collect()),
+        named: OnceLock::new(),
     };
     check_options(&call, &parts.method)?;
     if kind.review {
@@ -159,7 +163,10 @@ pub(crate) async fn dispatch(
         Ok(answer) => crate::table::convert(&call, answer).await,
         Err(error) => Err(error),
     };
-    let answer = answer.unwrap_or_else(|error| error.response());
+    let mut answer = answer.unwrap_or_else(|error| error.response());
+    if let Some(name) = call.named.get() {
+        answer.extensions_mut().insert(Named(name.clone()));
+    }
     let code = answer.status().as_u16();
     server.0.metrics.answered(&call, &parts.method, code);
     Ok(warn(&call, answer))

@@ -4,6 +4,7 @@
 //! deletion (`gc`) is done inside the server, without polling.
 
 mod access;
+mod audit;
 mod auth;
 mod backup;
 pub mod connections;
@@ -21,6 +22,7 @@ mod error;
 mod expiry;
 mod gc;
 mod handlers;
+pub mod journal;
 mod limits;
 mod metadata;
 mod metrics;
@@ -47,6 +49,7 @@ use http_body_util::BodyExt;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
+pub use audit::Audit;
 pub use auth::Auth;
 pub use backup::{BACKUP_PATH, restamped};
 pub use error::{Error, Result};
@@ -65,15 +68,18 @@ pub struct Options {
     pub random: Arc<dyn Random>,
     /// The largest request body, in bytes.
     pub body_limit: usize,
+    /// Where it is written down who asked for what; nowhere when left out.
+    pub audit: Option<Arc<Audit>>,
 }
 
 impl Options {
-    /// Options with the given clock and source of chance, and a body limit of 3 MiB.
+    /// Options with the given clock and source of chance, a body limit of 3 MiB and no audit log.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         Self {
             clock,
             random,
             body_limit: 3 << 20,
+            audit: None,
         }
     }
 }
@@ -90,10 +96,19 @@ pub struct User {
 }
 
 impl User {
-    /// The administrator that in-process clients are.
+    /// The administrator.
     pub fn admin() -> Self {
+        Self::master("system:admin")
+    }
+
+    /// The engine itself: in-process clients.
+    pub fn engine() -> Self {
+        Self::master("system:fleetwright")
+    }
+
+    fn master(name: &str) -> Self {
         Self {
-            name: "system:admin".to_owned(),
+            name: name.to_owned(),
             uid: String::new(),
             groups: vec![
                 "system:masters".to_owned(),
@@ -238,7 +253,7 @@ impl ApiServer {
         let Ok(request) = request else {
             return (400, json!({"message": "the name is not a name"}));
         };
-        let answer = self.handle(User::admin(), request).await;
+        let answer = self.handle(User::engine(), request).await;
         let code = answer.status().as_u16();
         let bytes = answer
             .into_body()
@@ -249,12 +264,28 @@ impl ApiServer {
         (code, value.unwrap_or_default())
     }
 
-    /// A client of this server, without a socket, as the administrator.
+    /// A client of this server, without a socket, as the engine.
     pub fn client(&self, default_namespace: &str) -> kube::Client {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let server = server.clone();
-            async move { Ok::<_, std::convert::Infallible>(server.handle(User::admin(), request).await) }
+            async move {
+                let asked = server
+                    .0
+                    .options
+                    .audit
+                    .as_ref()
+                    .map(|log| log.asked(&request));
+                let answer = server.handle(User::engine(), request).await;
+                if let (Some(log), Some(asked)) = (&server.0.options.audit, asked) {
+                    let who = audit::Who {
+                        user: Some(User::engine()),
+                        ..audit::Who::default()
+                    };
+                    log.answered(asked, &who, &answer);
+                }
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         });
         kube::Client::new(service, default_namespace)
     }

@@ -81,5 +81,12 @@ impl ApiServer {
             "Events sent to watchers of the API, by resource",
             watch_events,
         );
+        if let Some(audit) = &self.0.options.audit {
+            registry.register(
+                "audit_events_lost",
+                "Requests that the audit log has no line of, because its disk was full or too slow",
+                audit.lost(),
+            );
+        }
     }
 }

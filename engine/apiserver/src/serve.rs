@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Action;
+use crate::audit::{Peer, Who};
 use crate::auth::Auth;
 use crate::connections::{accept, answer};
 use crate::error::ApiError;
@@ -121,13 +122,18 @@ impl ApiServer {
         let auth = Arc::new(auth);
         accept(listener, stop, |stream| {
             let (acceptor, server, auth) = (acceptor.clone(), self.clone(), auth.clone());
+            // A connection that is broken already has no other end.
+            let peer = stream.peer_addr().ok().map(|peer| Peer(peer.ip()));
             async move {
                 let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await
                 else {
                     return;
                 };
-                let guarded = move |request| {
+                let guarded = move |mut request: http::Request<_>| {
                     let (server, auth) = (server.clone(), auth.clone());
+                    if let Some(peer) = peer {
+                        request.extensions_mut().insert(peer);
+                    }
                     async move {
                         Ok::<_, std::convert::Infallible>(server.guarded(&auth, request).await)
                     }
@@ -150,7 +156,13 @@ impl ApiServer {
         B::Error: std::fmt::Display,
     {
         let head = request.method() == http::Method::HEAD;
-        let mut answer = self.answered(auth, request).await;
+        let audit = self.0.options.audit.as_ref();
+        let asked = audit.map(|log| log.asked(&request));
+        let mut who = Who::default();
+        let mut answer = self.answered(auth, request, &mut who).await;
+        if let (Some(log), Some(asked)) = (audit, asked) {
+            log.answered(asked, &who, &answer);
+        }
         if head {
             *answer.body_mut() = axum::body::Body::empty();
         }
@@ -161,21 +173,32 @@ impl ApiServer {
         &self,
         auth: &Auth,
         request: http::Request<B>,
+        who: &mut Who,
     ) -> http::Response<axum::body::Body>
     where
         B: http_body::Body,
         B::Error: std::fmt::Display,
     {
-        let user = auth
-            .user(request.headers())
-            .and_then(|user| crate::auth::impersonated(user, request.headers()));
-        let user = match user {
+        let user = match auth.user(request.headers()) {
             Ok(user) => user,
             Err(error) => return error.response(),
         };
+        who.user = Some(user.clone());
+        let user = match crate::auth::impersonated(user, request.headers()) {
+            Ok(user) => user,
+            Err(error) => {
+                who.allowed = Some(false);
+                return error.response();
+            }
+        };
+        if who.user.as_ref() != Some(&user) {
+            who.impersonated = Some(user.clone());
+        }
         let (parts, body) = request.into_parts();
         let action = Action::of(&parts);
-        if !user.may(&action) {
+        let allowed = user.may(&action);
+        who.allowed = Some(allowed);
+        if !allowed {
             return action.forbidden(&user).response();
         }
         let watch = action.watches();

@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+#[path = "client/audit.rs"]
+mod audit;
+
 fn server() -> ApiServer {
     server_with(Store::memory()).0
 }

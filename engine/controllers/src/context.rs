@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleetwright_api::{random::Random, time::Clock};
+use fleetwright_api::{decision::Trail, random::Random, time::Clock};
 use fleetwright_core::catalogue::Catalogue;
 use fleetwright_providers::{ClusterConnections, EtcdMembers, Registry};
 
@@ -27,6 +27,8 @@ pub struct Context {
     pub installation: String,
     /// Where counts go.
     pub metrics: Metrics,
+    /// Where decisions are written down.
+    pub trail: Trail,
 }
 
 impl Context {

@@ -21,6 +21,7 @@ mod refusals;
 mod rooms;
 mod run;
 mod schedule;
+mod trail;
 mod wake;
 mod write;
 

@@ -8,8 +8,8 @@ use std::{
 use fleetwright_api::{
     Machine, MachineSet, ProviderAccount,
     disruption::DisruptionBudget,
-    fleet::DriftPolicy,
-    meta::{LABEL_FLEET, fleet_manager},
+    fleet::{Allow, DriftPolicy},
+    meta::fleet_manager,
     names::fleet_hash,
     version::Version,
     waves::{Wave, Window},
@@ -21,8 +21,10 @@ use serde_json::Value;
 
 use crate::{catalogue::Catalogue, images::Image, waves::Waves};
 
+pub mod belonging;
 mod blockers;
 pub mod conflict;
+mod departure;
 mod digest;
 mod effect;
 mod fields;
@@ -36,6 +38,7 @@ mod staged;
 
 pub use self::{
     blockers::{BlockerKind, PlanBlocker},
+    departure::{Departure, depart},
     forecast::{History, HistoryOf, Rollout, Step, forecast, has_quota},
     foresee::{Fault, faults, marked, partial, schema_of},
     origins::{Origin, Origins, Written},
@@ -66,6 +69,8 @@ pub struct Live {
     pub machines: Vec<Machine>,
     /// The accounts of providers; [`forecast`] alone looks at them, for their quotas.
     pub accounts: Vec<ProviderAccount>,
+    /// The Fleets that there are; `None` where they are not known. What is labelled with one that is gone is nobody's.
+    pub fleets: Option<belonging::Fleets>,
     /// Images that there are none of, with what their providers say to that; [`forecast`] tells which ones to ask for.
     pub missing_images: BTreeMap<Image, String>,
 }
@@ -83,6 +88,8 @@ pub struct Policy {
     pub drift: DriftPolicy,
     /// Versions that upgrades may pass through, in the Fleet's order; all when empty.
     pub versions: Vec<Version>,
+    /// What the repository may hold: nothing else is deleted.
+    pub allow: Allow,
     /// The Fleet's own disruption budget.
     pub disruption: Option<DisruptionBudget>,
     /// In which order changes reach clusters and pools.
@@ -225,6 +232,9 @@ pub struct Change {
     /// Values that stay though Git does not say them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handover: Vec<Kept>,
+    /// Managers of Fleets that it no longer belongs to: what they hold becomes this Fleet's, or is no longer held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted_from: Vec<String>,
     /// What it does to machines.
     pub effect: PlanEffect,
     /// The wave that it belongs to, where the Fleet has waves. What belongs to no cluster comes before all of them, deletes after.
@@ -373,12 +383,13 @@ pub fn plan(
     for want in desired {
         let key = Key::of(&want.document);
         let have = by_key.get(&key).copied();
-        let mut refuse = |key, why: &str| {
+        let mut refuse = |key, why: String| {
             let reason = format!("{}: {why}", want.source);
             let wave = waves.name(places.of(&key)).map(str::to_owned);
             out.refused.push(Refusal { key, reason, wave });
         };
-        if let Some(why) = have.and_then(|have| barred(have, &hash)) {
+        let fleets = live.fleets.as_ref();
+        if let Some(why) = have.and_then(|have| belonging::barred(have, &hash, fleets)) {
             refuse(key, why);
             continue;
         }
@@ -389,7 +400,7 @@ pub fn plan(
             Ok(foreseen) => foreseen,
             Err(faults) => {
                 let words: Vec<String> = faults.iter().map(|f| said(f, &want.origins)).collect();
-                refuse(key, &words.join("; "));
+                refuse(key, words.join("; "));
                 continue;
             }
         };
@@ -414,6 +425,7 @@ pub fn plan(
             after: Some(fields::shown(&foreseen.after)),
             fields: foreseen.fields,
             handover: foreseen.handover,
+            adopted_from: foreseen.former,
             effect,
         });
     }
@@ -421,7 +433,7 @@ pub fn plan(
         .sort_by_key(|c| (rank(&c.key.kind), c.key.clone()));
     out.changes
         .sort_by_key(|c| (rank(&c.key.kind), c.key.clone()));
-    prune::prune(&wanted, live, policy, &hash, &manager, &mut out);
+    prune::prune(&wanted, prune::Why::Undeclared, live, policy, &mut out);
     out
 }
 
@@ -431,15 +443,6 @@ fn said(fault: &Fault, origins: &Origins) -> String {
         Some(origin) => format!("{} (from {origin})", fault.message),
         None => fault.message.clone(),
     }
-}
-
-/// Why an object that is there cannot be applied to.
-fn barred(have: &Value, hash: &str) -> Option<&'static str> {
-    if label(have, LABEL_FLEET).is_some_and(|owner| owner != hash) {
-        return Some("it belongs to another Fleet: remove it from one of the two repositories");
-    }
-    have.pointer("/metadata/deletionTimestamp")
-        .map(|_| "it is being deleted: it is made again when it is gone")
 }
 
 fn rank(kind: &str) -> u8 {

@@ -10,22 +10,26 @@ use fleetwright_api::{
     names::fleet_hash,
 };
 use fleetwright_core::plan::{
-    Change, Desired, Drift, Key, Live, Plan, Policy,
+    Change, Desired, Drift, Key, Live, Plan, Policy, belonging,
     conflict::{self as fields, Taking},
     marked, partial,
 };
 use futures::{StreamExt, future::BoxFuture, stream};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::Value;
 
+use crate::gather::fleets;
+
 mod conflict;
 
 /// Requests that are under way at the same time.
 const AT_ONCE: usize = 8;
+/// How often a write is tried again whose object others write at the same time.
+const ATTEMPTS: usize = 4;
 /// Manager of what the sync engine writes that is not the repository's.
 pub const MANAGER_SYNC: &str = "fleetwright-sync";
 
@@ -57,6 +61,16 @@ pub enum ApplyError {
         /// The namespace.
         namespace: String,
     },
+    /// Somebody was faster: the object came to belong to another Fleet since the plan, or is being deleted.
+    #[error("{key}: {source_line}: {why}")]
+    Barred {
+        /// The object.
+        key: Box<Key>,
+        /// File and line of its declaration.
+        source_line: String,
+        /// Why, and what to do.
+        why: String,
+    },
 }
 
 fn at(source_line: &str) -> String {
@@ -71,7 +85,7 @@ impl ApplyError {
     /// Whether trying again without another commit may help.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::NoNamespace { .. } => false,
+            Self::NoNamespace { .. } | Self::Barred { .. } => false,
             Self::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => {
                     status.code >= 500 || matches!(status.code, 401 | 403 | 404 | 409 | 429)
@@ -88,7 +102,7 @@ impl ApplyError {
                 kube::Error::Api(status) => format!("{self}: {}", status.message),
                 other => format!("{self}: {other}"),
             },
-            Self::NoNamespace { .. } => self.to_string(),
+            Self::NoNamespace { .. } | Self::Barred { .. } => self.to_string(),
         }
     }
 }
@@ -108,8 +122,8 @@ pub struct Settings<'a> {
 /// What came of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Objects that were written, with the generation that they have now.
-    pub written: BTreeMap<Key, i64>,
+    /// Objects that were written, with the generation that they have now, if their kind has generations.
+    pub written: BTreeMap<Key, Option<i64>>,
     /// Objects whose deletion was asked for.
     pub deleted: BTreeSet<Key>,
     /// Objects of which it is not known whether they were written or deleted: no answer came, or a refusal.
@@ -137,7 +151,7 @@ pub(crate) fn resource_of(api_version: &str, kind: &str) -> ApiResource {
 }
 
 /// Executes `plan`, made from `desired` and `live`: namespaces, handovers, creates and changes, then deletes. An object that was
-/// replaced since the plan is not deleted. Applying again is always safe.
+/// replaced since the plan is not deleted, one that another Fleet took since is left alone. Applying again is always safe.
 pub async fn apply(
     client: &Client,
     plan: &Plan,
@@ -150,14 +164,12 @@ pub async fn apply(
         .iter()
         .map(|d| (Key::of(&d.document), &d.document))
         .collect();
-    let live_by_key: BTreeMap<Key, &Value> = live.objects.iter().map(|o| (Key::of(o), o)).collect();
     let worker = Worker {
         client,
         documents: &documents,
         hash: fleet_hash(&policy.namespace, &policy.fleet),
         manager: fleet_manager(&policy.namespace, &policy.fleet),
         drift: &policy.drift,
-        live: &live_by_key,
         settings,
     };
     let mut out = Applied {
@@ -185,9 +197,7 @@ pub async fn apply(
         while let Some((change, result)) = results.next().await {
             match result {
                 Ok(Some((generation, drift))) => {
-                    if let Some(generation) = generation {
-                        out.written.insert(change.key.clone(), generation);
-                    }
+                    out.written.insert(change.key.clone(), generation);
                     out.drift.extend(drift);
                 }
                 Ok(None) => {}
@@ -219,8 +229,6 @@ struct Worker<'a> {
     manager: String,
     /// What is done about fields that others hold.
     drift: &'a DriftPolicy,
-    /// What the plan was made against.
-    live: &'a BTreeMap<Key, &'a Value>,
     settings: Settings<'a>,
 }
 
@@ -309,44 +317,99 @@ impl Worker<'_> {
         if !is_new {
             self.hand_over(change, &api).await?;
         }
-        let mut sent = marked(document, &self.hash, Some(self.settings.revision));
+        // Not forced, so that of two Fleets that make one object the API lets one alone have it.
+        let sent = marked(document, &self.hash, Some(self.settings.revision));
         let params = PatchParams::apply(&self.manager);
-        let forced = params.clone().force();
-        let all = self.drift.rules.is_empty() && self.drift.policy == Some(DriftAction::Correct);
-        let params = if all || is_new { &forced } else { &params };
-        let refused = match api.patch(&key.name, params, &Patch::Apply(&sent)).await {
-            Ok(object) => {
-                if is_new {
-                    self.hand_over(change, &api).await?;
-                }
-                return Ok(Some((object.metadata.generation, Vec::new())));
+        let (mut object, drift) = match api.patch(&key.name, &params, &Patch::Apply(&sent)).await {
+            Ok(object) => (object, Vec::new()),
+            Err(refused) if conflict::held(&refused).is_empty() => {
+                return Err(Self::failed(change, "apply")(refused));
             }
-            Err(error) => error,
+            Err(refused) => self.take(change, document, &api, refused).await?,
         };
-        let held = conflict::held(&refused);
-        if held.is_empty() {
-            return Err(Self::failed(change, "apply")(refused));
+        if is_new {
+            self.hand_over(change, &api).await?;
         }
+        // Last: what this Fleet declares it holds by now.
+        for manager in &change.adopted_from {
+            let mut nothing = partial(key, &[]);
+            // Of an object that is gone meanwhile none is made.
+            nothing["metadata"]["uid"] = object.metadata.uid.clone().into();
+            let params = PatchParams::apply(manager);
+            object = api
+                .patch(&key.name, &params, &Patch::Apply(&nothing))
+                .await
+                .map_err(Self::failed(change, "take over fields of"))?;
+        }
+        Ok(Some((object.metadata.generation, drift)))
+    }
+
+    /// Applies a document that was `refused` because others hold fields of it: takes what the Fleet may take and leaves the rest,
+    /// as the object is now.
+    async fn take(
+        &self,
+        change: &Change,
+        document: &Value,
+        api: &Api<DynamicObject>,
+        mut refused: kube::Error,
+    ) -> Result<(DynamicObject, Vec<Drift>), ApplyError> {
+        let key = &change.key;
+        let failed = Self::failed(change, "apply");
         let taking = Taking {
             drift: self.drift,
             previous: self.settings.previous,
         };
-        let mut drift = Vec::new();
-        for (field, managers) in held {
-            let action = taking.action(key, document, &field, &managers);
-            if action != DriftAction::Correct {
-                fields::remove(&mut sent, &field);
+        let mut held = conflict::held(&refused);
+        for _ in 0..ATTEMPTS {
+            let live = api.get(&key.name).await.map_err(&failed)?;
+            let (uid, version) = (live.metadata.uid.clone(), live.resource_version());
+            let live = serde_json::to_value(live).unwrap_or_default();
+            // After the object, so that the Fleet that it was made by is among them if it is there.
+            let fleets = match belonging::other(&live, &self.hash, None) {
+                Some(_) => Some(fleets(self.client).await.map_err(&failed)?),
+                None => None,
+            };
+            if let Some(why) = belonging::barred(&live, &self.hash, fleets.as_ref()) {
+                return Err(ApplyError::Barred {
+                    key: Box::new(key.clone()),
+                    source_line: change.source.clone(),
+                    why,
+                });
             }
-            if action == DriftAction::Report {
-                let live = self.live.get(key).copied();
-                drift.push(Drift::of(key, document, live, field, managers));
+            let former = belonging::former(&live, &self.manager);
+            let mut sent = marked(document, &self.hash, Some(self.settings.revision));
+            let mut drift = Vec::new();
+            for (field, managers) in &held {
+                let mut managers = managers.clone();
+                managers.retain(|manager| !former.contains(manager));
+                let action = taking.action(key, document, field, &managers);
+                if action != DriftAction::Correct {
+                    fields::remove(&mut sent, field);
+                }
+                if action == DriftAction::Report {
+                    let live = Some(&live);
+                    drift.push(Drift::of(key, document, live, field.clone(), managers));
+                }
+            }
+            // Only of the object that was looked at: whoever takes it meanwhile keeps it.
+            sent["metadata"]["uid"] = uid.into();
+            sent["metadata"]["resourceVersion"] = version.into();
+            let params = PatchParams::apply(&self.manager).force();
+            refused = match api.patch(&key.name, &params, &Patch::Apply(&sent)).await {
+                Ok(object) => return Ok((object, drift)),
+                Err(kube::Error::Api(status)) if status.code == 409 => kube::Error::Api(status),
+                Err(error) => return Err(failed(error)),
+            };
+            // Who holds what may be others by now.
+            let sent = marked(document, &self.hash, Some(self.settings.revision));
+            let params = PatchParams::apply(&self.manager);
+            match api.patch(&key.name, &params, &Patch::Apply(&sent)).await {
+                Ok(object) => return Ok((object, Vec::new())),
+                Err(again) if conflict::held(&again).is_empty() => return Err(failed(again)),
+                Err(again) => held = conflict::held(&again),
             }
         }
-        let object = api
-            .patch(&key.name, &forced, &Patch::Apply(&sent))
-            .await
-            .map_err(Self::failed(change, "apply"))?;
-        Ok(Some((object.metadata.generation, drift)))
+        Err(failed(refused))
     }
 
     /// Puts the values that stay though Git does not say them under the handover's name.

@@ -97,9 +97,10 @@ where
 
 /// What of a Fleet asks for a look when it changes: its generation, a request, and the pull request that is applied before its merge.
 #[must_use]
-pub fn asks(fleet: &Fleet) -> (Option<i64>, Option<String>, Option<Held>) {
+pub fn asks(fleet: &Fleet) -> (Option<i64>, bool, Option<String>, Option<Held>) {
     (
         fleet.metadata.generation,
+        fleet.metadata.deletion_timestamp.is_some(),
         fleet.annotations().get(ANNOTATION_REQUESTED_AT).cloned(),
         fleet.status.as_ref().and_then(|status| status.held.clone()),
     )

@@ -6,6 +6,7 @@ use fleetwright_api::{
     Fleet,
     commit_status::CommitState,
     condition::{self, Status, kind},
+    decision::{Trail, Verdict},
     fleet::{FleetCounts, RevisionRef},
     random::Random,
     time::{Clock, k8s_time},
@@ -15,7 +16,7 @@ use fleetwright_core::{
     plan::{Key, plan},
     waves::Places,
 };
-use kube::{Client, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 
 use crate::{
@@ -35,7 +36,11 @@ use crate::{
 };
 
 mod held;
+mod leaving;
 mod settling;
+mod trail;
+
+use trail::Done;
 
 /// What following Fleets needs from outside.
 #[derive(Clone)]
@@ -56,6 +61,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// The source of chance.
     pub random: Arc<dyn Random>,
+    /// Where decisions are written down.
+    pub trail: Trail,
 }
 
 /// Why a look at a Fleet came to no end.
@@ -85,8 +92,10 @@ pub struct Follower {
     pub fleet: Fleet,
     /// All Fleets, as they were last seen.
     pub others: Arc<Fleets>,
-    /// It waits for another one.
-    waits: bool,
+    /// What it waits for of others.
+    waits: Waits,
+    /// Its objects go, and it after them.
+    going: bool,
     reader: Reader,
     telling: Telling,
     /// What the revision applied last declared.
@@ -105,8 +114,21 @@ pub struct Follower {
     spoken: Spoken,
     health: Debounce,
     failed: Option<String>,
+    /// What was written down last: verdict, the Fleet's generation, revision and reason.
+    decided: Option<(Verdict, Option<i64>, String, String)>,
     /// What may be left to wait for from before the start: nothing, when the settled tree had converged.
     unsettled: Unsettled,
+}
+
+/// What a Fleet waits for of other Fleets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    /// Nothing.
+    Nothing,
+    /// That one of them gets further.
+    Progress,
+    /// That one is deleted to which an object belongs that this one declares.
+    Deletion,
 }
 
 /// What an earlier process may have left unsettled.
@@ -131,7 +153,8 @@ impl Follower {
             context,
             fleet,
             others: Arc::default(),
-            waits: false,
+            waits: Waits::Nothing,
+            going: false,
             previous: None,
             begun: None,
             pending: Pending::default(),
@@ -142,6 +165,7 @@ impl Follower {
             spoken: Spoken::default(),
             health: Debounce::default(),
             failed: None,
+            decided: None,
         }
     }
 
@@ -150,12 +174,7 @@ impl Follower {
     /// # Errors
     /// When the source or the API cannot be read: nothing was concluded from it. It is in the Fleet's status.
     pub async fn look(&mut self, seen: &Seen) -> Result<bool, FollowError> {
-        if self.fleet.spec.suspend == Some(true) {
-            let message = "suspended: nothing is applied".into();
-            self.tell(Status::Unknown, "Suspended", message).await?;
-            return Ok(true);
-        }
-        let error = match self.cycle(seen).await {
+        let error = match self.follow(seen).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
@@ -171,8 +190,20 @@ impl Follower {
         Err(error)
     }
 
+    async fn follow(&mut self, seen: &Seen) -> Result<bool, FollowError> {
+        (self.again, self.waits) = (false, Waits::Nothing);
+        if let Some(done) = self.leave().await? {
+            return Ok(done);
+        }
+        if self.fleet.spec.suspend == Some(true) {
+            let message = "suspended: nothing is applied".into();
+            self.tell(Status::Unknown, "Suspended", message).await?;
+            return Ok(true);
+        }
+        self.cycle(seen).await
+    }
+
     async fn cycle(&mut self, seen: &Seen) -> Result<bool, FollowError> {
-        self.again = false;
         let context = self.context.clone();
         let now = context.clock.now();
         let found = self.reader.find(&self.fleet, now).await?;
@@ -188,14 +219,13 @@ impl Follower {
         if fleetwright_api::bugs::on("end-status-told-anew") {
             self.telling.status.observed = Some(at.clone());
         }
-        let waits = waits_for(&self.fleet, &self.others);
-        self.waits = waits.is_some();
-        if let Some(why) = waits {
-            self.carried = None;
+        if let Some(why) = waits_for(&self.fleet, &self.others) {
+            (self.waits, self.carried) = (Waits::Progress, None);
             if let Some(wishes) = self.wishes() {
                 let state = CommitState::Pending;
                 wishes.want(About::Fleet, &revision, state, &why).await?;
             }
+            self.decided(Some(&at), Verdict::Held, &why, None);
             self.tell(Status::False, "DependencyNotReady", why).await?;
             return Ok(true);
         }
@@ -206,7 +236,9 @@ impl Follower {
         };
         let declared = match declared {
             Err(ReadError::Source(error)) if error.is_lasting() => {
-                self.refuse(&at, "SourceFailed", chain(&error), 0).await?;
+                let message = chain(&error);
+                self.decided(Some(&at), Verdict::Refused, &message, None);
+                self.refuse(&at, "SourceFailed", message, 0).await?;
                 return Ok(true);
             }
             declared => declared?,
@@ -222,6 +254,7 @@ impl Follower {
         }
         if !errors.is_empty() {
             let message = mistakes(&errors);
+            self.decided(Some(&at), Verdict::Refused, &message, None);
             self.refuse(&at, "LoadFailed", message, errors.len())
                 .await?;
             return Ok(true);
@@ -229,9 +262,15 @@ impl Follower {
         let desired = &declared.desired;
         let policy = policy_of(&self.fleet);
         let live = gather(&context.client, desired, &policy).await?;
+        if self.is_held_by_others(desired, &live) {
+            self.waits = Waits::Deletion;
+        }
         let before = self.previous.clone();
         let previous = before.as_ref().map(|d| &d.documents);
         let mut plan = plan(desired, previous, &live, &policy, &context.catalogue);
+        if !self.is_as_planned().await? {
+            return Ok(true);
+        }
         let waves = policy.waves();
         let stage = plan.stage(&policy, &self.telling.status.waves, now);
         let part = (!waves.is_empty()).then(|| plan.part(&policy, &stage));
@@ -249,8 +288,25 @@ impl Follower {
             previous,
         };
         let applied = apply(&context.client, begun, desired, &live, &policy, settings).await;
+        let problems = problems(&plan, &applied.errors);
+        let waits = plan.waves.iter().find_map(|wave| wave.hold.as_ref());
+        let (verdict, reason) = match waits {
+            _ if !applied.errors.is_empty() => (Verdict::Failed, some(&problems, "\n")),
+            _ if !problems.is_empty() => (Verdict::Refused, some(&problems, "\n")),
+            Some(hold) => (Verdict::Held, hold.to_string()),
+            None => (Verdict::Applied, String::new()),
+        };
+        let done = Done {
+            plan: &plan,
+            policy: &policy,
+            live: &live,
+            applied: &applied,
+        };
+        self.decided(Some(&at), verdict, &reason, Some(&done));
         let written = applied.written.iter();
-        let written = written.map(|(key, generation)| (key.clone(), Some(*generation)));
+        // What has no generation has nothing to converge.
+        let written =
+            written.filter_map(|(key, generation)| Some((key.clone(), Some((*generation)?))));
         let deleted = applied.deleted.iter().map(|key| (key.clone(), None));
         let doubtful = std::mem::replace(&mut self.doubtful, applied.doubtful);
         let doubtful = doubtful.into_iter().map(|key| {
@@ -273,7 +329,6 @@ impl Follower {
             errors: 0,
         });
         self.telling.drift(&self.fleet, &applied.drift, now);
-        let problems = problems(&plan, &applied.errors);
         if !problems.is_empty() {
             let refused = !applied.errors.iter().any(ApplyError::is_passing);
             let reason = if refused { "Refused" } else { "ApplyFailed" };
@@ -297,6 +352,26 @@ impl Follower {
         (self.carried, self.failed) = (Some(at), None);
         self.settle(seen).await?;
         Ok(true)
+    }
+
+    /// Whether the Fleet is still as this plan found it: what it allows then is what holds. If it is another by now, the next look
+    /// begins with that.
+    async fn is_as_planned(&mut self) -> Result<bool, FollowError> {
+        let namespace = self.fleet.namespace().unwrap_or_default();
+        let fleets = Api::<Fleet>::namespaced(self.context.client.clone(), &namespace);
+        let Some(now) = fleets.get_opt(&self.fleet.name_any()).await? else {
+            return Ok(false);
+        };
+        let same = |f: &Fleet| {
+            let meta = &f.metadata;
+            let leaves = meta.deletion_timestamp.is_some();
+            (meta.uid.clone(), meta.generation, leaves)
+        };
+        let same = same(&now) == same(&self.fleet);
+        if !same {
+            (self.fleet, self.again) = (now, true);
+        }
+        Ok(same)
     }
 
     /// A revision is seen: if it is another than before, its status is pending, and what was pending is superseded.

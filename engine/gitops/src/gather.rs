@@ -10,7 +10,7 @@ use fleetwright_api::{
 };
 use fleetwright_core::{
     catalogue::Catalogue,
-    plan::{Desired, Key, Live, Plan, Policy, has_quota},
+    plan::{Desired, Key, Live, Plan, Policy, belonging::Fleets, has_quota},
 };
 use fleetwright_schema::managed;
 use kube::{
@@ -68,6 +68,7 @@ pub fn policy_of(fleet: &Fleet) -> Policy {
         max_machines: usize::try_from(most.unwrap_or(DEFAULT_PRUNE_MAX_MACHINES)).unwrap_or(0),
         drift: fleet.spec.drift.clone().unwrap_or_default(),
         versions: fleet.spec.allowed_versions(),
+        allow: fleet.spec.allow.clone().unwrap_or_default(),
         disruption: fleet.spec.disruption.clone(),
         waves: fleet.spec.waves.clone(),
         windows: fleet.spec.windows.clone(),
@@ -145,7 +146,7 @@ pub fn by_key(desired: &[Desired]) -> BTreeMap<Key, Value> {
 }
 
 /// Reads what the API holds of the kinds that Git may hold: all Clusters and pools, of the others the Fleet's and those
-/// that `desired` names. Machines come with it only when something would be deleted: they must be counted.
+/// that `desired` names, and which Fleets there are. Machines come with it only when something would be deleted: they must be counted.
 ///
 /// # Errors
 /// [`GatherError`]; a partial answer is never given.
@@ -196,6 +197,8 @@ pub async fn gather(
     }
     let mut live = Live {
         objects: found.into_values().collect(),
+        // After the objects: a Fleet that is not among them now had made none of them, or is gone.
+        fleets: Some(fleets(client).await.map_err(failed("Fleets"))?),
         ..Live::default()
     };
     if orphans {
@@ -203,6 +206,21 @@ pub async fn gather(
         live.machines = list(client, &all, "Machines").await?;
     }
     Ok(live)
+}
+
+/// The Fleets that there are.
+///
+/// # Errors
+/// The API cannot be read.
+pub(crate) async fn fleets(client: &Client) -> Result<Fleets, kube::Error> {
+    let all = Api::<Fleet>::all(client.clone());
+    let all = all.list(&ListParams::default()).await?.into_iter();
+    let named = all.map(|fleet| {
+        let (namespace, name) = (fleet.namespace().unwrap_or_default(), fleet.name_any());
+        let hash = fleet_hash(&namespace, &name);
+        (hash, format!("{namespace}/{name}"))
+    });
+    Ok(named.collect())
 }
 
 /// Adds what a forecast needs of the clusters that `plan` touches: the accounts, their sets and Machines. All Machines where the Fleet has a

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
 };
 
+use fleetwright_api::meta::fleet_of;
 use fleetwright_core::plan::{
     Change, History, HistoryOf, Key, Plan, PlanBlocker, PlanEffect, PlannedWave, Removal, Removed,
     Rollout, Step,
@@ -241,7 +242,15 @@ fn diff(change: &Change) -> String {
 }
 
 fn notes(out: &mut String, change: &Change) {
-    if change.fields.is_empty() && change.handover.is_empty() {
+    if !change.adopted_from.is_empty() {
+        let names = change.adopted_from.iter().filter_map(|m| fleet_of(m));
+        let names: Vec<String> = names.map(|(ns, name)| format!("{ns}/{name}")).collect();
+        let text = format!(
+            "    taken over from Fleet {}, which it does not belong to any more",
+            names.join(", ")
+        );
+        put(out, &text);
+    } else if change.fields.is_empty() && change.handover.is_empty() {
         put(
             out,
             "    nothing differs; the Fleet takes over fields that it declares",

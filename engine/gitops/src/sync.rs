@@ -59,6 +59,7 @@ async fn follow(context: Context, watched: Watched) {
     let mut seen = Seen::default();
     let mut progress = progress(&context.client, &follower.fleet);
     let (mut edits, mut guard) = edits(&follower.fleet);
+    let mut watched_directory = follower.fleet.spec.source.directory.clone();
     let mut look_at = Instant::now();
     let mut settle_at: Option<Instant> = None;
     let mut failures = 0u32;
@@ -74,13 +75,18 @@ async fn follow(context: Context, watched: Watched) {
                 let fleet = fleets.borrow_and_update().clone();
                 if asks(&fleet) != asks(&follower.fleet) {
                     look_at = Instant::now();
-                    if fleet.spec.source != follower.fleet.spec.source {
-                        (edits, guard) = self::edits(&fleet);
-                    }
+                }
+                if fleet.spec.source.directory != watched_directory {
+                    watched_directory.clone_from(&fleet.spec.source.directory);
+                    (edits, guard) = self::edits(&fleet);
                 }
                 follower.fleet = fleet;
             }
-            Ok(()) = all.changed(), if follower.waits() => look_at = Instant::now(),
+            Ok(()) = all.changed(), if follower.waits() => {
+                if follower.may_go_on(&all.borrow_and_update()) {
+                    look_at = Instant::now();
+                }
+            }
             () = edits.next() => {
                 // Each edit begins the wait anew, within bounds.
                 let latest = Instant::now() + 5 * DEBOUNCE;
@@ -109,6 +115,9 @@ async fn follow(context: Context, watched: Watched) {
             // Last, so that a busy fleet does not hold up a look.
             Some(()) = progress.next_into(&mut seen) => {
                 let soon = Instant::now() + GATHER;
+                if follower.is_going() {
+                    look_at = look_at.min(soon);
+                }
                 settle_at = Some(settle_at.map_or(soon, |at| at.min(soon)));
             }
         }

@@ -59,6 +59,22 @@ impl Telling {
         self.set(fleet, kind::READY, ready, now);
     }
 
+    /// Sets the condition Deleting: what its deletion waits for.
+    pub(crate) fn deleting(
+        &mut self,
+        fleet: &Fleet,
+        reason: &'static str,
+        message: String,
+        now: Timestamp,
+    ) {
+        let told = Ready {
+            status: Status::True,
+            reason,
+            message,
+        };
+        self.set(fleet, kind::DELETING, told, now);
+    }
+
     /// Sets the condition InSync from the fields that were left to others.
     pub(crate) fn drift(&mut self, fleet: &Fleet, drift: &[Drift], now: Timestamp) {
         let lines = drift.iter().map(|d| of_field(d).to_string());

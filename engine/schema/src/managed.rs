@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 mod whole;
 
-pub use whole::{Holding, apply_whole, held, is_applied, pack};
+pub use whole::{Holding, appliers, apply_whole, held, is_applied, pack};
 
 /// The value of `metadata.managedFields` as JSON text; `None` when nobody holds a field.
 pub type Kept = Option<Box<RawValue>>;

@@ -7,14 +7,18 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fleetwright_api::{crds, random::OsRandom, time::SystemClock};
+use fleetwright_api::{
+    crds,
+    random::{OsRandom, Random},
+    time::{Clock, SystemClock},
+};
 use fleetwright_apiserver::{ApiServer, Auth, Options, Tls, write_kubeconfig};
 use fleetwright_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::stop_signal;
-use crate::{data_dir::DataDir, error::Failure, state};
+use crate::{data_dir::DataDir, embedded::audit_log, error::Failure, state};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -27,6 +31,9 @@ pub(crate) struct Args {
     /// Users as kube-apiserver's file has them: `token,user,uid,"group,group"` a line.
     #[arg(long, value_name = "FILE")]
     token_auth_file: PathBuf,
+    /// File of the audit log: a line for each write, and for each request that is refused; none when left out.
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -48,7 +55,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     } else {
         state::open(&data)?
     };
-    let options = Options::new(Arc::new(SystemClock), Arc::new(OsRandom));
+    let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
+        (Arc::new(SystemClock), Arc::new(OsRandom));
+    let mut options = Options::new(Arc::clone(&clock), Arc::clone(&random));
+    options.audit = match &args.audit_log {
+        Some(file) => Some(audit_log(file, &clock, &random)?),
+        None => None,
+    };
     let server = ApiServer::new(store, options).context("cannot start the API server")?;
     let ours = crds::all()
         .iter()

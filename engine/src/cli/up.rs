@@ -53,6 +53,10 @@ pub(crate) struct Args {
         conflicts_with = "kubeconfig"
     )]
     listen: SocketAddr,
+    /// File of the audit log of the Kubernetes API in this process: a line for each write, and for each request that is refused;
+    /// none when left out.
+    #[arg(long, value_name = "FILE", conflicts_with = "kubeconfig")]
+    audit_log: Option<PathBuf>,
     /// Address of webhooks, metrics and probes; port 0 takes the last one used, else a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     http_listen: SocketAddr,
@@ -168,7 +172,17 @@ fn place_of(args: &Args) -> Result<Place, Failure> {
         }));
     }
     if args.source.is_some() {
-        return Ok(Place::Here(args.listen));
+        return Ok(Place::Here {
+            listen: args.listen,
+            audit: args.audit_log.clone(),
+        });
+    }
+    if args.audit_log.is_some() {
+        return Err(
+            Failure::usage("--audit-log is for an API in this process").hint(
+                "give a directory or a URL to follow; a Kubernetes keeps an audit log of its own",
+            ),
+        );
     }
     // As client libraries tell that they run in a pod.
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {

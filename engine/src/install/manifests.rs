@@ -117,7 +117,11 @@ fn cluster_rules() -> Value {
             ],
             "verbs": ["list", "watch", "create", "patch", "delete"],
         },
-        {"apiGroups": [GROUP], "resources": ["clusters", "machinedeployments"], "verbs": ["get"]},
+        {
+            "apiGroups": [GROUP],
+            "resources": ["clusters", "machinedeployments", "machinehealthchecks", "machinedrainrules"],
+            "verbs": ["get"],
+        },
         {"apiGroups": [GROUP], "resources": ["fleets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": [GROUP], "resources": ["provideraccounts"], "verbs": ["list", "watch"]},
         {

@@ -57,6 +57,7 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         random: Arc::clone(&random),
         installation: INSTALLATION.into(),
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+        trail: Default::default(),
     });
     let sync = Sync::new(follow::Context {
         client: client.clone(),
@@ -67,6 +68,7 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         installation: INSTALLATION.into(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
+        trail: Default::default(),
     });
     let forge = SimForge {
         posts: Arc::clone(&world.posts),

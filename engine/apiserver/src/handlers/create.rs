@@ -40,6 +40,9 @@ pub(crate) async fn insert(
         meta(&mut object).set("name", prefix.to_owned() + &suffix(call));
     }
     let name = text(&object, "name").to_owned();
+    if server.0.options.audit.is_some() {
+        call.named.get_or_init(|| name.clone());
+    }
     if !text(&object, "resourceVersion").is_empty() {
         return Err(ApiError::bad_request(
             "resourceVersion should not be set on objects to be created",

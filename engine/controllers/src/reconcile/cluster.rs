@@ -33,6 +33,7 @@ use crate::{
     etcd::{self, Answer},
     health, images,
     queue::Key,
+    trail::Deeds,
     write::Written,
 };
 
@@ -199,6 +200,18 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     // A storm of failures passes though nothing happens.
     decision.look_again = decision.look_again.into_iter().chain(asked.next).min();
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
+    let mut deeds = Deeds::of(
+        shared,
+        "Cluster",
+        &cluster.metadata,
+        Some(&cluster.metadata),
+    );
+    let seen = || {
+        let above = [&cluster.metadata]
+            .into_iter()
+            .chain(pools.iter().map(|p| &p.metadata));
+        above.chain(machines.iter().map(|m| &m.metadata))
+    };
     match decision.action {
         ControlPlaneAction::Create { machine, reason } => {
             tracing::info!(cluster = %name, machine = %machine.name, %reason, "control-plane machine");
@@ -218,6 +231,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                 meta::ANNOTATION_MADE_BECAUSE.to_owned(),
                 Record::of_control_plane(&reason, cluster).write(),
             );
+            deeds.did(
+                format!("create Machine {namespace}/{}: {reason}", new.name_any()),
+                seen,
+            );
             shared.create_machine(&new, BY).await?;
             Ok(Outcome::Changed)
         }
@@ -227,7 +244,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                 let because = decision.outdated.get(&machine);
                 let because = because.map_or(&[][..], Vec::as_slice);
                 let because = control_plane_goes(reason, because, cluster);
-                shared.take(doomed, because, &key).await?;
+                let words = format!("delete Machine {namespace}/{machine}: {because}");
+                if shared.take(doomed, because, &key).await?.is_none() {
+                    deeds.did(words, seen);
+                }
             }
             Ok(Outcome::Changed)
         }
@@ -308,6 +328,28 @@ async fn tear_down(
 ) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(cluster);
     let waiting = step.to_string();
+    let mut deeds = Deeds::of(
+        shared,
+        "Cluster",
+        &cluster.metadata,
+        Some(&cluster.metadata),
+    );
+    let seen = || {
+        let above = [&cluster.metadata]
+            .into_iter()
+            .chain(pools.iter().map(|p| &p.metadata));
+        above.chain(machines.iter().map(|m| &m.metadata))
+    };
+    let mut goes = |kind: &str, meta: &kube::api::ObjectMeta| {
+        // What is on its way is asked for once.
+        if meta.deletion_timestamp.is_none() {
+            let name = meta.name.as_deref().unwrap_or_default();
+            deeds.did(
+                format!("delete {kind} {namespace}/{name}: its Cluster is deleted"),
+                seen,
+            );
+        }
+    };
     match step {
         ClusterDeletionStep::Paused => {}
         ClusterDeletionStep::Workers {
@@ -320,10 +362,12 @@ async fn tear_down(
                 .iter()
                 .filter(|p| delete_pools.contains(&p.name_any()))
             {
+                goes("MachineDeployment", &pool.metadata);
                 shared.delete(pool).await?;
             }
             for set in all::<MachineSet>(shared, &namespace, &name) {
                 if delete_sets.contains(&set.name_any()) {
+                    goes("MachineSet", &set.metadata);
                     shared.delete(&set).await?;
                 }
             }
@@ -331,6 +375,7 @@ async fn tear_down(
                 .iter()
                 .filter(|m| delete_machines.contains(&m.name_any()))
             {
+                goes("Machine", &machine.metadata);
                 shared.delete(machine.as_ref()).await?;
             }
         }
@@ -341,6 +386,7 @@ async fn tear_down(
                 .iter()
                 .filter(|m| delete_machines.contains(&m.name_any()))
             {
+                goes("Machine", &machine.metadata);
                 shared.delete(machine.as_ref()).await?;
             }
         }

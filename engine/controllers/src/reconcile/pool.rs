@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{Error, Shared};
-use crate::{cache::name_of, queue::Key, write::merge_diff};
+use crate::{cache::name_of, queue::Key, trail::Deeds, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
 
@@ -76,6 +76,17 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
     }
 
     decision.record(pool, Some(&cluster));
+    let mut deeds = Deeds::of(
+        shared,
+        "MachineDeployment",
+        &pool.metadata,
+        Some(&pool.metadata),
+    );
+    let seen = || {
+        let above = [&pool.metadata, &cluster.metadata].into_iter();
+        let below = machines.iter().map(|m| &m.metadata);
+        above.chain(sets.iter().map(|s| &s.metadata)).chain(below)
+    };
     if let Some(new) = &decision.create {
         // Pools, sets and Clusters come by watches of their own, and what is applied to both is applied to the Cluster first: a new set
         // is made only of what the API says now, so that a version and a config changed together roll the pool once, and a pool
@@ -95,6 +106,10 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         let changes: Vec<String> = new.because.iter().map(ToString::to_string).collect();
         let because = changes.join("; ");
         tracing::info!(pool = %name, set = %new.name, %because, "new set");
+        deeds.did(
+            format!("create MachineSet {namespace}/{}: {because}", new.name),
+            seen,
+        );
         let made = shared.create(&new.to_set(pool), BY).await;
         shared.doubt(Key::Set(namespace.clone(), new.name.clone()), made)?;
     }
@@ -129,12 +144,18 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             continue;
         };
         tracing::info!(pool = %name, set = %scale.name, from = scale.from, to = scale.to, reason = %scale.reason, "scale");
+        let (set_name, from, to, why) = (&scale.name, scale.from, scale.to, &scale.reason);
+        deeds.did(
+            format!("scale MachineSet {namespace}/{set_name} from {from} to {to}: {why}"),
+            seen,
+        );
         let patch = json!({"spec": {"replicas": scale.to}});
         let scaled = shared.patch(set.as_ref(), patch, BY).await;
         shared.doubt(Key::Set(namespace.clone(), scale.name.clone()), scaled)?;
     }
     for old in &decision.cleanup {
         if let Some(set) = find(old) {
+            deeds.did(format!("delete MachineSet {namespace}/{old}: it has no machines and the pool keeps enough others"), seen);
             shared.delete(set).await?;
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     cache::{Mark, name_of},
     health,
     queue::Key,
+    trail::Deeds,
     write::Written,
 };
 
@@ -93,7 +94,23 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
     if paused {
         return Ok(Outcome::wait("its Cluster is paused"));
     }
-    let replaced = replace_broken(shared, &machines, &remediation, &key).await?;
+    let declared = pool.as_ref().map(|pool| &pool.metadata);
+    let mut deeds = Deeds::of(shared, "MachineSet", &set.metadata, declared);
+    let seen = || {
+        let cluster = cluster.as_ref().map(|cluster| &cluster.metadata);
+        let above = [Some(&set.metadata), declared, cluster]
+            .into_iter()
+            .flatten();
+        above.chain(machines.iter().map(|m| &m.metadata))
+    };
+    let mut replaced = false;
+    for (name, because) in replace_broken(shared, &machines, &remediation, &key).await? {
+        deeds.did(
+            format!("delete Machine {namespace}/{name}: {because}"),
+            seen,
+        );
+        replaced = true;
+    }
 
     if !decision.create.is_empty() {
         // The counter goes up first, so that an ordinal is never used again.
@@ -103,10 +120,11 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         }
         let owner = meta::controller_owner(set)
             .ok_or_else(|| Error::Invalid("the set has no uid".into()))?;
-        let mut machines = Vec::with_capacity(decision.create.len());
+        let mut made = Vec::with_capacity(decision.create.len());
         for new in &decision.create {
             tracing::info!(set = %name, machine = %new.name, "new machine");
-            machines.push(to_machine(
+            deeds.did(format!("create Machine {namespace}/{}", new.name), seen);
+            made.push(to_machine(
                 shared,
                 set.namespace(),
                 owner.clone(),
@@ -114,7 +132,7 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
             ));
         }
         // Together they share the API's commits.
-        for some in machines.chunks(AT_ONCE) {
+        for some in made.chunks(AT_ONCE) {
             try_join_all(
                 some.iter()
                     .map(|machine| shared.create_machine(machine, BY)),
@@ -134,6 +152,10 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
             let because = worker_goes(doomed.because, set, pool.as_deref(), current);
             if shared.take(machine, because.clone(), &key).await?.is_none() {
                 tracing::info!(set = %name, machine = %doomed.name, %because, "machine goes");
+                deeds.did(
+                    format!("delete Machine {namespace}/{}: {because}", doomed.name),
+                    seen,
+                );
             }
         }
     }
@@ -183,14 +205,14 @@ async fn own(shared: &Shared, set: &MachineSet, machines: &[Arc<Machine>]) -> Re
     Ok(change != Ownership::default())
 }
 
-/// Says of each broken machine what is done about it, and deletes those that go; `true` when one did.
+/// Says of each broken machine what is done about it, and deletes those that go; gives which, and why.
 async fn replace_broken(
     shared: &Shared,
     machines: &[Arc<Machine>],
     remediation: &Remediation,
     key: &Key,
-) -> Result<bool, Error> {
-    let mut replaced = false;
+) -> Result<Vec<(String, String)>, Error> {
+    let mut replaced = Vec::new();
     for said in &remediation.say {
         let Some(machine) = machines.iter().find(|m| m.name_any() == said.machine) else {
             continue;
@@ -223,10 +245,10 @@ async fn replace_broken(
             let latest = latest.filter(|m| is_broken(m) && m.uid() == machine.uid());
             if let Some(machine) = latest
                 && let because = replaced_because(&machine)
-                && shared.take(&machine, because, key).await?.is_none()
+                && shared.take(&machine, because.clone(), key).await?.is_none()
             {
                 tracing::info!(machine = %name, "broken machine goes");
-                replaced = true;
+                replaced.push((name, because));
             }
         }
     }

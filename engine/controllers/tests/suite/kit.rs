@@ -29,7 +29,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::ward::Ward;
+use crate::{
+    trail::{self, Decisions},
+    ward::Ward,
+};
 
 /// How long a test waits for what must come: far more than it takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -222,6 +225,7 @@ pub(crate) struct Kit {
     changes: SelectAll<BoxStream<'static, Change>>,
     invariants: Vec<Invariant>,
     context: Context,
+    pub(crate) decisions: Decisions,
     dir: tempfile::TempDir,
     tasks: JoinSet<()>,
     controllers: JoinSet<()>,
@@ -254,6 +258,7 @@ impl Kit {
         })
         .unwrap();
         let ward = Ward::new(cloud.clone());
+        let (trail, decisions) = trail::recorder();
         let context = Context {
             client: client.clone(),
             providers: Registry::new([Arc::new(ward.clone()) as Arc<dyn Provider>]),
@@ -263,6 +268,7 @@ impl Kit {
             random,
             installation: "test".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+            trail,
         };
         let mut changes = SelectAll::new();
         changes.push(follow(&client, Change::Cluster));
@@ -279,6 +285,7 @@ impl Kit {
             changes,
             invariants: Vec::new(),
             context,
+            decisions,
             dir,
             tasks: JoinSet::new(),
             controllers: JoinSet::new(),

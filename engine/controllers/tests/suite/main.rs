@@ -31,6 +31,8 @@ mod refusals;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]
+mod trail;
+#[cfg(test)]
 mod upgrades;
 #[cfg(test)]
 mod ward;

@@ -20,22 +20,10 @@ impl Plan {
             };
             list.iter().map(one).collect()
         };
-        let Policy {
-            namespace,
-            fleet,
-            max_machines,
-            drift,
-            versions,
-            disruption,
-            waves,
-            windows,
-        } = policy;
-        let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
         let mut parts = vec![
             FORM.to_owned(),
             tree.to_owned(),
-            text(&(namespace, fleet, max_machines, drift)),
-            text(&(versions, disruption, waves, windows)),
+            policy.digest(),
         ];
         parts.extend(actions("create", &self.creates));
         parts.extend(actions("change", &self.changes));
@@ -47,6 +35,28 @@ impl Plan {
             text(&(decided, steps, &rollout.path))
         }));
         short_hash(parts.iter().map(String::as_str), 64)
+    }
+}
+
+impl Policy {
+    /// SHA-256, in hexadecimal digits, of all of it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let Self {
+            namespace,
+            fleet,
+            max_machines,
+            allow,
+            drift,
+            versions,
+            disruption,
+            waves,
+            windows,
+        } = self;
+        let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+        let guards = text(&(max_machines, allow, disruption));
+        let order = text(&(drift, versions, waves, windows));
+        short_hash(["policy-1", namespace, fleet, &guards, &order], 64)
     }
 }
 

@@ -22,7 +22,7 @@ use fleetwright_schema::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Drift, FieldDiff, Kept, Key,
+    Drift, FieldDiff, Kept, Key, belonging,
     conflict::{self, Taking},
     fields,
 };
@@ -100,6 +100,8 @@ pub(super) struct Foreseen {
     pub(super) fields: Vec<FieldDiff>,
     /// Fields that stay as others set them, but for those to be ignored.
     pub(super) left: Vec<Drift>,
+    /// Managers of other Fleets, whose fields are taken over.
+    pub(super) former: Vec<String>,
     /// Whether the Fleet's manager or the handover's will hold other fields than now.
     pub(super) claims: bool,
 }
@@ -107,7 +109,7 @@ pub(super) struct Foreseen {
 impl Foreseen {
     /// Whether the apply would write anything.
     pub(super) fn changes_something(&self) -> bool {
-        self.claims || !self.fields.is_empty()
+        self.claims || !self.fields.is_empty() || !self.former.is_empty()
     }
 }
 
@@ -149,7 +151,9 @@ impl Fleet<'_> {
         };
         let revision = live.and_then(|l| annotation(l, ANNOTATION_REVISION));
         let mut config = marked(document, hash, revision);
-        let handover = handover(key, document, live, manager);
+        let former = live.map(|live| belonging::former(live, manager));
+        let former = former.unwrap_or_default();
+        let handover = handover(key, document, live, manager, &former);
         let mut base = live.cloned().unwrap_or(Value::Null);
         let keep = |base: &Value| {
             let kept = super::partial(key, &handover);
@@ -170,6 +174,7 @@ impl Fleet<'_> {
                     managers.insert(name.to_owned());
                 }
                 held.retain(|field, managers| {
+                    managers.retain(|name| !former.contains(name));
                     let action = self.taking.action(key, document, field, managers);
                     if action != DriftAction::Correct {
                         conflict::remove(&mut config, field);
@@ -188,6 +193,12 @@ impl Fleet<'_> {
         };
         if !handover.is_empty() && live.is_none() {
             after = keep(&after).map_err(words)?;
+        }
+        // What Fleets that it no longer belongs to alone hold goes with them.
+        for manager in &former {
+            let nothing = super::partial(key, &[]);
+            after = managed::apply_whole(schema, &after, &nothing, &writer(manager), false)
+                .map_err(words)?;
         }
         prune::prune(schema, &mut after);
         default::apply(schema, &mut after);
@@ -216,6 +227,7 @@ impl Fleet<'_> {
             handover,
             fields: diffs,
             left,
+            former: former.into_iter().collect(),
             claims,
         };
         let errors = match foreseen.changes_something() {
@@ -270,7 +282,13 @@ fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
 
 /// What keeps a value that Git does not say: the live one where Git stops saying it, the autoscaler's lower bound for
 /// a pool that it is to scale.
-fn handover(key: &Key, document: &Value, live: Option<&Value>, manager: &str) -> Vec<Kept> {
+fn handover(
+    key: &Key,
+    document: &Value,
+    live: Option<&Value>,
+    manager: &str,
+    former: &BTreeSet<String>,
+) -> Vec<Kept> {
     let at = |object: &Value, path: &[&str]| {
         let found = path.iter().try_fold(object, |node, part| node.get(part));
         found.filter(|v| !v.is_null()).cloned()
@@ -281,7 +299,10 @@ fn handover(key: &Key, document: &Value, live: Option<&Value>, manager: &str) ->
             continue;
         }
         let value = match live {
-            Some(live) => at(live, path).filter(|_| owns(&applied_by(live, manager), path)),
+            Some(live) => {
+                let mut ours = former.iter().map(String::as_str).chain([manager]);
+                at(live, path).filter(|_| ours.any(|m| owns(&applied_by(live, m), path)))
+            }
             None => annotation(document, ANNOTATION_AUTOSCALER_MIN)
                 .and_then(|least| least.parse::<i32>().ok())
                 .map(Value::from),

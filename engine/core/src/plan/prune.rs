@@ -1,50 +1,89 @@
-//! Which objects may be deleted because Git no longer declares them.
+//! Which objects may be deleted because Git no longer declares them, or because their Fleet goes.
 
 use std::collections::BTreeSet;
 
-use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_FLEET};
+use fleetwright_api::{
+    meta::{ANNOTATION_ALLOW_DELETE, LABEL_FLEET, fleet_manager},
+    names::fleet_hash,
+};
 use fleetwright_schema::{FieldSet, fields::PathElement, managed};
 use serde_json::Value;
 
 use super::{Change, Key, Live, Plan, Policy, Refusal, fields, label, removal::Belongings};
 
+/// Why objects are deleted.
+#[derive(Clone, Copy)]
+pub(super) enum Why {
+    /// Git no longer declares them.
+    Undeclared,
+    /// Their Fleet is deleted, with its objects.
+    FleetGoes,
+}
+
+/// The Fleet's own objects that it does not declare, but for those that stay whatever becomes of it.
+pub(super) fn given_up<'a>(
+    wanted: &'a BTreeSet<Key>,
+    live: &'a Live,
+    policy: &Policy,
+) -> impl Iterator<Item = (Key, &'a Value)> {
+    let hash = fleet_hash(&policy.namespace, &policy.fleet);
+    let manager = fleet_manager(&policy.namespace, &policy.fleet);
+    let ours = move |object: &&Value| {
+        label(object, LABEL_FLEET) == Some(&hash) && is_managed(object, &manager)
+    };
+    let objects = live.objects.iter().filter(ours);
+    let keyed = objects.map(|object| (Key::of(object), object));
+    keyed.filter(|(key, _)| key.kind != "Namespace" && !wanted.contains(key))
+}
+
+/// Whether an object is on its way out.
+pub(super) fn leaves(object: &Value) -> bool {
+    object.pointer("/metadata/deletionTimestamp").is_some()
+}
+
 /// Adds the deletes, or, when one of them lacks consent, the refusals and no delete at all.
 pub(super) fn prune(
     wanted: &BTreeSet<Key>,
+    why: Why,
     live: &Live,
     policy: &Policy,
-    hash: &str,
-    manager: &str,
     out: &mut Plan,
 ) {
+    let manager = fleet_manager(&policy.namespace, &policy.fleet);
     let mut refused = Vec::new();
     let mut deletes = Vec::new();
     let (mut covered, mut uncovered) = (BTreeSet::new(), BTreeSet::new());
     let mut belongings = None;
-    for object in &live.objects {
-        let key = Key::of(object);
-        let leaving = object.pointer("/metadata/deletionTimestamp").is_some();
-        if leaving || key.kind == "Namespace" || wanted.contains(&key) {
+    for (key, object) in given_up(wanted, live, policy) {
+        if leaves(object) {
             continue;
         }
-        if label(object, LABEL_FLEET) != Some(hash) || !is_managed(object, manager) {
-            continue;
-        }
-        let belongings = belongings.get_or_insert_with(|| Belongings::of(live));
-        let effect = belongings.removal(&key, object);
-        let consent = has_consent(object, manager);
-        if key.kind == "Cluster" && !consent {
-            let uid = object
-                .pointer("/metadata/uid")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            let reason = format!(
-                "Git no longer declares it, but a cluster is deleted only with consent: declare it again with annotation {ANNOTATION_ALLOW_DELETE}: {uid}, merge that, then remove it"
-            );
+        let mut refuse = |reason| {
             refused.push(Refusal {
                 key: key.clone(),
                 reason,
                 wave: None,
+            });
+        };
+        if let Some(what) = outside(policy, &key) {
+            refuse(format!(
+                "it may not be deleted, because the Fleet does not allow {what} any more: allow it again, or leave the object to others by taking label {LABEL_FLEET} off it"
+            ));
+        }
+        let belongings = belongings.get_or_insert_with(|| Belongings::of(live));
+        let effect = belongings.removal(&key, object);
+        let consent = has_consent(object, &manager);
+        if key.kind == "Cluster" && !consent {
+            let uid = object.pointer("/metadata/uid");
+            let uid = uid.and_then(Value::as_str).unwrap_or_default();
+            let annotation = format!("{ANNOTATION_ALLOW_DELETE}: {uid}");
+            refuse(match why {
+                Why::Undeclared => format!(
+                    "Git no longer declares it, but a cluster is deleted only with consent: declare it again with annotation {annotation}, merge that, then remove it"
+                ),
+                Why::FleetGoes => format!(
+                    "its Fleet is deleted, but a cluster is deleted only with consent: give it annotation {annotation} through Git, or let it stay (deletionPolicy: Retain)"
+                ),
             });
         }
         let counted = match consent {
@@ -61,6 +100,7 @@ pub(super) fn prune(
             fields: Vec::new(),
             origins: Vec::new(),
             handover: Vec::new(),
+            adopted_from: Vec::new(),
             wave: None,
             effect,
         });
@@ -92,6 +132,16 @@ pub(super) fn prune(
 
 fn is_managed(object: &Value, manager: &str) -> bool {
     !managed::held(object, |m| m == manager).is_empty()
+}
+
+/// Which part of an object's identity the Fleet does not allow.
+fn outside(policy: &Policy, key: &Key) -> Option<String> {
+    let allow = &policy.allow;
+    let denies = |list: &[String], one: &String| !list.is_empty() && !list.contains(one);
+    if denies(&allow.namespaces, &key.namespace) {
+        return Some(format!("namespace {}", key.namespace));
+    }
+    denies(&allow.kinds, &key.kind).then(|| format!("kind {}", key.kind))
 }
 
 /// Whether the Fleet's manager put the object's own uid into the consent annotation.

@@ -2,6 +2,7 @@ use fleetwright_api::{
     fleet::DriftAction,
     meta::{
         ANNOTATION_ALLOW_DELETE, ANNOTATION_REVISION, LABEL_CLUSTER_NAME, LABEL_DEPLOYMENT_NAME,
+        LABEL_FLEET,
     },
 };
 use serde_json::json;
@@ -10,6 +11,7 @@ use super::*;
 
 mod applied;
 mod digest;
+mod fleets;
 
 fn policy() -> Policy {
     Policy {
@@ -324,12 +326,4 @@ fn deletes_are_guarded() {
             "row {at}: {out:?}"
         );
     }
-}
-
-#[test]
-fn an_object_of_another_fleet_is_refused() {
-    let mut other = owned(cluster(), false);
-    other["metadata"]["labels"][LABEL_FLEET] = json!("other");
-    let out = run(&[cluster()], vec![other], 0);
-    assert!(out.refused[0].reason.contains("another Fleet") && out.changes.is_empty());
 }

@@ -130,12 +130,6 @@ impl Follower {
         self.tell(ready.status, ready.reason, ready.message).await
     }
 
-    /// Whether it waits for another Fleet.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        self.waits
-    }
-
     /// Whether what waited may be made now, which wants another look. Asked twice, it is told once.
     pub fn wants_look(&mut self) -> bool {
         std::mem::take(&mut self.again)

@@ -220,6 +220,7 @@ mod tests {
             }],
             origins: Vec::new(),
             handover: Vec::new(),
+            adopted_from: Vec::new(),
             effect,
             wave: Some("canary".into()),
         }

@@ -24,6 +24,7 @@ fn change(kind: &str, name: &str, effect: PlanEffect) -> Change {
         fields: Vec::new(),
         origins: Vec::new(),
         handover: Vec::new(),
+        adopted_from: Vec::new(),
         effect,
         wave: None,
     }

@@ -276,7 +276,8 @@ async fn an_object_of_another_fleet_is_refused_and_left_alone() {
     let (reason, message) = second.look(&world).await;
     assert_eq!(reason, "Refused");
     assert!(
-        message.contains("x.yaml:1") && message.contains("belongs to another Fleet"),
+        message
+            .contains("x.yaml:1: it belongs to Fleet default/repo, which declares it as of dir:"),
         "{message}"
     );
     assert_eq!(

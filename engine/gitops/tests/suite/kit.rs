@@ -8,6 +8,7 @@ use std::{
 
 use fleetwright_api::{
     Fleet, condition, crds,
+    decision::Trail,
     fleet::{Allow, DriftAction, DriftPolicy, DriftRule, FleetSource, FleetSpec, PrunePolicy},
     random::SeededRandom,
     time::ManualClock,
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     /// Requests whose method and path hold this text fail as if the API were away.
     pub(crate) away: Arc<Mutex<Option<&'static str>>>,
+    /// What was written down.
+    pub(crate) decisions: Arc<Mutex<Vec<Value>>>,
 }
 
 impl World {
@@ -53,6 +56,8 @@ impl World {
         let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         catalogue.insert("sim.fleetwright.dev/v1alpha1", "SimMachineConfig", open);
         let dir = tempfile::tempdir().unwrap();
+        let decisions = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&decisions);
         let context = Context {
             client,
             catalogue: Arc::new(catalogue),
@@ -62,12 +67,17 @@ impl World {
             installation: "test".into(),
             clock: clock.clone(),
             random,
+            trail: Trail::new(move |decision| {
+                let decision = serde_json::to_value(decision).unwrap();
+                written.lock().push(decision);
+            }),
         };
         Self {
             context,
             clock,
             dir,
             away,
+            decisions,
         }
     }
 

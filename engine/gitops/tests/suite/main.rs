@@ -9,6 +9,8 @@ mod clusters;
 #[cfg(test)]
 mod commits;
 #[cfg(test)]
+mod fleets;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod held;
@@ -22,5 +24,7 @@ mod prune;
 mod pulls;
 #[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod trail;
 #[cfg(test)]
 mod waves;

@@ -1,6 +1,7 @@
 //! Objects that carry their managed fields themselves: as values, as the API shows them, or packed, as text.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -50,6 +51,15 @@ pub fn held(object: &Value, fits: impl Fn(&str) -> bool) -> Vec<Holding> {
     };
     let own = entries.filter(|entry| fits(&entry.manager));
     own.filter_map(holding).collect()
+}
+
+/// The managers that hold something of an object by applies.
+#[must_use]
+pub fn appliers(object: &Value) -> BTreeSet<String> {
+    let kept = kept(object);
+    let entries = kept.as_deref().and_then(read).into_iter().flatten();
+    let applies = entries.filter(|entry| entry.operation == Operation::Apply);
+    applies.map(|entry| entry.manager.into_owned()).collect()
 }
 
 fn read(kept: &RawValue) -> Option<Vec<Entry<'_>>> {

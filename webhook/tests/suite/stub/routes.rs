@@ -178,13 +178,8 @@ pub(crate) fn write(
             "id": id, "body": text, "system": false, "author": {"id": author, "username": name},
         }),
         _ if as_app => json!({
-<<<<<<< HEAD
-            "id": id, "body": text, "user": {"id": 99, "type": "Bot"},
-            "performed_via_github_app": filled(kind, answers::APP, json!({"id": APP})),
-=======
             "id": id, "body": text, "user": {"id": 99, "login": "ours[bot]", "type": "Bot"},
-            "performed_via_github_app": {"id": APP},
->>>>>>> h-pulls
+            "performed_via_github_app": filled(kind, answers::APP, json!({"id": APP})),
         }),
         _ => json!({
             "id": id, "body": text, "user": {"id": author, "login": name, "type": "User"},

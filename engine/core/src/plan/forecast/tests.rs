@@ -181,6 +181,25 @@ fn a_new_cluster_grows_its_control_plane_one_by_one_and_pools_with_the_first() {
 }
 
 #[test]
+fn a_fleet_under_another_name_rolls_nothing() {
+    let mut fleet = Fleet::default();
+    let desired = [cluster("v1.33.2", 1), pool(3, 1, (1, 0))];
+    fleet.settle(&desired);
+    let old = fleetwright_api::names::fleet_hash("default", "old");
+    for object in &mut fleet.live.objects {
+        object["metadata"]["labels"] = json!({fleetwright_api::meta::LABEL_FLEET: old});
+    }
+    assert_eq!(
+        fleet.plan(&desired).refused.len(),
+        2,
+        "as long as it is there"
+    );
+    fleet.live.fleets = Some(BTreeMap::new());
+    let plan = fleet.plan(&desired);
+    assert_eq!((plan.changes.len(), lines(&plan)), (2, vec![]));
+}
+
+#[test]
 fn an_upgrade_moves_the_control_plane_first_and_keeps_the_bounds() {
     let mut fleet = Fleet::default();
     fleet.settle(&[cluster("v1.33.2", 1), pool(3, 1, (1, 0))]);
