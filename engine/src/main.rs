@@ -11,6 +11,7 @@ mod http;
 mod install;
 mod kubernetes;
 mod leadership;
+mod metrics;
 mod object;
 mod output;
 mod overview;

@@ -17,6 +17,8 @@ mod kit;
 #[cfg(test)]
 mod leader;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod pulls;

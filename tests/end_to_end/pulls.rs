@@ -15,16 +15,16 @@ use crate::{
 const SECRET: &str = "it's only a test";
 
 /// A bare repository with a work tree beside it, and a forge that knows pull request 7.
-struct Scene {
+pub(crate) struct Scene {
     dir: tempfile::TempDir,
-    forge: Forge,
+    pub(crate) forge: Forge,
     forge_url: String,
     deliveries: u32,
     _tasks: JoinSet<()>,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         git(dir.path(), &["init", "-q", "--bare", "fleet.git"]);
         git(dir.path(), &["clone", "-q", "fleet.git", "work"]);
@@ -45,12 +45,12 @@ impl Scene {
         scene
     }
 
-    fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.dir.path().join("work")
     }
 
     /// An engine that looks when it is told to.
-    async fn engine(&self) -> Engine {
+    pub(crate) async fn engine(&self) -> Engine {
         let file = |name: &str| self.dir.path().join(name).to_str().unwrap().to_owned();
         let more = [
             "--branch",
@@ -72,7 +72,12 @@ impl Scene {
     }
 
     /// Pushes `text` as the head of pull request 7, made on top of `base`, and tells the engine, if there is one; gives the commit.
-    async fn propose(&mut self, base: &str, text: &str, engine: Option<&Engine>) -> String {
+    pub(crate) async fn propose(
+        &mut self,
+        base: &str,
+        text: &str,
+        engine: Option<&Engine>,
+    ) -> String {
         let work = self.work();
         git(&work, &["checkout", "-q", "--detach", base]);
         std::fs::write(work.join("fleet.yaml"), text).unwrap();

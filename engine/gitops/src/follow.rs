@@ -17,6 +17,7 @@ use fleetwright_core::{
 };
 use kube::{Client, ResourceExt};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     apply::{ApplyError, Settings, apply},
@@ -24,6 +25,7 @@ use crate::{
     gather::{GatherError, gather, live_clusters, policy_of},
     health::Debounce,
     load::dangling,
+    metrics::{FleetMetrics, Metrics, Stage},
     progress::Spoken,
     read::{Declared, ReadError, Reader, Repositories},
     settle::{Pending, Seen},
@@ -54,6 +56,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// The source of chance.
     pub random: Arc<dyn Random>,
+    /// Where durations go.
+    pub metrics: Metrics,
 }
 
 /// Why a look at a Fleet came to no end.
@@ -79,6 +83,7 @@ impl From<kube::Error> for FollowError {
 /// What is known of a Fleet between looks.
 pub struct Follower {
     context: Context,
+    metrics: FleetMetrics,
     /// The Fleet as it was last seen.
     pub fleet: Fleet,
     /// All Fleets, as they were last seen.
@@ -124,6 +129,7 @@ impl Follower {
             reader: Reader::new(client, catalogue, context.cache.clone())
                 .over(context.repositories.clone())
                 .with_tokens(context.tokens.clone()),
+            metrics: context.metrics.of(&fleet),
             telling: Telling::of(&fleet),
             unsettled: Unsettled::before(&fleet),
             context,
@@ -154,7 +160,12 @@ impl Follower {
             return Ok(true);
         }
         let error = match self.cycle(seen).await {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                if done {
+                    self.metrics.looked(self.context.clock.now());
+                }
+                return Ok(done);
+            }
             Err(error) => error,
         };
         let reason = match &error {
@@ -173,7 +184,8 @@ impl Follower {
         self.again = false;
         let context = self.context.clone();
         let now = context.clock.now();
-        let found = self.reader.find(&self.fleet, now).await?;
+        let found = self.reader.find(&self.fleet, now);
+        let found = self.metrics.stage(Stage::Fetch, found).await?;
         let revision = found.revision;
         let at = RevisionRef {
             revision: revision.clone(),
@@ -198,7 +210,10 @@ impl Follower {
         }
         let allow = self.fleet.spec.allow.clone().unwrap_or_default();
         let declared = match found.tree {
-            Ok(tree) => self.reader.declared(tree, &allow).await,
+            Ok(tree) => {
+                let declared = self.reader.declared(tree, &allow);
+                self.metrics.stage(Stage::Load, declared).await
+            }
             Err(error) => Err(error.into()),
         };
         let declared = match declared {
@@ -225,10 +240,13 @@ impl Follower {
         }
         let desired = &declared.desired;
         let policy = policy_of(&self.fleet);
-        let live = gather(&context.client, desired, &policy).await?;
+        let live = gather(&context.client, desired, &policy);
+        let live = self.metrics.stage(Stage::Gather, live).await?;
         let before = self.previous.clone();
         let previous = before.as_ref().map(|d| &d.documents);
+        let planning = Instant::now();
         let mut plan = plan(desired, previous, &live, &policy, &context.catalogue);
+        self.metrics.took(Stage::Plan, planning, true);
         let waves = policy.waves();
         let stage = plan.stage(&policy, &self.telling.status.waves, now);
         let part = (!waves.is_empty()).then(|| plan.part(&policy, &stage));
@@ -245,7 +263,10 @@ impl Follower {
             allow: &allow,
             previous,
         };
+        let applying = Instant::now();
         let applied = apply(&context.client, begun, desired, &live, &policy, settings).await;
+        let well = applied.errors.is_empty();
+        self.metrics.took(Stage::Apply, applying, well);
         let written = applied.written.iter();
         let written = written.map(|(key, generation)| (key.clone(), Some(*generation)));
         let deleted = applied.deleted.iter().map(|key| (key.clone(), None));

@@ -14,6 +14,7 @@ pub mod gather;
 mod health;
 pub mod json_schema;
 pub mod load;
+mod metrics;
 mod progress;
 pub mod read;
 pub mod report;
@@ -26,3 +27,4 @@ pub mod wishes;
 pub mod yaml;
 
 pub use annotate::render;
+pub use metrics::Metrics;

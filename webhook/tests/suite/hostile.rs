@@ -98,7 +98,13 @@ async fn receiver_of(kinds: &[ForgeType]) -> Router {
         let fleet = Fleet::new(kind.as_str(), spec);
         fleets.create(&PostParams::default(), &fleet).await.unwrap();
     }
-    Receiver::new(client, clock, Some(SecretText::new(SECRET))).router()
+    Receiver::new(
+        client,
+        clock,
+        Some(SecretText::new(SECRET)),
+        crate::kit::uncounted(),
+    )
+    .router()
 }
 
 async fn deliver(router: &Router, kind: ForgeType, event: &str, body: Vec<u8>) -> (u16, Value) {

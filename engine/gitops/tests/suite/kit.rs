@@ -62,6 +62,9 @@ impl World {
             installation: "test".into(),
             clock: clock.clone(),
             random,
+            metrics: fleetwright_gitops::Metrics::register(
+                &mut prometheus_client::registry::Registry::default(),
+            ),
         };
         Self {
             context,

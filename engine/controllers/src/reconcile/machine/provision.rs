@@ -9,6 +9,7 @@ use fleetwright_providers::{
 };
 use kube::ResourceExt;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Error, Shared, View, drifting};
 use crate::{cache::name_of, drift, inventory::Seen, node_sync, queue::Key};
@@ -58,8 +59,10 @@ pub(super) async fn called<T>(
     verb: &'static str,
     call: impl Future<Output = Result<T, ProviderError>>,
 ) -> Result<T, ProviderError> {
+    let begun = Instant::now();
     let result = call.await;
-    shared.context.metrics.called(verb, word(&result));
+    let seconds = begun.elapsed().as_secs_f64();
+    shared.context.metrics.called(verb, word(&result), seconds);
     result
 }
 
