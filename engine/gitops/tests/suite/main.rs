@@ -7,6 +7,8 @@ mod clusters;
 #[cfg(test)]
 mod commits;
 #[cfg(test)]
+mod drift;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod kit;
