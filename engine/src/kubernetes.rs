@@ -114,7 +114,7 @@ pub(crate) async fn take_part(
     workers: Workers,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let leading = workers.leading.clone();
+    let leading = workers.metrics.leading.clone();
     let elector = Elector::new(
         connected.client.clone(),
         &connected.namespace,
@@ -179,7 +179,6 @@ mod tests {
         random::{OsRandom, Random},
         time::{Clock, SystemClock},
     };
-    use fleetwright_controllers::Metrics;
     use fleetwright_providers::{
         Account, ConfigSchema, CreateInstance, Instance, ListScope, Provider, ProviderError,
         UpdateInstance,
@@ -188,7 +187,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::{cloud, embedded::Embedded, error::Kind};
+    use crate::{cloud, embedded::Embedded, error::Kind, metrics::Metrics};
 
     /// Sleeps through the deadline inside a call, as a stopped process does; counts the steps after it.
     struct Sleeper {
@@ -263,7 +262,6 @@ mod tests {
         let workers = Workers {
             cloud: simulated,
             clock,
-            leading: prometheus_client::metrics::gauge::Gauge::default(),
             random,
             installation: "default".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),

@@ -11,6 +11,7 @@ mod http;
 mod install;
 mod kubernetes;
 mod leadership;
+mod metrics;
 mod notes;
 mod object;
 mod output;

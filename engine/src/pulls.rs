@@ -52,7 +52,7 @@ use self::{
     due::{At, is_due},
     outcome::{Outcome, mistaken, planned, unmerged},
 };
-use crate::{error::chain, repository::missing_images};
+use crate::{error::chain, metrics, repository::missing_images};
 
 /// Pull requests of one Fleet that are planned.
 const MOST: usize = 200;
@@ -71,6 +71,7 @@ pub(crate) struct Pulls {
     pub(crate) installation: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) metrics: metrics::Pulls,
 }
 
 /// Why pull requests could not be looked at.
@@ -305,7 +306,11 @@ impl Pulls {
                 followed = Some(self.followed(fleet, state).await);
             }
             let known = followed.as_ref().and_then(Option::as_deref);
-            let outcome = self.plan(fleet, (proposal, &at.ends), known, state).await?;
+            let begun = Instant::now();
+            let outcome = self.plan(fleet, (proposal, &at.ends), known, state).await;
+            let result = outcome.as_ref().map_or("error", |o| o.state.as_str());
+            self.metrics.planned(result, begun.elapsed());
+            let outcome = outcome?;
             wishes
                 .want(About::Plan, &sha, outcome.state, &outcome.words)
                 .await?;

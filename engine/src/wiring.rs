@@ -9,7 +9,7 @@ use fleetwright_api::{
     secret::SecretText,
     time::{Clock, SystemClock},
 };
-use fleetwright_controllers::{Controllers, Metrics};
+use fleetwright_controllers::Controllers;
 use fleetwright_gitops::{
     follow,
     notes::Notes,
@@ -22,7 +22,6 @@ use fleetwright_webhook::{
     outbox::Outbox,
     receiver::Receiver,
 };
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +33,9 @@ use crate::{
     error::{Failure, step},
     http::{self, address, bind},
     kubernetes::{self, Connected, Target},
-    leadership, notes, progress,
+    leadership,
+    metrics::Metrics,
+    notes, progress,
     pulls::Pulls,
     repository::catalogue,
     setup::{self, Wish},
@@ -139,26 +140,21 @@ impl Engine {
             Place::Here { .. } => trail::in_folder(data.path(), &clock)?,
             Place::Kubernetes(_) => trail::in_log(),
         };
-        let leading = Gauge::default();
-        metrics.register(
-            "leader",
-            "1 while this engine is the one that works",
-            leading.clone(),
-        );
+        let counted = Metrics::register(&mut metrics);
+        let forges = counted.forges.clone();
         let workers = Workers {
             cloud: simulated,
             clock: Arc::clone(&clock),
             random,
             installation: options.installation,
-            metrics: Metrics::register(&mut metrics),
-            leading,
+            metrics: counted,
             cache: data.path().join("git"),
             trail,
             token: options.token,
         };
         let listener = bind(options.http_listen, &data.path().join("http.addr")).await?;
         let http_url = format!("http://{}", address(&listener)?);
-        let receiver = Receiver::new(client.clone(), clock, options.webhook_secret);
+        let receiver = Receiver::new(client.clone(), clock, options.webhook_secret, forges);
         let router = http::router(receiver, metrics, client.clone());
         tasks.spawn(http::serve(listener, router, stop.clone()));
         Ok(Self {
@@ -194,7 +190,7 @@ impl Engine {
         } = self;
         match connected {
             None => {
-                workers.leading.set(1);
+                workers.metrics.leading.set(1);
                 workers.start(client, &mut tasks, &stop)?;
             }
             Some(connected) => {
@@ -248,7 +244,6 @@ async fn prepare(client: &kube::Client, options: &Options, simulated: bool) -> R
 pub(crate) struct Workers {
     pub(crate) cloud: Cloudy,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) leading: Gauge,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) installation: String,
     pub(crate) metrics: Metrics,
@@ -288,7 +283,7 @@ impl Workers {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             installation: self.installation.clone(),
-            metrics: self.metrics,
+            metrics: self.metrics.controllers,
             trail: self.trail.clone(),
         });
         let sync = Sync::new(follow::Context {
@@ -300,6 +295,7 @@ impl Workers {
             installation: self.installation.clone(),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
+            metrics: self.metrics.sync,
             trail: self.trail,
         });
         let notes = Notes::new(
@@ -319,9 +315,17 @@ impl Workers {
             installation: self.installation,
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
+            metrics: self.metrics.pulls,
         };
-        let outbox = Outbox::new(client.clone(), forges, defaults, self.clock, self.random)
-            .with_notes(Arc::new(notes::Notes(notes)));
+        let outbox = Outbox::new(
+            client.clone(),
+            forges,
+            defaults,
+            self.clock,
+            self.random,
+            self.metrics.forges,
+        )
+        .with_notes(Arc::new(notes::Notes(notes)));
         let mut spawn = |part: futures::future::BoxFuture<'static, ()>| {
             tasks.spawn(async move {
                 part.await;

@@ -89,7 +89,7 @@ type Checked<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>
 /// All that failed.
 pub async fn run(harness: &dyn Harness) -> Result<Vec<&'static str>, Vec<Failure>> {
     let (mut passed, mut failed) = (Vec::new(), Vec::new());
-    let checks: [(&'static str, Checked<'_>); 13] = [
+    let checks: [(&'static str, Checked<'_>); 14] = [
         (
             "schemas say what a change means",
             Box::pin(checks::schemas(harness)),
@@ -130,6 +130,10 @@ pub async fn run(harness: &dyn Harness) -> Result<Vec<&'static str>, Vec<Failure
         (
             "update changes in-place fields only",
             Box::pin(checks::update(harness)),
+        ),
+        (
+            "what others may change shows as it was asked for",
+            Box::pin(checks::settings(harness)),
         ),
         (
             "errors of accounts and configurations",

@@ -1,10 +1,11 @@
 //! What every provider promises.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fleetwright_api::{
-    ProviderAccount,
+    ProviderAccount, ProviderConfig,
+    drift::InstanceSettings,
     machine::{MachineAddress, MachineTaint},
 };
 use fleetwright_schema::{Schema, prune::prune, validate::validate};
@@ -102,10 +103,13 @@ pub struct CreateInstance {
     pub taints: Vec<MachineTaint>,
 }
 
-/// A change of an instance in place.
+/// A change of an instance in place: all that changes in place is written, whatever it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpdateInstance {
+    /// Whose it is: these tags are written again.
+    #[serde(default)]
+    pub owner: Ownership,
     /// The effective `providerConfig`; only its `in-place` fields differ.
     pub config: Value,
     /// The cluster's own `providerConfig`, for an instance that runs the control plane.
@@ -168,12 +172,35 @@ pub struct Instance {
     /// Image that it was booted from.
     #[serde(default)]
     pub image: String,
+    /// What else others may have changed. Instances of one pool have the same: whoever keeps many of them keeps it once.
+    #[serde(default, with = "alike")]
+    pub settings: Arc<InstanceSettings>,
     /// What [`CreateInstance::config_digest`] or [`UpdateInstance::config_digest`] said last, kept as a tag: where it is
     /// not the digest of what is wanted, the instance is to be updated.
     #[serde(default)]
     pub config_digest: String,
     /// When it was made.
     pub created: Timestamp,
+}
+
+/// A value that is kept once for many, on its way out and in.
+mod alike {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 /// What a list covers.
@@ -198,6 +225,12 @@ pub trait Provider: Send + Sync + 'static {
     /// cannot tell.
     fn validate(&self, config: &Value) -> Vec<ConfigError> {
         config_errors(&self.schemas(), config)
+    }
+
+    /// What an instance that has these settings shows as [`Instance::settings`]. What they do not say for certain is left out: the
+    /// provider chose it, and no difference is drift.
+    fn settings(&self, _config: &ProviderConfig) -> InstanceSettings {
+        InstanceSettings::default()
     }
 
     /// Failure domains of the account that machines can be spread over, in the provider's order; none where it has no such thing.
@@ -242,7 +275,7 @@ pub trait Provider: Send + Sync + 'static {
         scope: &ListScope,
     ) -> Result<Vec<Instance>, ProviderError>;
 
-    /// Changes the in-place fields of an instance.
+    /// Writes the in-place fields and our tags of an instance, the digest last: whoever sees it sees the rest.
     async fn update(
         &self,
         account: &Account,

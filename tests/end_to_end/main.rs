@@ -21,6 +21,8 @@ mod kit;
 #[cfg(test)]
 mod leader;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod notes;
 #[cfg(test)]
 mod plan;

@@ -4,9 +4,12 @@
 //! ([`fleetwright_api::CommitStatus`]) and a request to the forge afterwards, so that none is lost.
 
 pub mod forge;
+mod metrics;
 pub mod outbox;
 pub mod pull_requests;
 pub mod receiver;
 pub mod repository;
 pub mod seen;
 pub mod signature;
+
+pub use metrics::Metrics;

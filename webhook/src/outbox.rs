@@ -23,12 +23,15 @@ use kube::{
     runtime::watcher,
 };
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use decide::{Decision, POSTED, decide};
 
-use crate::forge::{Defaults, Destination, Forge, PostError, Remote};
+use crate::{
+    forge::{Defaults, Destination, Forge, PostError, Remote},
+    metrics::Metrics,
+};
 
 /// Posts under way at the same time, and notes; GitHub allows 100 over all endpoints.
 const IN_FLIGHT: usize = 8;
@@ -57,6 +60,7 @@ pub struct Outbox {
     defaults: Defaults,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    metrics: Metrics,
 }
 
 type Key = (String, String);
@@ -89,6 +93,7 @@ impl Outbox {
         defaults: Defaults,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
+        metrics: Metrics,
     ) -> Self {
         Self {
             client,
@@ -97,6 +102,7 @@ impl Outbox {
             defaults,
             clock,
             random,
+            metrics,
         }
     }
 
@@ -155,6 +161,7 @@ impl Outbox {
         let (notes, posted): (Vec<bool>, Vec<bool>) =
             under_way.map(|o| o.spec.note).partition(|note| *note);
         let (mut notes, mut posted) = (notes.len(), posted.len());
+        let mut waiting = notes + posted;
         for (key, entry) in entries.iter_mut().filter(|(_, e)| !e.in_flight) {
             let Some(object) = &entry.object else {
                 continue;
@@ -165,6 +172,7 @@ impl Outbox {
             if is_posted || decide(object, now) != Decision::Post {
                 continue;
             }
+            waiting += 1;
             if let Some(at) = entry.not_before.filter(|at| *at > now) {
                 next = Some(next.map_or(at, |n: Timestamp| n.min(at)));
                 continue;
@@ -182,11 +190,17 @@ impl Outbox {
             posts.spawn(async move {
                 let tries = object.status.as_ref().map_or(0, |s| s.tries);
                 let (observation, content) = (object.spec.observation, object.spec.wanted.clone());
+                let begun = Instant::now();
                 let result = this.post(&object).await;
-                let tries = match result {
+                let tries = match &result {
                     // Nothing was tried.
                     Err(PostError::Held { .. }) => tries,
-                    _ => this.record(&object, &result, tries).await,
+                    _ => {
+                        let word = result.as_ref().err().map_or("Ok", decide::reason);
+                        let took = begun.elapsed();
+                        this.metrics.posted(object.spec.forge, word, took);
+                        this.record(&object, &result, tries).await
+                    }
                 };
                 Posted {
                     key,
@@ -197,6 +211,7 @@ impl Outbox {
                 }
             });
         }
+        self.metrics.wait(waiting);
         next
     }
 

@@ -28,8 +28,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::{
+    metrics::Metrics,
     seen::Seen,
     signature::{self, SignatureError},
 };
@@ -52,17 +54,24 @@ pub struct Receiver {
     clock: Arc<dyn Clock>,
     /// Secret for Fleets that name none of their own.
     secret: Option<SecretText>,
+    metrics: Metrics,
     seen: Seen,
 }
 
 impl Receiver {
     /// A receiver that wakes Fleets through `client`. `secret` signs for Fleets without a
     /// `webhookSecretRef`.
-    pub fn new(client: Client, clock: Arc<dyn Clock>, secret: Option<SecretText>) -> Self {
+    pub fn new(
+        client: Client,
+        clock: Arc<dyn Clock>,
+        secret: Option<SecretText>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             client,
             clock,
             secret,
+            metrics,
             seen: Seen::new(REMEMBERED),
         }
     }
@@ -72,7 +81,11 @@ impl Receiver {
         let take = |kind| {
             post(
                 move |State(receiver): State<Arc<Self>>, headers: HeaderMap, body: Body| async move {
-                    receiver.take(kind, &headers, body).await
+                    let begun = Instant::now();
+                    let answer = receiver.take(kind, &headers, body).await;
+                    let code = answer.status().as_u16();
+                    receiver.metrics.delivered(kind, code, begun.elapsed());
+                    answer
                 },
             )
         };

@@ -1,6 +1,9 @@
 //! Drift: what differs from what was declared, though nobody declared it.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
@@ -46,13 +49,29 @@ impl DriftKind {
     }
 }
 
+/// Settings of an instance that others can change at its provider, but for type and image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InstanceSettings {
+    /// The network or subnet that it is in; `None` where nobody can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Its security groups, or what else a provider has of that sort; `None` where nobody can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<BTreeSet<String>>,
+    /// Its tags, but for ours and those that the provider puts on by itself.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
 /// One thing of a machine that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineDrift {
     /// What sort of thing.
     pub kind: DriftKind,
-    /// Which: `instance`, `state`, `instanceType`, `image`, `tags`, `kubelet`, or the key of a label or taint.
+    /// Which: `instance`, `state`, `instanceType`, `image`, `network`, `securityGroups`, `tags` (ours), `tags.KEY`, `kubelet`, or the
+    /// key of a label or taint.
     pub what: String,
     /// What it should be; nothing where it should not be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +79,7 @@ pub struct MachineDrift {
     /// What was found; nothing where it is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// When it was seen first.
+    /// When it was seen first; when the Machine was made, where it was never otherwise.
     pub since: Time,
 }
 
@@ -74,11 +93,13 @@ impl fmt::Display for MachineDrift {
                 write!(f, "the instance is {found}, and nobody here asked for that")
             }
             DriftKind::InstanceChanged => {
-                write!(
-                    f,
-                    "the instance's {} is {found}, it was {wanted}",
-                    self.what
-                )
+                let what = self.what.strip_prefix("tags.");
+                let what = what.map_or_else(|| self.what.clone(), |tag| format!("tag {tag}"));
+                let wanted = match self.what.as_str() {
+                    "instanceType" | "image" => format!("it was {wanted}"),
+                    _ => format!("wanted is {wanted}"),
+                };
+                write!(f, "the instance's {what} is {found}, {wanted}")
             }
             DriftKind::Kubelet => write!(f, "the node runs kubelet {found}, wanted is {wanted}"),
             DriftKind::Label | DriftKind::Taint => {

@@ -311,33 +311,34 @@ pub enum ApplyWhen {
     OnApproval,
 }
 
-/// What is done about differences that Git did not make.
+/// What is done about differences that Git did not make: fields that others hold, and what others change of machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DriftPolicy {
-    /// The policy for fields that no rule fits.
+    /// The policy for what no rule fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "report"))]
     pub policy: Option<DriftAction>,
-    /// Policies for some fields: the first rule that fits counts.
+    /// Policies for some of it: the first rule that fits counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub rules: Vec<DriftRule>,
 }
 
-/// A policy for some fields. It fits where all that it names fits; what is left out fits everything.
+/// A policy for some of what differs. It fits where all that it names fits; what is left out fits everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DriftRule {
-    /// Kinds of objects.
+    /// Kinds of objects: of those in Git, and `Machine`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub kinds: Vec<String>,
-    /// Fields, each with all below it, such as `spec.template.metadata.labels`.
+    /// Fields, each with all below it, such as `spec.template.metadata.labels`; of machines `instance.tags`, `instance.securityGroups`,
+    /// `instance.network`, `instance.instanceType`, `instance.image`, `instance.state`, `node.kubelet` and others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
     pub paths: Vec<String>,
-    /// Field managers: all that hold the field must be among them.
+    /// Field managers: all that hold the field must be among them. Of machines nobody knows any: a rule that names some fits none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub managers: Vec<String>,
@@ -345,16 +346,16 @@ pub struct DriftRule {
     pub policy: DriftAction,
 }
 
-/// What is done about a conflict with another field manager.
+/// What is done about a difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DriftAction {
-    /// Apply the rest and record it.
+    /// It is told, and stays.
     #[default]
     Report,
-    /// Take the field back.
+    /// A field is taken back; a machine is put right in place, or replaced as a broken one is.
     Correct,
-    /// Apply the rest and record nothing.
+    /// It stays, and is not told.
     Ignore,
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleetwright_api::{Cluster, Fleet, Machine, MachineDeployment, meta, names};
+use fleetwright_api::{Cluster, Fleet, Machine, MachineDeployment, meta};
 use fleetwright_core::{
     cluster::is_control_plane,
     disruption::{Blocked, Holder, Service, Usage, Whose, may_take},
@@ -164,15 +164,9 @@ impl Place {
             ),
             None => None,
         };
-        let hash = cluster.labels().get(meta::LABEL_FLEET).cloned();
-        let fleet = hash.and_then(|hash| {
-            let of = |f: &std::sync::Arc<Fleet>| {
-                let (namespace, name) = name_of(f.as_ref());
-                f.spec.disruption.is_some() && names::fleet_hash(&namespace, &name) == hash
-            };
-            let found = shared.caches.all::<Fleet>().into_iter().find(of)?;
-            Some((hash, found))
-        });
+        let fleet = shared.caches.fleet_of(&cluster);
+        let fleet = fleet.filter(|f| f.spec.disruption.is_some());
+        let fleet = fleet.and_then(|f| Some((cluster.labels().get(meta::LABEL_FLEET)?.clone(), f)));
         Some(Self {
             group,
             cluster,

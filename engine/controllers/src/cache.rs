@@ -11,7 +11,7 @@ use std::{
 
 use fleetwright_api::{
     Cluster, Fleet, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
-    ProviderAccount, meta,
+    ProviderAccount, meta, names,
 };
 use fleetwright_core::cluster::is_control_plane;
 use kube::{Resource, ResourceExt};
@@ -52,6 +52,8 @@ pub(crate) enum Mark {
     Node(String, String, String),
     /// Namespace and name of the Cluster whose worker nobody controls.
     Orphan(String, String),
+    /// A Fleet, by the hash on what is its own.
+    Fleet(String),
 }
 
 impl Mark {
@@ -258,6 +260,13 @@ impl Caches {
         K::of(self).read().marked(mark).cloned().collect()
     }
 
+    /// The Fleet that a Cluster belongs to.
+    pub(crate) fn fleet_of(&self, cluster: &Cluster) -> Option<Arc<Fleet>> {
+        let hash = cluster.labels().get(meta::LABEL_FLEET)?;
+        let fleets = self.fleets.read();
+        fleets.marked(&Mark::Fleet(hash.clone())).next().cloned()
+    }
+
     /// All objects.
     pub(crate) fn all<K: Cached>(&self) -> Vec<Arc<K>> {
         K::of(self).read().objects.values().cloned().collect()
@@ -385,6 +394,10 @@ impl Cached for MachineDrainRule {
 impl Cached for Fleet {
     fn cluster(&self) -> String {
         String::new()
+    }
+    fn marks(&self) -> Vec<Mark> {
+        let (namespace, name) = name_of(self);
+        vec![Mark::Fleet(names::fleet_hash(&namespace, &name))]
     }
     fn wake(shared: &Shared, before: Option<&Self>, now: Option<&Self>) {
         wake::fleet(shared, before, now);

@@ -1,9 +1,10 @@
 //! What drifted, as this process last read it: counted as news of it comes in, so that a scrape costs nothing. Its start and end on a
-//! machine are told as Events.
+//! machine are told as Events, and so is what was put right in place.
 
 use std::collections::BTreeMap;
 
 use fleetwright_api::{Machine, condition, drift::DriftKind, names::short_hash, time::k8s_time};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -18,11 +19,15 @@ use crate::{cache::name_of, metrics::Metrics, queue::Key, reconcile::Shared};
 
 /// Longest note of an Event, in characters.
 const NOTE: usize = 1_000;
+/// How long the same thing of a machine is not put right again: who puts it back each time must not be answered each time.
+const PUT_RIGHT: SignedDuration = SignedDuration::from_mins(10);
 
 /// What differs, by Machine and Cluster; those that are in sync are not in it.
 #[derive(Default)]
 pub(crate) struct Drifts {
     known: Mutex<BTreeMap<Key, Vec<DriftKind>>>,
+    /// What was put right in place of late, in words, and until when it is not again.
+    put_right: Mutex<BTreeMap<Key, (Vec<String>, Timestamp)>>,
 }
 
 impl Drifts {
@@ -40,10 +45,33 @@ impl Drifts {
             metrics.drifted(kind, -1);
         }
     }
+
+    /// When the same may be put right again, where that was done a short while ago.
+    pub(crate) fn put_right_before(
+        &self,
+        machine: &Key,
+        what: &[String],
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        if what.is_empty() {
+            return None;
+        }
+        let all = self.put_right.lock();
+        let (before, until) = all.get(machine)?;
+        let same = what.iter().all(|one| before.contains(one));
+        (same && *until > now).then_some(*until)
+    }
+
+    /// Remembers what was put right of a machine.
+    pub(crate) fn put_right(&self, machine: Key, what: Vec<String>, now: Timestamp) {
+        let mut all = self.put_right.lock();
+        all.retain(|_, (_, until)| *until > now);
+        let until = now.checked_add(PUT_RIGHT).unwrap_or(Timestamp::MAX);
+        all.insert(machine, (what, until));
+    }
 }
 
-/// Tells by an Event that a machine began or ceased to differ, where `now` says something else than `before`. An Event that cannot be
-/// written is lost: the condition says the same.
+/// Tells by an Event that a machine began or ceased to differ, where `now` says something else than `before`.
 pub(crate) async fn tell(
     shared: &Shared,
     machine: &Machine,
@@ -51,15 +79,28 @@ pub(crate) async fn tell(
     now: &[condition::Condition],
 ) {
     let of = |list| condition::get(list, condition::kind::IN_SYNC);
-    let (kind, reason, note) = match (of(before), of(now)) {
-        (None, Some(new)) => ("Warning", condition::reason::DRIFTED, new.message.as_str()),
-        (Some(_), None) => (
-            "Normal",
-            condition::reason::IN_SYNC,
-            "nothing differs any more",
-        ),
-        _ => return,
-    };
+    match (of(before), of(now)) {
+        (None, Some(new)) => {
+            let reason = condition::reason::DRIFTED;
+            write(shared, machine, ("Warning", reason), &new.message).await;
+        }
+        (Some(_), None) => {
+            let note = "nothing differs any more";
+            let reason = condition::reason::IN_SYNC;
+            write(shared, machine, ("Normal", reason), note).await;
+        }
+        _ => {}
+    }
+}
+
+/// Tells by an Event what was put right in place.
+pub(crate) async fn tell_put_right(shared: &Shared, machine: &Machine, what: &[String]) {
+    let note = format!("put right: {}", what.join("; "));
+    write(shared, machine, ("Normal", "Corrected"), &note).await;
+}
+
+/// Writes an Event. One that cannot be written is lost.
+async fn write(shared: &Shared, machine: &Machine, (kind, reason): (&str, &str), note: &str) {
     let (namespace, name) = name_of(machine);
     let uid = machine.uid().unwrap_or_default();
     let at = shared.now();

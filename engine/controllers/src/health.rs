@@ -12,7 +12,7 @@ use fleetwright_api::{
 };
 use fleetwright_core::{
     cluster::is_control_plane,
-    health::{Gate, HealthFacts, Judgement, NodeSight, Peer, gate, is_broken, judge},
+    health::{Gate, HealthFacts, Judgement, NodeSight, Peer, gate, is_broken, judge, unseen},
     machine::Instance,
     machine_set::{Remediation, RemediationView, Surge, preflight, remediate},
     rollout::bounds,
@@ -61,6 +61,7 @@ pub(crate) fn of_machine(
     cluster: Option<&Cluster>,
     instance: &Instance,
     node: &SeenNode,
+    (drifted, seen_whole): (Option<&str>, bool),
 ) -> Judgement {
     let checks = checks_of(shared, machine);
     let checks: Vec<&MachineHealthCheck> = checks.iter().map(AsRef::as_ref).collect();
@@ -87,6 +88,8 @@ pub(crate) fn of_machine(
         seen_since: shared
             .nodes
             .seen_since(&namespace, &machine.spec.cluster_name),
+        drifted,
+        seen_whole,
     };
     judge(machine, &facts, &checks, shared.now())
 }
@@ -272,6 +275,7 @@ pub(crate) fn ask(
         let why = blind.then(|| {
             format!("cluster {cluster} cannot be reached: nothing is replaced that cannot be seen")
         });
+        let why = why.or_else(|| unseen(machine).map(str::to_owned));
         held.extend(why.or(asked.held).map(|why| (machine.name_any(), why)));
         if asked.replace_first {
             replace_first.insert(machine.name_any());

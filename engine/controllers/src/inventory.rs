@@ -143,7 +143,13 @@ impl Inventory {
         state.trouble = None;
         let mut fresh: BTreeMap<String, Instance> = BTreeMap::new();
         let mut duplicates: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for instance in list {
+        let mut alike = BTreeSet::new();
+        for mut instance in list {
+            // What thousands of machines have alike is kept once.
+            match alike.get(&instance.settings) {
+                Some(known) => instance.settings = Arc::clone(known),
+                None => drop(alike.insert(Arc::clone(&instance.settings))),
+            }
             let Some(owner) = &instance.owner else {
                 continue;
             };

@@ -20,6 +20,11 @@ struct CallLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabels {
+    verb: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ControllerLabels {
     controller: &'static str,
 }
@@ -35,12 +40,20 @@ fn durations() -> Histogram {
     ])
 }
 
+/// From an answer of a cloud on this machine to one that is waited for no longer.
+fn calls() -> Histogram {
+    Histogram::new([
+        0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    ])
+}
+
 /// The controllers' metrics; clones share their values.
 #[derive(Clone)]
 pub struct Metrics {
     reconciles: Family<ReconcileLabels, Counter>,
     seconds: Family<ControllerLabels, Histogram, fn() -> Histogram>,
     calls: Family<CallLabels, Counter>,
+    call_seconds: Family<VerbLabels, Histogram, fn() -> Histogram>,
     queue: Gauge,
     drift: Family<KindLabels, Gauge>,
 }
@@ -52,6 +65,7 @@ impl Metrics {
             reconciles: Family::default(),
             seconds: Family::new_with_constructor(durations as fn() -> Histogram),
             calls: Family::default(),
+            call_seconds: Family::new_with_constructor(calls as fn() -> Histogram),
             queue: Gauge::default(),
             drift: Family::default(),
         };
@@ -69,6 +83,11 @@ impl Metrics {
             "provider_calls",
             "Calls to providers by verb and outcome",
             metrics.calls.clone(),
+        );
+        registry.register(
+            "provider_call_duration_seconds",
+            "Duration of calls to providers",
+            metrics.call_seconds.clone(),
         );
         registry.register(
             "work_queue_keys",
@@ -92,10 +111,13 @@ impl Metrics {
             .observe(seconds);
     }
 
-    pub(crate) fn called(&self, verb: &'static str, outcome: &'static str) {
+    pub(crate) fn called(&self, verb: &'static str, outcome: &'static str, seconds: f64) {
         self.calls
             .get_or_create(&CallLabels { verb, outcome })
             .inc();
+        self.call_seconds
+            .get_or_create(&VerbLabels { verb })
+            .observe(seconds);
     }
 
     /// So many things more of a kind differ.

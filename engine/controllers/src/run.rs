@@ -213,12 +213,14 @@ async fn list(
         );
     };
     let begun = shared.inventory.begin(shared.now());
+    let asked = Instant::now();
     let result = provider
         .list(&Account::from(account.as_ref()), &ListScope::Account)
         .await;
     shared.context.metrics.called(
         "list",
         result.as_ref().err().map_or("Ok", ProviderError::word),
+        asked.elapsed().as_secs_f64(),
     );
     #[cfg(feature = "seeded-bugs")]
     if fleetwright_api::bugs::on("i2-owner-by-name") {

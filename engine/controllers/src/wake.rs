@@ -14,7 +14,7 @@ use crate::{
     reconcile::Shared,
 };
 
-/// What machines and pools look at of their Cluster: all but what it counts and says of itself.
+/// What machines and pools look at of their Cluster: all but what it counts and says of itself. Its Fleet says what is done about drift.
 fn cluster_part(cluster: &Cluster) -> impl PartialEq {
     let status = cluster.status.clone().map(|status| ClusterStatus {
         observed_generation: None,
@@ -26,7 +26,8 @@ fn cluster_part(cluster: &Cluster) -> impl PartialEq {
         duplicate_instances: Vec::new(),
         ..status
     });
-    (wish(cluster), cluster.spec.clone(), status)
+    let fleet = cluster.labels().get(meta::LABEL_FLEET).cloned();
+    (wish(cluster), cluster.spec.clone(), status, fleet)
 }
 
 /// What a wish consists of beside the spec: not the counter that goes up with each machine that is made.
@@ -213,11 +214,17 @@ pub(crate) fn check(
     shared.queue.add(Key::Check(namespace, name));
 }
 
-/// The clusters of a Fleet, where what they look at of it changed: the versions that it allows and its budget.
+/// The clusters of a Fleet, where what they look at of it changed: the versions that it allows and its budget; and their machines, where
+/// what is done about drift changed, or when.
 pub(crate) fn fleet(shared: &Shared, before: Option<&Fleet>, now: Option<&Fleet>) {
     let part = |fleet: &Fleet| (fleet.spec.versions.clone(), fleet.spec.disruption.clone());
+    let drift = |fleet: &Fleet| {
+        let spec = &fleet.spec;
+        (spec.drift.clone(), spec.windows.clone(), spec.suspend)
+    };
     let Some(object) = now.or(before) else { return };
-    if before.map(part) == now.map(part) {
+    let drift = before.map(drift) != now.map(drift);
+    if !drift && before.map(part) == now.map(part) {
         return;
     }
     let (namespace, name) = name_of(object);
@@ -226,6 +233,9 @@ pub(crate) fn fleet(shared: &Shared, before: Option<&Fleet>, now: Option<&Fleet>
     for cluster in shared.caches.all::<Cluster>() {
         if cluster.labels().get(meta::LABEL_FLEET) == Some(&hash) {
             let (namespace, name) = name_of(cluster.as_ref());
+            if drift {
+                shared.wake_machines_of(&namespace, &name);
+            }
             shared.queue.add(Key::Cluster(namespace, name));
         }
     }

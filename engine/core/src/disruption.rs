@@ -25,22 +25,23 @@ pub enum Service {
 
 impl Service {
     /// Of a machine. One that had a node and is not broken counts as leaving until it is gone. One whose replacement somebody asked
-    /// for is in service until it is taken away, although it is marked as broken.
+    /// for, or that drifted, is in service until it is taken away, although it is marked as broken.
     pub fn of(machine: &Machine) -> Self {
         let Some(status) = &machine.status else {
             return Self::Out;
         };
         let is = |kind| condition::is_true(&status.conditions, kind);
         let broken = health::broken(machine);
-        let asked = broken.is_some_and(|c| c.reason == reason::HAS_REMEDIATE_ANNOTATION);
-        let asked = asked && is(kind::NODE_HEALTHY);
+        let serves = [reason::HAS_REMEDIATE_ANNOTATION, reason::DRIFTED];
+        let serves = broken.is_some_and(|c| serves.contains(&c.reason.as_str()));
+        let serves = serves && is(kind::NODE_HEALTHY);
         if machine.metadata.deletion_timestamp.is_some() {
-            if status.node_ref.is_some() && (broken.is_none() || asked) {
+            if status.node_ref.is_some() && (broken.is_none() || serves) {
                 Self::Leaving
             } else {
                 Self::Out
             }
-        } else if is(kind::AVAILABLE) || asked {
+        } else if is(kind::AVAILABLE) || serves {
             Self::In
         } else {
             Self::Out

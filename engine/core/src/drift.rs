@@ -1,14 +1,21 @@
 //! What differs from what was declared though nobody declared it: fields of objects, instances, nodes.
 //!
 //! A document is compared with what lives, never with defaults that a server put in; an instance with what its provider showed
-//! when it was made. What cannot be read is unknown, not drifted.
+//! when it was made, and with what its settings say for certain. What cannot be read is unknown, not drifted.
 
-use std::{borrow::Borrow, collections::BTreeMap, fmt};
+mod correction;
+
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use fleetwright_api::{
     API_VERSION, Cluster, Machine,
     condition::kind,
-    drift::{DriftKind, MachineDrift},
+    drift::{DriftKind, InstanceSettings, MachineDrift},
     machine::InstanceView,
     time::k8s_time,
     version::Version,
@@ -18,10 +25,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::correction::{Correction, correct};
 use crate::plan::{Drift, Key};
 
 /// Most things of one machine that are told.
 const MOST: usize = 32;
+/// Most characters of a value that are kept in a status.
+const KEPT: usize = 256;
 /// Most characters of a value in a sentence.
 const SHOWN: usize = 80;
 
@@ -117,6 +127,10 @@ pub struct InstanceFacts {
     pub machine: String,
     /// Cluster that its tags name, as `namespace/name`.
     pub cluster: String,
+    /// What else it shows of its settings.
+    pub settings: Arc<InstanceSettings>,
+    /// What it should show of them; `None` while settings of ours are on their way to it.
+    pub wanted: Option<InstanceSettings>,
 }
 
 /// A machine's node.
@@ -159,6 +173,124 @@ pub struct Reading {
     pub whole: bool,
 }
 
+/// What differs of a machine, as it is found.
+struct Found<'a> {
+    machine: &'a Machine,
+    now: Timestamp,
+    list: Vec<MachineDrift>,
+}
+
+impl Found<'_> {
+    /// Takes in that something is not as wanted. What was so at the `first` sight of it has been so since the machine was made.
+    fn put(
+        &mut self,
+        kind: DriftKind,
+        what: &str,
+        (wanted, found): (Option<&str>, Option<&str>),
+        first: bool,
+    ) {
+        let (what, wanted, found) = (bounded(what), wanted.map(bounded), found.map(bounded));
+        let before = self.machine.status.iter().flat_map(|s| &s.drift);
+        let known = before
+            .filter(|d| d.kind == kind && d.what == what && d.found == found)
+            .map(|d| d.since.clone())
+            .min();
+        let made = self.machine.metadata.creation_timestamp.as_ref();
+        let made = made.filter(|_| first).cloned();
+        let since = known.or(made).unwrap_or_else(|| k8s_time(self.now));
+        self.list.push(MachineDrift {
+            kind,
+            what,
+            wanted,
+            found,
+            since,
+        });
+    }
+
+    fn instance(&mut self, seen: &InstanceFacts) {
+        let changed = DriftKind::InstanceChanged;
+        let made = self.machine.status.as_ref();
+        let made = made.and_then(|s| s.instance.as_ref());
+        // Nobody has seen it run before.
+        let first = made.is_none_or(|made| made.id != seen.view.id || made.state == "Pending");
+        if seen.view.state == "Stopped" {
+            let values = (Some("Running"), Some("Stopped"));
+            self.put(changed, "state", values, false);
+        }
+        if let Some(made) = made.filter(|made| is_same(made, &seen.view)) {
+            for (what, wanted, is) in [
+                (
+                    "instanceType",
+                    &made.instance_type,
+                    &seen.view.instance_type,
+                ),
+                ("image", &made.image, &seen.view.image),
+            ] {
+                // Some providers show it only once it runs.
+                if wanted != is && !wanted.is_empty() && !is.is_empty() {
+                    self.put(changed, what, (Some(wanted), Some(is)), false);
+                }
+            }
+        }
+        if let Some(wanted) = &seen.wanted {
+            self.settings(wanted, &seen.settings, first);
+        }
+        let metadata = &self.machine.metadata;
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let wanted = format!("{namespace}/{} {name}", self.machine.spec.cluster_name);
+        let is = format!("{} {}", seen.cluster, seen.machine);
+        if wanted != is {
+            self.put(changed, "tags", (Some(&wanted), Some(&is)), first);
+        }
+    }
+
+    /// What the document says and a provider shows in the same words. What either leaves out, and what others put on beside, is no
+    /// drift; nor is any order.
+    fn settings(&mut self, wanted: &InstanceSettings, seen: &InstanceSettings, first: bool) {
+        let changed = DriftKind::InstanceChanged;
+        if let (Some(wanted), Some(is)) = (&wanted.network, &seen.network)
+            && wanted != is
+        {
+            self.put(changed, "network", (Some(wanted), Some(is)), first);
+        }
+        if let (Some(wanted), Some(is)) = (&wanted.security_groups, &seen.security_groups)
+            && wanted != is
+        {
+            let text = |all: &BTreeSet<String>| {
+                let all: Vec<&str> = all.iter().map(String::as_str).collect();
+                (!all.is_empty()).then(|| all.join(", "))
+            };
+            let (wanted, is) = (text(wanted), text(is));
+            let values = (wanted.as_deref(), is.as_deref());
+            self.put(changed, "securityGroups", values, first);
+        }
+        for (key, wanted) in &wanted.tags {
+            let is = seen.tags.get(key);
+            if is != Some(wanted) {
+                let values = (Some(wanted.as_str()), is.map(String::as_str));
+                self.put(changed, &format!("tags.{key}"), values, first);
+            }
+        }
+    }
+
+    fn node(&mut self, node: &NodeFacts) {
+        let status = self.machine.status.as_ref();
+        let first = status.is_none_or(|s| s.node_ref.is_none());
+        let wanted = self.machine.spec.content.version.as_deref();
+        if let (Some(wanted), Some(is)) = (wanted, node.kubelet.as_deref())
+            && is_other(wanted, is)
+        {
+            let values = (Some(wanted), Some(is));
+            self.put(DriftKind::Kubelet, "kubelet", values, first);
+        }
+        for one in &node.unsynced {
+            let values = (one.wanted.as_deref(), one.found.as_deref());
+            self.put(one.kind, &one.key, values, false);
+        }
+    }
+}
+
 /// What differs of `machine`. One on its way out does not drift, and one that comes up has nothing yet to differ from.
 #[must_use]
 pub fn of_machine(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> Reading {
@@ -168,78 +300,36 @@ pub fn of_machine(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> Re
             whole: true,
         };
     }
-    let before = machine.status.as_ref();
-    let mut found = Vec::new();
-    let mut put = |kind, what: &str, wanted: Option<&str>, is: Option<&str>| {
-        let known = before.into_iter().flat_map(|s| &s.drift);
-        let known = known
-            .filter(|d| d.kind == kind && d.what == what && d.found.as_deref() == is)
-            .map(|d| d.since.clone());
-        found.push(MachineDrift {
-            kind,
-            what: what.to_owned(),
-            wanted: wanted.map(str::to_owned),
-            found: is.map(str::to_owned),
-            since: known.min().unwrap_or_else(|| k8s_time(now)),
-        });
+    let mut found = Found {
+        machine,
+        now,
+        list: Vec::new(),
     };
-    let made = before.and_then(|s| s.instance.as_ref());
     match &facts.instance {
         Shown::Unknown => {}
         Shown::Missing => {
-            let id = machine.spec.provider_id.as_deref();
-            if id.is_some() {
-                let id = made.map(|m| m.id.as_str()).or(id);
-                put(DriftKind::InstanceMissing, "instance", id, None);
+            if let Some(id) = machine.spec.provider_id.as_deref() {
+                let made = machine.status.as_ref().and_then(|s| s.instance.as_ref());
+                let id = made.map_or(id, |made| made.id.as_str());
+                let gone = DriftKind::InstanceMissing;
+                found.put(gone, "instance", (Some(id), None), false);
             }
         }
-        Shown::There(seen) => {
-            let changed = DriftKind::InstanceChanged;
-            if seen.view.state == "Stopped" {
-                put(changed, "state", Some("Running"), Some("Stopped"));
-            }
-            if let Some(made) = made.filter(|made| is_same(made, &seen.view)) {
-                for (what, wanted, is) in [
-                    (
-                        "instanceType",
-                        &made.instance_type,
-                        &seen.view.instance_type,
-                    ),
-                    ("image", &made.image, &seen.view.image),
-                ] {
-                    // Some providers show it only once it runs.
-                    if wanted != is && !wanted.is_empty() && !is.is_empty() {
-                        put(changed, what, Some(wanted), Some(is));
-                    }
-                }
-            }
-            let metadata = &machine.metadata;
-            let name = metadata.name.as_deref().unwrap_or_default();
-            let namespace = metadata.namespace.as_deref().unwrap_or_default();
-            let wanted = format!("{namespace}/{} {name}", machine.spec.cluster_name);
-            let is = format!("{} {}", seen.cluster, seen.machine);
-            if wanted != is {
-                put(changed, "tags", Some(&wanted), Some(&is));
-            }
-        }
+        Shown::There(seen) => found.instance(seen),
     }
     if let Shown::There(node) = &facts.node {
-        let wanted = machine.spec.content.version.as_deref();
-        if let (Some(wanted), Some(is)) = (wanted, node.kubelet.as_deref())
-            && is_other(wanted, is)
-        {
-            put(DriftKind::Kubelet, "kubelet", Some(wanted), Some(is));
-        }
-        for one in &node.unsynced {
-            let (wanted, is) = (one.wanted.as_deref(), one.found.as_deref());
-            put(one.kind, &one.key, wanted, is);
-        }
+        found.node(node);
     }
-    found.truncate(MOST);
+    found.list.truncate(MOST);
     Reading {
-        found,
+        found: found.list,
         whole: facts.instance != Shown::Unknown && facts.node != Shown::Unknown,
     }
+}
+
+/// A text of others, short enough to be kept.
+fn bounded(text: &str) -> String {
+    text.chars().take(KEPT).collect()
 }
 
 /// Whether an instance still has the settings that we gave it last: then it should look as it did then.
@@ -276,13 +366,19 @@ pub fn findings_of_machine(machine: &Machine) -> Vec<Finding> {
         message: drift.to_string(),
         hint: match drift.kind {
             DriftKind::InstanceMissing => {
-                "a MachineHealthCheck replaces such machines; without one delete the Machine"
+                "it is replaced as a broken machine is; annotation fleetwright.dev/skip-remediation keeps it"
+            }
+            DriftKind::Label | DriftKind::Taint => {
+                "it is put right when the machine is not paused and its cluster lets us write"
+            }
+            _ if correction::is_inborn(machine, drift) => {
+                "it was never otherwise, and another machine would be the same: correct its settings"
             }
             DriftKind::InstanceChanged if drift.what == "state" => {
                 "start the instance at its provider, or delete the Machine: its owner makes another one"
             }
-            DriftKind::Label | DriftKind::Taint => {
-                "it is put right when the machine is not paused and its cluster lets us write"
+            DriftKind::InstanceChanged if correction::is_in_place(drift) => {
+                "change it back at its provider, or let policy correct do it (spec.drift of the Fleet)"
             }
             _ => "change it back at its provider, or delete the Machine: its owner makes another one",
         }

@@ -61,6 +61,10 @@ pub struct HealthFacts<'a> {
     pub initialized_at: Option<Timestamp>,
     /// Since when the cluster is seen again after it could not be reached: no time-out counts what was before.
     pub seen_since: Option<Timestamp>,
+    /// Why its Fleet wants another machine in its place though it works, in words.
+    pub drifted: Option<&'a str>,
+    /// Whether all that may have drifted was seen.
+    pub seen_whole: bool,
 }
 
 /// How a machine is.
@@ -172,6 +176,24 @@ pub fn broken(machine: &Machine) -> Option<&condition::Condition> {
     condition::get(list, kind::HEALTH_CHECK_SUCCEEDED).filter(|c| c.status == "False")
 }
 
+/// Whether a machine is marked because it does not work: one that drifted serves as well as it ever did.
+pub fn is_failing(machine: &Machine) -> bool {
+    broken(machine).is_some_and(|c| c.reason != reason::DRIFTED)
+}
+
+fn is_drifted(machine: &Machine) -> bool {
+    broken(machine).is_some_and(|c| c.reason == reason::DRIFTED)
+}
+
+/// Why a machine that drifted is not replaced, whatever else lets it go: nobody can tell whether it still differs.
+pub fn unseen(machine: &Machine) -> Option<&'static str> {
+    let conditions = machine.status.as_ref().map(|s| s.conditions.as_slice());
+    let differs = condition::is_false(conditions.unwrap_or_default(), kind::IN_SYNC);
+    (is_drifted(machine) && !differs).then_some(
+        "its provider or its cluster cannot be read: nothing is replaced that cannot be seen",
+    )
+}
+
 /// Whether somebody asked for the machine's replacement.
 pub fn is_asked_for(machine: &Machine) -> bool {
     has(machine, meta::ANNOTATION_REMEDIATE_MACHINE)
@@ -182,7 +204,8 @@ fn has(machine: &Machine, annotation: &str) -> bool {
     all.is_some_and(|a| a.contains_key(annotation))
 }
 
-/// How `machine` is by all `checks` that select it. A vanished or failed instance breaks it without any check.
+/// How `machine` is by all `checks` that select it. A vanished or failed instance breaks it without any check, and so does drift that
+/// its Fleet wants to be corrected.
 pub fn judge(
     machine: &Machine,
     facts: &HealthFacts<'_>,
@@ -226,6 +249,16 @@ pub fn judge(
             .map(|check| look.by(check))
             .fold(Verdict::NotChecked, Verdict::and)
     });
+    // What does not work is broken for that reason alone.
+    let verdict = match (verdict, facts.drifted) {
+        (broken @ Verdict::Broken { .. }, _) => broken,
+        (_, Some(why)) => broken_because(reason::DRIFTED, why),
+        (other, None) if !is_drifted(machine) => other,
+        // It stays marked while nobody can tell, and no longer, whatever a check cannot tell.
+        _ if !facts.seen_whole => Verdict::Unknown,
+        (Verdict::Unknown, None) => Verdict::NotChecked,
+        (other, None) => other,
+    };
     Judgement {
         verdict,
         bad_conditions,

@@ -17,6 +17,7 @@ use crate::{
     catalogue::Catalogue,
     compare::{FieldChange, compare},
     content::Content,
+    health,
 };
 
 pub use self::{
@@ -315,7 +316,7 @@ fn because(machine: &Machine) -> Because {
         Because::Deleting
     } else if is_marked(machine) {
         Because::Marked
-    } else if is_unhealthy(machine) {
+    } else if is_unhealthy(machine) || health::is_broken(machine) {
         Because::Unhealthy
     } else {
         Because::Order
@@ -336,7 +337,7 @@ pub fn is_unhealthy(machine: &Machine) -> bool {
     machine.status.as_ref().is_none_or(|s| {
         s.node_ref.is_none()
             || condition::is_false(&s.conditions, condition::kind::NODE_HEALTHY)
-            || condition::is_false(&s.conditions, condition::kind::HEALTH_CHECK_SUCCEEDED)
+            || health::is_failing(machine)
     })
 }
 

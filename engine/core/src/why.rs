@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
-pub use self::record::{Record, control_plane_goes, short, worker_goes};
+pub use self::record::{Record, broken_goes, control_plane_goes, short, worker_goes};
 use crate::{cluster::is_control_plane, rollout::bounds};
 
 /// Members of an object that are told of one by one; the rest is counted.

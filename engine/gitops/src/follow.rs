@@ -18,6 +18,7 @@ use fleetwright_core::{
 };
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     apply::{ApplyError, Settings, apply},
@@ -26,6 +27,7 @@ use crate::{
     health::Debounce,
     held::held,
     load::dangling,
+    metrics::{FleetMetrics, Metrics, Stage},
     progress::Spoken,
     read::{Declared, ReadError, Reader, Repositories},
     settle::{Pending, Seen},
@@ -63,6 +65,8 @@ pub struct Context {
     pub random: Arc<dyn Random>,
     /// Where decisions are written down.
     pub trail: Trail,
+    /// Where durations go.
+    pub metrics: Metrics,
 }
 
 /// Why a look at a Fleet came to no end.
@@ -88,6 +92,7 @@ impl From<kube::Error> for FollowError {
 /// What is known of a Fleet between looks.
 pub struct Follower {
     context: Context,
+    metrics: FleetMetrics,
     /// The Fleet as it was last seen.
     pub fleet: Fleet,
     /// All Fleets, as they were last seen.
@@ -148,6 +153,7 @@ impl Follower {
             reader: Reader::new(client, catalogue, context.cache.clone())
                 .over(context.repositories.clone())
                 .with_tokens(context.tokens.clone()),
+            metrics: context.metrics.of(&fleet),
             telling: Telling::of(&fleet),
             unsettled: Unsettled::before(&fleet),
             context,
@@ -200,13 +206,18 @@ impl Follower {
             self.tell(Status::Unknown, "Suspended", message).await?;
             return Ok(true);
         }
-        self.cycle(seen).await
+        let done = self.cycle(seen).await?;
+        if done {
+            self.metrics.looked(self.context.clock.now());
+        }
+        Ok(done)
     }
 
     async fn cycle(&mut self, seen: &Seen) -> Result<bool, FollowError> {
         let context = self.context.clone();
         let now = context.clock.now();
-        let found = self.reader.find(&self.fleet, now).await?;
+        let found = self.reader.find(&self.fleet, now);
+        let found = self.metrics.stage(Stage::Fetch, found).await?;
         let found = self.wanted(found).await?;
         let revision = found.revision;
         let at = RevisionRef {
@@ -231,7 +242,10 @@ impl Follower {
         }
         let allow = self.fleet.spec.allow.clone().unwrap_or_default();
         let declared = match found.tree {
-            Ok(tree) => self.reader.declared(tree, &allow).await,
+            Ok(tree) => {
+                let declared = self.reader.declared(tree, &allow);
+                self.metrics.stage(Stage::Load, declared).await
+            }
             Err(error) => Err(error.into()),
         };
         let declared = match declared {
@@ -261,13 +275,16 @@ impl Follower {
         }
         let desired = &declared.desired;
         let policy = policy_of(&self.fleet);
-        let live = gather(&context.client, desired, &policy).await?;
+        let live = gather(&context.client, desired, &policy);
+        let live = self.metrics.stage(Stage::Gather, live).await?;
         if self.is_held_by_others(desired, &live) {
             self.waits = Waits::Deletion;
         }
         let before = self.previous.clone();
         let previous = before.as_ref().map(|d| &d.documents);
+        let planning = Instant::now();
         let mut plan = plan(desired, previous, &live, &policy, &context.catalogue);
+        self.metrics.took(Stage::Plan, planning, true);
         if !self.is_as_planned().await? {
             return Ok(true);
         }
@@ -287,7 +304,10 @@ impl Follower {
             allow: &allow,
             previous,
         };
+        let applying = Instant::now();
         let applied = apply(&context.client, begun, desired, &live, &policy, settings).await;
+        let well = applied.errors.is_empty();
+        self.metrics.took(Stage::Apply, applying, well);
         let problems = problems(&plan, &applied.errors);
         let waits = plan.waves.iter().find_map(|wave| wave.hold.as_ref());
         let (verdict, reason) = match waits {

@@ -15,6 +15,7 @@ mod health;
 pub mod held;
 pub mod json_schema;
 pub mod load;
+mod metrics;
 pub mod notes;
 mod progress;
 pub mod read;
@@ -28,3 +29,4 @@ pub mod wishes;
 pub mod yaml;
 
 pub use annotate::render;
+pub use metrics::Metrics;

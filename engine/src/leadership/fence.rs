@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
     CreateInstance, EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError,
@@ -60,6 +61,10 @@ impl Provider for Fenced<dyn Provider> {
 
     fn validate(&self, config: &Value) -> Vec<ConfigError> {
         self.inner.validate(config)
+    }
+
+    fn settings(&self, config: &ProviderConfig) -> InstanceSettings {
+        self.inner.settings(config)
     }
 
     fn lists_catch_up_after(&self) -> std::time::Duration {

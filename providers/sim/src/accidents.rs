@@ -1,9 +1,14 @@
-//! What happens in a cloud though nobody called: instances that vanish, and instances that are there twice.
+//! What happens in a cloud though no provider's call asked for it: instances that vanish, that are there twice, that people change.
 
-use fleetwright_providers::Instance;
+use fleetwright_providers::{Instance, ProviderError};
+use fleetwright_schema::patch::merge;
 use fleetwright_store::Store;
+use serde_json::{Map, Value};
 
-use crate::{cloud::Cloud, instance::SimInstance, state::Due};
+use crate::{cloud::Cloud, config, instance::SimInstance, state::Due};
+
+/// What people may change of an instance.
+const BY_HAND: [&str; 5] = ["instanceType", "image", "network", "securityGroups", "tags"];
 
 impl Cloud {
     /// All instances, in the order of their ids.
@@ -51,6 +56,40 @@ impl Cloud {
         self.persist(&copy.id).await.ok();
         self.schedule(copy.due, Due::Instance(copy.id.clone()));
         Some(copy.id)
+    }
+
+    /// Somebody changes an instance by hand, past whoever made it: `change` is a JSON Merge Patch of its settings. What they were is
+    /// not remembered.
+    ///
+    /// # Errors
+    /// There is no such instance, or none can have such settings.
+    pub async fn alter(
+        &self,
+        id: &str,
+        change: &Map<String, Value>,
+    ) -> Result<Instance, ProviderError> {
+        if let Some(field) = change.keys().find(|k| !BY_HAND.contains(&k.as_str())) {
+            return Err(ProviderError::Terminal {
+                message: format!(
+                    "{field}: nobody changes that by hand, only {}",
+                    BY_HAND.join(", ")
+                ),
+            });
+        }
+        let shown = {
+            let mut state = self.0.state.lock();
+            let instance = state.instances.get_mut(id);
+            let instance = instance.ok_or_else(|| ProviderError::NotFound {
+                message: format!("there is no instance {id}"),
+            })?;
+            let mut config = instance.order.config.clone();
+            merge(&mut config, &Value::Object(change.clone()));
+            config::check_machine(&config)?;
+            instance.order.config = config;
+            instance.show()
+        };
+        self.persist(id).await?;
+        Ok(shown)
     }
 
     /// The objects of a cluster that serves, for who looks on from outside.

@@ -1,7 +1,8 @@
 //! The simulated cloud's kinds of `providerConfig`: what they allow is said here alone, in their schemas.
 
+use fleetwright_api::drift::InstanceSettings;
 use fleetwright_providers::{ConfigSchema, CreateInstance, ProviderError, config_errors};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::workloads::Workload;
 
@@ -48,6 +49,10 @@ pub const INSTANCE_TYPES: &[InstanceType] = &[
     instance_type("metal.large", 64, 512),
 ];
 
+/// Fields of a machine's settings that change in place.
+pub(crate) const IN_PLACE: [&str; 2] = ["securityGroups", "tags"];
+/// Network where nothing is said.
+const DEFAULT_NETWORK: &str = "default";
 /// Image where nothing is said.
 pub(crate) const DEFAULT_IMAGE: &str = "ubuntu-24.04";
 /// Seconds from create to a registered node where nothing is said.
@@ -87,7 +92,11 @@ pub fn schemas() -> Vec<ConfigSchema> {
         "type": "integer", "minimum": 1, "default": 20, "description": "Size of its disk.",
     });
     machine["network"] = json!({
-        "type": "string", "default": "default", "description": "Network that it is in.",
+        "type": "string", "default": DEFAULT_NETWORK, "description": "Network that it is in.",
+    });
+    machine["securityGroups"] = json!({
+        "type": "array", "items": {"type": "string", "minLength": 1}, "x-fleetwright-change": "in-place",
+        "description": "Its security groups, in any order; none when left out.",
     });
     machine["bootSeconds"] = json!({
         "type": "number", "minimum": 0, "maximum": 3600, "default": DEFAULT_BOOT_SECONDS,
@@ -194,7 +203,28 @@ pub(crate) fn check_order(order: &CreateInstance) -> Result<(), ProviderError> {
             "clusterKey: {key:?} is no key of a cluster: it is made of at most 128 letters, digits, dashes, dots and underscores"
         ));
     }
-    check(MACHINE_CONFIG, "a machine", &order.config)
+    check_machine(&order.config)
+}
+
+/// What an instance with these settings shows of them.
+pub(crate) fn settings(config: &Map<String, Value>) -> InstanceSettings {
+    let network = config.get("network").and_then(Value::as_str);
+    let groups = config.get("securityGroups").and_then(Value::as_array);
+    let groups = groups.into_iter().flatten().filter_map(Value::as_str);
+    let tags = config.get("tags").and_then(Value::as_object);
+    let tags = tags.into_iter().flatten();
+    InstanceSettings {
+        network: Some(network.unwrap_or(DEFAULT_NETWORK).to_owned()),
+        security_groups: Some(groups.map(str::to_owned).collect()),
+        tags: tags
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect(),
+    }
+}
+
+/// Refuses settings that no instance can have.
+pub(crate) fn check_machine(config: &Value) -> Result<(), ProviderError> {
+    check(MACHINE_CONFIG, "a machine", config)
 }
 
 /// The workloads that a cluster's `providerConfig` declares: none where there is no such config.

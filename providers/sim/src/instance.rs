@@ -1,11 +1,13 @@
 //! Instances as the simulated cloud keeps them.
 
+use std::sync::Arc;
+
 use fleetwright_api::machine::MachineAddress;
 use fleetwright_providers::{CreateInstance, Instance, InstanceState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DEFAULT_BOOT_SECONDS, DEFAULT_IMAGE, type_of};
+use crate::config::{self, DEFAULT_BOOT_SECONDS, DEFAULT_IMAGE, type_of};
 
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +68,13 @@ impl SimInstance {
             ),
             instance_type: type_of(&self.order.config).name.to_owned(),
             image: self.image(),
+            settings: Arc::new(
+                self.order
+                    .config
+                    .as_object()
+                    .map(config::settings)
+                    .unwrap_or_default(),
+            ),
             config_digest: self.order.config_digest.clone(),
             created: self.created,
         }

@@ -1,6 +1,7 @@
 //! The cloud as a provider, in process.
 
 use async_trait::async_trait;
+use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
     Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
@@ -300,10 +301,16 @@ impl Cloud {
                 .filter(|i| i.account == account.name)
                 .ok_or_else(missing)?;
             if let Some(config) = instance.order.config.as_object_mut() {
-                match change.config.get("tags") {
-                    Some(tags) => config.insert("tags".into(), tags.clone()),
-                    None => config.remove("tags"),
-                };
+                for field in config::IN_PLACE {
+                    match change.config.get(field) {
+                        Some(value) => config.insert(field.into(), value.clone()),
+                        None => config.remove(field),
+                    };
+                }
+            }
+            // The key is what the instance is known by: it stays.
+            if change.owner.instance_key == instance.order.owner.instance_key {
+                instance.order.owner.clone_from(&change.owner);
             }
             instance
                 .order
@@ -352,6 +359,10 @@ impl Provider for Cloud {
 
     fn lists_catch_up_after(&self) -> std::time::Duration {
         CAUGHT_UP
+    }
+
+    fn settings(&self, config: &ProviderConfig) -> InstanceSettings {
+        config::settings(config.settings())
     }
 
     fn failure_domains(&self, account: &Account) -> Vec<String> {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
     EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError, UpdateInstance,
@@ -240,6 +241,10 @@ impl Provider for RemoteCloud {
 
     fn lists_catch_up_after(&self) -> std::time::Duration {
         crate::provider::CAUGHT_UP
+    }
+
+    fn settings(&self, config: &ProviderConfig) -> InstanceSettings {
+        config::settings(config.settings())
     }
 
     fn failure_domains(&self, account: &Account) -> Vec<String> {

@@ -7,6 +7,7 @@
 //! - `POST /instances/{create|get|list|update|delete}`: the provider's calls. The answer is
 //!   `{"result": …}` or `{"error": {"reason": …}}`. A call that a fault cuts off gets none: its connection is
 //!   closed.
+//! - `PATCH /instances/{id}`: somebody changes an instance by hand.
 //! - `POST /faults` asks for one fault or a list of them, after those already there; `GET /faults` shows all, with
 //!   how often each has fired; `DELETE /faults` forgets them.
 //! - `PUT /latencies` says how long calls take, instead of what was said before; `GET /latencies` shows it,
@@ -33,7 +34,7 @@ use fleetwright_providers::{
 };
 use http::{HeaderMap, StatusCode, Uri, header, uri::PathAndQuery};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -144,7 +145,7 @@ fn local(headers: &HeaderMap) -> bool {
 fn router(cloud: Cloud) -> Router {
     Router::new()
         .route("/healthz", get(health))
-        .route("/instances/{verb}", post(call))
+        .route("/instances/{which}", post(call).patch(alter))
         .route(
             "/faults",
             get(shown_faults).post(ask_faults).delete(forget_faults),
@@ -287,6 +288,14 @@ async fn perform(cloud: &Cloud, verb: &str, body: &Read) -> Result<Response, Box
             fail(StatusCode::NOT_FOUND, &message)
         }
     })
+}
+
+/// A JSON Merge Patch of an instance's settings.
+async fn alter(State(cloud): State<Cloud>, Path(id): Path<String>, body: Read) -> Response {
+    match read::<Map<String, Value>>(&body) {
+        Ok(change) => answer(cloud.alter(&id, &change).await),
+        Err(refusal) => *refusal,
+    }
 }
 
 async fn shown_faults(State(cloud): State<Cloud>) -> Json<FaultList> {

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use fleetwright_api::ProviderConfig;
+use serde_json::Value;
+
 use super::{Harness, Trouble};
 use crate::{
     contract::{CreateInstance, Instance, InstanceState, ListScope, UpdateInstance},
@@ -337,6 +340,44 @@ pub(super) async fn update(h: &dyn Harness) -> Result<(), String> {
         Err(ProviderError::NotFound { .. }) => Ok(()),
         other => Err(format!("update of what never was gave {other:?}")),
     }
+}
+
+pub(super) async fn settings(h: &dyn Harness) -> Result<(), String> {
+    let order = h.order("conformance-settings");
+    let made = create(h, &order).await?;
+    let shows = |instance: &Instance, config: &Value| {
+        let config: ProviderConfig = config.as_object().cloned().unwrap_or_default().into();
+        let (wanted, found) = (h.provider().settings(&config), &instance.settings);
+        let both = |wanted: bool, same: bool| !wanted || same;
+        let tags = wanted.tags.iter();
+        let good = both(wanted.network.is_some(), wanted.network == found.network)
+            && both(
+                wanted.security_groups.is_some(),
+                wanted.security_groups == found.security_groups,
+            )
+            && tags.clone().all(|(k, v)| found.tags.get(k) == Some(v));
+        must(good, || format!("{wanted:?} is wanted, {found:?} is shown"))
+    };
+    shows(&made, &order.config)?;
+    // Whoever writes the same again changes nothing; another's tags are not taken over.
+    let mut change = UpdateInstance {
+        owner: order.owner.clone(),
+        config: h.changed_in_place(&order.config),
+        config_digest: "digest-of-the-change".into(),
+        ..UpdateInstance::default()
+    };
+    let account = h.account();
+    for _ in 0..2 {
+        let call = h.provider().update(&account, &made.id, &change).await;
+        let changed = fine("update", call)?;
+        shows(&changed, &change.config)?;
+        must(changed.owner.as_ref() == Some(&order.owner), || {
+            format!("the owner is {:?}", changed.owner)
+        })?;
+    }
+    change.owner.instance_key = format!("{}-other", order.owner.instance_key);
+    h.provider().update(&account, &made.id, &change).await.ok();
+    only_one(h, &order, &made.id).await
 }
 
 pub(super) async fn refusals(h: &dyn Harness) -> Result<(), String> {

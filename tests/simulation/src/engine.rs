@@ -48,6 +48,7 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         overheard: world.overheard(),
     });
     let providers = Registry::new([Arc::clone(&reach) as Arc<dyn Provider>]);
+    let mut uncounted = prometheus_client::registry::Registry::default();
     let controllers = Controllers::new(fleetwright_controllers::Context {
         client: client.clone(),
         providers,
@@ -56,7 +57,7 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
         installation: INSTALLATION.into(),
-        metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+        metrics: Metrics::register(&mut uncounted),
         trail: Default::default(),
     });
     let sync = Sync::new(follow::Context {
@@ -68,6 +69,7 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         installation: INSTALLATION.into(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
+        metrics: fleetwright_gitops::Metrics::register(&mut uncounted),
         trail: Default::default(),
     });
     let forge = SimForge {
@@ -80,7 +82,14 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         token: Some(SecretText::new("token")),
         api_url: None,
     };
-    let outbox = Outbox::new(client, Arc::new(forge), defaults, clock, random);
+    let outbox = Outbox::new(
+        client,
+        Arc::new(forge),
+        defaults,
+        clock,
+        random,
+        fleetwright_webhook::Metrics::register(&mut uncounted),
+    );
     let token = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(controllers.run(token.clone()));

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use async_trait::async_trait;
-use fleetwright_api::{commit_status::StatusContent, fleet::FleetSource};
+use fleetwright_api::{
+    ProviderConfig, commit_status::StatusContent, drift::InstanceSettings, fleet::FleetSource,
+};
 use fleetwright_gitops::{
     load::SourceFile,
     read::Repositories,
@@ -70,6 +72,10 @@ impl Provider for Reach {
 
     fn schemas(&self) -> Vec<ConfigSchema> {
         schemas(self.release)
+    }
+
+    fn settings(&self, config: &ProviderConfig) -> InstanceSettings {
+        self.cloud.settings(config)
     }
 
     async fn create(

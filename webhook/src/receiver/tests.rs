@@ -138,6 +138,10 @@ struct Kit {
     patches: Patches,
 }
 
+fn uncounted() -> Metrics {
+    Metrics::register(&mut prometheus_client::registry::Registry::default())
+}
+
 impl Kit {
     fn new(fleets: Vec<Fleet>, secret: Option<&str>) -> Self {
         Self::with(fleets, secret, None)
@@ -146,7 +150,8 @@ impl Kit {
     fn with(fleets: Vec<Fleet>, secret: Option<&str>, stored: Option<Secret>) -> Self {
         let (client, patches) = api(fleets, stored);
         let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-        let router = Receiver::new(client, clock, secret.map(SecretText::new)).router();
+        let router =
+            Receiver::new(client, clock, secret.map(SecretText::new), uncounted()).router();
         Self { router, patches }
     }
 

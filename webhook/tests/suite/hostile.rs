@@ -105,7 +105,13 @@ pub(crate) async fn receiver_for(all: impl Iterator<Item = Fleet>) -> Router {
     for fleet in all {
         fleets.create(&PostParams::default(), &fleet).await.unwrap();
     }
-    Receiver::new(client, clock, Some(SecretText::new(SECRET))).router()
+    Receiver::new(
+        client,
+        clock,
+        Some(SecretText::new(SECRET)),
+        crate::kit::uncounted(),
+    )
+    .router()
 }
 
 pub(crate) async fn deliver(

@@ -108,7 +108,7 @@ impl Engine {
             api_url: None,
         };
         let forges = Arc::new(Forges::new().unwrap());
-        let outbox = Outbox::new(client.clone(), forges, defaults, clock, random);
+        let outbox = Outbox::new(client.clone(), forges, defaults, clock, random, uncounted());
         let mut tasks = JoinSet::new();
         tasks.spawn(outbox.run(CancellationToken::new()));
         Self {
@@ -225,4 +225,9 @@ impl Scene {
             _tasks: tasks,
         }
     }
+}
+
+/// Metrics that nobody looks at.
+pub(crate) fn uncounted() -> fleetwright_webhook::Metrics {
+    fleetwright_webhook::Metrics::register(&mut prometheus_client::registry::Registry::default())
 }

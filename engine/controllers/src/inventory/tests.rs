@@ -1,5 +1,7 @@
 //! What lists show, hide and repeat.
 
+use fleetwright_api::drift::InstanceSettings;
+
 use super::*;
 
 fn at(second: i64) -> Timestamp {
@@ -20,6 +22,7 @@ fn instance(key: &str, state: InstanceState) -> Instance {
         failure_domain: None,
         instance_type: String::new(),
         image: String::new(),
+        settings: Arc::default(),
         config_digest: String::new(),
         created: Timestamp::UNIX_EPOCH,
     }
@@ -165,4 +168,24 @@ async fn what_no_list_shows_is_gone_for_sure_or_since_a_time() {
         listed(10, 80 + day),
         "forgotten"
     );
+}
+
+#[test]
+fn what_instances_have_alike_is_kept_once() {
+    let inventory = Inventory::default();
+    let with = |key: &str, network: &str| Instance {
+        settings: Arc::new(InstanceSettings {
+            network: Some(network.into()),
+            ..InstanceSettings::default()
+        }),
+        ..instance(key, InstanceState::Running)
+    };
+    let list = vec![with("a", "n"), with("b", "n"), with("c", "m")];
+    inventory.listed("a", inventory.begin(at(0)), list);
+    let settings = |key: &str| match inventory.see("a", key) {
+        Seen::There(instance) => Arc::clone(&instance.settings),
+        other => panic!("{other:?}"),
+    };
+    assert!(Arc::ptr_eq(&settings("a"), &settings("b")));
+    assert_eq!(settings("c").network.as_deref(), Some("m"));
 }

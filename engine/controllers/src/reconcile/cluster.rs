@@ -243,7 +243,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
             if let Some(doomed) = control_plane.iter().find(|m| m.name_any() == machine) {
                 let because = decision.outdated.get(&machine);
                 let because = because.map_or(&[][..], Vec::as_slice);
-                let because = control_plane_goes(reason, because, cluster);
+                let because = control_plane_goes(doomed, reason, because, cluster);
                 let words = format!("delete Machine {namespace}/{machine}: {because}");
                 if shared.take(doomed, because, &key).await?.is_none() {
                     deeds.did(words, seen);

@@ -2,9 +2,9 @@
 //! says of each.
 
 use fleetwright_api::{
-    Cluster, Fleet, Machine, ProviderAccount,
+    Cluster, Machine, ProviderAccount,
     condition::{self, Status, kind, reason},
-    meta, names,
+    meta,
     version::Version,
 };
 use fleetwright_core::{
@@ -25,16 +25,8 @@ use crate::{
 
 /// The versions that the Cluster's Fleet allows; all where it belongs to none.
 pub(super) fn allowed_versions(shared: &Shared, cluster: &Cluster) -> Vec<Version> {
-    let Some(hash) = cluster.labels().get(meta::LABEL_FLEET) else {
-        return Vec::new();
-    };
-    let fleets = shared.caches.all::<Fleet>();
-    let mut of = fleets.iter().filter(|f| {
-        let (namespace, name) = name_of(f.as_ref());
-        names::fleet_hash(&namespace, &name) == *hash
-    });
-    of.next()
-        .map_or_else(Vec::new, |fleet| fleet.spec.allowed_versions())
+    let fleet = shared.caches.fleet_of(cluster);
+    fleet.map_or_else(Vec::new, |fleet| fleet.spec.allowed_versions())
 }
 
 /// The failure domains that its control-plane machines are spread over.

@@ -18,7 +18,7 @@ use fleetwright_core::{
     pool_version::effective_version,
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
 };
-use fleetwright_providers::ProviderError;
+use fleetwright_providers::{ProviderError, UpdateInstance};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
@@ -49,6 +49,10 @@ struct View {
     cluster: Option<Arc<Cluster>>,
     account: String,
     seen: Seen,
+    /// The settings that its instance should have.
+    given: UpdateInstance,
+    /// When to look again at what others change back as often as it is put right.
+    again: Option<Timestamp>,
     node: SeenNode,
     /// Since when the cluster does not answer.
     lost: Option<Timestamp>,
@@ -95,7 +99,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
     }
     if !matches!(step, MachineStep::Delete(DeletionStep::RemoveFinalizer)) || failure.is_err() {
-        let observation = observe(
+        let (observation, window) = observe(
             shared,
             &latest,
             &view,
@@ -104,10 +108,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
             failure.as_ref().err(),
             now,
         );
-        if let Some(seconds) = observation.health.verdict.next_check() {
-            let wait = u64::try_from(seconds).unwrap_or(0);
-            retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
-        }
+        let check = observation.health.verdict.next_check();
+        let check = check.map(|seconds| u64::try_from(seconds).unwrap_or(0));
+        let drift = view.again.into_iter().chain(window).min();
+        let drift = drift.map(|at| seconds_until(at, now));
+        retry = retry.into_iter().chain(check).chain(drift).min();
         let mut new = status::machine(&latest, &observation, now);
         if let MachineStep::Delete(deletion) = &step {
             let record = new.deletion.get_or_insert_default();
@@ -207,6 +212,7 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
             unreachable: matches!(n.health, NodeHealth::Unknown(_)),
         },
     };
+    let given = provision::given(machine, cluster.as_deref());
     let initialized = |c: &Arc<Cluster>| {
         c.status
             .as_ref()
@@ -246,6 +252,8 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         cluster,
         account,
         seen,
+        given,
+        again: None,
         node,
         refused: None,
         facts,
@@ -360,6 +368,7 @@ async fn sync_node(shared: &Shared, machine: &Machine, node: &NodeView) -> Resul
         .map(drop)
 }
 
+/// What is seen of the machine, and when a window opens in which what differs of it is put right.
 fn observe(
     shared: &Shared,
     machine: &Machine,
@@ -368,22 +377,16 @@ fn observe(
     detail: Option<String>,
     failure: Option<&Error>,
     now: Timestamp,
-) -> MachineObservation {
+) -> (MachineObservation, Option<Timestamp>) {
     let instance = match &view.seen {
         Seen::There(i) => Some(i),
         _ => None,
     };
-    MachineObservation {
+    let paused = step == MachineStep::Paused;
+    let (drift, correction) = drifting::read(shared, machine, view, paused, failure, now);
+    let observation = MachineObservation {
         instance: view.facts.instance.clone(),
         instance_view: instance.map(|i| drifting::shown(i)),
-        drift: drifting::read(
-            shared,
-            machine,
-            view,
-            step == MachineStep::Paused,
-            failure,
-            now,
-        ),
         addresses: instance.map(|i| i.addresses.clone()),
         failure_domain: instance.and_then(|i| i.failure_domain.clone()),
         node: match &view.node {
@@ -402,6 +405,7 @@ fn observe(
             view.cluster.as_deref(),
             &view.facts.instance,
             &view.node,
+            (correction.replace.as_deref(), drift.whole),
         ),
         up_to_date: match (&view.refused, &step, &detail) {
             // What changes in place never reaches it.
@@ -410,10 +414,12 @@ fn observe(
             }
             _ => up_to_date(shared, machine, view).unwrap_or(UpToDate::Unknown),
         },
+        drift,
         step,
         refused: view.refused.as_ref().map(ProviderError::word),
         detail,
-    }
+    };
+    (observation, correction.next)
 }
 
 /// Whether the machine is what its pool or its Cluster wants now.

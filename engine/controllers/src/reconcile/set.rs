@@ -8,7 +8,7 @@ use fleetwright_core::{
     machine_set::{NewMachine, Ownership, Remediation, decide, ownership, preflight},
     outcome::Outcome,
     status,
-    why::{current, worker_goes},
+    why::{broken_goes, current, worker_goes},
 };
 use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -244,7 +244,7 @@ async fn replace_broken(
             let latest = shared.caches.get::<Machine>(&namespace, &name);
             let latest = latest.filter(|m| is_broken(m) && m.uid() == machine.uid());
             if let Some(machine) = latest
-                && let because = replaced_because(&machine)
+                && let because = broken_goes(&machine)
                 && shared.take(&machine, because.clone(), key).await?.is_none()
             {
                 tracing::info!(machine = %name, "broken machine goes");
@@ -253,17 +253,6 @@ async fn replace_broken(
         }
     }
     Ok(replaced)
-}
-
-/// What a broken machine says of its end.
-fn replaced_because(machine: &Machine) -> String {
-    let conditions = machine.status.as_ref().map(|s| s.conditions.as_slice());
-    let kind = condition::kind::HEALTH_CHECK_SUCCEEDED;
-    let found = condition::get(conditions.unwrap_or_default(), kind);
-    match found.map(|c| c.message.as_str()).filter(|m| !m.is_empty()) {
-        Some(why) => format!("replaced because it is broken: {why}"),
-        None => "replaced because it is broken".into(),
-    }
 }
 
 async fn raise<K: Written>(shared: &Shared, owner: &K, to: u64) -> Result<(), Error> {

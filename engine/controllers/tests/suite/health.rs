@@ -68,7 +68,7 @@ impl Kit {
     }
 
     /// Everything of cluster `eu`, with the version of its last write.
-    async fn versions(&self) -> Vec<(String, Option<String>)> {
+    pub(crate) async fn versions(&self) -> Vec<(String, Option<String>)> {
         let all = ListParams::default();
         let mut found = Vec::new();
         for pool in self.api::<MachineDeployment>().list(&all).await.unwrap() {
@@ -92,13 +92,13 @@ impl Kit {
         found
     }
 
-    fn names(&self, pool: &str) -> Vec<String> {
+    pub(crate) fn names(&self, pool: &str) -> Vec<String> {
         let all = self.world.workers(pool);
         all.iter().map(|m| m.name_any()).collect()
     }
 
     /// Waits until the machine is marked; gives the mark.
-    async fn until_marked(&mut self, machine: &str) -> String {
+    pub(crate) async fn until_marked(&mut self, machine: &str) -> String {
         let name = machine.to_owned();
         self.until("the machine is marked", move |w| {
             let machine = w.machines.get(&name)?;
@@ -107,7 +107,7 @@ impl Kit {
         .await
     }
 
-    async fn until_says(&mut self, machine: &str, text: &str) -> String {
+    pub(crate) async fn until_says(&mut self, machine: &str, text: &str) -> String {
         let (name, part) = (machine.to_owned(), text.to_owned());
         self.until(text, move |w| {
             let line = of_machine(w.machines.get(&name)?, kind::OWNER_REMEDIATED);
@@ -116,7 +116,7 @@ impl Kit {
         .await
     }
 
-    async fn until_replaced(&mut self, cluster: &str, machine: &str) {
+    pub(crate) async fn until_replaced(&mut self, cluster: &str, machine: &str) {
         let (cluster, name) = (cluster.to_owned(), machine.to_owned());
         self.until("the machine is replaced", move |w| {
             (!w.machines.contains_key(&name) && w.settled(&cluster)).then_some(())

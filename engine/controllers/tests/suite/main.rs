@@ -15,6 +15,8 @@ mod draining;
 #[cfg(test)]
 mod drift;
 #[cfg(test)]
+mod drift_corrected;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod health;

@@ -6,7 +6,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fleetwright_api::time::{Clock, SystemClock};
+use fleetwright_api::{
+    ProviderConfig,
+    drift::InstanceSettings,
+    time::{Clock, SystemClock},
+};
 use fleetwright_provider_sim::Cloud;
 use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
@@ -18,7 +22,6 @@ use jiff::{SignedDuration, Timestamp};
 struct Ills {
     failed: BTreeSet<String>,
     hidden: BTreeSet<String>,
-    altered: BTreeSet<String>,
     unlisted: bool,
     unreachable: BTreeSet<String>,
     ahead: SignedDuration,
@@ -46,15 +49,6 @@ impl Ward {
     /// Lists show them again.
     pub(crate) fn show_again(&self, machine: &str) {
         self.1.lock().unwrap().hidden.remove(machine);
-    }
-
-    /// From now on the instance of this machine is shown with another type, or again with its own.
-    pub(crate) fn alter(&self, machine: &str, other: bool) {
-        let altered = &mut self.1.lock().unwrap().altered;
-        match other {
-            true => altered.insert(machine.to_owned()),
-            false => altered.remove(machine),
-        };
     }
 
     /// Whether lists fail from now on.
@@ -86,9 +80,6 @@ impl Ward {
         let machine = instance.owner.as_ref().map(|o| &o.machine);
         if machine.is_some_and(|m| ills.failed.contains(m)) {
             instance.state = InstanceState::Failed;
-        }
-        if machine.is_some_and(|m| ills.altered.contains(m)) {
-            instance.instance_type = "by-hand".into();
         }
         instance
     }
@@ -156,6 +147,10 @@ impl Provider for Ward {
         instance_key: &str,
     ) -> Result<(), ProviderError> {
         self.0.delete(account, id, instance_key).await
+    }
+
+    fn settings(&self, config: &ProviderConfig) -> InstanceSettings {
+        self.0.settings(config)
     }
 
     fn lists_catch_up_after(&self) -> std::time::Duration {

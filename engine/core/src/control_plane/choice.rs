@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     content::Content,
-    health::is_broken,
+    health::{is_broken, is_failing},
     machine_set::{NewMachine, is_marked, ordinal},
     quorum::{Etcd, Member, may_add, may_remove},
 };
@@ -118,7 +118,7 @@ impl<'a> Choice<'a> {
         }
         let have = machines.len();
         // Where a broken machine went, the one in its place comes though others are broken too: etcd's quorum decides.
-        let replaces = have < self.want && machines.iter().any(|m| ready(m) && !is_broken(m));
+        let replaces = have < self.want && machines.iter().any(|m| ready(m) && !is_failing(m));
         let sick: Vec<(&Machine, ControlPlaneWait)> = machines
             .iter()
             .filter(|m| !(replaces && is_broken(m)))

@@ -8,7 +8,7 @@ use fleetwright_api::{
 
 use super::{ControlPlaneView, ETCD_HOOK, alive, has_served, is_leaving, name};
 use crate::{
-    health::is_broken,
+    health::is_failing,
     quorum::{Etcd, Member, may_remove},
 };
 
@@ -72,7 +72,7 @@ fn may_leave(members: &[Member], machine: &str) -> bool {
 pub(super) fn next(view: &ControlPlaneView<'_>) -> Option<Leave> {
     let waiting = waiting(view);
     // Where the whole cluster goes, or its last machine that nothing answers from any more, nobody is left to count votes.
-    let lost = |m: &Machine| is_broken(m) && !matches!(view.etcd, Etcd::Members(_));
+    let lost = |m: &Machine| is_failing(m) && !matches!(view.etcd, Etcd::Members(_));
     let ends = view.cluster.metadata.deletion_timestamp.is_some()
         || (view.machines.len() == 1 && view.machines.iter().all(lost));
     if let Some(machine) = waiting.first().filter(|_| ends).map(|m| name(m)) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{annotation, choice::Choice, has_served, initialized, is_leaving, name, ready};
 use crate::{
-    health::is_broken,
+    health::{is_broken, is_failing},
     quorum::{Member, may_add, may_remove, quorum, votes},
 };
 
@@ -211,7 +211,7 @@ impl<'a> Choice<'a> {
                 let (healthy, voting) = votes(members);
                 return wait(RemediationWait::Quorum { healthy, voting });
             }
-            let healthy = |m: &&Machine| !is_leaving(m) && ready(m) && !is_broken(m);
+            let healthy = |m: &&Machine| !is_leaving(m) && ready(m) && !is_failing(m);
             if !others().any(|m| healthy(&m)) {
                 return wait(RemediationWait::NoneHealthy);
             }

@@ -86,3 +86,31 @@ fn every_budget_that_holds_is_asked() {
     assert!(may_take(spent, &[pool(&one)]).is_err());
     assert!(may_take(spent, &[pool(&two)]).is_ok());
 }
+
+#[test]
+fn what_is_marked_and_works_is_in_service_until_it_goes() {
+    let machine = |reason: &str, healthy: &str, leaves: bool| -> Machine {
+        let mut machine = serde_json::json!({
+            "metadata": {"name": "m"}, "spec": {"clusterName": "c", "providerConfig": {}},
+            "status": {"nodeRef": {"name": "n"}, "conditions": [
+                {"type": "HealthCheckSucceeded", "status": "False", "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                {"type": "NodeHealthy", "status": healthy, "reason": "X", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            ]},
+        });
+        if leaves {
+            machine["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        }
+        serde_json::from_value(machine).unwrap()
+    };
+    for (reason, healthy, leaves, want) in [
+        (reason::DRIFTED, "True", false, Service::In),
+        (reason::DRIFTED, "True", true, Service::Leaving),
+        (reason::DRIFTED, "False", false, Service::Out),
+        (reason::HAS_REMEDIATE_ANNOTATION, "True", false, Service::In),
+        (reason::INSTANCE_LOST, "True", false, Service::Out),
+        (reason::INSTANCE_LOST, "True", true, Service::Out),
+    ] {
+        let service = Service::of(&machine(reason, healthy, leaves));
+        assert_eq!(service, want, "{reason} {healthy} {leaves}");
+    }
+}

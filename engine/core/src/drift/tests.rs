@@ -24,6 +24,27 @@ fn instance() -> InstanceFacts {
         view,
         machine: "web-1".into(),
         cluster: "default/a".into(),
+        settings: Arc::new(settings(
+            "net",
+            &["a", "b"],
+            &[("team", "x"), ("cost", "7")],
+        )),
+        wanted: Some(settings(
+            "net",
+            &["b", "a"],
+            &[("cost", "7"), ("team", "x")],
+        )),
+    }
+}
+
+fn settings(network: &str, groups: &[&str], tags: &[(&str, &str)]) -> InstanceSettings {
+    InstanceSettings {
+        network: Some(network.into()),
+        security_groups: Some(groups.iter().map(|g| (*g).to_owned()).collect()),
+        tags: tags
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
     }
 }
 
@@ -112,6 +133,58 @@ fn an_instance_drifts_from_what_it_was_made() {
             "tags",
             change(&|i| i.machine = "db-7".into()),
             &["InstanceChanged tags: default/a web-1 -> default/a db-7"],
+        ),
+        (
+            "another network, other groups, a tag changed and one gone",
+            change(&|i| i.settings = Arc::new(settings("office", &["c", "a"], &[("team", "y")]))),
+            &[
+                "InstanceChanged network: net -> office",
+                "InstanceChanged securityGroups: a, b -> a, c",
+                "InstanceChanged tags.cost: 7 -> none",
+                "InstanceChanged tags.team: x -> y",
+            ],
+        ),
+        (
+            "no groups any more",
+            change(&|i| {
+                i.settings = Arc::new(settings("net", &[], &[("team", "x"), ("cost", "7")]))
+            }),
+            &["InstanceChanged securityGroups: a, b -> none"],
+        ),
+        // What others and the provider put on beside is theirs.
+        (
+            "more tags",
+            change(&|i| {
+                let tags = [("team", "x"), ("cost", "7"), ("aws:created", "now")];
+                i.settings = Arc::new(settings("net", &["a", "b"], &tags));
+            }),
+            none,
+        ),
+        // The settings do not say which network, and no groups: the provider chose.
+        (
+            "left out",
+            change(&|i| {
+                i.settings = Arc::new(settings("office", &["z"], &[]));
+                i.wanted = Some(InstanceSettings::default());
+            }),
+            none,
+        ),
+        (
+            "not shown",
+            change(&|i| {
+                i.settings = Arc::default();
+                i.wanted = Some(settings("net", &["a"], &[]));
+            }),
+            none,
+        ),
+        // Settings of ours are on their way: what it shows is of before.
+        (
+            "told soon",
+            change(&|i| {
+                i.settings = Arc::new(settings("office", &["z"], &[]));
+                i.wanted = None;
+            }),
+            none,
         ),
     ];
     for (name, instance, wanted) in rows {
@@ -222,6 +295,63 @@ fn the_time_of_what_lasts_stays_and_lists_are_bounded() {
         unsynced: many.collect(),
     });
     assert_eq!(of_machine(&machine, &facts, at(300)).found.len(), MOST);
+}
+
+#[test]
+fn what_was_never_otherwise_is_as_old_as_the_machine() {
+    let mut machine = machine();
+    machine.metadata.creation_timestamp = Some(k8s_time(at(10)));
+    let mut facts = facts();
+    if let Shown::There(instance) = &mut facts.instance {
+        instance.settings = Arc::new(settings("office", &["a", "b"], &[]));
+        instance.view.image = "other".into();
+    }
+    if let Shown::There(node) = &mut facts.node {
+        node.kubelet = Some("v1.33.9".into());
+    }
+    let since = |machine: &Machine| -> Vec<(String, i64)> {
+        let found = of_machine(machine, &facts, at(100)).found;
+        let since = found.into_iter().map(|d| (d.what, d.since.0.as_second()));
+        since
+            .filter(|(what, _)| !what.starts_with("tags"))
+            .collect()
+    };
+    let told = |image: i64, network: i64, kubelet: i64| {
+        let rows = [("image", image), ("network", network), ("kubelet", kubelet)];
+        rows.map(|(what, at)| (what.to_owned(), at)).to_vec()
+    };
+    assert_eq!(since(&machine), told(100, 100, 10), "no node was seen yet");
+    let status = machine.status.as_mut().unwrap();
+    status.node_ref = Some(fleetwright_api::machine::NodeRef::default());
+    assert_eq!(since(&machine), told(100, 100, 100));
+    let status = machine.status.as_mut().unwrap();
+    status.instance.as_mut().unwrap().state = "Pending".into();
+    assert_eq!(since(&machine), told(100, 10, 100));
+    // Once it is known, its time stays.
+    let found = of_machine(&machine, &facts, at(100)).found;
+    let status = machine.status.as_mut().unwrap();
+    status.instance.as_mut().unwrap().state = "Running".into();
+    status.drift = found;
+    assert_eq!(since(&machine), told(100, 10, 100));
+}
+
+#[test]
+fn texts_of_others_are_kept_short_and_stay_the_same_thing() {
+    let mut machine = machine();
+    let mut facts = facts();
+    if let Shown::There(instance) = &mut facts.instance {
+        let long = "ü".repeat(10_000);
+        instance.settings = Arc::new(settings(
+            &long,
+            &["a", "b"],
+            &[("team", "x"), ("cost", "7")],
+        ));
+    }
+    let first = of_machine(&machine, &facts, at(100));
+    let network = first.found[0].found.as_ref().unwrap();
+    assert_eq!(network.chars().count(), KEPT);
+    machine.status.as_mut().unwrap().drift = first.found.clone();
+    assert_eq!(of_machine(&machine, &facts, at(200)), first);
 }
 
 #[test]

@@ -81,6 +81,8 @@ fn facts<'a>(instance: &'a Instance, node: NodeSight<'a>) -> HealthFacts<'a> {
         node,
         initialized_at: Some(at(-86_400)),
         seen_since: None,
+        drifted: None,
+        seen_whole: true,
     }
 }
 
@@ -355,6 +357,47 @@ fn what_breaks_a_machine_without_a_check_and_what_leaves_it_alone() {
         Verdict::NotChecked,
         "it is back"
     );
+
+    // What its Fleet wants corrected; what does not work says so first.
+    let drifted = HealthFacts {
+        drifted: Some("it drifted: so"),
+        ..running
+    };
+    assert_eq!(line(&verdict(&m, &drifted, &[])), "Drifted: it drifted: so");
+    assert!(line(&verdict(&m, &drifted, &[&c])).starts_with("UnhealthyNode: "));
+    let missing = HealthFacts {
+        instance: &Instance::Missing,
+        ..drifted
+    };
+    assert!(line(&verdict(&m, &missing, &[])).starts_with("InstanceLost: "));
+    // It ceases to differ, or nobody can tell.
+    set(
+        &mut marked,
+        kind::HEALTH_CHECK_SUCCEEDED,
+        Status::False,
+        reason::DRIFTED,
+        10,
+    );
+    assert_eq!(verdict(&marked, &running, &[]), Verdict::NotChecked);
+    let hidden = HealthFacts {
+        seen_whole: false,
+        ..facts(RUNS, NodeSight::Unknown)
+    };
+    assert_eq!(verdict(&marked, &hidden, &[]), Verdict::Unknown);
+    assert_eq!(verdict(&marked, &hidden, &[&c]), Verdict::Unknown);
+    assert_eq!(verdict(&m, &hidden, &[]), Verdict::NotChecked);
+    // What the check cannot tell does not keep it.
+    let silent = facts(RUNS, NodeSight::Unknown);
+    assert_eq!(verdict(&marked, &silent, &[&c]), Verdict::NotChecked);
+    assert!(unseen(&marked).is_some() && unseen(&m).is_none());
+    set(
+        &mut marked,
+        kind::IN_SYNC,
+        Status::False,
+        reason::DRIFTED,
+        10,
+    );
+    assert_eq!(unseen(&marked), None);
 
     let annotated = |key: &str| {
         let mut m = m.clone();

@@ -299,11 +299,17 @@ fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &
 
 /// HealthCheckSucceeded, and OwnerRemediated while the owner of a broken machine has said nothing yet.
 fn health(out: &mut Conditions<'_>, verdict: &Verdict) {
+    let drifted = condition::get(out.list, kind::HEALTH_CHECK_SUCCEEDED)
+        .is_some_and(|c| c.status == "False" && c.reason == reason::DRIFTED);
     match verdict {
-        Verdict::Unknown | Verdict::Starting { .. } | Verdict::Suspect { .. } => {}
-        Verdict::NotChecked => out.list.retain(|c| {
-            ![kind::HEALTH_CHECK_SUCCEEDED, kind::OWNER_REMEDIATED].contains(&c.type_.as_str())
-        }),
+        Verdict::Unknown => {}
+        // That it drifted is known without a check, and that it does no longer.
+        Verdict::Starting { .. } | Verdict::Suspect { .. } if !drifted => {}
+        Verdict::NotChecked | Verdict::Starting { .. } | Verdict::Suspect { .. } => {
+            out.list.retain(|c| {
+                ![kind::HEALTH_CHECK_SUCCEEDED, kind::OWNER_REMEDIATED].contains(&c.type_.as_str())
+            })
+        }
         Verdict::Healthy => {
             out.list.retain(|c| c.type_ != kind::OWNER_REMEDIATED);
             out.set(
@@ -349,8 +355,9 @@ fn ready(out: &mut Conditions<'_>, machine: &Machine, deleting: bool) {
             g.polarity.unwrap_or(Polarity::Positive),
         )
     });
+    // One that drifted serves as it did before.
     let health = condition::get(out.list, kind::HEALTH_CHECK_SUCCEEDED)
-        .is_some()
+        .is_some_and(|c| c.reason != reason::DRIFTED)
         .then_some((kind::HEALTH_CHECK_SUCCEEDED, Polarity::Positive));
     for (name, polarity) in own.into_iter().chain(health).chain(gates) {
         let good = if polarity == Polarity::Positive {

@@ -1,6 +1,6 @@
 //! What a set or a control-plane machine was made for, and why a machine goes: written when it is decided, so that it can be told later.
 
-use fleetwright_api::{Cluster, MachineDeployment, MachineSet, meta};
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition::reason, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +8,7 @@ use super::{annotation, name};
 use crate::{
     compare::FieldChange,
     control_plane::{CreateReason, DeleteReason, Trigger},
+    health::broken,
     machine_set::Because,
     rollout::Turn,
 };
@@ -159,11 +160,25 @@ fn split(because: &[Trigger]) -> (Vec<FieldChange>, String) {
     (changes, times.join(" and "))
 }
 
+/// Why a machine goes that is marked as broken.
+pub fn broken_goes(machine: &Machine) -> String {
+    match broken(machine).map(|c| (c.reason.as_str(), c.message.as_str())) {
+        None | Some((_, "")) => "replaced because it is broken".into(),
+        Some((reason::DRIFTED, why)) => format!("replaced because {why}"),
+        Some((_, why)) => format!("replaced because it is broken: {why}"),
+    }
+}
+
 /// Why a control-plane machine goes.
-pub fn control_plane_goes(reason: DeleteReason, because: &[Trigger], cluster: &Cluster) -> String {
+pub fn control_plane_goes(
+    machine: &Machine,
+    reason: DeleteReason,
+    because: &[Trigger],
+    cluster: &Cluster,
+) -> String {
     let (changes, times) = split(because);
     if reason == DeleteReason::Broken {
-        return "replaced because it is broken".into();
+        return broken_goes(machine);
     }
     if changes.is_empty() && !times.is_empty() {
         return format!("replaced because {times}");

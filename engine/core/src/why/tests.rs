@@ -465,7 +465,7 @@ fn a_record_is_read_as_it_was_written_and_revisions_are_short() {
 
 #[test]
 fn the_reason_of_a_control_plane_machines_end() {
-    use super::control_plane_goes;
+    use super::{broken_goes, control_plane_goes};
     use crate::control_plane::{DeleteReason, Trigger};
     let plain = cluster(json!({"fleetwright.dev/revision": COMMIT}), json!([]));
     let changes = [Trigger::Field(read(change()))];
@@ -488,6 +488,21 @@ fn the_reason_of_a_control_plane_machines_end() {
             "removed because of this: more machines than wanted",
         ),
     ] {
-        assert_eq!(control_plane_goes(reason, because, &plain), want);
+        let machine = Machine::default();
+        assert_eq!(control_plane_goes(&machine, reason, because, &plain), want);
+    }
+    let marked = |reason: &str| -> Machine {
+        read(json!({
+            "metadata": {"name": "m"}, "spec": {"clusterName": "c", "providerConfig": {}},
+            "status": {"conditions": [{"type": "HealthCheckSucceeded", "status": "False", "reason": reason, "message": "why", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        }))
+    };
+    for (reason, want) in [
+        ("Drifted", "replaced because why"),
+        ("UnhealthyNode", "replaced because it is broken: why"),
+    ] {
+        assert_eq!(broken_goes(&marked(reason)), want);
+        let goes = control_plane_goes(&marked(reason), DeleteReason::Broken, &[], &plain);
+        assert_eq!(goes, want);
     }
 }

@@ -11,10 +11,12 @@ use fleetwright_api::{
 use fleetwright_core::{plan::Key, waves::Waves};
 use kube::ResourceExt;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{FollowError, Follower, count};
 use crate::{
     health,
+    metrics::Stage,
     progress::{ClusterName, Told},
     settle::{Outcome, Pending, Seen},
     tell::{Ready, told},
@@ -27,8 +29,13 @@ impl Follower {
     /// # Errors
     /// When the API cannot be written.
     pub async fn settle(&mut self, seen: &Seen) -> Result<(), FollowError> {
-        self.tell_progress(seen).await?;
-        self.tell_health(seen).await
+        let begun = Instant::now();
+        let told = match self.tell_progress(seen).await {
+            Ok(()) => self.tell_health(seen).await,
+            Err(error) => Err(error),
+        };
+        self.metrics.took(Stage::Settle, begun, told.is_ok());
+        told
     }
 
     async fn tell_health(&mut self, seen: &Seen) -> Result<(), FollowError> {

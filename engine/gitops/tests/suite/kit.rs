@@ -71,6 +71,9 @@ impl World {
                 let decision = serde_json::to_value(decision).unwrap();
                 written.lock().push(decision);
             }),
+            metrics: fleetwright_gitops::Metrics::register(
+                &mut prometheus_client::registry::Registry::default(),
+            ),
         };
         Self {
             context,

@@ -9,6 +9,7 @@ mod clusters;
 #[cfg(test)]
 mod commits;
 #[cfg(test)]
+mod drift;
 mod fleets;
 #[cfg(test)]
 mod health;

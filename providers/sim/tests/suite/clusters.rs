@@ -83,6 +83,7 @@ fn of<V: Clone>(pairs: &[(&str, V)]) -> BTreeMap<String, V> {
 async fn declare(kit: &Kit, workloads: Value, digest: &str) {
     let cp = kit.create(&order_of_cp(&workloads)).await;
     let change = UpdateInstance {
+        owner: cp.owner.clone().unwrap(),
         config: order("c1", "eu-cp", true).config,
         cluster_config: Some(cluster_config(workloads)),
         config_digest: digest.to_owned(),
@@ -160,6 +161,7 @@ async fn a_declaration_that_is_wrong_is_refused_and_changes_nothing() {
         .create(&order_of_cp(&json!([workload("web", 1, Some(1))])))
         .await;
     let change = UpdateInstance {
+        owner: cp.owner.clone().unwrap(),
         config: order("c1", "eu-cp", true).config,
         cluster_config: Some(cluster_config(json!([{"name": "web", "replicas": -1}]))),
         config_digest: "wrong".into(),

@@ -75,6 +75,7 @@ impl Harness for Sim {
     fn changed_in_place(&self, config: &Value) -> Value {
         let mut config = config.clone();
         config["tags"] = json!({"team": "b"});
+        config["securityGroups"] = json!(["web", "ssh"]);
         config
     }
 
@@ -120,7 +121,7 @@ async fn conforms(over_http: bool) {
         next: AtomicU64::new(1),
     };
     match conformance::run(&sim).await {
-        Ok(passed) => assert_eq!(passed.len(), 13),
+        Ok(passed) => assert_eq!(passed.len(), 14),
         Err(failures) => panic!("{failures:#?}"),
     }
     // Every fault that was asked for has fired.

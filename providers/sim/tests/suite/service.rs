@@ -93,6 +93,52 @@ async fn faults_cut_the_connection_without_an_answer() {
 }
 
 #[tokio::test]
+async fn instances_are_changed_by_hand() {
+    let kit = Kit::start().await;
+    let mut order = order("c1", "m", true);
+    order.config["tags"] = json!({"team": "a", "cost": "7"});
+    let made = kit.remote.create(&account(), &order).await.unwrap();
+    let path = format!("/instances/{}", made.id);
+    let change = json!({
+        "network": "office", "image": "other", "securityGroups": ["ssh", "web"], "tags": {"team": null, "by": "hand"},
+    });
+    let (code, answer) = send(&kit, "PATCH", &path, &change.to_string()).await;
+    assert_eq!(code, 200, "{answer}");
+    let found = kit.remote.get(&account(), &made.id).await.unwrap().unwrap();
+    let shown = json!({
+        "network": "office", "securityGroups": ["ssh", "web"], "tags": {"by": "hand", "cost": "7"},
+    });
+    assert_eq!(
+        (
+            serde_json::to_value(found.settings.as_ref()).unwrap(),
+            found.image
+        ),
+        (shown, "other".into())
+    );
+    assert_eq!(found.config_digest, made.config_digest, "nobody was told");
+    for (path, change, code, why) in [
+        (
+            "/instances/i-none",
+            "{}",
+            404,
+            "there is no instance i-none",
+        ),
+        (
+            &path,
+            "{\"account\": \"x\"}",
+            422,
+            "account: nobody changes that by hand",
+        ),
+        (&path, "{\"instanceType\": \"sim.huge\"}", 422, "sim.huge"),
+        (&path, "[]", 400, "the body cannot be read"),
+    ] {
+        let (got, answer) = send(&kit, "PATCH", path, change).await;
+        assert_eq!(got, code, "{change}: {answer}");
+        assert!(answer.to_string().contains(why), "{change}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn mistakes_are_named() {
     let kit = Kit::start().await;
     let long = format!("\"{}\"", "x".repeat(2 << 20));
@@ -265,6 +311,8 @@ async fn throttling_keeps_its_time() {
 #[tokio::test]
 async fn the_examples_of_the_page_are_answered() {
     let kit = Kit::start().await;
+    let made = kit.create(&order("c1", "m", true)).await;
+    assert_eq!(made.id, "i-00000001", "the page speaks of it");
     let mut asked = Vec::new();
     for line in crate::docs::PAGE.lines().filter(|l| l.starts_with("curl ")) {
         let body = line.split('\'').nth(1).unwrap_or_default();
@@ -278,7 +326,7 @@ async fn the_examples_of_the_page_are_answered() {
         assert!((200..300).contains(&code), "{line}: {code} {answer}");
         asked.push(format!("{method} {path}"));
     }
-    assert_eq!(asked.len(), 11, "{asked:?}");
+    assert_eq!(asked.len(), 12, "{asked:?}");
 }
 
 #[tokio::test]

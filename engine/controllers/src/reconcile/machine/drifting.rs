@@ -1,8 +1,12 @@
 //! What a machine's instance and node show of what may have drifted.
 
-use fleetwright_api::{Machine, machine::InstanceView};
+use std::sync::Arc;
+
+use fleetwright_api::{Machine, ProviderAccount, drift::InstanceSettings, machine::InstanceView};
 use fleetwright_core::{
-    drift::{InstanceFacts, MachineFacts, NodeFacts, Reading, Shown, of_machine},
+    drift::{
+        Correction, InstanceFacts, MachineFacts, NodeFacts, Reading, Shown, correct, of_machine,
+    },
     machine::Instance,
 };
 use fleetwright_providers::Instance as Listed;
@@ -22,8 +26,23 @@ pub(super) fn shown(instance: &Listed) -> InstanceView {
     }
 }
 
-/// What differs of the machine. A node that is kept in step does not: what it lacked was written just now, unless that failed or the
-/// machine is left alone.
+/// What the machine's instance should show of its settings; `None` while they are on their way to it.
+fn wanted(
+    shared: &Shared,
+    machine: &Machine,
+    view: &View,
+    instance: &Listed,
+) -> Option<InstanceSettings> {
+    if view.cluster.is_none() || instance.config_digest != view.given.config_digest {
+        return None;
+    }
+    let account = shared.caches.get::<ProviderAccount>("", &view.account)?;
+    let provider = shared.context.providers.get(&account.spec.provider)?;
+    Some(provider.settings(&machine.spec.content.provider_config))
+}
+
+/// What differs of the machine, and what is done about it. A node that is kept in step does not differ: what it lacked was written just
+/// now, unless that failed or the machine is left alone.
 pub(super) fn read(
     shared: &Shared,
     machine: &Machine,
@@ -31,7 +50,7 @@ pub(super) fn read(
     paused: bool,
     failure: Option<&Error>,
     now: Timestamp,
-) -> Reading {
+) -> (Reading, Correction) {
     let instance = match (&view.seen, &view.facts.instance) {
         // What was listed before says nothing of now.
         _ if shared.inventory.trouble(&view.account).is_some() => Shown::Unknown,
@@ -41,6 +60,8 @@ pub(super) fn read(
                 view: shown(instance),
                 machine: owner.map(|o| o.machine.clone()).unwrap_or_default(),
                 cluster: owner.map(|o| o.cluster.clone()).unwrap_or_default(),
+                settings: Arc::clone(&instance.settings),
+                wanted: wanted(shared, machine, view, instance),
             })
         }
         (Seen::Missing, Instance::Missing) => Shown::Missing,
@@ -59,5 +80,13 @@ pub(super) fn read(
             },
         }),
     };
-    of_machine(machine, &MachineFacts { instance, node }, now)
+    let mut reading = of_machine(machine, &MachineFacts { instance, node }, now);
+    if reading.found.is_empty() {
+        return (reading, Correction::default());
+    }
+    let fleet = view.cluster.as_deref();
+    let fleet = fleet.and_then(|cluster| shared.caches.fleet_of(cluster));
+    let spec = fleet.as_ref().map(|fleet| &fleet.spec);
+    let correction = correct(machine, &mut reading, spec, now);
+    (reading, correction)
 }

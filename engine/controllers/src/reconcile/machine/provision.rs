@@ -9,9 +9,10 @@ use fleetwright_providers::{
 };
 use kube::ResourceExt;
 use serde_json::json;
+use tokio::time::Instant;
 
-use super::{Error, Shared, View};
-use crate::{cache::name_of, inventory::Seen, node_sync, queue::Key};
+use super::{Error, Shared, View, drifting};
+use crate::{cache::name_of, drift, inventory::Seen, node_sync, queue::Key};
 
 /// The provider and the account of a machine.
 pub(super) fn provider(
@@ -58,8 +59,10 @@ pub(super) async fn called<T>(
     verb: &'static str,
     call: impl Future<Output = Result<T, ProviderError>>,
 ) -> Result<T, ProviderError> {
+    let begun = Instant::now();
     let result = call.await;
-    shared.context.metrics.called(verb, word(&result));
+    let seconds = begun.elapsed().as_secs_f64();
+    shared.context.metrics.called(verb, word(&result), seconds);
     result
 }
 
@@ -70,25 +73,19 @@ pub(super) async fn create_instance(
 ) -> Result<(), Error> {
     let (provider, account) = provider(shared, machine, &view.account)?;
     let (namespace, name) = name_of(machine);
-    let cluster = &machine.spec.cluster_name;
-    let label = |key: &str| machine.labels().get(key).cloned().unwrap_or_default();
-    let key = machine.spec.instance_key.clone().unwrap_or_default();
+    let owner = owner(shared, machine);
     #[cfg(feature = "seeded-bugs")]
-    let key = match fleetwright_api::bugs::on("i1-new-key-on-retry") && machine.status.is_some() {
-        true => shared.context.random.key128(),
-        false => key,
-    };
-    let given = given(machine, view.cluster.as_deref());
-    let order = CreateInstance {
-        owner: Ownership {
-            installation: shared.context.installation.clone(),
-            cluster_key: names::cluster_key(&shared.context.installation, &namespace, cluster),
-            cluster: format!("{namespace}/{cluster}"),
-            pool: label(meta::LABEL_DEPLOYMENT_NAME),
-            set: label(meta::LABEL_SET_NAME),
-            machine: name.clone(),
-            instance_key: key.clone(),
+    let owner = match fleetwright_api::bugs::on("i1-new-key-on-retry") && machine.status.is_some() {
+        true => Ownership {
+            instance_key: shared.context.random.key128(),
+            ..owner
         },
+        false => owner,
+    };
+    let key = owner.instance_key.clone();
+    let given = view.given.clone();
+    let order = CreateInstance {
+        owner,
         control_plane: is_control_plane(machine),
         version: machine.spec.content.version.clone().unwrap_or_default(),
         config: given.config,
@@ -113,8 +110,24 @@ pub(super) async fn create_instance(
     Ok(())
 }
 
-/// The settings that a machine's instance should have: its own, and for the control plane the cluster's.
-fn given(machine: &Machine, cluster: Option<&Cluster>) -> UpdateInstance {
+/// Whose the machine's instance is.
+fn owner(shared: &Shared, machine: &Machine) -> Ownership {
+    let (namespace, name) = name_of(machine);
+    let cluster = &machine.spec.cluster_name;
+    let label = |key: &str| machine.labels().get(key).cloned().unwrap_or_default();
+    Ownership {
+        installation: shared.context.installation.clone(),
+        cluster_key: names::cluster_key(&shared.context.installation, &namespace, cluster),
+        cluster: format!("{namespace}/{cluster}"),
+        pool: label(meta::LABEL_DEPLOYMENT_NAME),
+        set: label(meta::LABEL_SET_NAME),
+        machine: name,
+        instance_key: machine.spec.instance_key.clone().unwrap_or_default(),
+    }
+}
+
+/// The settings that a machine's instance should have: its own, and for the control plane the cluster's. Whose it is is not in them.
+pub(super) fn given(machine: &Machine, cluster: Option<&Cluster>) -> UpdateInstance {
     let config = machine.spec.content.provider_config.to_value();
     let cluster_config = cluster
         .filter(|_| is_control_plane(machine))
@@ -122,34 +135,58 @@ fn given(machine: &Machine, cluster: Option<&Cluster>) -> UpdateInstance {
         .map(fleetwright_api::ProviderConfig::to_value);
     let text = json!([config, cluster_config]).to_string();
     UpdateInstance {
+        owner: Ownership::default(),
         config,
         cluster_config,
         config_digest: names::short_hash(["config", &text], 16),
     }
 }
 
-/// Tells the provider of settings that changed in place since the instance was last told.
+/// Tells the provider of settings that changed in place since the instance was last told, and writes back what others changed of them
+/// where its Fleet wants that.
 pub(super) async fn update_instance(
     shared: &Shared,
     machine: &Machine,
-    view: &View,
+    view: &mut View,
 ) -> Result<(), Error> {
-    let (Seen::There(instance), Some(cluster)) = (&view.seen, &view.cluster) else {
+    let (Seen::There(instance), Some(_)) = (&view.seen, &view.cluster) else {
         return Ok(());
     };
-    let change = given(machine, Some(cluster));
-    if instance.config_digest == change.config_digest {
-        return Ok(());
+    let (namespace, name) = name_of(machine);
+    let now = shared.now();
+    let key = Key::Machine(namespace, name);
+    let mut put_right = Vec::new();
+    if instance.config_digest == view.given.config_digest {
+        let (_, correction) = drifting::read(shared, machine, view, false, None, now);
+        put_right = correction.write_back;
+        view.again = shared.drifts.put_right_before(&key, &put_right, now);
+        if put_right.is_empty() || view.again.is_some() {
+            return Ok(());
+        }
     }
+    let change = UpdateInstance {
+        owner: owner(shared, machine),
+        ..view.given.clone()
+    };
     let (provider, account) = provider(shared, machine, &view.account)?;
-    let key = machine.spec.instance_key.as_deref().unwrap_or_default();
     let call = called(
         shared,
         "update",
         provider.update(&account, &instance.id, &change),
     );
-    let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &change));
-    let updated = refusals.call((key, "update"), &asked, now, call).await?;
-    shared.inventory.wrote(&view.account, key, Some(updated));
+    let (refusals, asked) = (&shared.refusals, (&account, &change, &put_right));
+    let instance_key = change.owner.instance_key.as_str();
+    let updated = refusals
+        .call((instance_key, "update"), &asked, now, call)
+        .await?;
+    let account = &view.account;
+    let shown = Some(updated.clone());
+    shared.inventory.wrote(account, instance_key, shown);
+    view.seen = Seen::There(Arc::new(updated));
+    if !put_right.is_empty() {
+        tracing::info!(machine = %name_of(machine).1, what = %put_right.join("; "), "drift is put right");
+        drift::tell_put_right(shared, machine, &put_right).await;
+        shared.drifts.put_right(key, put_right, now);
+    }
     Ok(())
 }

@@ -94,6 +94,28 @@ fn a_broken_machine_goes_and_another_comes_in_its_place() {
 }
 
 #[test]
+fn machines_that_all_drifted_are_replaced_one_after_the_other() {
+    let mut w = world(3);
+    for machine in &mut w.machines {
+        let status = machine.status.get_or_insert_default();
+        fleetwright_api::condition::set(
+            &mut status.conditions,
+            kind::HEALTH_CHECK_SUCCEEDED,
+            Status::False,
+            fleetwright_api::condition::reason::DRIFTED,
+            "it drifted",
+            None,
+            at(0),
+        );
+    }
+    assert_eq!(
+        run(&mut w, &[]),
+        "-0 +3@v1.33.0 -1 +4@v1.33.0 -2 +5@v1.33.0"
+    );
+    assert_eq!(w.decide().action, ControlPlaneAction::Settled);
+}
+
+#[test]
 fn of_five_two_that_break_at_once_are_replaced_one_after_the_other() {
     let mut w = world(5);
     break_down(&mut w.machines[1]);

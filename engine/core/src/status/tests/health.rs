@@ -56,6 +56,12 @@ fn a_verdict_shows_in_the_machine() {
         reason: "UnhealthyNode",
         message: "why".into(),
     };
+    let drifts = || Verdict::Broken {
+        reason: "Drifted",
+        message: "why".into(),
+    };
+    let drifted =
+        "HealthCheckSucceeded=False:Drifted:why,OwnerRemediated=False:RemediationDeferred:later";
     let waits = "False WaitingForRemediation: the owner is to replace the machine";
     let held = "HealthCheckSucceeded=False:UnhealthyNode:why,OwnerRemediated=False:RemediationDeferred:later";
     for (verdict, before, succeeded, remediated, ready) in [
@@ -112,6 +118,29 @@ fn a_verdict_shows_in_the_machine() {
             "True Ready",
         ),
         (Verdict::NotChecked, held, "none", "none", "True Ready"),
+        // What drifted serves as it did; its mark is no check's.
+        (drifts(), "", "False Drifted: why", waits, "True Ready"),
+        (
+            Verdict::Healthy,
+            drifted,
+            "True HealthCheckSucceeded",
+            "none",
+            "True Ready",
+        ),
+        (
+            Verdict::Unknown,
+            drifted,
+            "False Drifted: why",
+            "False RemediationDeferred: later",
+            "True Ready",
+        ),
+        (
+            Verdict::Suspect { next_check: 5 },
+            drifted,
+            "none",
+            "none",
+            "True Ready",
+        ),
     ] {
         let new = machine(&with(before), &seen(verdict.clone()), at(0));
         let says = |kind| line(&new.conditions, kind);
