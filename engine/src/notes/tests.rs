@@ -18,6 +18,7 @@ use fleetwright_gitops::{
 };
 use fleetwright_store::Store;
 use fleetwright_webhook::{
+    Metrics,
     forge::{Defaults, Destination, Forge, PostError},
     outbox::{self, Outbox},
 };
@@ -27,6 +28,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
     runtime::wait::await_condition,
 };
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -125,6 +127,7 @@ impl Scene {
             Defaults::default(),
             clock,
             random,
+            Metrics::register(&mut Registry::default()),
         );
         let mut tasks = JoinSet::new();
         tasks.spawn(outbox.with_notes(notes).run(CancellationToken::new()));

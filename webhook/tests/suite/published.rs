@@ -41,6 +41,8 @@ fn fleets() -> impl Iterator<Item = Fleet> {
                 pull_requests: Some(PullRequests {
                     plan: semver.is_none(),
                     interval_seconds: None,
+                    apply: None,
+                    approvers: Vec::new(),
                 }),
                 ..FleetSpec::default()
             };

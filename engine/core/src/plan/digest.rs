@@ -16,15 +16,11 @@ impl Plan {
         let actions = |verb: &'static str, list: &[Change]| -> Vec<String> {
             let one = |c: &Change| {
                 let to: Vec<_> = c.fields.iter().map(|f| (&f.path, &f.to)).collect();
-                text(&(verb, &c.key, to, &c.effect, &c.wave))
+                text(&(verb, &c.key, to, &c.effect, &c.wave, &c.adopted_from))
             };
             list.iter().map(one).collect()
         };
-        let mut parts = vec![
-            FORM.to_owned(),
-            tree.to_owned(),
-            policy.digest(),
-        ];
+        let mut parts = vec![FORM.to_owned(), tree.to_owned(), policy.digest()];
         parts.extend(actions("create", &self.creates));
         parts.extend(actions("change", &self.changes));
         parts.extend(actions("delete", &self.deletes));

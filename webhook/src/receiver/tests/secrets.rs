@@ -103,6 +103,8 @@ async fn cve_2026_40109_a_secret_vouches_for_its_own_fleets() {
     others.spec.pull_requests = Some(PullRequests {
         plan: true,
         interval_seconds: None,
+        apply: None,
+        approvers: Vec::new(),
     });
     let fleets = vec![
         fleet_of("own", ForgeType::Github),

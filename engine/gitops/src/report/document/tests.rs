@@ -35,6 +35,7 @@ fn change(effect: PlanEffect) -> Change {
             line: 1,
             column: 2,
         }],
+        adopted_from: vec!["fleetwright-fleet-0123456789abcdef".into()],
         handover: vec![Kept {
             path: vec!["spec".into()],
             value: json!(1),
