@@ -325,7 +325,7 @@ async fn what_was_begun_goes_on_after_a_crash_though_the_branch_has_moved() {
     let mut scene = Scene::new().await;
     let head = scene.propose("fleet/b.yaml", &config_map("b", "one"));
     scene.hold(&head, json!({})).await;
-    *scene.world.away.lock() = Some("configmaps/b");
+    *scene.world.away.lock() = Some("PATCH /api/v1/namespaces/default/configmaps/b");
     let (reason, _) = scene.look().await;
     assert_eq!(reason, "ApplyFailed");
     *scene.world.away.lock() = None;
