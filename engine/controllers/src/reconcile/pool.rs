@@ -106,8 +106,12 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         let changes: Vec<String> = new.because.iter().map(ToString::to_string).collect();
         let because = changes.join("; ");
         tracing::info!(pool = %name, set = %new.name, %because, "new set");
+        let why = match because.as_str() {
+            "" => String::new(),
+            because => format!(": {because}"),
+        };
         deeds.did(
-            format!("create MachineSet {namespace}/{}: {because}", new.name),
+            format!("create MachineSet {namespace}/{}{why}", new.name),
             seen,
         );
         let made = shared.create(&new.to_set(pool), BY).await;

@@ -273,7 +273,9 @@ spec: {clusterName: alpha}
 ";
     let elsewhere = POOL.replace("account: sim-eu", "account: other");
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team-b}\n";
-    let rows: [(Allow, Vec<(&str, &str)>, Vec<&str>); 8] = [
+    // What is allowed, the files, and what is wrong with them.
+    type Row<'a> = (Allow, Vec<(&'a str, &'a str)>, Vec<&'a str>);
+    let rows: [Row<'_>; 8] = [
         (accounts(&["sim-eu"]), vec![("p.yaml", POOL)], vec![]),
         (
             accounts(&["sim-eu"]),
