@@ -195,6 +195,10 @@ async fn what_is_changed_back_each_time_is_put_right_once() {
     let change = json!({"tags": {"team": "y"}});
     by_hand(&mut kit, &name, change.clone()).await;
     until_event(&kit, &name, "Corrected").await;
+    // What was told of it on the way is over, and seen.
+    let seen = json!({"metadata": {"annotations": {"seen": "yes"}}});
+    kit.patch::<Machine>(&name, seen).await;
+    until_told(&mut kit, &name, &[]).await;
     assert_eq!((team(&kit), updates(&kit, &name)), (json!("x"), 1));
     // Without a start in between: what was put right is known in the process alone.
     kit.cloud

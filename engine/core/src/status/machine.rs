@@ -308,7 +308,7 @@ fn health(out: &mut Conditions<'_>, verdict: &Verdict) {
         Verdict::NotChecked | Verdict::Starting { .. } | Verdict::Suspect { .. } => {
             out.list.retain(|c| {
                 ![kind::HEALTH_CHECK_SUCCEEDED, kind::OWNER_REMEDIATED].contains(&c.type_.as_str())
-            })
+            });
         }
         Verdict::Healthy => {
             out.list.retain(|c| c.type_ != kind::OWNER_REMEDIATED);
