@@ -17,7 +17,10 @@ fn took(fleet: &mut Fleet, seconds: &[i64]) {
     }
 }
 
-fn times(plan: &Plan) -> Vec<(Option<i64>, Option<(HistoryOf, usize, i64)>)> {
+/// Seconds, and whose machines, how many and which median they are taken from.
+type Told = (Option<i64>, Option<(HistoryOf, usize, i64)>);
+
+fn times(plan: &Plan) -> Vec<Told> {
     let of = |r: &Rollout| {
         let from = r.expected_from.map(|h| (h.of, h.machines, h.seconds));
         (r.expected_seconds, from)
