@@ -125,6 +125,7 @@ impl Fleet<'_> {
     pub(super) fn is_applied(&self, key: &Key, document: &Value, live: &Value) -> bool {
         let config = marked(document, self.hash, annotation(live, ANNOTATION_REVISION));
         managed::is_applied(schema_of(&key.kind), live, &config, self.manager)
+            && belonging::former(live, self.manager).is_empty()
     }
 
     /// Applies `document` to the live object in thought. What changes nothing is not refused, whatever a newer release thinks of it.

@@ -156,7 +156,10 @@ async fn bad_content_deletes_nothing_and_holds_up_nobody_else() {
             "there is no Cluster",
             file("a.yaml", pool("web", "replicas: 1").into_bytes()),
         ),
-        ("another Fleet", file("a.yaml", anothers.into_bytes())),
+        (
+            "it belongs to Fleet default/good",
+            file("a.yaml", anothers.into_bytes()),
+        ),
         (
             "a.yaml:1:1: a symbolic link",
             Box::new(|work| {
