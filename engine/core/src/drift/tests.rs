@@ -147,7 +147,7 @@ fn an_instance_drifts_from_what_it_was_made() {
         (
             "no groups any more",
             change(&|i| {
-                i.settings = Arc::new(settings("net", &[], &[("team", "x"), ("cost", "7")]))
+                i.settings = Arc::new(settings("net", &[], &[("team", "x"), ("cost", "7")]));
             }),
             &["InstanceChanged securityGroups: a, b -> none"],
         ),

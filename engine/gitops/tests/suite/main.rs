@@ -10,6 +10,7 @@ mod clusters;
 mod commits;
 #[cfg(test)]
 mod drift;
+#[cfg(test)]
 mod fleets;
 #[cfg(test)]
 mod health;
