@@ -20,7 +20,9 @@ use fleetwright_core::{
     why::{Record, control_plane_goes},
 };
 use jiff::Timestamp;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -206,12 +208,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         &cluster.metadata,
         Some(&cluster.metadata),
     );
-    let seen = || {
-        let above = [&cluster.metadata]
-            .into_iter()
-            .chain(pools.iter().map(|p| &p.metadata));
-        above.chain(machines.iter().map(|m| &m.metadata))
-    };
+    let seen = || seen(cluster, &pools, &machines);
     match decision.action {
         ControlPlaneAction::Create { machine, reason } => {
             tracing::info!(cluster = %name, machine = %machine.name, %reason, "control-plane machine");
@@ -319,6 +316,18 @@ fn to_machine(shared: &Shared, cluster: &Cluster, new: NewMachine) -> Result<Mac
     ))
 }
 
+/// What was looked at of a cluster.
+fn seen<'a>(
+    cluster: &'a Cluster,
+    pools: &'a [MachineDeployment],
+    machines: &'a [Arc<Machine>],
+) -> impl Iterator<Item = &'a ObjectMeta> {
+    let above = [&cluster.metadata].into_iter();
+    let pools = pools.iter().map(|pool| &pool.metadata);
+    let machines = machines.iter().map(|machine| &machine.metadata);
+    above.chain(pools).chain(machines)
+}
+
 async fn tear_down(
     shared: &Shared,
     cluster: &Cluster,
@@ -334,13 +343,8 @@ async fn tear_down(
         &cluster.metadata,
         Some(&cluster.metadata),
     );
-    let seen = || {
-        let above = [&cluster.metadata]
-            .into_iter()
-            .chain(pools.iter().map(|p| &p.metadata));
-        above.chain(machines.iter().map(|m| &m.metadata))
-    };
-    let mut goes = |kind: &str, meta: &kube::api::ObjectMeta| {
+    let seen = || seen(cluster, pools, machines);
+    let mut goes = |kind: &str, meta: &ObjectMeta| {
         // What is on its way is asked for once.
         if meta.deletion_timestamp.is_none() {
             let name = meta.name.as_deref().unwrap_or_default();

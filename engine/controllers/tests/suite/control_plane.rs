@@ -7,7 +7,7 @@ use fleetwright_api::{
     condition::{self, Status, kind, reason},
     meta, names,
 };
-use fleetwright_core::cluster::is_control_plane;
+use fleetwright_core::{cluster::is_control_plane, control_plane::ETCD_HOOK};
 use fleetwright_providers::EtcdMember;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
@@ -104,8 +104,12 @@ async fn members_come_and_go_with_their_machines() {
         .collect();
     assert_eq!(domains, ["eu-a", "eu-b", "eu-c"]);
     let expiry = meta::ANNOTATION_CERTIFICATES_EXPIRY;
-    let all = kit.world.control_plane("eu");
-    assert!(all.iter().all(|m| m.annotations().contains_key(expiry)));
+    kit.until("all machines say when their certificates expire", |w| {
+        let all = w.control_plane("eu");
+        let say = all.iter().all(|m| m.annotations().contains_key(expiry));
+        say.then_some(())
+    })
+    .await;
     // A member without a machine goes, a machine on its way out takes its member along before its instance goes.
     let api = kit.api::<Machine>();
     api.delete("eu-cp-1", &DeleteParams::default())
@@ -119,6 +123,56 @@ async fn members_come_and_go_with_their_machines() {
     assert!(left.iter().all(|m| m.name != "eu-cp-1"), "{left:?}");
     until_known(&mut kit, "eu").await;
     assert_eq!(voters(&kit, "eu"), ["eu-cp-0", "eu-cp-2", "eu-cp-3"]);
+    kit.stop().await;
+}
+
+/// A machine may join after our hook found no member of it: its instance does not go before it has left, though its node is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_joined_after_its_hook_let_go_leaves_before_its_instance_does() {
+    let mut kit = Kit::start().await;
+    kit.cluster("eu", "v1.33.2", 3, json!({})).await;
+    until_known(&mut kit, "eu").await;
+    let other = format!("{}backup", meta::PREFIX_PRE_TERMINATE_HOOK);
+    kit.patch::<Machine>(
+        "eu-cp-1",
+        json!({"metadata": {"annotations": {&other: "script"}}}),
+    )
+    .await;
+    let api = kit.api::<Machine>();
+    api.delete("eu-cp-1", &DeleteParams::default())
+        .await
+        .unwrap();
+    kit.until("its deletion waits for the hooks", |w| {
+        let machine = w.machines.get("eu-cp-1")?;
+        let waits = of_machine(machine, kind::DELETING).contains("backup");
+        (waits && machine.annotations().contains_key(ETCD_HOOK)).then_some(())
+    })
+    .await;
+    // As if ours had let it go before it joined.
+    kit.patch::<Machine>(
+        "eu-cp-1",
+        json!({"metadata": {"annotations": {&other: null, ETCD_HOOK: null}}}),
+    )
+    .await;
+    kit.until("both hooks are gone", |w| {
+        let machine = w.machines.get("eu-cp-1")?;
+        (!machine.annotations().contains_key(&other)).then_some(())
+    })
+    .await;
+    kit.until("our hook is back", |w| {
+        let machine = w
+            .machines
+            .get("eu-cp-1")
+            .expect("it is there until its member has left");
+        machine.annotations().contains_key(ETCD_HOOK).then_some(())
+    })
+    .await;
+    kit.until("the machine is gone", |w| {
+        (!w.machines.contains_key("eu-cp-1")).then_some(())
+    })
+    .await;
+    let left: Vec<_> = members(&kit, "eu");
+    assert!(left.iter().all(|m| m.name != "eu-cp-1"), "{left:?}");
     kit.stop().await;
 }
 

@@ -43,8 +43,12 @@ pub fn barred(object: &Value, hash: &str, fleets: Option<&Fleets>) -> Option<Str
 /// it belongs to or will belong to.
 #[must_use]
 pub fn former(object: &Value, manager: &str) -> BTreeSet<String> {
-    let managers = managed::appliers(object).into_iter();
+    let mut managers = managed::appliers(object);
+    managers.retain(|other| is_former(other, manager));
     managers
-        .filter(|other| other != manager && fleet_of(other).is_some())
-        .collect()
+}
+
+/// Whether `other` is the manager of another Fleet than `manager`.
+pub(super) fn is_former(other: &str, manager: &str) -> bool {
+    other != manager && fleet_of(other).is_some()
 }

@@ -124,8 +124,8 @@ impl Fleet<'_> {
     /// Whether an apply of `document` would change nothing, told without making it: then [`Self::foresee`] finds nothing either.
     pub(super) fn is_applied(&self, key: &Key, document: &Value, live: &Value) -> bool {
         let config = marked(document, self.hash, annotation(live, ANNOTATION_REVISION));
-        managed::is_applied(schema_of(&key.kind), live, &config, self.manager)
-            && belonging::former(live, self.manager).is_empty()
+        let is_former = |other: &str| belonging::is_former(other, self.manager);
+        managed::is_applied(schema_of(&key.kind), live, &config, self.manager, is_former)
     }
 
     /// Applies `document` to the live object in thought. What changes nothing is not refused, whatever a newer release thinks of it.

@@ -28,12 +28,12 @@ pub(super) fn given_up<'a>(
 ) -> impl Iterator<Item = (Key, &'a Value)> {
     let hash = fleet_hash(&policy.namespace, &policy.fleet);
     let manager = fleet_manager(&policy.namespace, &policy.fleet);
-    let ours = move |object: &&Value| {
-        label(object, LABEL_FLEET) == Some(&hash) && is_managed(object, &manager)
-    };
-    let objects = live.objects.iter().filter(ours);
+    let labelled = move |object: &&Value| label(object, LABEL_FLEET) == Some(&hash);
+    let objects = live.objects.iter().filter(labelled);
     let keyed = objects.map(|object| (Key::of(object), object));
-    keyed.filter(|(key, _)| key.kind != "Namespace" && !wanted.contains(key))
+    let given_up = keyed.filter(|(key, _)| key.kind != "Namespace" && !wanted.contains(key));
+    // Last: who holds what has to be read for it, and nearly all objects are declared.
+    given_up.filter(move |(_, object)| is_managed(object, &manager))
 }
 
 /// Whether an object is on its way out.

@@ -67,13 +67,26 @@ fn read(kept: &RawValue) -> Option<Vec<Entry<'_>>> {
 }
 
 /// Whether an apply of `config` by `manager`, forced or not, would leave `live` and who holds what of it as they are: the manager holds
-/// exactly what the configuration declares, and each value is there. Neither object is copied.
+/// exactly what the configuration declares, and each value is there; and nobody who `is_former` still holds anything by an apply. Neither
+/// object is copied.
 #[must_use]
-pub fn is_applied(schema: &Schema, live: &Value, config: &Value, manager: &str) -> bool {
+pub fn is_applied(
+    schema: &Schema,
+    live: &Value,
+    config: &Value,
+    manager: &str,
+    is_former: impl Fn(&str) -> bool,
+) -> bool {
     let kept = kept(live);
     let entries = kept.as_deref().and_then(read).into_iter().flatten();
-    let mut own = entries.filter(|e| e.manager == manager && e.operation == Operation::Apply);
-    let (Some(entry), None) = (own.next(), own.next()) else {
+    let mut own = None;
+    for entry in entries.filter(|e| e.operation == Operation::Apply) {
+        let ours = entry.manager == manager;
+        if !ours && is_former(&entry.manager) || ours && own.replace(entry).is_some() {
+            return false;
+        }
+    }
+    let Some(entry) = own else {
         return false;
     };
     let root = schema.root();
