@@ -4,6 +4,8 @@
 run:
 	cargo run --locked --package fleetwright -- up examples-repo --data .fleetwright/data
 
+# Tests wait more than they work: three at a time for each processor.
+test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(getconf _NPROCESSORS_ONLN))
 test:
 	cargo test --workspace --locked
 
