@@ -15,6 +15,7 @@ pub const ALL: &[&str] = &[
     "i7-mistakes-left-out",
     "i8-old-news-is-news",
     "i9-youngest-goes-first",
+    "i9-waves-at-once",
     "i12-defaults-roll",
     "end-instance-left",
     "end-status-told-anew",

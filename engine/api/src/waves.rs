@@ -20,7 +20,7 @@ pub struct Wave {
     /// Labels of the Clusters; all when left out. Their pools and health checks go with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<LabelSelector>,
-    /// Labels of pools: the wave takes these pools of its Clusters, and nothing else.
+    /// Labels of pools: the wave takes these pools of its Clusters, and nothing else. A pool that comes with its Cluster does not come before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pools: Option<LabelSelector>,
     /// How long everything in it must have stayed converged before the next wave begins, in seconds.

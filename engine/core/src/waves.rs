@@ -3,7 +3,7 @@
 //! A wave begins when all before it have passed: nothing is left to change in them, what was changed has converged, and all of them
 //! has stayed so for the soak time. Deletions come after the last wave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
     time::k8s_time,
@@ -154,6 +154,7 @@ impl<'a> Waves<'a> {
     }
 
     /// The places of what the repository declares and of what is there, by the labels that Git says, else by those that are there.
+    /// A pool that comes with its Cluster is in no earlier wave than that.
     #[must_use]
     pub fn places(&self, desired: &[Desired], live: &[Value]) -> Places {
         let declared = desired.iter().map(|d| &d.document);
@@ -167,7 +168,27 @@ impl<'a> Waves<'a> {
         for (key, object) in all.iter().filter(|(key, _)| key.kind == "Cluster") {
             clusters.insert((key.namespace.as_str(), key.name.as_str()), labels(object));
         }
+        let there: BTreeSet<(&str, &str)> = live
+            .iter()
+            .filter(|object| object["kind"] == "Cluster")
+            .map(|object| {
+                let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+                (text("namespace"), text("name"))
+            })
+            .collect();
         let none = BTreeMap::new();
+        let first = |owner: (&str, &str), pool: Option<&BTreeMap<String, String>>| {
+            let cluster = clusters.get(&owner).unwrap_or(&none);
+            let takes = |wave: &Wave| {
+                let selects = wave.clusters.as_ref();
+                selects.is_none_or(|s| selector::matches(s, cluster))
+                    && wave.pools.as_ref().is_none_or(|pools| {
+                        pool.is_some_and(|labels| selector::matches(pools, labels))
+                    })
+            };
+            let at = self.waves.iter().position(takes);
+            at.map_or(self.rest(), |at| Place(at + 1))
+        };
         let place = |key: &Key, object: &Value| {
             let owner = match key.kind.as_str() {
                 "Cluster" => Some(key.name.as_str()),
@@ -179,20 +200,17 @@ impl<'a> Waves<'a> {
             let Some(owner) = owner else {
                 return Place::FIRST;
             };
-            let cluster = clusters.get(&(key.namespace.as_str(), owner));
-            let cluster = cluster.unwrap_or(&none);
-            let pool = (key.kind == "MachineDeployment").then(|| labels(object));
-            let takes = |wave: &Wave| {
-                let selects = wave.clusters.as_ref();
-                let of_cluster = selects.is_none_or(|s| selector::matches(s, cluster));
-                of_cluster
-                    && wave.pools.as_ref().is_none_or(|pools| {
-                        pool.as_ref()
-                            .is_some_and(|labels| selector::matches(pools, labels))
-                    })
-            };
-            let at = self.waves.iter().position(takes);
-            at.map_or(self.rest(), |at| Place(at + 1))
+            let owner = (key.namespace.as_str(), owner);
+            if key.kind != "MachineDeployment" {
+                return first(owner, None);
+            }
+            let own = first(owner, Some(&labels(object)));
+            // A pool cannot converge before there is its Cluster.
+            let comes = clusters.contains_key(&owner) && !there.contains(&owner);
+            match comes {
+                true => own.max(first(owner, None)),
+                false => own,
+            }
         };
         let placed = all
             .iter()
@@ -208,6 +226,10 @@ impl<'a> Waves<'a> {
         states: &[WaveStatus],
         now: Timestamp,
     ) -> Stage {
+        #[cfg(feature = "seeded-bugs")]
+        if fleetwright_api::bugs::on("i9-waves-at-once") {
+            return Stage::default();
+        }
         let mut counts = vec![0usize; self.rest().0 + 1];
         for place in planned {
             if let Some(count) = counts.get_mut(place.0) {

@@ -41,6 +41,7 @@ fn an_object_is_in_the_first_wave_that_selects_it() {
         cluster("c", "lab"),
         of_cluster("MachineDeployment", "a-gpu", "a", json!({"gpu": "yes"})),
         of_cluster("MachineDeployment", "b-gpu", "b", json!({"gpu": "yes"})),
+        of_cluster("MachineDeployment", "c-gpu", "c", json!({"gpu": "yes"})),
         of_cluster("MachineDeployment", "b-web", "b", json!({})),
         of_cluster("MachineDeployment", "live-web", "live", json!({})),
         of_cluster("MachineHealthCheck", "b-check", "b", json!({"gpu": "yes"})),
@@ -50,7 +51,11 @@ fn an_object_is_in_the_first_wave_that_selects_it() {
     .map(|document| Desired { document, source: String::new(), origins: Default::default() })
     .collect();
     // What Git says of labels counts, not what is there.
-    let live = [cluster("a", "prod"), cluster("live", "prod")];
+    let live = [
+        cluster("a", "prod"),
+        cluster("b", "prod"),
+        cluster("live", "prod"),
+    ];
     let places = waves.places(&desired, &live);
     let place = |name: &str| {
         let mut found = places.0.iter().filter(|(key, _)| key.name == name);
@@ -62,6 +67,8 @@ fn an_object_is_in_the_first_wave_that_selects_it() {
         ("c", Some(REST)),
         ("a-gpu", Some("canary")),
         ("b-gpu", Some("gpu")),
+        // Its cluster is not there yet, and comes last.
+        ("c-gpu", Some(REST)),
         ("b-web", Some("prod")),
         ("live-web", Some("prod")),
         ("b-check", Some("prod")),
