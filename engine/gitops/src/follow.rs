@@ -7,7 +7,7 @@ use fleetwright_api::{
     commit_status::CommitState,
     condition::{self, Status, kind},
     decision::{Trail, Verdict},
-    fleet::{FleetCounts, RevisionRef},
+    fleet::{Allow, FleetCounts, RevisionRef},
     random::Random,
     time::{Clock, k8s_time},
 };
@@ -29,7 +29,7 @@ use crate::{
     load::dangling,
     metrics::{FleetMetrics, Metrics, Stage},
     progress::Spoken,
-    read::{Declared, ReadError, Reader, Repositories},
+    read::{Declared, ReadError, Reader, Repositories, Tree},
     settle::{Pending, Seen},
     source::{AppTokens, Caches},
     staging::Staging,
@@ -243,6 +243,7 @@ impl Follower {
         let allow = self.fleet.spec.allow.clone().unwrap_or_default();
         let declared = match found.tree {
             Ok(tree) => {
+                self.remember(&tree, &allow).await;
                 let declared = self.reader.declared(tree, &allow);
                 self.metrics.stage(Stage::Load, declared).await
             }
@@ -372,6 +373,27 @@ impl Follower {
         (self.carried, self.failed) = (Some(at), None);
         self.settle(seen).await?;
         Ok(true)
+    }
+
+    /// After a start, what was applied last is read again: what differs from that is this revision's change, whoever holds the field.
+    async fn remember(&mut self, now: &Tree, allow: &Allow) {
+        let applied = self.telling.status.applied.as_ref();
+        let tree = applied.and_then(|applied| applied.tree.as_deref());
+        let Some(tree) = tree.filter(|_| self.previous.is_none()) else {
+            return;
+        };
+        let Some(before) = self.reader.before(&self.fleet, now, tree) else {
+            return;
+        };
+        match self.reader.loaded(before, allow).await {
+            // What no longer loads as a whole would look as if Git had not declared it.
+            Ok(before) if before.errors.is_empty() => self.previous = Some(before),
+            Ok(_) => {}
+            Err(error) => {
+                let (fleet, why) = (self.fleet.name_any(), chain(&error));
+                tracing::info!(%fleet, %why, "what was applied before the start is not known any more");
+            }
+        }
     }
 
     /// Whether the Fleet is still as this plan found it: what it allows then is what holds. If it is another by now, the next look

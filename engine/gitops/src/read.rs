@@ -143,6 +143,9 @@ pub trait Repositories: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`], as of any repository.
     fn read(&self, source: &FleetSource) -> Result<Snapshot, SourceError>;
+
+    /// The followed folder as it was with the tree id `tree`; `None` where nobody knows any more.
+    fn before(&self, source: &FleetSource, tree: &str) -> Option<Snapshot>;
 }
 
 /// Reads the source of one Fleet.
@@ -283,6 +286,17 @@ impl Reader {
         if let Some(known) = self.last.as_ref().filter(same) {
             return Ok(Arc::clone(known));
         }
+        let declared = self.loaded(tree, allow).await?;
+        self.last = Some(Arc::clone(&declared));
+        Ok(declared)
+    }
+
+    /// The same, of a tree that is not asked for again.
+    ///
+    /// # Errors
+    /// [`ReadError`], when it cannot be read as a whole.
+    pub async fn loaded(&mut self, tree: Tree, allow: &Allow) -> Result<Arc<Declared>, ReadError> {
+        let (id, filter) = (tree.id(), tree.filter());
         let (catalogue, allow) = (Arc::clone(&self.catalogue), allow.clone());
         let read = move || {
             let files = tree.files()?;
@@ -302,12 +316,28 @@ impl Reader {
                 allow,
             })
         };
-        let declared = Arc::new(match &self.repositories {
+        Ok(Arc::new(match &self.repositories {
             Some(_) => read()?,
             None => self.blocking(read).await??,
-        });
-        self.last = Some(Arc::clone(&declared));
-        Ok(declared)
+        }))
+    }
+
+    /// The followed folder of `fleet` with the tree id `id`, an earlier one than `now`: what a process applied that is gone. `None` where
+    /// the source has no history, or does not reach so far back.
+    #[must_use]
+    pub fn before(&self, fleet: &Fleet, now: &Tree, id: &str) -> Option<Tree> {
+        match (now, &self.repositories) {
+            _ if now.id() == id => None,
+            (Tree::Git(source, _, filter), _) => {
+                let id = Oid::from_str(id).ok()?;
+                Some(Tree::Git(source.clone(), id, filter.clone()))
+            }
+            (_, Some(repositories)) => {
+                let before = repositories.before(&fleet.spec.source, id)?;
+                Some(Tree::Directory(before))
+            }
+            _ => None,
+        }
     }
 
     /// Runs `work` on a thread of its own. A remote that never answers holds one thread, not one more with each look.

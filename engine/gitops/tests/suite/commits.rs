@@ -390,6 +390,33 @@ async fn a_revert_is_waited_for_after_a_restart_too() {
 }
 
 #[tokio::test]
+async fn a_field_that_somebody_holds_is_taken_by_a_commit_that_came_while_no_engine_ran() {
+    let mut scene = Scene::new().await;
+    write(&scene.work, FILE, &cluster("a", "v1.33.2"));
+    scene
+        .commit("fleet/web.yaml", &pool("web", "replicas: 3"))
+        .await;
+    let by_hand = json!({"spec": {"replicas": 7}});
+    scene.world.edit("MachineDeployment", "web", by_hand).await;
+    let replicas = async |scene: &Scene| {
+        let world = &scene.world;
+        world
+            .field("MachineDeployment", "web", "/spec/replicas")
+            .await
+    };
+    // What changed elsewhere leaves it, as ever.
+    scene.fleet.restart(&scene.world).await;
+    scene.commit(FILE, &cluster("a", "v1.34.1")).await;
+    assert_eq!(replicas(&scene).await, 7);
+    scene.fleet.restart(&scene.world).await;
+    scene
+        .commit("fleet/web.yaml", &pool("web", "replicas: 5"))
+        .await;
+    assert_eq!(replicas(&scene).await, 5);
+    assert_eq!(scene.fleet.condition("InSync").0, "InSync");
+}
+
+#[tokio::test]
 async fn a_success_that_could_not_be_told_is_told_later() {
     let mut scene = Scene::new().await;
     scene.commit(FILE, &cluster("a", "v1.33.2")).await;
