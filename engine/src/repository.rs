@@ -24,6 +24,7 @@ use fleetwright_gitops::{
     source::{Filter, Snapshot, read_directory},
 };
 use fleetwright_providers::{Account, ConfigSchema, Provider, lacks_image};
+use fleetwright_webhook::forge::Forges;
 use jiff::Timestamp;
 use kube::{Api, Client};
 
@@ -31,6 +32,7 @@ use crate::{
     client::{self, Connection},
     cloud,
     error::{Failure, step},
+    tokens::Tokens,
 };
 
 /// The providers' schemas as core wants them.
@@ -119,7 +121,9 @@ impl Target {
         let catalogue = Arc::new(catalogue(fleetwright_provider_sim::config::schemas()));
         let allow = fleet.spec.allow.clone().unwrap_or_default();
         let cache = tempfile::tempdir().context("cannot make a folder for what is read")?;
-        let mut reader = Reader::new(client.clone(), Arc::clone(&catalogue), cache.path().into());
+        let forges = step(Forges::new(), "cannot reach forges")?;
+        let mut reader = Reader::new(client.clone(), Arc::clone(&catalogue), cache.path().into())
+            .with_tokens(Some(Arc::new(Tokens(forges.apps()))));
         let followed = look(&mut reader, &fleet, &allow, now).await;
         let source = self.source(&fleet);
         let mut here = fleet.clone();

@@ -1,11 +1,15 @@
 //! `fleetwright status`: fleets, clusters and pools at a glance.
 
+use std::fmt::Write as _;
+
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment,
     condition::{self, kind},
+    fleet::{FleetStatus, Held},
     time::{Clock as _, SystemClock},
+    waves::WaveState,
 };
-use fleetwright_core::why::{cluster_waits, pool_waits};
+use fleetwright_core::why::{cluster_waits, pool_waits, span};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;
@@ -97,6 +101,7 @@ fn table(
             fleet.name_any(),
             ready.map_or("", |c| c.message.as_str()),
         );
+        text += &below(&status, now);
     }
     for mut line in overview::lines(clusters, pools) {
         // Said in full below.
@@ -125,6 +130,36 @@ fn table(
     }
     if text.is_empty() {
         text.push_str("no fleets and no clusters\n");
+    }
+    text
+}
+
+/// What a Fleet follows in its branch's place, and the waves that have not passed, a line each.
+fn below(status: &FleetStatus, now: Timestamp) -> String {
+    let mut text = String::new();
+    if let Some(held) = &status.held {
+        let Held {
+            number,
+            head,
+            approved_by,
+            ..
+        } = held;
+        let why = match &held.merged_as {
+            Some(merged) => format!("merged as {merged}, which the branch is not seen to have yet"),
+            None => "not merged yet".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "    applied on approval of {approved_by}: pull request {number} at {head}, {why}"
+        );
+    }
+    for wave in &status.waves {
+        let does = match wave.state {
+            WaveState::Rolling => "rolls",
+            WaveState::Soaking => "soaks",
+        };
+        let since = span(wave.since.0, now);
+        let _ = writeln!(text, "    wave {}: {does} since {since}", wave.name);
     }
     text
 }
@@ -160,6 +195,23 @@ mod tests {
         assert_eq!(
             table(&[fleet], &[], &[], Timestamp::UNIX_EPOCH),
             "fleet default/default  file:///srv/fleet.git  nothing seen yet  \n"
+        );
+    }
+
+    #[test]
+    fn names_what_is_applied_on_approval_and_the_waves_that_have_not_passed() {
+        let status = serde_json::from_value(json!({
+            "held": {"number": 7, "head": "1a2b", "base": "3c4d", "tree": "5e6f", "plan": "7a8b", "approvedBy": "kim"},
+            "waves": [
+                {"name": "canary", "state": "Soaking", "since": "2026-11-30T12:00:00Z"},
+                {"name": "prod", "state": "Rolling", "since": "2026-11-30T12:04:30Z"},
+            ],
+        }));
+        let now = "2026-11-30T12:05:00Z".parse().unwrap();
+        assert_eq!(
+            below(&status.unwrap(), now),
+            "    applied on approval of kim: pull request 7 at 1a2b, not merged yet\n    \
+             wave canary: soaks since 5 m\n    wave prod: rolls since 30 s\n"
         );
     }
 }
