@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer: a list of many thousands of instances.
 const MOST_BYTES: usize = 256 << 20;
 /// Largest buffer of a connection: there is one for the watch of each cluster, and what a burst made large stays so.
-const BUFFER: usize = 16 << 10;
+const BUFFER: usize = 8 << 10;
 /// Time between two tries to reach a cloud that starts.
 const AGAIN: Duration = Duration::from_millis(100);
 
