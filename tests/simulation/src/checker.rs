@@ -7,6 +7,7 @@ mod end;
 mod git;
 pub(crate) mod model;
 mod pools;
+mod waves;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -25,6 +26,7 @@ use self::model::{Cluster, FleetObject, Machine, Pool, Set, Wish};
 use crate::{
     clock::SimClock,
     places::{Posts, Repository},
+    waves::Waves,
     weather::Weather,
 };
 
@@ -51,6 +53,7 @@ pub(crate) struct Surroundings {
     pub(crate) weather: Arc<Weather>,
     pub(crate) repository: Arc<Repository>,
     pub(crate) posts: Arc<Mutex<Posts>>,
+    pub(crate) waves: Arc<Waves>,
 }
 
 /// The machines of the API, with what happened to them.
@@ -84,11 +87,15 @@ pub(crate) struct Checker {
     pub(crate) fleet: FleetObject,
     pub(crate) wishes: BTreeMap<String, Wish>,
     pools_seen: BTreeMap<String, pools::Seen>,
-    /// The revision in which a cluster was last seen as it is to be.
-    converged_at: BTreeMap<String, String>,
+    /// The revision in which a cluster was last seen as it is to be, and when it was first.
+    converged_at: BTreeMap<String, (String, Timestamp)>,
+    /// The revision that a cluster came with.
+    born: BTreeMap<String, String>,
     roots: git::Roots,
     /// Machines that people deleted, or that went with what they deleted.
     pub(crate) by_people: BTreeSet<String>,
+    /// Pools that people scaled, and what the repository said of their replicas when they did last.
+    pub(crate) scaled: BTreeMap<String, Option<i64>>,
     /// Instances that nobody of ours made.
     pub(crate) foreign: BTreeSet<String>,
     /// Instances that appeared beside those that they are copies of.
@@ -127,8 +134,10 @@ impl Checker {
             wishes: BTreeMap::new(),
             pools_seen: BTreeMap::new(),
             converged_at: BTreeMap::new(),
+            born: BTreeMap::new(),
             roots: git::Roots::default(),
             by_people: BTreeSet::new(),
+            scaled: BTreeMap::new(),
             foreign: BTreeSet::new(),
             duplicates: BTreeSet::new(),
             broken_members: BTreeMap::new(),

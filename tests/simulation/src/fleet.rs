@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME};
 use serde_json::{Value, json};
 
-use crate::chance::Chance;
+use crate::{chance::Chance, waves};
 
 /// Versions that there are, one patch of each minor version but for one.
 pub(crate) const VERSIONS: [&str; 6] = [
@@ -76,6 +76,8 @@ pub(crate) struct Fleet {
     pub(crate) clusters: BTreeMap<String, Cluster>,
     next_pool: u64,
     next_cluster: u64,
+    /// Clusters and pools have the labels that waves go by.
+    labelled: bool,
 }
 
 fn option(chance: &Chance, of: usize) -> Option<usize> {
@@ -255,11 +257,12 @@ impl Health {
 
 impl Fleet {
     /// A fleet to begin with.
-    pub(crate) fn draw(chance: &Chance) -> Self {
+    pub(crate) fn draw(chance: &Chance, labelled: bool) -> Self {
         let mut fleet = Self {
             clusters: BTreeMap::new(),
             next_pool: 10,
             next_cluster: chance.within(LEAST_CLUSTERS, 5),
+            labelled,
         };
         for n in 0..fleet.next_cluster {
             let name = format!("c{n}");
@@ -287,6 +290,12 @@ impl Fleet {
         usize::try_from(all).unwrap_or(0)
     }
 
+    /// What it says of a pool's replicas.
+    pub(crate) fn replicas(&self, pool: &str) -> Option<i64> {
+        let mut pools = self.clusters.values().filter_map(|c| c.pools.get(pool));
+        pools.next()?.replicas
+    }
+
     /// Its documents, one a file.
     pub(crate) fn files(&self) -> BTreeMap<String, Value> {
         let mut files = BTreeMap::new();
@@ -299,6 +308,9 @@ impl Fleet {
                 let document = it.document(pool, name, cluster.account());
                 files.insert(format!("{name}/{pool}.json"), document);
             }
+        }
+        if self.labelled {
+            files.values_mut().for_each(waves::label);
         }
         files
     }

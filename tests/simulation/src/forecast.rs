@@ -24,6 +24,8 @@ pub(crate) struct Foretold {
     pub(crate) order: Order,
     /// Machines that come and go with the plan: when among the others of their set they go only shows then, as the plan says.
     pub(crate) passing: BTreeSet<String>,
+    /// The wave of each move, where the Fleet has waves.
+    pub(crate) waves: BTreeMap<(String, String), usize>,
 }
 
 impl Foretold {
@@ -103,6 +105,16 @@ pub(crate) async fn foresee(
     let pools = plan.rollouts.iter().filter(|r| r.owner.kind != "Cluster");
     let passing = pools.flat_map(Rollout::passing).map(ToOwned::to_owned);
     let passing = passing.collect();
+    let mut waves = BTreeMap::new();
+    for step in plan.rollouts.iter().flat_map(|r| &r.steps) {
+        let Some(wave) = step.wave.as_deref().map(|w| world.waves.named(w)) else {
+            continue;
+        };
+        for (verb, names) in [("create", &step.create), ("delete", &step.delete)] {
+            let moves = names.iter().map(|name| (verb.to_owned(), name.clone()));
+            waves.extend(moves.map(|of| (of, wave)));
+        }
+    }
     let order = order(steps.flat_map(|step| {
         let made = step
             .create
@@ -114,5 +126,9 @@ pub(crate) async fn foresee(
             .map(|name| ("delete".to_owned(), name.clone()));
         made.chain(gone)
     }));
-    Ok(Foretold { order, passing })
+    Ok(Foretold {
+        order,
+        passing,
+        waves,
+    })
 }

@@ -21,6 +21,7 @@ mod life;
 mod places;
 mod run;
 mod script;
+mod waves;
 mod weather;
 mod wire;
 mod world;

@@ -203,6 +203,20 @@ pub(crate) struct Commit {
     pub(crate) files: BTreeMap<String, Value>,
 }
 
+impl Commit {
+    fn snapshot(&self) -> Snapshot {
+        let file = |(path, document): (&String, &Value)| SourceFile {
+            path: path.clone(),
+            content: Ok(document.to_string().into_bytes()),
+        };
+        Snapshot {
+            revision: self.sha.clone(),
+            tree: self.tree.clone(),
+            files: self.files.iter().map(file).collect(),
+        }
+    }
+}
+
 /// The repository: its commits, the newest last.
 pub(crate) struct Repository {
     commits: Mutex<Vec<Commit>>,
@@ -254,16 +268,13 @@ impl Repositories for Repository {
         if self.weather.hits(Kind::SourceFails) {
             return Err(failed());
         }
-        let head = self.head().ok_or_else(failed)?;
-        let file = |(path, document): (&String, &Value)| SourceFile {
-            path: path.clone(),
-            content: Ok(document.to_string().into_bytes()),
-        };
-        Ok(Snapshot {
-            revision: head.sha,
-            tree: head.tree,
-            files: head.files.iter().map(file).collect(),
-        })
+        Ok(self.head().ok_or_else(failed)?.snapshot())
+    }
+
+    fn before(&self, _: &FleetSource, tree: &str) -> Option<Snapshot> {
+        let commits = self.commits.lock();
+        let commit = commits.iter().find(|c| c.tree == tree)?;
+        Some(commit.snapshot())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     checker::Broken,
     fleet::{ACCOUNTS, Fleet, LEAST_MACHINES},
     forecast::{Foretold, foresee, order},
-    script::{CALM, CONVERGED, ENDED, LENGTH, Script},
+    script::{CALM, Ends, Script},
     weather::Kind,
     world::{Template, World, template},
 };
@@ -131,9 +131,9 @@ async fn prepare(people: &mut People, chance: &Chance) -> Result<(), kube::Error
         accounts.create(&PostParams::default(), &account).await?;
         foreign(&world, name, region).await;
     }
-    let fleet = Fleet::draw(chance);
+    let fleet = Fleet::draw(chance, !world.waves.is_empty());
     people.push(fleet, "the beginning".into()).await;
-    let fleet = json!({
+    let mut fleet = json!({
         "apiVersion": "fleetwright.dev/v1alpha1", "kind": "Fleet",
         "metadata": {"name": "default", "namespace": "default"},
         "spec": {
@@ -142,6 +142,9 @@ async fn prepare(people: &mut People, chance: &Chance) -> Result<(), kube::Error
             "prune": {"maxMachines": 20},
         },
     });
+    if !world.waves.is_empty() {
+        fleet["spec"]["waves"] = world.waves.spec();
+    }
     let fleet = serde_json::from_value(fleet).map_err(kube::Error::SerdeError)?;
     Api::<fleetwright_api::Fleet>::namespaced(client, "default")
         .create(&PostParams::default(), &fleet)
@@ -187,7 +190,8 @@ async fn play(people: &mut People, script: &Script) {
     }
     tokio::time::sleep_until(world.clock.instant(CALM)).await;
     calm(&world);
-    if !converged(&world, CONVERGED).await {
+    let ends = Ends::of(&world.waves);
+    if !converged(&world, ends.converged).await {
         return;
     }
     // One more commit, with nothing else in between. What is still to be told of the last one comes first.
@@ -196,17 +200,23 @@ async fn play(people: &mut People, script: &Script) {
         return;
     };
     let before = fleet.files();
-    let subject = fleet.change(&people.chance);
+    let mut subject = fleet.change(&people.chance);
+    if !world.waves.is_empty() {
+        // In several waves, as chance has it.
+        for _ in 0..2 {
+            subject = format!("{subject}; {}", fleet.change(&people.chance));
+        }
+    }
     let after = fleet.files();
     let planned = foresee(&world, &before, &after).await;
     let moved = world.checker.lock().moves.len();
     people.push(fleet, subject).await;
     tokio::time::sleep_until(world.clock.instant(world.clock.seconds() + 1900)).await;
-    if !converged(&world, ENDED).await {
+    if !converged(&world, ends.ended).await {
         return;
     }
     compare(&world, moved, planned, (&before, &after));
-    still(&world).await;
+    still(&world, ends).await;
 }
 
 /// Faults are over: what fired is counted, what waits to fire is taken back.
@@ -250,7 +260,7 @@ async fn converged(world: &World, until: u64) -> bool {
 }
 
 /// Nothing is written and nothing is asked for any more.
-async fn still(world: &World) {
+async fn still(world: &World, ends: Ends) {
     // What converged last is told last.
     tokio::time::sleep(std::time::Duration::from_secs(120)).await;
     let counts = || {
@@ -259,7 +269,7 @@ async fn still(world: &World) {
         (checker.writes, checker.calls)
     };
     let before = counts();
-    tokio::time::sleep_until(world.clock.instant(LENGTH)).await;
+    tokio::time::sleep_until(world.clock.instant(ends.length)).await;
     let after = counts();
     if before != after {
         let what = format!(
@@ -292,14 +302,33 @@ fn compare(
     let stays = |name: &str| !removed.iter().any(|pool| name.starts_with(pool.as_str()));
     let moves = checker.moves[moved..].iter();
     let moves = moves.filter(|(verb, name)| *verb != "gone" && stays(name));
-    let happened = order(moves.map(|(verb, name)| ((*verb).to_owned(), name.clone())));
+    let moves: Vec<_> = moves.collect();
+    let happened = order(
+        moves
+            .iter()
+            .map(|(verb, name)| ((*verb).to_owned(), name.clone())),
+    );
     match planned {
         Err(error) => checker.broke("I9", format!("the commit cannot be planned: {error}")),
         Ok(planned) => {
             let [said, done] = [&planned.order, &happened].map(|order| planned.comparable(order));
             if said != done {
                 let what = format!("the plan said {said:#?}\n  and what happened was {done:#?}");
-                checker.broke("I9", what);
+                return checker.broke("I9", what);
+            }
+            let mut last = (0, "");
+            for (verb, name) in &moves {
+                let Some(wave) = planned.waves.get(&((*verb).to_owned(), name.clone())) else {
+                    continue;
+                };
+                if *wave < last.0 {
+                    let what = format!(
+                        "{verb} {name} is of wave {wave}, and came after {} of wave {}",
+                        last.1, last.0
+                    );
+                    return checker.broke("I9", what);
+                }
+                last = (*wave, name);
             }
         }
     }

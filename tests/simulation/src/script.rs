@@ -7,19 +7,39 @@ use fleetwright_provider_sim::FaultEffect;
 use crate::{
     chance::Chance,
     clock::SimClock,
+    waves::Waves,
     weather::{Kind, Window},
 };
 
-/// Seconds of a run.
-pub(crate) const LENGTH: u64 = 12 * 3600;
 /// When the last fault is over, and people have put right what they did.
 pub(crate) const CALM: u64 = 9 * 3600 + 1800;
-/// When everything must have converged.
-pub(crate) const CONVERGED: u64 = CALM + 4500;
-/// When everything must have converged that the last commit changed.
-pub(crate) const ENDED: u64 = CONVERGED + 4000;
 /// When faults begin: there is a fleet by then.
 const BEGIN: u64 = 900;
+
+/// By when what must have happened, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// Everything has converged.
+    pub(crate) converged: u64,
+    /// Everything has converged that the last commit changed.
+    pub(crate) ended: u64,
+    /// The run is over, after a time in which nothing happens.
+    pub(crate) length: u64,
+}
+
+impl Ends {
+    /// Where one wave after the other has to converge, it takes longer.
+    pub(crate) fn of(waves: &Waves) -> Self {
+        let times = if waves.is_empty() { 1 } else { 3 };
+        let converged = CALM + 4500 * times;
+        let ended = converged + 4000 * times;
+        Self {
+            converged,
+            ended,
+            length: ended + 500,
+        }
+    }
+}
 
 /// Something that happens at a time.
 #[derive(Clone, Debug, PartialEq)]

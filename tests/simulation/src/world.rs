@@ -27,6 +27,7 @@ use crate::{
     clock::SimClock,
     life::Life,
     places::{Posts, Repository},
+    waves::Waves,
     weather::{Kind, Weather, Window},
     wire::{After, Overheard},
 };
@@ -76,6 +77,8 @@ pub(crate) struct World {
     pub(crate) cloud: Cloud,
     pub(crate) repository: Arc<Repository>,
     pub(crate) posts: Arc<Mutex<Posts>>,
+    /// The Fleet's waves.
+    pub(crate) waves: Arc<Waves>,
     pub(crate) checker: Arc<Mutex<Checker>>,
     pub(crate) life: Arc<Mutex<Arc<Life>>>,
     /// The release that the next engine is of.
@@ -106,11 +109,13 @@ impl World {
         let weather = Arc::new(weather);
         let repository = Arc::new(Repository::new(Arc::clone(&weather)));
         let posts = Arc::new(Mutex::new(Posts::new()));
+        let waves = Arc::new(Waves::draw(&Chance::of(seed, 13)));
         let around = Surroundings {
             clock,
             weather: Arc::clone(&weather),
             repository: Arc::clone(&repository),
             posts: Arc::clone(&posts),
+            waves: Arc::clone(&waves),
         };
         let checker = Arc::new(Mutex::new(Checker::new(around, &store, keep_all)));
         let told = Arc::downgrade(&checker);
@@ -139,6 +144,7 @@ impl World {
             cloud,
             repository,
             posts,
+            waves,
             checker,
             life: Arc::new(Mutex::new(Life::new(u64::MAX))),
             release: Arc::new(AtomicUsize::new(0)),

@@ -21,10 +21,13 @@ impl Checker {
         if gone {
             self.clusters.remove(name);
             self.converged_at.remove(name);
+            self.born.remove(name);
             self.root_gone("Cluster", name, &object.metadata);
             return String::new();
         }
         self.root("Cluster", name, &object.metadata);
+        let was = self.clusters.get(name).map(|c| c.metadata.clone());
+        self.reached("Cluster", was.as_ref(), &object.metadata);
         let text = format!(
             "gen={} wants={} runs={}",
             object.metadata.generation,
@@ -32,8 +35,14 @@ impl Checker {
             object.status.version.as_deref().unwrap_or("-")
         );
         let revision = object.metadata.annotations.get(meta::ANNOTATION_REVISION);
-        if let Some(revision) = revision.filter(|_| self.cluster_fits(name, &object)) {
-            self.converged_at.insert(name.to_owned(), revision.clone());
+        if let Some(revision) = revision {
+            let born = self.born.entry(name.to_owned());
+            born.or_insert_with(|| revision.clone());
+            let said = self.converged_at.get(name).map(|(of, _)| of);
+            if said != Some(revision) && self.cluster_fits(name, &object) {
+                let now = (revision.clone(), self.now());
+                self.converged_at.insert(name.to_owned(), now);
+            }
         }
         self.clusters.insert(name.to_owned(), object);
         text

@@ -126,6 +126,15 @@ impl Checker {
                 ));
             }
         }
+        // What somebody scaled stays so until a commit says something else than before.
+        let declared = document["spec"]["replicas"].as_i64();
+        let stays = self.scaled.get(name) == Some(&declared);
+        if declared.is_some_and(|n| n != pool.spec.replicas) && !stays {
+            all.push(format!(
+                "pool {name} is to have {} replicas and not {declared:?}",
+                pool.spec.replicas
+            ));
+        }
         let workers: Vec<_> = self.workers(name).collect();
         if i64::try_from(workers.len()).unwrap_or(0) != pool.spec.replicas {
             all.push(format!(

@@ -161,7 +161,10 @@ impl Checker {
                 _ => {
                     let cluster = self.clusters.get(&name);
                     // What fails after it has converged once is not the commit's.
-                    let converged = self.converged_at.get(&name) == Some(&sha)
+                    let converged = self
+                        .converged_at
+                        .get(&name)
+                        .is_some_and(|(of, _)| *of == sha)
                         || cluster.is_some_and(|c| self.cluster_fits(&name, c));
                     (cluster.map(|c| &c.metadata.annotations), converged)
                 }

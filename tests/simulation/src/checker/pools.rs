@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     cause: Option<String>,
     /// Since the Git revision that it carries was applied, it was what it is to be.
     pub(crate) converged: bool,
+    /// When that was first.
+    converged_at: Option<Timestamp>,
     /// That revision left its spec as it was: no status of it is newer for that.
     same_spec: bool,
 }
@@ -60,6 +62,8 @@ impl Checker {
             return String::new();
         }
         self.root("MachineDeployment", name, &object.metadata);
+        let was = self.pools.get(name).map(|p| p.metadata.clone());
+        self.reached("MachineDeployment", was.as_ref(), &object.metadata);
         let (now, bounds) = (self.now(), object.bounds());
         let seen = self.pools_seen.entry(name.to_owned()).or_default();
         if let Some(before) = self.pools.get(name) {
@@ -76,6 +80,7 @@ impl Checker {
             };
             if revision(before) != revision(&object) {
                 seen.converged = false;
+                seen.converged_at = None;
                 seen.same_spec = before.metadata.generation == object.metadata.generation;
             }
         } else {
@@ -129,6 +134,7 @@ impl Checker {
         let cluster = self.clusters.get(&pool.spec.cluster_name);
         let wanted = &pool.spec.template.spec;
         let version = wanted.version.as_ref().or(cluster.map(|c| &c.spec.version));
+        let now = self.now();
         let fits = self.workers(name).all(|(_, m)| {
             m.object.spec.provider_config.fits(&wanted.provider_config)
                 && m.object.spec.version.as_ref() == version
@@ -137,6 +143,9 @@ impl Checker {
         if let Some(seen) = self.pools_seen.get_mut(name) {
             if all {
                 (seen.scaled_up, seen.scaled_down) = (false, false);
+            }
+            if converged && !seen.converged {
+                seen.converged_at = Some(now);
             }
             seen.converged |= converged;
         }
@@ -175,6 +184,11 @@ impl Checker {
     /// The converged flag of a pool.
     pub(super) fn pool_converged(&self, name: &str) -> bool {
         self.pools_seen.get(name).is_some_and(|s| s.converged)
+    }
+
+    /// Since when it has that flag.
+    pub(super) fn pool_converged_at(&self, name: &str) -> Option<Timestamp> {
+        self.pools_seen.get(name)?.converged_at
     }
 
     pub(super) fn worker_made(&mut self, name: &str) {
