@@ -1,6 +1,6 @@
 //! What people see of the fleet at a glance: one line per cluster, from live objects alone.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use fleetwright_api::{
     Cluster, MachineDeployment,
@@ -8,93 +8,158 @@ use fleetwright_api::{
 };
 use kube::ResourceExt;
 
+/// Namespace and name.
+pub(crate) type Name = (String, String);
+
+/// What is shown of clusters and pools, and nothing else of them: as news of one comes in, that one alone is put into words.
+#[derive(Default)]
+pub(crate) struct Overview {
+    clusters: BTreeMap<Name, Line>,
+    /// Each pool's words, by its cluster and its name.
+    pools: BTreeMap<(Name, String), String>,
+}
+
 /// One cluster at a glance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// `namespace/name`.
-    pub(crate) cluster: String,
-    /// Whether the cluster is Available.
-    pub(crate) available: bool,
+struct Line {
+    available: bool,
     /// Running version, then the wanted one where it differs.
-    pub(crate) version: String,
+    version: String,
     /// `ready/wanted` control-plane machines.
-    pub(crate) control_plane: String,
-    /// `name ready/wanted` of each pool.
-    pub(crate) pools: Vec<String>,
+    control_plane: String,
     /// What it waits for, in the controllers' words.
-    pub(crate) message: String,
+    message: String,
 }
 
-/// A line for each cluster, sorted by namespace and name.
-pub(crate) fn lines(clusters: &[Cluster], pools: &[MachineDeployment]) -> Vec<Line> {
-    let mut lines: Vec<Line> = clusters.iter().map(|c| line(c, pools)).collect();
-    lines.sort_by(|a, b| a.cluster.cmp(&b.cluster));
-    lines
+/// What is shown of objects of one kind.
+pub(crate) trait Shown {
+    /// It is as it says now.
+    fn put(&self, overview: &mut Overview);
+    /// It is gone.
+    fn remove(&self, overview: &mut Overview);
+    /// All of its kind are told anew.
+    fn clear(overview: &mut Overview);
 }
 
-fn line(cluster: &Cluster, pools: &[MachineDeployment]) -> Line {
-    let namespace = cluster.namespace().unwrap_or_default();
-    let name = cluster.name_any();
-    let status = cluster.status.clone().unwrap_or_default();
-    let version = match &status.version {
-        Some(running) if *running == cluster.spec.version => running.clone(),
-        Some(running) => format!("{running}→{}", cluster.spec.version),
-        None => format!("→{}", cluster.spec.version),
-    };
-    let counts = status.control_plane.unwrap_or_default();
-    let mut own: Vec<_> = pools
-        .iter()
-        .filter(|p| p.spec.cluster_name == name && p.namespace().unwrap_or_default() == namespace)
-        .map(|p| {
-            let s = p.status.clone().unwrap_or_default();
-            let wanted = p.spec.replicas.unwrap_or(1);
-            let mut text = format!("{} {}/{wanted}", p.name_any(), s.ready_replicas);
-            if s.up_to_date_replicas < s.replicas {
-                let _ = write!(text, " ({} to replace)", s.replicas - s.up_to_date_replicas);
-            }
-            text
-        })
-        .collect();
-    own.sort();
-    let available = condition::is_true(&status.conditions, kind::AVAILABLE);
-    let message = [kind::UPGRADE_BLOCKED, kind::VERSION_HELD, kind::DELETING]
-        .into_iter()
-        .filter(|k| condition::is_true(&status.conditions, k))
-        .chain((!available).then_some(kind::AVAILABLE))
-        .filter_map(|k| condition::get(&status.conditions, k))
-        .map(|c| c.message.lines().next().unwrap_or_default().to_owned())
-        .find(|m| !m.is_empty())
-        .unwrap_or_default();
-    Line {
-        cluster: format!("{namespace}/{name}"),
-        available,
-        version,
-        control_plane: format!("{}/{}", counts.ready_replicas, counts.desired_replicas),
-        pools: own,
-        message,
+impl Shown for Cluster {
+    fn put(&self, overview: &mut Overview) {
+        overview.clusters.insert(name(self), Line::of(self));
+    }
+
+    fn remove(&self, overview: &mut Overview) {
+        overview.clusters.remove(&name(self));
+    }
+
+    fn clear(overview: &mut Overview) {
+        overview.clusters.clear();
+    }
+}
+
+impl Shown for MachineDeployment {
+    fn put(&self, overview: &mut Overview) {
+        let status = self.status.clone().unwrap_or_default();
+        let wanted = self.spec.replicas.unwrap_or(1);
+        let mut text = format!("{} {}/{wanted}", self.name_any(), status.ready_replicas);
+        if status.up_to_date_replicas < status.replicas {
+            let left = status.replicas - status.up_to_date_replicas;
+            let _ = write!(text, " ({left} to replace)");
+        }
+        overview.pools.insert(of_cluster(self), text);
+    }
+
+    fn remove(&self, overview: &mut Overview) {
+        overview.pools.remove(&of_cluster(self));
+    }
+
+    fn clear(overview: &mut Overview) {
+        overview.pools.clear();
+    }
+}
+
+/// Namespace and name of an object.
+pub(crate) fn name(object: &impl ResourceExt) -> Name {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn of_cluster(pool: &MachineDeployment) -> (Name, String) {
+    let (namespace, name) = name(pool);
+    ((namespace, pool.spec.cluster_name.clone()), name)
+}
+
+impl Overview {
+    /// A line for each cluster, sorted by namespace and name.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&Name, String)> {
+        self.clusters
+            .iter()
+            .map(|(name, line)| (name, line.render(name, self.pools_of(name))))
+    }
+
+    fn pools_of<'a>(&'a self, cluster: &'a Name) -> impl Iterator<Item = &'a str> {
+        let from = (cluster.clone(), String::new());
+        self.pools
+            .range(from..)
+            .take_while(move |((of, _), _)| of == cluster)
+            .map(|(_, words)| words.as_str())
+    }
+
+    /// Leaves out what clusters wait for.
+    pub(crate) fn without_messages(mut self) -> Self {
+        let lines = self.clusters.values_mut();
+        lines.for_each(|line| line.message.clear());
+        self
     }
 }
 
 impl Line {
-    /// The line in at most `width` characters.
-    pub(crate) fn render(&self, width: usize) -> String {
+    fn of(cluster: &Cluster) -> Self {
+        let none = Default::default();
+        let status = cluster.status.as_ref().unwrap_or(&none);
+        let wanted = &cluster.spec.version;
+        let version = match &status.version {
+            Some(running) if running == wanted => running.clone(),
+            Some(running) => format!("{running}→{wanted}"),
+            None => format!("→{wanted}"),
+        };
+        let (ready, desired) = status
+            .control_plane
+            .as_ref()
+            .map_or((0, 0), |c| (c.ready_replicas, c.desired_replicas));
+        let available = condition::is_true(&status.conditions, kind::AVAILABLE);
+        let message = [kind::UPGRADE_BLOCKED, kind::VERSION_HELD, kind::DELETING]
+            .into_iter()
+            .filter(|k| condition::is_true(&status.conditions, k))
+            .chain((!available).then_some(kind::AVAILABLE))
+            .filter_map(|k| condition::get(&status.conditions, k))
+            .map(|c| c.message.lines().next().unwrap_or_default().to_owned())
+            .find(|m| !m.is_empty())
+            .unwrap_or_default();
+        Self {
+            available,
+            version,
+            control_plane: format!("{ready}/{desired}"),
+            message,
+        }
+    }
+
+    fn render<'a>(
+        &self,
+        (namespace, name): &Name,
+        mut pools: impl Iterator<Item = &'a str>,
+    ) -> String {
         let mark = if self.available { '●' } else { '○' };
         let mut text = format!(
             "{mark} {:<24} {:<18} cp {}",
-            self.cluster, self.version, self.control_plane
+            format!("{namespace}/{name}"),
+            self.version,
+            self.control_plane
         );
-        if !self.pools.is_empty() {
-            let _ = write!(text, "  {}", self.pools.join(", "));
+        if let Some(first) = pools.next() {
+            let _ = write!(text, "  {first}");
+            pools.for_each(|pool| {
+                let _ = write!(text, ", {pool}");
+            });
         }
         if !self.message.is_empty() {
             let _ = write!(text, "  {}", self.message);
-        }
-        if text.chars().count() > width {
-            text = text
-                .chars()
-                .take(width.saturating_sub(1))
-                .chain(['…'])
-                .collect();
         }
         text
     }
@@ -159,21 +224,24 @@ mod tests {
             up_to_date_replicas: 2,
             ..Default::default()
         });
-        let got = lines(
-            &[
-                cluster("us", Some("v1.34.1"), true),
-                cluster("eu", Some("v1.33.2"), false),
-            ],
-            &[pool],
-        );
-        assert_eq!(
-            got[0].render(200),
-            "○ prod/eu                  v1.33.2→v1.34.1    cp 2/3  web 4/4 (3 to replace)  waits for eu-cp-1"
-        );
-        assert_eq!(
-            got[1].render(200),
-            "● prod/us                  v1.34.1            cp 2/3"
-        );
-        assert_eq!(got[0].render(20).chars().count(), 20);
+        let mut overview = Overview::default();
+        cluster("us", Some("v1.34.1"), true).put(&mut overview);
+        cluster("eu", Some("v1.33.2"), false).put(&mut overview);
+        pool.put(&mut overview);
+        let eu = "○ prod/eu                  v1.33.2→v1.34.1    cp 2/3";
+        let us = "● prod/us                  v1.34.1            cp 2/3";
+        let lines = |overview: &Overview| -> Vec<String> {
+            overview.lines().map(|(_, line)| line).collect()
+        };
+        let with = |pools: &str, waits: &str| [format!("{eu}{pools}{waits}"), us.to_owned()];
+        let (web, waits) = ("  web 4/4 (3 to replace)", "  waits for eu-cp-1");
+        assert_eq!(lines(&overview), with(web, waits));
+        pool.metadata.name = Some("api".into());
+        pool.put(&mut overview);
+        let both = "  api 4/4 (3 to replace), web 4/4 (3 to replace)";
+        assert_eq!(lines(&overview), with(both, waits));
+        pool.remove(&mut overview);
+        let overview = overview.without_messages();
+        assert_eq!(lines(&overview), with(web, ""));
     }
 }

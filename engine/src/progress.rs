@@ -11,18 +11,20 @@ use kube::{Api, Client, ResourceExt, runtime::watcher};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{output::print, overview, screen};
+use crate::{
+    output::print,
+    overview::{Name, Overview, Shown, name},
+    screen,
+};
 
 /// Shortest time between two pictures.
 const FRAME: Duration = Duration::from_millis(200);
 
-type Name = (String, String);
-
 #[derive(Default)]
 struct Picture {
-    fleets: BTreeMap<Name, Fleet>,
-    clusters: BTreeMap<Name, Cluster>,
-    pools: BTreeMap<Name, MachineDeployment>,
+    /// Each Fleet's line.
+    fleets: BTreeMap<Name, String>,
+    overview: Overview,
     /// What was printed last, by what it is about, where there is no live picture.
     printed: BTreeMap<String, String>,
 }
@@ -59,56 +61,63 @@ pub(crate) async fn show(client: Client, stop: CancellationToken) {
                 picture.show(live);
                 continue;
             }
-            Some(event) = fleets.next() => take(&mut picture.fleets, event),
-            Some(event) = clusters.next() => take(&mut picture.clusters, event),
-            Some(event) = pools.next() => take(&mut picture.pools, event),
+            Some(event) = fleets.next() => picture.take(event),
+            Some(event) = clusters.next() => picture.overview.take(event),
+            Some(event) = pools.next() => picture.overview.take(event),
         }
         due.get_or_insert_with(|| Instant::now() + FRAME);
     }
 }
 
-fn take<K: kube::Resource<DynamicType = ()>>(
-    known: &mut BTreeMap<Name, K>,
-    event: watcher::Result<watcher::Event<K>>,
-) {
-    let name = |o: &K| (o.namespace().unwrap_or_default(), o.name_any());
-    match event {
-        Ok(watcher::Event::Init) => known.clear(),
-        Ok(watcher::Event::Apply(mut object) | watcher::Event::InitApply(mut object)) => {
-            object.meta_mut().managed_fields = None;
-            known.insert(name(&object), object);
+impl Overview {
+    fn take<K: Shown>(&mut self, event: watcher::Result<watcher::Event<K>>) {
+        match event {
+            Ok(watcher::Event::Init) => K::clear(self),
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                object.put(self);
+            }
+            Ok(watcher::Event::Delete(object)) => object.remove(self),
+            Ok(watcher::Event::InitDone) | Err(_) => {}
         }
-        Ok(watcher::Event::Delete(object)) => drop(known.remove(&name(&object))),
-        Ok(watcher::Event::InitDone) | Err(_) => {}
     }
 }
 
+fn line(fleet: &Fleet) -> String {
+    let conditions = fleet.status.as_ref().map(|status| &status.conditions);
+    let ready = conditions.and_then(|all| condition::get(all, kind::READY));
+    let text = ready.map_or("looking at the source", |c| {
+        c.message.lines().next().unwrap_or_default()
+    });
+    let mark = match ready {
+        Some(ready) if ready.status == "False" => '✗',
+        _ => ' ',
+    };
+    format!("{mark} fleet {}: {text}", fleet.name_any())
+}
+
 impl Picture {
-    fn lines(&self) -> Vec<(String, String)> {
-        let fleets = self.fleets.values().map(|fleet| {
-            let status = fleet.status.clone().unwrap_or_default();
-            let ready = condition::get(&status.conditions, kind::READY);
-            let text = ready.map_or("looking at the source", |c| {
-                c.message.lines().next().unwrap_or_default()
-            });
-            let mark = if ready.is_some_and(|c| c.status == "False") {
-                '✗'
-            } else {
-                ' '
-            };
-            let name = format!("fleet {}", fleet.name_any());
-            (name.clone(), format!("{mark} {name}: {text}"))
-        });
-        let clusters: Vec<Cluster> = self.clusters.values().cloned().collect();
-        let pools: Vec<MachineDeployment> = self.pools.values().cloned().collect();
-        let lines = overview::lines(&clusters, &pools)
-            .into_iter()
-            .map(|line| (line.cluster.clone(), line.render(usize::MAX)));
-        fleets.chain(lines).collect()
+    fn take(&mut self, event: watcher::Result<watcher::Event<Fleet>>) {
+        match event {
+            Ok(watcher::Event::Init) => self.fleets.clear(),
+            Ok(watcher::Event::Apply(fleet) | watcher::Event::InitApply(fleet)) => {
+                self.fleets.insert(name(&fleet), line(&fleet));
+            }
+            Ok(watcher::Event::Delete(fleet)) => drop(self.fleets.remove(&name(&fleet))),
+            Ok(watcher::Event::InitDone) | Err(_) => {}
+        }
+    }
+
+    /// Lines with what they are about.
+    fn lines(&self) -> impl Iterator<Item = (String, String)> {
+        let named = |what: &str, (namespace, name): &Name| format!("{what}{namespace}/{name}");
+        let fleets = self.fleets.iter();
+        let fleets = fleets.map(move |(name, line)| (named("fleet ", name), line.clone()));
+        let clusters = self.overview.lines();
+        fleets.chain(clusters.map(move |(name, line)| (named("", name), line)))
     }
 
     fn show(&mut self, live: bool) {
-        let lines = self.lines();
+        let lines: Vec<_> = self.lines().collect();
         if live {
             screen::draw(lines.iter().map(|(_, line)| line.as_str()));
             return;

@@ -1,6 +1,6 @@
 //! `fleetwright status`: fleets, clusters and pools at a glance.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use fleetwright_api::{
     Cluster, Fleet, MachineDeployment,
@@ -18,7 +18,7 @@ use crate::{
     client::{self, Connection},
     error::Failure,
     output::Output,
-    overview,
+    overview::{Name, Overview, Shown, name},
 };
 
 #[derive(Debug, clap::Args)]
@@ -103,28 +103,30 @@ fn table(
         );
         text += &below(&status, now);
     }
-    for mut line in overview::lines(clusters, pools) {
-        // Said in full below.
-        line.message.clear();
-        text += &line.render(usize::MAX);
+    let mut overview = Overview::default();
+    clusters.iter().for_each(|c| c.put(&mut overview));
+    pools.iter().for_each(|p| p.put(&mut overview));
+    let by_name: BTreeMap<Name, &Cluster> = clusters.iter().map(|c| (name(c), c)).collect();
+    let mut by_cluster = BTreeMap::<Name, Vec<&MachineDeployment>>::new();
+    for pool in pools {
+        let cluster = (name(pool).0, pool.spec.cluster_name.clone());
+        by_cluster.entry(cluster).or_default().push(pool);
+    }
+    // What they wait for is said in full below.
+    for (cluster, line) in overview.without_messages().lines() {
+        text += &line;
         text.push('\n');
-        let here = |namespace: Option<String>, cluster: &str| {
-            format!("{}/{cluster}", namespace.unwrap_or_default()) == line.cluster
-        };
-        for cluster in clusters
-            .iter()
-            .filter(|c| here(c.namespace(), &c.name_any()))
-        {
-            if let Some(waits) = cluster_waits(cluster) {
-                text += &format!("    {}\n", waits.sentence(now));
-            }
+        if let Some(waits) = by_name.get(cluster).and_then(|c| cluster_waits(c)) {
+            let _ = writeln!(text, "    {}", waits.sentence(now));
         }
-        for pool in pools
-            .iter()
-            .filter(|p| here(p.namespace(), &p.spec.cluster_name))
-        {
+        for pool in by_cluster.get(cluster).into_iter().flatten() {
             if let Some(waits) = pool_waits(pool) {
-                text += &format!("    pool {}: {}\n", pool.name_any(), waits.sentence(now));
+                let _ = writeln!(
+                    text,
+                    "    pool {}: {}",
+                    pool.name_any(),
+                    waits.sentence(now)
+                );
             }
         }
     }
