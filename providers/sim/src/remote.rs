@@ -30,6 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_BYTES: usize = 256 << 20;
 /// Largest buffer of a connection: there is one for the watch of each cluster, and what a burst made large stays so.
 const BUFFER: usize = 8 << 10;
+/// Connections that are kept for the next call: a burst of calls needs more, the hours after it do not.
+const IDLE: usize = 16;
 /// Time between two tries to reach a cloud that starts.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -87,7 +89,9 @@ impl RemoteCloud {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(TIMEOUT));
         let mut builder = Client::builder(TokioExecutor::new());
-        builder.http1_max_buf_size(BUFFER);
+        builder
+            .http1_max_buf_size(BUFFER)
+            .pool_max_idle_per_host(IDLE);
         Ok(Self(Arc::new(Inner {
             authority,
             caller: caller.and_then(|c| HeaderValue::from_str(c).ok()),
