@@ -361,7 +361,7 @@ impl Follower {
             true => Places::default(),
             false => waves.places(desired, &live.objects),
         };
-        self.staging = Staging::of(places, &plan);
+        self.staging = Staging::of(places, &plan, &policy, &stage);
         // What waits is still this revision's change when it is made.
         if self.staging.hold().is_none() {
             self.previous = Some(declared);

@@ -1,27 +1,51 @@
 //! How far a revision has come through its Fleet's waves. What may begin is decided in core; here is what is known between looks.
 
-use fleetwright_api::waves::WaveStatus;
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetwright_api::{commit_status::CommitState, waves::WaveStatus};
 use fleetwright_core::{
-    plan::{Change, Key, Plan},
-    waves::{Hold, Places, Waves},
+    plan::{Change, Key, Plan, Policy},
+    waves::{Hold, Places, Stage, Waves},
 };
 use jiff::Timestamp;
 
-use crate::settle::{Pending, Seen, Standing};
+use crate::{
+    progress::{ClusterName, Told},
+    settle::{Pending, Seen, Standing},
+};
 
 /// What of the revision waits.
 #[derive(Default)]
 pub(crate) struct Staging {
     places: Places,
     hold: Option<Hold>,
+    /// Clusters of which something waits.
+    waiting: BTreeSet<ClusterName>,
 }
 
 impl Staging {
     /// Of a plan that was staged.
-    pub(crate) fn of(places: Places, plan: &Plan) -> Self {
+    pub(crate) fn of(places: Places, plan: &Plan, policy: &Policy, stage: &Stage) -> Self {
+        let held = plan.held(policy, stage);
+        let changes = plan.creates.iter().chain(&plan.changes);
+        let changes = changes.filter(|change| held.contains(&change.key));
+        let deletes = plan.deletes.iter().filter(|_| stage.deletes().is_some());
         Self {
             places,
             hold: plan.waves.iter().find_map(|wave| wave.hold.clone()),
+            waiting: changes.chain(deletes).filter_map(cluster_of).collect(),
+        }
+    }
+
+    /// A cluster of which something waits has not converged.
+    pub(crate) fn hold_back(&self, clusters: &mut BTreeMap<ClusterName, Told>) {
+        let Some(hold) = &self.hold else {
+            return;
+        };
+        for (name, told) in clusters {
+            if told.0 == CommitState::Success && self.waiting.contains(name) {
+                *told = (CommitState::Pending, hold.to_string());
+            }
         }
     }
 
@@ -41,7 +65,7 @@ impl Staging {
         let before = states.clone();
         let named = |change: &Change| change.wave.clone();
         let changing = plan.creates.iter().chain(&plan.changes).filter_map(named);
-        for name in changing.collect::<std::collections::BTreeSet<_>>() {
+        for name in changing.collect::<BTreeSet<_>>() {
             states.retain(|state| state.name != name);
             states.push(Waves::rolling(&name, now));
         }
@@ -80,4 +104,14 @@ impl Staging {
             .chain(self.hold.as_ref().and_then(|hold| hold.until))
             .min()
     }
+}
+
+fn cluster_of(change: &Change) -> Option<ClusterName> {
+    let key = &change.key;
+    let object = change.after.as_ref().or(change.before.as_ref())?;
+    let name = match key.kind.as_str() {
+        "Cluster" => key.name.as_str(),
+        _ => object.pointer("/spec/clusterName")?.as_str()?,
+    };
+    Some((key.namespace.clone(), name.to_owned()))
 }

@@ -109,7 +109,8 @@ impl Follower {
         let newest = observed.is_none_or(|o| o.revision == applied.revision);
         if let Some(wishes) = self.wishes().filter(|_| newest && !ended_well) {
             let sha = &applied.revision;
-            let clusters = self.pending.by_cluster(seen, self.documents());
+            let mut clusters = self.pending.by_cluster(seen, self.documents());
+            self.staging.hold_back(&mut clusters);
             self.tell_clusters(&wishes, sha, clusters.clone()).await?;
             let description = match outcome {
                 Outcome::Pending(..) => self.spoken.words(sha, &self.pending.progress(seen)),

@@ -100,6 +100,11 @@ impl Scene {
         sha
     }
 
+    /// Removes a file from the work tree.
+    pub(crate) fn remove(&self, file: &str) {
+        std::fs::remove_file(self.work.join(file)).unwrap();
+    }
+
     pub(crate) async fn statuses(&self) -> Vec<CommitStatus> {
         statuses(&self.world).await
     }
@@ -312,7 +317,7 @@ async fn what_a_commit_deletes_is_waited_for_after_a_lost_answer_and_a_restart_t
     let finalizers = |all: &[&str]| json!({"metadata": {"finalizers": all}});
     let held = finalizers(&["example.org/held"]);
     scene.world.edit("MachineDeployment", "web", held).await;
-    std::fs::remove_file(scene.work.join("fleet/web.yaml")).unwrap();
+    scene.remove("fleet/web.yaml");
     let sha = push(&scene.work);
     *scene.world.away.lock() = Some("lost DELETE ");
     scene.fleet.look(&scene.world).await;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use fleetwright_api::{fleet::FleetSpec, waves::Window};
+use fleetwright_api::{commit_status::CommitState, fleet::FleetSpec, waves::Window};
 use serde_json::json;
 
-use crate::kit::{Following, World, cluster, config_map};
+use crate::{
+    commits::Scene,
+    kit::{Following, World, cluster, config_map, pool},
+};
 
 /// Cluster a is the canary, b is what the rest of the fleet is.
 async fn scene() -> (World, Following) {
@@ -119,6 +122,41 @@ async fn the_next_wave_begins_when_the_one_before_has_soaked_and_deletions_come_
             .waves
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_cluster_has_not_converged_while_a_deletion_of_it_waits() {
+    let mut scene = Scene::new().await;
+    let waves = json!([{"name": "canary", "clusters": {"matchLabels": {"tier": "canary"}}, "soakSeconds": 600}]);
+    let waves = |spec: &mut FleetSpec| spec.waves = serde_json::from_value(waves).unwrap();
+    scene.fleet.change(waves).await;
+    let canary = |version: &str| tiered("a", "canary", version);
+    scene.commit("fleet/a.yaml", &canary("v1.33.2")).await;
+    scene.commit("fleet/web.yaml", &pool("web", "")).await;
+    scene.world.converge("a").await;
+    let available = json!([{"type": "Available", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let complete = |version: &str| {
+        json!({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "availableReplicas": 1,
+        "upToDateReplicas": 1, "version": version, "conditions": available})
+    };
+    let pool = "MachineDeployment";
+    scene.world.status(pool, "web", complete("v1.33.2")).await;
+    scene.fleet.settle(&scene.world).await;
+    scene.remove("fleet/web.yaml");
+    let sha = scene.commit("fleet/a.yaml", &canary("v1.33.4")).await;
+    scene.world.converge("a").await;
+    scene.world.status(pool, "web", complete("v1.33.4")).await;
+    scene.fleet.settle(&scene.world).await;
+    assert!(scene.world.get(pool, "web").await.is_some());
+    let told = scene.of_cluster(&sha, "a").await.unwrap().0;
+    assert_eq!(told, CommitState::Pending);
+    scene.world.later(600);
+    scene.fleet.settle(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    assert!(scene.world.get(pool, "web").await.is_none());
+    scene.fleet.settle(&scene.world).await;
+    let told = scene.of_cluster(&sha, "a").await.unwrap().0;
+    assert_eq!(told, CommitState::Success);
 }
 
 #[tokio::test]
