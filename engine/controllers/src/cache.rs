@@ -84,6 +84,8 @@ pub(crate) struct Kind<K> {
     /// more memory than the machine; that two have one number is ruled out where objects are found.
     index: BTreeSet<(u64, Arc<NamespacedName>)>,
     gone: VecDeque<String>,
+    /// Objects that became known since a list was begun: it need not show them.
+    news: Option<BTreeSet<Arc<NamespacedName>>>,
     synced: bool,
 }
 
@@ -93,9 +95,18 @@ impl<K> Default for Kind<K> {
             objects: BTreeMap::new(),
             index: BTreeSet::new(),
             gone: VecDeque::new(),
+            news: None,
             synced: false,
         }
     }
+}
+
+/// What a complete list did not show.
+pub(crate) struct Missing<K> {
+    /// It is not there.
+    pub(crate) gone: Vec<Arc<K>>,
+    /// It became known while the list was on its way: it may have been made after it, or be gone again.
+    pub(crate) unsure: Vec<Arc<K>>,
 }
 
 /// A kind of ours, with the cluster that an object of it belongs to.
@@ -161,6 +172,9 @@ impl<K: Cached> Kind<K> {
         object.share(known.as_deref().or(sibling.as_deref()));
         self.index(&name, &object, true);
         let object = Arc::new(object);
+        if let (None, Some(news)) = (&known, &mut self.news) {
+            news.insert(Arc::clone(&name));
+        }
         self.objects.insert(name, Arc::clone(&object));
         Some((object, known))
     }
@@ -185,19 +199,26 @@ impl<K: Cached> Kind<K> {
         }
     }
 
-    /// Names of the objects that a complete list did not show.
-    pub(crate) fn keep_only(&mut self, listed: &BTreeSet<NamespacedName>) -> Vec<Arc<K>> {
+    /// A complete list is asked for now.
+    pub(crate) fn begin_list(&mut self) {
+        self.news = Some(BTreeSet::new());
+    }
+
+    /// Forgets the objects that a complete list did not show, and gives them.
+    pub(crate) fn keep_only(&mut self, listed: &BTreeSet<NamespacedName>) -> Missing<K> {
         self.synced = true;
-        let missing: Vec<_> = self
-            .objects
-            .iter()
-            .filter(|(n, _)| !listed.contains(n.as_ref()))
-            .map(|(_, o)| Arc::clone(o))
-            .collect();
-        for object in &missing {
+        let news = self.news.take().unwrap_or_default();
+        let missing = self.objects.iter();
+        let missing = missing.filter(|(name, _)| !listed.contains(name.as_ref()));
+        let missing = missing.map(|(name, object)| (news.contains(name), Arc::clone(object)));
+        let (new, gone): (Vec<_>, Vec<_>) = missing.partition(|(new, _)| *new);
+        let objects = |of: Vec<(bool, Arc<K>)>| of.into_iter().map(|(_, object)| object);
+        let gone: Vec<_> = objects(gone).collect();
+        for object in &gone {
             self.delete(object);
         }
-        missing
+        let unsure = objects(new).collect();
+        Missing { gone, unsure }
     }
 
     fn marked(&self, mark: &Mark) -> impl Iterator<Item = &Arc<K>> {
@@ -458,11 +479,31 @@ mod tests {
         assert_eq!(caches.marked::<Machine>(&by_id("sim:///a")).len(), 1);
         assert_eq!(caches.marked::<Machine>(&by_id("sim:///b")).len(), 0);
         let listed = BTreeSet::from([("ns".to_owned(), "a".to_owned())]);
-        let gone = caches.machines.write().keep_only(&listed);
-        assert_eq!(gone.len(), 1);
+        let missing = caches.machines.write().keep_only(&listed);
+        assert_eq!((missing.gone.len(), missing.unsure.len()), (1, 0));
         assert_eq!(caches.of_cluster::<Machine>("ns", "c").len(), 1);
         assert_eq!(caches.machines.read().index.len(), 3, "no empty entries");
         assert!(!caches.synced());
+    }
+
+    #[test]
+    fn what_is_made_while_a_list_is_on_its_way_is_not_gone() {
+        let caches = Caches::default();
+        let machines = || caches.machines.write();
+        machines().apply(machine("a", "1", 1));
+        machines().begin_list();
+        machines().apply(machine("a", "1", 2));
+        machines().apply(machine("b", "2", 3));
+        let missing = machines().keep_only(&BTreeSet::new());
+        let names = |of: &[Arc<Machine>]| of.iter().map(|m| m.name_any()).collect::<Vec<_>>();
+        assert_eq!(names(&missing.gone), ["a"]);
+        assert_eq!(names(&missing.unsure), ["b"]);
+        assert!(machines().apply(machine("b", "2", 4)).is_some());
+        // Another list that does not show it is sure.
+        machines().begin_list();
+        let missing = machines().keep_only(&BTreeSet::new());
+        assert_eq!(names(&missing.gone), ["b"]);
+        assert!(missing.unsure.is_empty());
     }
 
     #[test]

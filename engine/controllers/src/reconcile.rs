@@ -175,6 +175,12 @@ impl Shared {
         }
     }
 
+    /// Takes in that an object is gone, and wakes those whom it concerns.
+    pub(crate) fn forget<K: Cached>(&self, object: &K) {
+        K::of(&self.caches).write().delete(object);
+        K::wake(self, Some(object), None);
+    }
+
     /// Deletes a machine that is still what was decided about (one that was broken may be well again), and remembers why until
     /// its status says it.
     pub(crate) async fn delete_machine(

@@ -11,7 +11,7 @@ use fleetwright_api::{
 use fleetwright_core::outcome::Outcome;
 use fleetwright_providers::{Account, ClusterRef, ListScope, ProviderError};
 use futures::StreamExt;
-use kube::{Api, ResourceExt, runtime::watcher};
+use kube::{Api, ResourceExt, api::GetParams, runtime::watcher};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     task::JoinSet,
@@ -112,28 +112,66 @@ where
     let mut pause = Duration::from_millis(100);
     while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Init) => listed.clear(),
+            // The list is asked for after this.
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                K::of(&shared.caches).write().begin_list();
+            }
             Ok(watcher::Event::InitApply(object)) => {
                 listed.insert(name_of(&object));
                 shared.learn(object);
             }
             Ok(watcher::Event::InitDone) => {
                 pause = Duration::from_millis(100);
-                let gone = K::of(&shared.caches).write().keep_only(&listed);
-                gone.iter()
-                    .for_each(|object| K::wake(&shared, Some(object), None));
+                let missing = K::of(&shared.caches).write().keep_only(&listed);
+                let gone = missing.gone.iter();
+                gone.for_each(|object| K::wake(&shared, Some(object), None));
                 listed.clear();
                 shared.synced_wake.notify_waiters();
+                for object in missing.unsure {
+                    look_again(&shared, object.as_ref()).await;
+                }
             }
             Ok(watcher::Event::Apply(object)) => shared.learn(object),
-            Ok(watcher::Event::Delete(object)) => {
-                K::of(&shared.caches).write().delete(&object);
-                K::wake(&shared, Some(&object), None);
-            }
+            Ok(watcher::Event::Delete(object)) => shared.forget(&object),
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "the watch broke");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(10));
+                pause = next(pause);
+            }
+        }
+    }
+}
+
+fn next(pause: Duration) -> Duration {
+    (pause * 2).min(Duration::from_secs(10))
+}
+
+/// Asks the API whether an object is there that a list did not show, until it says so.
+async fn look_again<K>(shared: &Shared, object: &K)
+where
+    K: Cached + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let path = K::url_path(&(), object.meta().namespace.as_deref());
+        let request = kube::core::Request::new(path).get(&object.name_any(), &GetParams::default());
+        let read = match request {
+            Ok(request) => shared.context.client.request::<K>(request).await,
+            Err(error) => Err(kube::Error::BuildRequest(error)),
+        };
+        match read {
+            Ok(now) => {
+                if now.meta().uid != object.meta().uid {
+                    shared.forget(object);
+                }
+                return shared.learn(now);
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => return shared.forget(object),
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), name = object.name_any(), %error, "an object cannot be read");
+                tokio::time::sleep(pause).await;
+                pause = next(pause);
             }
         }
     }
