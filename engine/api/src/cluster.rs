@@ -252,6 +252,10 @@ pub struct ClusterStatus {
     /// Counts of workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<MachineCounts>,
+    /// Failure domains that control-plane machines are spread over, as the provider has them (at most 100).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub failure_domains: Vec<String>,
     /// Instances that carry the cluster's key but belong to no Machine (at most 100).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]

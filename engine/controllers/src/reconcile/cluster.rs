@@ -142,6 +142,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .collect();
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
+        failure_domains: domains,
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
         duplicate_instances: shared.inventory.duplicated(&reference.key),
         in_sync: Some(MachinesInSync::of(&machines)),

@@ -213,11 +213,14 @@ impl Model<'_> {
             .iter()
             .filter_map(|v| v.parse::<Version>().ok())
             .min();
-        let domains: BTreeSet<String> = machines
-            .iter()
-            .filter_map(|m| m.status.as_ref()?.failure_domain.clone())
-            .collect();
-        let domains: Vec<String> = domains.into_iter().collect();
+        let status = self.cluster.status.as_ref();
+        let mut domains = status.map_or_else(Vec::new, |s| s.failure_domains.clone());
+        if domains.is_empty() {
+            // Nobody has asked the provider yet.
+            let shown = machines.iter();
+            let shown = shown.filter_map(|m| m.status.as_ref()?.failure_domain.clone());
+            domains = shown.collect::<BTreeSet<_>>().into_iter().collect();
+        }
         let blocker = self.blocker(machines);
         let view = ControlPlaneView {
             blocker: blocker.as_ref(),

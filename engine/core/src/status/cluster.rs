@@ -35,6 +35,8 @@ pub struct ClusterFacts {
     pub endpoint: Option<Endpoint>,
     /// Version of a control plane that is not on machines of ours, as its API says; `None` keeps what is known.
     pub foreign_version: Option<String>,
+    /// Failure domains of control-plane machines; empty keeps what is known.
+    pub failure_domains: Vec<String>,
     /// Instances that carry the cluster's key but belong to no Machine; `None` keeps what is known.
     pub unmanaged_instances: Option<Vec<String>>,
     /// Instances that share a Machine's key; `None` keeps what is known.
@@ -78,6 +80,9 @@ pub fn cluster(
     status.observed_generation = cluster.metadata.generation;
     if let Some(endpoint) = &facts.endpoint {
         status.control_plane_endpoint = Some(endpoint.clone());
+    }
+    if !facts.failure_domains.is_empty() {
+        status.failure_domains = facts.failure_domains.iter().take(100).cloned().collect();
     }
     if let Some(list) = &facts.unmanaged_instances {
         status.unmanaged_instances = list.iter().take(100).cloned().collect();

@@ -267,6 +267,27 @@ fn several_minors_take_the_control_plane_through_each_before_workers_move() {
 }
 
 #[test]
+fn a_control_plane_that_grows_and_is_upgraded_goes_through_the_domains_that_its_provider_has() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.2", 1)]);
+    for machine in &mut fleet.live.machines {
+        machine.status.get_or_insert_default().failure_domain = Some("a".into());
+    }
+    let gone = |fleet: &Fleet| -> Vec<String> {
+        let steps = fleet.plan(&[cluster("v1.34.1", 3)]).rollouts;
+        let steps = steps.into_iter().flat_map(|r| r.steps);
+        steps.flat_map(|step| step.delete).collect()
+    };
+    // As far as the one machine shows.
+    assert_eq!(gone(&fleet), ["a-cp-0", "a-cp-1", "a-cp-2", "a-cp-3"]);
+    let known = fleet.live.objects.iter_mut();
+    for cluster in known.filter(|o| o["kind"] == "Cluster") {
+        cluster["status"]["failureDomains"] = json!(["a", "b", "c"]);
+    }
+    assert_eq!(gone(&fleet), ["a-cp-0", "a-cp-3", "a-cp-1", "a-cp-2"]);
+}
+
+#[test]
 fn a_pool_that_grows_during_an_upgrade_tells_that_those_who_still_start_go_first() {
     let mut fleet = Fleet::default();
     fleet.settle(&[cluster("v1.33.2", 1), pool(1, 1, (1, 0))]);
