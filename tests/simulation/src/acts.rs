@@ -224,6 +224,31 @@ impl People {
         }
     }
 
+    /// A version that a control plane has no way back to halts all later waves, until a commit says another one.
+    pub(crate) async fn put_right(&mut self) {
+        if self.world.waves.is_empty() {
+            return;
+        }
+        let Some(mut fleet) = self.fleets.last().cloned() else {
+            return;
+        };
+        let mut held = Vec::new();
+        {
+            let checker = self.world.checker.lock();
+            for (name, cluster) in &mut fleet.clusters {
+                let stays = checker.stays_at(name).filter(|at| *at > cluster.version);
+                if let Some(at) = stays {
+                    cluster.version = at;
+                    held.push(name.clone());
+                }
+            }
+        }
+        if !held.is_empty() {
+            let subject = format!("the versions of {} are put right", held.join(", "));
+            self.push(fleet, subject).await;
+        }
+    }
+
     /// A cluster that is not wanted any more: first a commit says that it may be deleted, a later one no longer has it.
     fn retire(&self, fleet: &mut Fleet) -> Option<String> {
         if !self.chance.permille(300) || fleet.clusters.len() as u64 <= LEAST_CLUSTERS {

@@ -191,7 +191,7 @@ async fn play(people: &mut People, script: &Script) {
     tokio::time::sleep_until(world.clock.instant(CALM)).await;
     calm(&world);
     let ends = Ends::of(&world.waves);
-    if !converged(&world, ends.converged).await {
+    if !converged(people, ends.converged).await {
         return;
     }
     // One more commit, with nothing else in between. What is still to be told of the last one comes first.
@@ -212,7 +212,7 @@ async fn play(people: &mut People, script: &Script) {
     let moved = world.checker.lock().moves.len();
     people.push(fleet, subject).await;
     tokio::time::sleep_until(world.clock.instant(world.clock.seconds() + 1900)).await;
-    if !converged(&world, ends.ended).await {
+    if !converged(people, ends.ended).await {
         return;
     }
     compare(&world, moved, planned, (&before, &after));
@@ -241,8 +241,10 @@ fn calm(world: &World) {
 }
 
 /// Waits until all has converged, and stays so for a while; by `until` at the latest.
-async fn converged(world: &World, until: u64) -> bool {
+async fn converged(people: &mut People, until: u64) -> bool {
+    let world = people.world.clone();
     loop {
+        people.put_right().await;
         let left = {
             let mut checker = world.checker.lock();
             checker.look();

@@ -8,8 +8,9 @@ use jiff::SignedDuration;
 
 use super::{
     Checker, INSTALLATION, Known,
-    model::{Cluster, Machine, version},
+    model::{Cluster, Machine, is_true, version},
 };
+use crate::fleet::VERSIONS;
 
 /// How long ago a member may have broken that a decision did not know of.
 const DECIDED: SignedDuration = SignedDuration::from_secs(60);
@@ -46,6 +47,19 @@ impl Checker {
         }
         self.clusters.insert(name.to_owned(), object);
         text
+    }
+
+    /// The version that a control plane has no way back from, as an index.
+    pub(crate) fn stays_at(&self, name: &str) -> Option<usize> {
+        let cluster = self.clusters.get(name)?;
+        if !is_true(&cluster.status.conditions, "VersionHeld") {
+            return None;
+        }
+        let at = |(_, known): (&String, &Known)| {
+            let runs = known.object.spec.version.as_deref()?;
+            VERSIONS.iter().position(|v| *v == runs)
+        };
+        self.control_plane(name).filter_map(at).max()
     }
 
     /// What a control plane's machines are made of, and all that may change it.

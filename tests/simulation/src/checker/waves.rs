@@ -20,7 +20,7 @@ impl Checker {
             return;
         };
         let what = format!("{kind} {}", now.name);
-        let Some(declared) = self.declared(&sha) else {
+        let Some(declared) = self.declared(&sha, &now.name) else {
             return;
         };
         let place = declared
@@ -40,8 +40,8 @@ impl Checker {
         }
     }
 
-    /// The clusters and pools of a commit with their waves.
-    fn declared(&self, sha: &str) -> Option<Vec<Declared>> {
+    /// The clusters and pools of a commit with their waves, where `written` is what is written now.
+    fn declared(&self, sha: &str, written: &str) -> Option<Vec<Declared>> {
         let files = self.around.repository.with(|commits| {
             let commit = commits.iter().find(|c| c.sha == sha)?;
             Some(commit.files.clone())
@@ -56,9 +56,13 @@ impl Checker {
                 "MachineDeployment" => {
                     let cluster = text(&document, "/spec/clusterName")?;
                     let own = waves.of_pool(&name, &cluster);
-                    // A pool does not come before its cluster does.
+                    // A pool does not come before its cluster does, and stays with what came with it until it is changed.
+                    let pool = self.pools.get(&name).map(|p| &p.metadata.annotations);
+                    let carries = pool.and_then(|a| a.get(meta::ANNOTATION_REVISION));
                     match self.born.get(&cluster) {
-                        Some(born) if born != sha => own,
+                        Some(born) if born != sha && (name == written || carries != Some(born)) => {
+                            own
+                        }
                         _ => own.max(waves.of_cluster(&cluster)),
                     }
                 }
@@ -90,9 +94,11 @@ impl Checker {
             of.and_then(|c| c.files.get(&object.path)).cloned()
         });
         let mut wanted = object.document.clone();
-        // What somebody has set to the same is not written again.
+        // What somebody has set to the same is not written again, nor given up where somebody has taken it.
         let live = self.pools.get(&object.name).map(|p| p.spec.replicas);
-        if live.is_some() && wanted["spec"]["replicas"].as_i64() == live {
+        let declared = wanted["spec"]["replicas"].as_i64();
+        let others = declared.is_none() && self.scaled.contains_key(&object.name);
+        if live.is_some() && (declared == live || others) {
             for document in before.iter_mut().chain([&mut wanted]) {
                 document["spec"]["replicas"] = Value::Null;
             }
