@@ -269,7 +269,7 @@ fn several_minors_take_the_control_plane_through_each_before_workers_move() {
 #[test]
 fn a_control_plane_that_grows_and_is_upgraded_goes_through_the_domains_that_its_provider_has() {
     let mut fleet = Fleet::default();
-    fleet.settle(&[cluster("v1.33.2", 1)]);
+    fleet.settle(&[cluster("v1.32.2", 1)]);
     for machine in &mut fleet.live.machines {
         machine.status.get_or_insert_default().failure_domain = Some("a".into());
     }
