@@ -200,9 +200,8 @@ impl People {
                 let to = self.chance.within(1, 8);
                 self.note(format!("kubectl scale {pool} --replicas {to}"));
                 let declared = self.fleets.last().and_then(|fleet| fleet.replicas(&pool));
-                let mut checker = self.world.checker.lock();
-                checker.scaled.insert(pool.clone(), declared);
-                drop(checker);
+                let scaled = (pool.clone(), declared);
+                self.world.checker.lock().scaled.extend([scaled]);
                 let patch = Patch::Merge(json!({"spec": {"replicas": to}}));
                 self.api::<MachineDeployment>()
                     .patch(&pool, &by_hand(), &patch)

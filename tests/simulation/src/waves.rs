@@ -36,7 +36,7 @@ pub(crate) fn ring(cluster: &str) -> u64 {
 
 /// Whether a pool is early.
 pub(crate) fn early(pool: &str) -> bool {
-    number(pool) % 2 == 0
+    number(pool).is_multiple_of(2)
 }
 
 impl Waves {
