@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use serde_saphyr::Spanned;
+use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
 
 /// Most documents in one file.
 pub const MAX_DOCUMENTS: usize = 2_000;
@@ -198,7 +198,8 @@ pub fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
     let documents: Vec<Spanned<Raw>> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| {
             let place = error.location().map_or(Place::START, place);
-            let message = error.to_string();
+            // In words for who wrote the file; the library's own speak of its options, and repeat the place.
+            let message = UserMessageFormatter.format_message(error.without_snippet());
             YamlError {
                 place,
                 message: message.lines().next().unwrap_or_default().to_owned(),

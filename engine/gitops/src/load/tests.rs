@@ -135,7 +135,7 @@ fn every_mistake_names_its_place() {
         ),
         (
             change("name: alpha", "name: alpha\n  name: beta"),
-            "a.yaml:5:3",
+            "a.yaml:5:3: duplicate mapping key `name` is not allowed here",
         ),
         (change("spec:\n", "spec: [\n"), "a.yaml:"),
         (
