@@ -1,4 +1,4 @@
-.PHONY: run test bench fuzz simulate simulate-bugs lint docs
+.PHONY: run test bench fuzz simulation simulate simulate-bugs lint docs
 
 # State, certificates and the token stay in .fleetwright; Ctrl-C stops it, the next run resumes.
 run:
@@ -20,15 +20,18 @@ fuzz:
 SEEDS = 200
 FIRST_SEED = 1
 # With the seeded mistakes built in, none of which is made unless it is chosen: one build serves both.
-SIMULATION = cargo run --locked --profile simulation --package fleetwright-simulation --features seeded-bugs --quiet --
+SIMULATION = --locked --profile simulation --package fleetwright-simulation --features seeded-bugs --quiet
+
+simulation:
+	cargo build $(SIMULATION)
 
 # Simulated half-days of whole fleets, one for each seed, with faults; ARGS=--keep-going goes on after a failure.
 simulate:
-	$(SIMULATION) --seeds $(SEEDS) --first-seed $(FIRST_SEED) $(ARGS)
+	cargo run $(SIMULATION) -- --seeds $(SEEDS) --first-seed $(FIRST_SEED) $(ARGS)
 
 # Each seeded mistake is made until a seed finds it, within SEEDS seeds.
 simulate-bugs:
-	$(SIMULATION) --each-bug --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+	cargo run $(SIMULATION) -- --each-bug --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
 FUZZ = --manifest-path tests/fuzz/Cargo.toml
 
