@@ -164,6 +164,7 @@ impl<K: Cached> Kind<K> {
         if stale {
             return None;
         }
+        let is_new = same.is_none();
         if let Some(known) = &known {
             self.index(&name, known, false);
         }
@@ -172,7 +173,7 @@ impl<K: Cached> Kind<K> {
         object.share(known.as_deref().or(sibling.as_deref()));
         self.index(&name, &object, true);
         let object = Arc::new(object);
-        if let (None, Some(news)) = (&known, &mut self.news) {
+        if let Some(news) = self.news.as_mut().filter(|_| is_new) {
             news.insert(Arc::clone(&name));
         }
         self.objects.insert(name, Arc::clone(&object));
@@ -491,18 +492,21 @@ mod tests {
         let caches = Caches::default();
         let machines = || caches.machines.write();
         machines().apply(machine("a", "1", 1));
+        machines().apply(machine("c", "3", 1));
         machines().begin_list();
         machines().apply(machine("a", "1", 2));
         machines().apply(machine("b", "2", 3));
+        // Another one of the name.
+        machines().apply(machine("c", "4", 5));
         let missing = machines().keep_only(&BTreeSet::new());
         let names = |of: &[Arc<Machine>]| of.iter().map(|m| m.name_any()).collect::<Vec<_>>();
         assert_eq!(names(&missing.gone), ["a"]);
-        assert_eq!(names(&missing.unsure), ["b"]);
-        assert!(machines().apply(machine("b", "2", 4)).is_some());
+        assert_eq!(names(&missing.unsure), ["b", "c"]);
+        assert!(machines().apply(machine("b", "2", 6)).is_some());
         // Another list that does not show it is sure.
         machines().begin_list();
         let missing = machines().keep_only(&BTreeSet::new());
-        assert_eq!(names(&missing.gone), ["b"]);
+        assert_eq!(names(&missing.gone), ["b", "c"]);
         assert!(missing.unsure.is_empty());
     }
 
