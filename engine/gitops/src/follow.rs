@@ -243,7 +243,7 @@ impl Follower {
         let allow = self.fleet.spec.allow.clone().unwrap_or_default();
         let declared = match found.tree {
             Ok(tree) => {
-                self.remember(&tree, &allow).await;
+                self.remember(&tree, &allow).await?;
                 let declared = self.reader.declared(tree, &allow);
                 self.metrics.stage(Stage::Load, declared).await
             }
@@ -376,24 +376,14 @@ impl Follower {
     }
 
     /// After a start, what was applied last is read again: what differs from that is this revision's change, whoever holds the field.
-    async fn remember(&mut self, now: &Tree, allow: &Allow) {
+    async fn remember(&mut self, now: &Tree, allow: &Allow) -> Result<(), ReadError> {
         let applied = self.telling.status.applied.as_ref();
         let tree = applied.and_then(|applied| applied.tree.as_deref());
-        let Some(tree) = tree.filter(|_| self.previous.is_none()) else {
-            return;
-        };
-        let Some(before) = self.reader.before(&self.fleet, now, tree) else {
-            return;
-        };
-        match self.reader.loaded(before, allow).await {
-            // What no longer loads as a whole would look as if Git had not declared it.
-            Ok(before) if before.errors.is_empty() => self.previous = Some(before),
-            Ok(_) => {}
-            Err(error) => {
-                let (fleet, why) = (self.fleet.name_any(), chain(&error));
-                tracing::info!(%fleet, %why, "what was applied before the start is not known any more");
-            }
+        if let (None, Some(tree)) = (&self.previous, tree) {
+            let (reader, fleet) = (&mut self.reader, &self.fleet);
+            self.previous = reader.declared_before(fleet, now, tree, allow).await?;
         }
+        Ok(())
     }
 
     /// Whether the Fleet is still as this plan found it: what it allows then is what holds. If it is another by now, the next look

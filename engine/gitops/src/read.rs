@@ -291,11 +291,7 @@ impl Reader {
         Ok(declared)
     }
 
-    /// The same, of a tree that is not asked for again.
-    ///
-    /// # Errors
-    /// [`ReadError`], when it cannot be read as a whole.
-    pub async fn loaded(&mut self, tree: Tree, allow: &Allow) -> Result<Arc<Declared>, ReadError> {
+    async fn loaded(&mut self, tree: Tree, allow: &Allow) -> Result<Arc<Declared>, ReadError> {
         let (id, filter) = (tree.id(), tree.filter());
         let (catalogue, allow) = (Arc::clone(&self.catalogue), allow.clone());
         let read = move || {
@@ -322,21 +318,43 @@ impl Reader {
         }))
     }
 
-    /// The followed folder of `fleet` with the tree id `id`, an earlier one than `now`: what a process applied that is gone. `None` where
-    /// the source has no history, or does not reach so far back.
-    #[must_use]
-    pub fn before(&self, fleet: &Fleet, now: &Tree, id: &str) -> Option<Tree> {
-        match (now, &self.repositories) {
+    /// What the followed folder of `fleet` declared with the tree id `id`, an earlier one than `now`: what a process applied that is gone.
+    /// `None` where the source has no history or does not reach so far back, or what it has no longer loads as a whole.
+    ///
+    /// # Errors
+    /// [`ReadError`], when trying again may tell.
+    pub async fn declared_before(
+        &mut self,
+        fleet: &Fleet,
+        now: &Tree,
+        id: &str,
+        allow: &Allow,
+    ) -> Result<Option<Arc<Declared>>, ReadError> {
+        let tree = match (now, &self.repositories) {
             _ if now.id() == id => None,
             (Tree::Git(source, _, filter), _) => {
-                let id = Oid::from_str(id).ok()?;
-                Some(Tree::Git(source.clone(), id, filter.clone()))
+                let (source, filter) = (source.clone(), filter.clone());
+                let Ok(id) = Oid::from_str(id) else {
+                    return Ok(None);
+                };
+                let has = source.clone();
+                let has = self.blocking(move || has.has_tree(id)).await??;
+                has.then_some(Tree::Git(source, id, filter))
             }
             (_, Some(repositories)) => {
-                let before = repositories.before(&fleet.spec.source, id)?;
-                Some(Tree::Directory(before))
+                let before = repositories.before(&fleet.spec.source, id);
+                before.map(Tree::Directory)
             }
             _ => None,
+        };
+        let Some(tree) = tree else {
+            return Ok(None);
+        };
+        match self.loaded(tree, allow).await {
+            // Objects of a file with mistakes would look as if Git had not declared them.
+            Ok(before) => Ok(Some(before).filter(|before| before.errors.is_empty())),
+            Err(ReadError::Source(error)) if error.is_lasting() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -126,6 +126,15 @@ impl GitSource {
         })
     }
 
+    /// Whether the cache has a tree. One that it lacks, of a history that was rewritten, is no fault of the cache.
+    pub(crate) fn has_tree(&self, tree: Oid) -> Result<bool, SourceError> {
+        self.cached(|repository| match repository.find_tree(tree) {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
+            Err(error) => Err(cache("reading an earlier tree")(error)),
+        })
+    }
+
     /// Folder `path` of a tree.
     pub(super) fn folder(
         repository: &Repository,

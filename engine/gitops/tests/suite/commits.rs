@@ -422,6 +422,28 @@ async fn a_field_that_somebody_holds_is_taken_by_a_commit_that_came_while_no_eng
 }
 
 #[tokio::test]
+async fn a_history_that_was_rewritten_while_no_engine_ran_is_followed_without_what_came_before() {
+    let mut scene = Scene::new().await;
+    scene.commit(FILE, &cluster("a", "v1.33.2")).await;
+    write(&scene.work, FILE, &cluster("a", "v1.34.1"));
+    git(&scene.work, &["checkout", "-q", "--orphan", "anew"]);
+    git(&scene.work, &["commit", "-q", "-a", "-m", "anew"]);
+    git(&scene.work, &["branch", "-q", "-M", "main"]);
+    // The commit that was applied is nowhere any more.
+    let dir = scene.world.dir.path();
+    for folder in ["r.git", "cache"] {
+        std::fs::remove_dir_all(dir.join(folder)).unwrap();
+    }
+    git(dir, &["init", "-q", "--bare", "r.git"]);
+    let sha = push(&scene.work);
+    scene.fleet.restart(&scene.world).await;
+    scene.fleet.look(&scene.world).await;
+    assert_eq!(scene.state(&sha).await, Pending);
+    let version = scene.world.field("Cluster", "a", "/spec/version").await;
+    assert_eq!(version, "v1.34.1");
+}
+
+#[tokio::test]
 async fn a_success_that_could_not_be_told_is_told_later() {
     let mut scene = Scene::new().await;
     scene.commit(FILE, &cluster("a", "v1.33.2")).await;
