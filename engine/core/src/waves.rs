@@ -190,14 +190,7 @@ impl<'a> Waves<'a> {
             at.map_or(self.rest(), |at| Place(at + 1))
         };
         let place = |key: &Key, object: &Value| {
-            let owner = match key.kind.as_str() {
-                "Cluster" => Some(key.name.as_str()),
-                "MachineDeployment" | "MachineHealthCheck" => {
-                    object.pointer("/spec/clusterName").and_then(Value::as_str)
-                }
-                _ => None,
-            };
-            let Some(owner) = owner else {
+            let Some(owner) = cluster_of(key, object) else {
                 return Place::FIRST;
             };
             let owner = (key.namespace.as_str(), owner);
@@ -362,6 +355,17 @@ impl<'a> Waves<'a> {
         let soaking = status.state == WaveState::Soaking;
         let passed = soaking && self.soaked(place, &status).is_none_or(|at| at <= now);
         (!passed).then_some(status)
+    }
+}
+
+/// Name of the Cluster with which an object goes through the waves.
+pub(crate) fn cluster_of<'a>(key: &'a Key, object: &'a Value) -> Option<&'a str> {
+    match key.kind.as_str() {
+        "Cluster" => Some(key.name.as_str()),
+        "MachineDeployment" | "MachineHealthCheck" => {
+            object.pointer("/spec/clusterName").and_then(Value::as_str)
+        }
+        _ => None,
     }
 }
 

@@ -26,14 +26,10 @@ pub(crate) struct Staging {
 impl Staging {
     /// Of a plan that was staged.
     pub(crate) fn of(places: Places, plan: &Plan, policy: &Policy, stage: &Stage) -> Self {
-        let held = plan.held(policy, stage);
-        let changes = plan.creates.iter().chain(&plan.changes);
-        let changes = changes.filter(|change| held.contains(&change.key));
-        let deletes = plan.deletes.iter().filter(|_| stage.deletes().is_some());
         Self {
             places,
             hold: plan.waves.iter().find_map(|wave| wave.hold.clone()),
-            waiting: changes.chain(deletes).filter_map(cluster_of).collect(),
+            waiting: plan.held_clusters(policy, stage),
         }
     }
 
@@ -104,14 +100,4 @@ impl Staging {
             .chain(self.hold.as_ref().and_then(|hold| hold.until))
             .min()
     }
-}
-
-fn cluster_of(change: &Change) -> Option<ClusterName> {
-    let key = &change.key;
-    let object = change.after.as_ref().or(change.before.as_ref())?;
-    let name = match key.kind.as_str() {
-        "Cluster" => key.name.as_str(),
-        _ => object.pointer("/spec/clusterName")?.as_str()?,
-    };
-    Some((key.namespace.clone(), name.to_owned()))
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Key, Plan, PlanBlocker, Policy};
-use crate::waves::{Hold, Place, Stage};
+use crate::waves::{Hold, Place, Stage, cluster_of};
 use fleetwright_api::waves::WaveStatus;
 
 /// Changes of a plan that are made together.
@@ -73,6 +73,20 @@ impl Plan {
         let waits = |c: &&Change| stage.hold(waves.place(c.wave.as_deref())).is_some();
         let changes = self.creates.iter().chain(&self.changes);
         changes.filter(waits).map(|change| &change.key).collect()
+    }
+
+    /// Namespaces and names of the Clusters of which something is created, changed or deleted later.
+    pub fn held_clusters(&self, policy: &Policy, stage: &Stage) -> BTreeSet<(String, String)> {
+        let held = self.held(policy, stage);
+        let changes = self.creates.iter().chain(&self.changes);
+        let changes = changes.filter(|change| held.contains(&change.key));
+        let deletes = self.deletes.iter().filter(|_| stage.deletes().is_some());
+        let cluster = |change: &Change| {
+            let object = change.after.as_ref().or(change.before.as_ref())?;
+            let name = cluster_of(&change.key, object)?;
+            Some((change.key.namespace.clone(), name.to_owned()))
+        };
+        changes.chain(deletes).filter_map(cluster).collect()
     }
 
     /// The part of it that `stage` lets through, as far as it is carried out.
