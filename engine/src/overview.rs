@@ -1,9 +1,9 @@
-//! What people see of the fleet at a glance: one line per cluster, from live objects alone.
+//! What people see of the fleet at a glance: a line for each Fleet and each cluster, from live objects alone.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use fleetwright_api::{
-    Cluster, MachineDeployment,
+    Cluster, Fleet, MachineDeployment,
     condition::{self, kind},
 };
 use kube::ResourceExt;
@@ -11,9 +11,10 @@ use kube::ResourceExt;
 /// Namespace and name.
 pub(crate) type Name = (String, String);
 
-/// What is shown of clusters and pools, and nothing else of them: as news of one comes in, that one alone is put into words.
+/// What is shown of Fleets, clusters and pools, and nothing else of them: as news of one comes in, that one alone is put into words.
 #[derive(Default)]
 pub(crate) struct Overview {
+    fleets: BTreeMap<Name, String>,
     clusters: BTreeMap<Name, Line>,
     /// Each pool's words, by its cluster and its name.
     pools: BTreeMap<(Name, String), String>,
@@ -38,6 +39,20 @@ pub(crate) trait Shown {
     fn remove(&self, overview: &mut Overview);
     /// All of its kind are told anew.
     fn clear(overview: &mut Overview);
+}
+
+impl Shown for Fleet {
+    fn put(&self, overview: &mut Overview) {
+        overview.fleets.insert(name(self), of_fleet(self));
+    }
+
+    fn remove(&self, overview: &mut Overview) {
+        overview.fleets.remove(&name(self));
+    }
+
+    fn clear(overview: &mut Overview) {
+        overview.fleets.clear();
+    }
 }
 
 impl Shown for Cluster {
@@ -85,7 +100,26 @@ fn of_cluster(pool: &MachineDeployment) -> (Name, String) {
     ((namespace, pool.spec.cluster_name.clone()), name)
 }
 
+fn of_fleet(fleet: &Fleet) -> String {
+    let conditions = fleet.status.as_ref().map(|status| &status.conditions);
+    let ready = conditions.and_then(|all| condition::get(all, kind::READY));
+    let text = ready.map_or("looking at the source", |c| {
+        c.message.lines().next().unwrap_or_default()
+    });
+    let mark = match ready {
+        Some(ready) if ready.status == "False" => '✗',
+        _ => ' ',
+    };
+    format!("{mark} fleet {}: {text}", fleet.name_any())
+}
+
 impl Overview {
+    /// A line for each Fleet, sorted by namespace and name.
+    pub(crate) fn fleets(&self) -> impl Iterator<Item = (&Name, &str)> {
+        let all = self.fleets.iter();
+        all.map(|(name, line)| (name, line.as_str()))
+    }
+
     /// A line for each cluster, sorted by namespace and name.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&Name, String)> {
         self.clusters

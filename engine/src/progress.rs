@@ -2,18 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleetwright_api::{
-    Cluster, Fleet, MachineDeployment,
-    condition::{self, kind},
-};
+use fleetwright_api::{Cluster, Fleet, MachineDeployment};
 use futures::StreamExt;
-use kube::{Api, Client, ResourceExt, runtime::watcher};
+use kube::{Api, Client, runtime::watcher};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     output::print,
-    overview::{Name, Overview, Shown, name},
+    overview::{Name, Overview, Shown},
     screen,
 };
 
@@ -22,8 +19,6 @@ const FRAME: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
 struct Picture {
-    /// Each Fleet's line.
-    fleets: BTreeMap<Name, String>,
     overview: Overview,
     /// What was printed last, by what it is about, where there is no live picture.
     printed: BTreeMap<String, String>,
@@ -61,7 +56,7 @@ pub(crate) async fn show(client: Client, stop: CancellationToken) {
                 picture.show(live);
                 continue;
             }
-            Some(event) = fleets.next() => picture.take(event),
+            Some(event) = fleets.next() => picture.overview.take(event),
             Some(event) = clusters.next() => picture.overview.take(event),
             Some(event) = pools.next() => picture.overview.take(event),
         }
@@ -82,36 +77,12 @@ impl Overview {
     }
 }
 
-fn line(fleet: &Fleet) -> String {
-    let conditions = fleet.status.as_ref().map(|status| &status.conditions);
-    let ready = conditions.and_then(|all| condition::get(all, kind::READY));
-    let text = ready.map_or("looking at the source", |c| {
-        c.message.lines().next().unwrap_or_default()
-    });
-    let mark = match ready {
-        Some(ready) if ready.status == "False" => '✗',
-        _ => ' ',
-    };
-    format!("{mark} fleet {}: {text}", fleet.name_any())
-}
-
 impl Picture {
-    fn take(&mut self, event: watcher::Result<watcher::Event<Fleet>>) {
-        match event {
-            Ok(watcher::Event::Init) => self.fleets.clear(),
-            Ok(watcher::Event::Apply(fleet) | watcher::Event::InitApply(fleet)) => {
-                self.fleets.insert(name(&fleet), line(&fleet));
-            }
-            Ok(watcher::Event::Delete(fleet)) => drop(self.fleets.remove(&name(&fleet))),
-            Ok(watcher::Event::InitDone) | Err(_) => {}
-        }
-    }
-
     /// Lines with what they are about.
     fn lines(&self) -> impl Iterator<Item = (String, String)> {
         let named = |what: &str, (namespace, name): &Name| format!("{what}{namespace}/{name}");
-        let fleets = self.fleets.iter();
-        let fleets = fleets.map(move |(name, line)| (named("fleet ", name), line.clone()));
+        let fleets = self.overview.fleets();
+        let fleets = fleets.map(move |(name, line)| (named("fleet ", name), line.to_owned()));
         let clusters = self.overview.lines();
         fleets.chain(clusters.map(move |(name, line)| (named("", name), line)))
     }
