@@ -7,6 +7,7 @@ use fleetwright_api::{
     ProviderAccount, ProviderConfig,
     drift::InstanceSettings,
     machine::{MachineAddress, MachineTaint},
+    secret::SecretText,
 };
 use fleetwright_schema::{Schema, prune::prune, validate::validate};
 use jiff::Timestamp;
@@ -14,7 +15,13 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::ProviderError;
+use crate::{
+    bootstrap::Bootstrap,
+    credentials::Credentials,
+    error::ProviderError,
+    infrastructure::Infrastructure,
+    managed::{ManagedControlPlanes, PoolProvider},
+};
 
 /// An account of a provider in one region, as its ProviderAccount says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +38,9 @@ pub struct Account {
     /// new instances: what is there already stays.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quotas: BTreeMap<String, i64>,
+    /// What its Secret holds; `None` where it names none: then the provider looks where its tools usually do.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
 }
 
 /// JSON Schema of one kind of `providerConfig`. Every field says what a change of it means through
@@ -101,6 +111,9 @@ pub struct CreateInstance {
     /// Taints that the node registers with.
     #[serde(default)]
     pub taints: Vec<MachineTaint>,
+    /// What the instance runs when it boots, where the provider takes such a thing.
+    #[serde(skip)]
+    pub user_data: Option<SecretText>,
 }
 
 /// A change of an instance in place: all that changes in place is written, whatever it was.
@@ -249,6 +262,26 @@ pub trait Provider: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// How its instances become nodes; `None` where they do so by themselves.
+    fn bootstrap(&self) -> Option<&dyn Bootstrap> {
+        None
+    }
+
+    /// The way to the API of clusters on its instances; `None` where that is not its business.
+    fn infrastructure(&self) -> Option<&dyn Infrastructure> {
+        None
+    }
+
+    /// Control planes that it runs by itself.
+    fn control_planes(&self) -> Option<&dyn ManagedControlPlanes> {
+        None
+    }
+
+    /// Groups of nodes that it runs by itself.
+    fn pools(&self) -> Option<&dyn PoolProvider> {
+        None
+    }
+
     /// How long after a create was asked for a list shows its instance at the latest. An instance whose id is not known is taken for
     /// never made only where a list begun so much later does not show it either.
     fn lists_catch_up_after(&self) -> Duration {
@@ -303,6 +336,7 @@ impl From<&ProviderAccount> for Account {
             region: account.spec.region.clone().unwrap_or_default(),
             endpoint: account.spec.endpoint.clone(),
             quotas: account.spec.quotas.clone(),
+            credentials: None,
         }
     }
 }

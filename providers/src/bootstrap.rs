@@ -1,0 +1,37 @@
+//! How an instance becomes a node, where the provider's instances do not become nodes by themselves.
+
+use async_trait::async_trait;
+use fleetwright_api::secret::SecretText;
+use serde_json::Value;
+
+use crate::{
+    contract::{Account, Ownership},
+    error::ProviderError,
+};
+
+/// A provider whose instances run what they are given as user data.
+#[async_trait]
+pub trait Bootstrap: Send + Sync {
+    /// Most bytes of user data, before any encoding.
+    fn user_data_limit(&self) -> usize;
+
+    /// What the node registers as `spec.providerID`, as a POSIX shell expression that is evaluated on the instance, such as
+    /// `aws:///$(...)/$(...)`; `None` where a cloud controller sets it.
+    fn provider_id_expression(&self) -> Option<&'static str>;
+
+    /// Keeps `payload` where the machine's instance alone can read it, and gives a POSIX shell command that prints it there. User data
+    /// is readable to whoever may describe instances, so what holds secrets goes this way. Keeping again replaces what was kept.
+    ///
+    /// # Errors
+    /// [`ProviderError::Terminal`] where `config` gives the instance no way to read it.
+    async fn keep(
+        &self,
+        account: &Account,
+        owner: &Ownership,
+        config: &Value,
+        payload: &SecretText,
+    ) -> Result<String, ProviderError>;
+
+    /// Removes what was kept for the machine; nothing there is no error.
+    async fn discard(&self, account: &Account, owner: &Ownership) -> Result<(), ProviderError>;
+}

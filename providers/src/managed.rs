@@ -1,0 +1,162 @@
+//! Control planes and groups of nodes that a provider runs by itself: the second, optional half of a provider.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use fleetwright_api::{machine::MachineTaint, secret::SecretText};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{contract::Account, error::ProviderError};
+
+/// Whose a managed thing is. All of it is written on it as tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedOwner {
+    /// The installation of Fleetwright.
+    pub installation: String,
+    /// Key of the cluster ([`fleetwright_api::names::cluster_key`]).
+    pub cluster_key: String,
+    /// The Cluster as `namespace/name`.
+    pub cluster: String,
+    /// The pool; empty for a control plane.
+    pub pool: String,
+}
+
+/// An order for a managed control plane. Its name at the provider is the provider's to choose, the same one each time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedControlPlaneOrder {
+    /// Whose it is.
+    pub owner: ManagedOwner,
+    /// Kubernetes version: never more than one minor above the running one.
+    pub version: String,
+    /// The effective `providerConfig`.
+    pub config: Value,
+}
+
+/// An order for a provider's own group of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolOrder {
+    /// Whose it is.
+    pub owner: ManagedOwner,
+    /// Kubernetes version.
+    pub version: String,
+    /// The effective `providerConfig`.
+    pub config: Value,
+    /// Wanted nodes; `None` where an autoscaler decides.
+    pub replicas: Option<i32>,
+    /// Labels that nodes register with.
+    pub labels: BTreeMap<String, String>,
+    /// Taints that nodes register with.
+    pub taints: Vec<MachineTaint>,
+}
+
+/// Where in its life a managed thing is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManagedPhase {
+    /// It is being made.
+    Creating,
+    /// It is as it was last ordered.
+    Active,
+    /// It changes, to this version where that is known.
+    Updating(Option<String>),
+    /// It goes.
+    Deleting,
+    /// It needs somebody: why, in the provider's words.
+    Failed(String),
+}
+
+/// A managed control plane as its provider shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedControlPlaneState {
+    /// The provider's own id.
+    pub id: String,
+    /// Where in its life it is.
+    pub phase: ManagedPhase,
+    /// The version that serves.
+    pub version: Option<String>,
+    /// URL of the API, once there is one.
+    pub endpoint: Option<String>,
+    /// Certificate authority of the API, as PEM.
+    pub certificate_authority: Option<String>,
+}
+
+/// A group of nodes as its provider shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolState {
+    /// The provider's own id.
+    pub id: String,
+    /// Whose it is, read back from the tags.
+    pub owner: ManagedOwner,
+    /// Where in its life it is.
+    pub phase: ManagedPhase,
+    /// Version of its nodes.
+    pub version: Option<String>,
+    /// Wanted nodes as the provider has it.
+    pub replicas: i32,
+    /// Label whose value tells its nodes from others, with the value.
+    pub node_label: (String, String),
+}
+
+/// A token for a managed control plane's API, and until when it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Bearer token.
+    pub token: SecretText,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// A provider that runs control planes.
+#[async_trait]
+pub trait ManagedControlPlanes: Send + Sync {
+    /// Makes it, or moves it one step on towards the order; what is as ordered is left alone. Shows it.
+    async fn ensure(
+        &self,
+        account: &Account,
+        order: &ManagedControlPlaneOrder,
+    ) -> Result<ManagedControlPlaneState, ProviderError>;
+
+    /// Shows it; `None` where there is none of the owner's.
+    async fn get(
+        &self,
+        account: &Account,
+        owner: &ManagedOwner,
+    ) -> Result<Option<ManagedControlPlaneState>, ProviderError>;
+
+    /// Begins to delete it; true once it is gone. One that is not the owner's is left alone with [`ProviderError::Terminal`].
+    async fn remove(&self, account: &Account, owner: &ManagedOwner) -> Result<bool, ProviderError>;
+
+    /// A token for its API, of short life.
+    async fn access(
+        &self,
+        account: &Account,
+        owner: &ManagedOwner,
+    ) -> Result<Access, ProviderError>;
+}
+
+/// A provider that runs groups of nodes.
+#[async_trait]
+pub trait PoolProvider: Send + Sync {
+    /// Makes the group, or moves it one step on towards the order; what is as ordered is left alone. Shows it.
+    async fn ensure(
+        &self,
+        account: &Account,
+        order: &PoolOrder,
+    ) -> Result<PoolState, ProviderError>;
+
+    /// All groups of a cluster, complete, sorted by id.
+    async fn list(
+        &self,
+        account: &Account,
+        cluster: &ManagedOwner,
+    ) -> Result<Vec<PoolState>, ProviderError>;
+
+    /// Begins to delete the group; true once it is gone.
+    async fn remove(&self, account: &Account, owner: &ManagedOwner) -> Result<bool, ProviderError>;
+}
