@@ -17,6 +17,7 @@ mod object;
 mod output;
 mod overview;
 mod progress;
+mod providers;
 mod pulls;
 mod repository;
 mod screen;

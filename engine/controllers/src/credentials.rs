@@ -74,7 +74,7 @@ impl Shared {
         if let Some(of) = &account.spec.credentials_ref
             && !self.credentials.is_fresh(&name, of)
         {
-            let credentials = self.read_secret(&name, of).await?;
+            let credentials = read(&self.context.client, &name, of).await?;
             let held = Held {
                 of: of.clone(),
                 at: Instant::now(),
@@ -84,40 +84,55 @@ impl Shared {
         }
         self.account(account)
     }
+}
 
-    async fn read_secret(
-        &self,
-        account: &str,
-        of: &SecretRef,
-    ) -> Result<Credentials, ProviderError> {
-        let SecretRef { namespace, name } = of;
-        let api = Api::<Secret>::namespaced(self.context.client.clone(), namespace);
-        let secret = api
-            .get_opt(name)
-            .await
-            .map_err(|e| ProviderError::Unavailable {
-                message: format!("Secret {namespace}/{name} cannot be read: {e}"),
-            })?;
-        let Some(secret) = secret else {
-            return Err(ProviderError::Credentials {
-                message: format!(
-                    "there is no Secret {namespace}/{name}, which ProviderAccount {account} names: make it"
-                ),
-            });
-        };
-        let version = format!(
-            "{}/{}",
-            secret.uid().unwrap_or_default(),
-            secret.resource_version().unwrap_or_default()
-        );
-        let mut entries = Vec::new();
-        for (key, value) in secret.data.unwrap_or_default() {
-            // A key written with an editor ends in a newline.
-            let text = String::from_utf8(value.0).map_err(|_| ProviderError::Credentials {
-                message: format!("{key} in Secret {namespace}/{name} is no text (UTF-8)"),
-            })?;
-            entries.push((key, SecretText::new(text.trim())));
-        }
-        Ok(Credentials::new(version, entries))
+/// An account with its credentials as they are now.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn with_credentials(
+    client: &kube::Client,
+    account: &ProviderAccount,
+) -> Result<Account, ProviderError> {
+    let mut out = Account::from(account);
+    if let Some(of) = &account.spec.credentials_ref {
+        out.credentials = Some(read(client, &out.name, of).await?);
     }
+    Ok(out)
+}
+
+async fn read(
+    client: &kube::Client,
+    account: &str,
+    of: &SecretRef,
+) -> Result<Credentials, ProviderError> {
+    let SecretRef { namespace, name } = of;
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    let secret = api
+        .get_opt(name)
+        .await
+        .map_err(|e| ProviderError::Unavailable {
+            message: format!("Secret {namespace}/{name} cannot be read: {e}"),
+        })?;
+    let Some(secret) = secret else {
+        return Err(ProviderError::Credentials {
+            message: format!(
+                "there is no Secret {namespace}/{name}, which ProviderAccount {account} names: make it"
+            ),
+        });
+    };
+    let version = format!(
+        "{}/{}",
+        secret.uid().unwrap_or_default(),
+        secret.resource_version().unwrap_or_default()
+    );
+    let mut entries = Vec::new();
+    for (key, value) in secret.data.unwrap_or_default() {
+        // A key written with an editor ends in a newline.
+        let text = String::from_utf8(value.0).map_err(|_| ProviderError::Credentials {
+            message: format!("{key} in Secret {namespace}/{name} is no text (UTF-8)"),
+        })?;
+        entries.push((key, SecretText::new(text.trim())));
+    }
+    Ok(Credentials::new(version, entries))
 }

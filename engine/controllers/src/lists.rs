@@ -122,6 +122,10 @@ async fn list(
         // Machines that wait for the first list say why it does not come, and those that differed that nobody knows.
         let complete = shared.inventory.is_complete(&name);
         wake_machines_of(&shared, &name, |m| !complete || differs(m));
+        if !complete {
+            wake_pools_that_wait(&shared);
+            wake_clusters(&shared);
+        }
     }
     tell(&shared, &account, result.as_ref().err()).await;
     let outcome = result.map(|list| {
@@ -146,24 +150,9 @@ async fn list(
             wake_machines_of(&shared, &name, |m| !complete_before || differs(m));
         }
         if !complete_before {
-            // Those that have made no machine yet waited for it.
-            for pool in shared.caches.all::<MachineDeployment>() {
-                if !has_begun(pool.metadata.annotations.as_ref()) {
-                    let (namespace, name) = name_of(pool.as_ref());
-                    shared.queue.add(Key::Pool(namespace.clone(), name));
-                    let uid = pool.uid().unwrap_or_default();
-                    for set in shared.caches.owned::<MachineSet>(&uid) {
-                        shared
-                            .queue
-                            .add(Key::Set(namespace.clone(), set.name_any()));
-                    }
-                }
-            }
+            wake_pools_that_wait(&shared);
             // Now they can tell whose instances there are.
-            for cluster in shared.caches.all::<Cluster>() {
-                let (namespace, cluster) = name_of(cluster.as_ref());
-                shared.queue.add(Key::Cluster(namespace, cluster));
-            }
+            wake_clusters(&shared);
         }
     });
     (name, outcome)
@@ -199,6 +188,31 @@ async fn tell(shared: &Shared, account: &ProviderAccount, error: Option<&Provide
     // Nobody decides by it: the next list says it again.
     if let Err(error) = api.patch_status(&account.name_any(), &params, &patch).await {
         tracing::debug!(account = %account.name_any(), %error, "the account's status is not written");
+    }
+}
+
+/// Wakes pools that have made no machine yet, and their sets: they wait for a list.
+fn wake_pools_that_wait(shared: &Shared) {
+    for pool in shared.caches.all::<MachineDeployment>() {
+        if has_begun(pool.metadata.annotations.as_ref()) {
+            continue;
+        }
+        let (namespace, name) = name_of(pool.as_ref());
+        for set in shared
+            .caches
+            .owned::<MachineSet>(&pool.uid().unwrap_or_default())
+        {
+            let set = Key::Set(namespace.clone(), set.name_any());
+            shared.queue.add(set);
+        }
+        shared.queue.add(Key::Pool(namespace, name));
+    }
+}
+
+fn wake_clusters(shared: &Shared) {
+    for cluster in shared.caches.all::<Cluster>() {
+        let (namespace, cluster) = name_of(cluster.as_ref());
+        shared.queue.add(Key::Cluster(namespace, cluster));
     }
 }
 

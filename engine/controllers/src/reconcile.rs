@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
+    bootstrap::Grounds,
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
     context::Context,
@@ -104,6 +105,7 @@ pub(crate) struct Shared {
     pub(crate) nodes: Nodes,
     pub(crate) inventory: Inventory,
     pub(crate) credentials: Known,
+    pub(crate) grounds: Grounds,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,
@@ -275,6 +277,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
+                shared.grounds.forget(namespace, name);
                 shared
                     .drifts
                     .told(&shared.context.metrics, key.clone(), Vec::new());

@@ -59,6 +59,7 @@ impl Controllers {
             nodes: Nodes::default(),
             inventory: Inventory::default(),
             credentials: Default::default(),
+            grounds: Default::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
             rooms: Rooms::default(),

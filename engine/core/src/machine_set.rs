@@ -114,7 +114,7 @@ impl SetWait {
             return None;
         };
         failures.iter().find_map(|failure| match failure {
-            PreflightFailure::Unlisted(unlisted) => unlisted.refusal(),
+            PreflightFailure::Unlisted(hold) => hold.refusal(),
             _ => None,
         })
     }

@@ -55,22 +55,6 @@ pub struct Rebuilt {
     pub next_ordinal: u64,
 }
 
-/// Why an owner may make no machine yet: nobody knows which it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unlisted {
-    /// In words.
-    pub why: String,
-    /// The reason that conditions give where no retry mends it.
-    pub for_good: Option<&'static str>,
-}
-
-impl Unlisted {
-    /// Reason and words, where no retry mends it.
-    pub(crate) fn refusal(&self) -> Option<(&'static str, String)> {
-        self.for_good.map(|reason| (reason, self.why.clone()))
-    }
-}
-
 /// Whether the owner of this counter has made machines under this state.
 pub fn has_begun(annotations: Option<&BTreeMap<String, String>>) -> bool {
     annotations.is_some_and(|a| a.contains_key(meta::ANNOTATION_NEXT_ORDINAL))

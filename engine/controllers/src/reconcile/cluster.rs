@@ -31,6 +31,7 @@ use serde_json::json;
 
 use super::{Error, Shared, control_plane, rebuild};
 use crate::{
+    bootstrap,
     cache::name_of,
     etcd::{self, Answer},
     health, images,
@@ -134,10 +135,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     {
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
     }
+    let ground = bootstrap::prepare(shared, cluster, &control_plane, BY).await;
     if let ControlPlaneAction::Create { .. } = &decision.action
-        && let Some(why) = rebuild::holds_control_plane(shared, cluster)
+        && let Some(why) =
+            rebuild::holds_control_plane(shared, cluster).or_else(|| ground.as_ref()?.hold.clone())
     {
-        decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Unlisted(why));
+        decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Held(why));
     }
 
     if control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
@@ -155,6 +158,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         duplicate_instances: shared.inventory.duplicated(&reference.key),
         in_sync: Some(MachinesInSync::of(&machines)),
         etcd: etcd.clone(),
+        endpoint: ground.as_ref().and_then(|ground| ground.endpoint.clone()),
+        certificates: ground
+            .as_ref()
+            .and_then(|ground| ground.certificates.clone()),
         path: route
             .filter(|path| path.control_plane().count() > 1)
             .map(|path| path.to_string()),
@@ -167,7 +174,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .as_ref()
         .is_some_and(|i| i.control_plane_initialized)
         && !initialized;
-    if became {
+    if became && ground.is_none() {
         // Before the status says that it has become so: a kill in between must not lose it.
         write_kubeconfig(shared, cluster).await?;
     }
@@ -211,6 +218,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     // A storm of failures passes though nothing happens.
     decision.look_again = decision.look_again.into_iter().chain(asked.next).min();
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
+    let again = again
+        .into_iter()
+        .chain(ground.and_then(|ground| ground.again))
+        .min();
     let mut deeds = Deeds::of(
         shared,
         "Cluster",
@@ -404,6 +415,9 @@ async fn tear_down(
             }
         }
         ClusterDeletionStep::Finish => {
+            if let Some(waits) = bootstrap::remove(shared, cluster).await? {
+                return Ok(Outcome::wait_seconds(waits, 5));
+            }
             let latest = shared.caches.get::<Cluster>(&namespace, &name);
             if let Some(latest) = latest {
                 shared

@@ -4,18 +4,17 @@
 use std::collections::BTreeSet;
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, ProviderConfig,
-    condition::reason,
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, ProviderConfig,
     meta::{self, MANAGER_HANDOVER},
     names,
     version::Version,
 };
 use fleetwright_core::{
     machine_set::NewMachine,
+    outcome::Hold,
     pool_version::effective_version,
-    rebuild::{self, Found, Unlisted, has_begun},
+    rebuild::{self, Found, has_begun},
 };
-use fleetwright_providers::ProviderError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use serde_json::json;
@@ -50,26 +49,24 @@ fn found(
 }
 
 /// Why an owner that has not begun may make no machine yet; `None` where it may.
-fn waits(shared: &Shared, account: &str, found: Option<Vec<Found>>) -> Option<Unlisted> {
-    let because = |why: String, for_good| Some(Unlisted { why, for_good });
+fn waits(shared: &Shared, account: &str, found: Option<Vec<Found>>) -> Option<Hold> {
+    if shared.caches.get::<ProviderAccount>("", account).is_none() {
+        return Some(Hold::passing(format!(
+            "there is no ProviderAccount {account}: make it, or name another in providerConfig.account"
+        )));
+    }
     match (found, shared.inventory.trouble(account)) {
         (Some(found), _) if found.is_empty() => None,
-        (Some(_), _) => {
-            let why = "its machines are made again first, from the tags of their instances";
-            because(why.into(), None)
-        }
-        (None, Some(error)) => because(
-            format!("the instances of account {account} cannot be listed: {error}"),
-            match error {
-                ProviderError::Credentials { .. } => Some(reason::CREDENTIALS_REFUSED),
-                error if error.is_terminal() => Some(reason::TERMINAL),
-                _ => None,
-            },
-        ),
-        (None, None) => because(
-            format!("the instances of account {account} have not been listed yet"),
-            None,
-        ),
+        (Some(_), _) => Some(Hold::passing(
+            "its machines are made again first, from the tags of their instances",
+        )),
+        (None, Some(error)) => Some(Hold {
+            why: format!("the instances of account {account} cannot be listed: {error}"),
+            for_good: error.for_good(),
+        }),
+        (None, None) => Some(Hold::passing(format!(
+            "the instances of account {account} have not been listed yet"
+        ))),
     }
 }
 
@@ -95,7 +92,7 @@ fn of_control_plane(shared: &Shared, cluster: &Cluster) -> Option<Vec<Found>> {
 }
 
 /// Why a set of this pool may make no machine yet.
-pub(super) fn holds_pool(shared: &Shared, pool: &MachineDeployment) -> Option<Unlisted> {
+pub(super) fn holds_pool(shared: &Shared, pool: &MachineDeployment) -> Option<Hold> {
     if has_begun(pool.metadata.annotations.as_ref()) {
         return None;
     }
@@ -104,7 +101,7 @@ pub(super) fn holds_pool(shared: &Shared, pool: &MachineDeployment) -> Option<Un
 }
 
 /// Why the control plane may make no machine yet.
-pub(super) fn holds_control_plane(shared: &Shared, cluster: &Cluster) -> Option<Unlisted> {
+pub(super) fn holds_control_plane(shared: &Shared, cluster: &Cluster) -> Option<Hold> {
     let machines = cluster.spec.control_plane.machines.as_ref()?;
     if has_begun(cluster.metadata.annotations.as_ref()) {
         return None;

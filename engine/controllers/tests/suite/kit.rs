@@ -290,6 +290,7 @@ impl Kit {
             providers: Registry::new([Arc::new(ward.clone()) as Arc<dyn Provider>]),
             connections: Arc::new(ward.clone()),
             etcd: Arc::new(cloud.clone()),
+            escrow: None,
             clock: Arc::new(ward.clone()),
             random,
             installation: "test".into(),

@@ -11,7 +11,7 @@ use fleetwright_api::{
     version::{Skew, Version, kubelet_skew},
 };
 
-use crate::rebuild::Unlisted;
+use crate::outcome::Hold;
 
 /// A check that does not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub enum PreflightFailure {
         text: String,
     },
     /// Nobody knows yet which machines the pool has. No annotation skips this.
-    Unlisted(Unlisted),
+    Unlisted(Hold),
 }
 
 impl PreflightFailure {
@@ -94,7 +94,7 @@ impl fmt::Display for PreflightFailure {
                 f,
                 "{text:?} is no Kubernetes version: write it like v1.33.2"
             ),
-            Self::Unlisted(unlisted) => return f.write_str(&unlisted.why),
+            Self::Unlisted(hold) => return f.write_str(&hold.why),
         }?;
         write!(f, " ({:?} preflight check failed)", self.check())
     }

@@ -33,6 +33,9 @@ pub struct ClusterFacts {
     pub reachable: Option<bool>,
     /// Where its API server listens; `None` keeps what is known.
     pub endpoint: Option<Endpoint>,
+    /// Whether its keys and certificates are there, with what is to be told of them or why they are not; `None` where that is not our
+    /// business.
+    pub certificates: Option<Result<String, String>>,
     /// Version of a control plane that is not on machines of ours, as its API says; `None` keeps what is known.
     pub foreign_version: Option<String>,
     /// Failure domains of control-plane machines; empty keeps what is known.
@@ -196,12 +199,23 @@ pub fn cluster(
         );
     }
     pools_conditions(&mut out, pools);
+    match &facts.certificates {
+        Some(Ok(told)) => {
+            let kind = kind::CERTIFICATES_AVAILABLE;
+            out.set(kind, Status::True, reason::AVAILABLE, told);
+        }
+        Some(Err(why)) => {
+            let kind = kind::CERTIFICATES_AVAILABLE;
+            out.set(kind, Status::False, reason::NOT_AVAILABLE, why);
+        }
+        None => {}
+    }
     let wanted = machines.iter().filter(|m| {
         let name = m.metadata.name.as_deref().unwrap_or_default();
         m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)
     });
     let refusal = refusal(wanted).or_else(|| match &decision.action {
-        ControlPlaneAction::Wait(ControlPlaneWait::Unlisted(unlisted)) => unlisted.refusal(),
+        ControlPlaneAction::Wait(ControlPlaneWait::Held(hold)) => hold.refusal(),
         _ => None,
     });
     scaling(&mut out, cp.as_ref(), pools, refusal);

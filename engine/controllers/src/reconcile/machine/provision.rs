@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Error, Shared, View, drifting};
-use crate::{cache::name_of, drift, inventory::Seen, node_sync, queue::Key};
+use crate::{bootstrap::user_data, cache::name_of, drift, inventory::Seen, node_sync, queue::Key};
 
 /// The provider and the account of a machine.
 pub(super) fn provider(
@@ -84,7 +84,7 @@ pub(super) async fn create_instance(
     };
     let key = owner.instance_key.clone();
     let given = view.given.clone();
-    let order = CreateInstance {
+    let mut order = CreateInstance {
         owner,
         control_plane: is_control_plane(machine),
         version: machine.spec.content.version.clone().unwrap_or_default(),
@@ -96,6 +96,17 @@ pub(super) async fn create_instance(
         taints: node_sync::registered(machine),
         user_data: None,
     };
+    if let Some(cluster) = &view.cluster {
+        let given = user_data(
+            shared,
+            machine,
+            cluster,
+            provider.as_ref(),
+            &account,
+            &order,
+        );
+        order.user_data = given.await?;
+    }
     let call = called(shared, "create", provider.create(&account, &order));
     let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
     let call = refusals.call((&key, "create"), &asked, now, call);
@@ -112,7 +123,7 @@ pub(super) async fn create_instance(
 }
 
 /// Whose the machine's instance is.
-fn owner(shared: &Shared, machine: &Machine) -> Ownership {
+pub(super) fn owner(shared: &Shared, machine: &Machine) -> Ownership {
     let (namespace, name) = name_of(machine);
     let cluster = &machine.spec.cluster_name;
     let label = |key: &str| machine.labels().get(key).cloned().unwrap_or_default();
