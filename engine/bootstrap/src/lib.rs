@@ -1,0 +1,12 @@
+//! From an instance to a node, as functions of values: a cluster's keys and certificates and their escrow, bootstrap tokens,
+//! kubeadm's configuration, user data for each operating system, what kubeadm leaves to others at an upgrade, and which
+//! serving certificates of kubelets are approved.
+//!
+//! Nothing here reads a clock, a file or a network. Keys alone come from the operating system's entropy.
+
+pub mod escrow;
+pub mod kubeconfig;
+pub mod pki;
+pub mod token;
+
+pub(crate) mod yaml;
