@@ -5,8 +5,15 @@
 //! Nothing here reads a clock, a file or a network. Keys alone come from the operating system's entropy.
 
 pub mod escrow;
+pub mod kubeadm;
 pub mod kubeconfig;
 pub mod pki;
+pub mod setup;
 pub mod token;
+pub mod user_data;
 
+pub(crate) mod shell;
 pub(crate) mod yaml;
+
+#[cfg(test)]
+pub(crate) mod testing;
