@@ -9,6 +9,7 @@ pub mod kubeadm;
 pub mod kubeconfig;
 pub mod pki;
 pub mod setup;
+pub mod step;
 pub mod token;
 pub mod user_data;
 
