@@ -6,12 +6,14 @@
 mod budgets;
 mod cache;
 mod context;
+mod credentials;
 mod drain;
 mod drift;
 mod etcd;
 mod health;
 mod images;
 mod inventory;
+mod lists;
 mod metrics;
 mod node_sync;
 mod nodes;

@@ -5,6 +5,7 @@ mod cluster;
 mod control_plane;
 mod machine;
 mod pool;
+mod rebuild;
 mod set;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -25,6 +26,7 @@ use crate::{
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
     context::Context,
+    credentials::Known,
     drift::Drifts,
     etcd::Etcds,
     images::Images,
@@ -101,6 +103,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) nodes: Nodes,
     pub(crate) inventory: Inventory,
+    pub(crate) credentials: Known,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,

@@ -30,7 +30,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared, control_plane};
+use super::{Error, Shared, control_plane, rebuild};
 use crate::{
     cache::name_of,
     etcd::{self, Answer},
@@ -55,6 +55,9 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         shared
             .add_finalizer(cluster, meta::FINALIZER_CLUSTER, BY)
             .await?;
+        return Ok(Outcome::Changed);
+    }
+    if rebuild::control_plane(shared, cluster, BY).await? {
         return Ok(Outcome::Changed);
     }
     let machines: Vec<Arc<Machine>> = shared.caches.of_cluster(&namespace, &name);
@@ -131,6 +134,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         && let Some(held) = shared.budgets.blocked(shared, doomed, &key)
     {
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
+    }
+    if let ControlPlaneAction::Create { .. } = &decision.action
+        && let Some(why) = rebuild::holds_control_plane(shared, cluster)
+    {
+        decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Unlisted(why));
     }
 
     if control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {

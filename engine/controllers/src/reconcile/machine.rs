@@ -27,6 +27,7 @@ use kube::{
 };
 use serde_json::json;
 
+pub(super) use self::provision::digest;
 use self::{
     absence::{instance, prove_absence},
     leaving::{answer, goes, has_joined_since, look},

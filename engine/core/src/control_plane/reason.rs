@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Trigger;
+use crate::rebuild::Unlisted;
 
 /// Why a machine is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +102,8 @@ pub enum ControlPlaneWait {
     Unreadable(String),
     /// A disruption budget lets no machine go; with its sentence.
     Budget(String),
+    /// Nobody knows yet which machines it has; with why.
+    Unlisted(Unlisted),
 }
 
 impl ControlPlaneWait {
@@ -136,6 +139,7 @@ impl fmt::Display for ControlPlaneWait {
                 f.write_str("etcd is not healthy enough for another member")
             }
             Self::Budget(held) => f.write_str(held),
+            Self::Unlisted(unlisted) => f.write_str(&unlisted.why),
             Self::Unreadable(text) => {
                 write!(
                     f,

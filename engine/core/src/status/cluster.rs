@@ -18,8 +18,8 @@ use super::{
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
-        upgrading_to,
+        ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, VersionStep, has_served,
+        running_version, upgrading_to,
     },
     drift::MachinesInSync,
     pool_version::{VersionReason, effective_version},
@@ -210,7 +210,11 @@ pub fn cluster(
         let name = m.metadata.name.as_deref().unwrap_or_default();
         m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)
     });
-    scaling(&mut out, cp.as_ref(), pools, refusal(wanted));
+    let refusal = refusal(wanted).or_else(|| match &decision.action {
+        ControlPlaneAction::Wait(ControlPlaneWait::Unlisted(unlisted)) => unlisted.refusal(),
+        _ => None,
+    });
+    scaling(&mut out, cp.as_ref(), pools, refusal);
     rolling(&mut out, cluster, cp.as_ref(), pools, facts, decision);
     available(&mut out, deleting);
     status.conditions = list;
