@@ -4,6 +4,7 @@ mod admin;
 mod cli;
 mod client;
 mod cloud;
+mod clusters;
 mod data_dir;
 mod embedded;
 mod error;

@@ -21,12 +21,14 @@ use fleetwright_webhook::{
     outbox::Outbox,
     receiver::Receiver,
 };
+use fleetwright_workload::Connections;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
     cloud::{self, Cloudy},
+    clusters::Routed,
     data_dir::DataDir,
     embedded::Embedded,
     error::{Failure, step},
@@ -136,6 +138,14 @@ impl Engine {
             }
         };
 
+        let real = Connections::new(client.clone(), Arc::clone(&random));
+        let cloud = Cloudy {
+            connections: Arc::new(Routed {
+                simulated: Arc::clone(&simulated.connections),
+                real: Arc::new(real),
+            }),
+            ..simulated
+        };
         let trail = match &options.place {
             Place::Here { .. } => trail::in_folder(data.path(), &clock)?,
             Place::Kubernetes(_) => trail::in_log(),
@@ -143,7 +153,7 @@ impl Engine {
         let counted = Metrics::register(&mut metrics);
         let forges = counted.forges.clone();
         let workers = Workers {
-            cloud: simulated,
+            cloud,
             clock: Arc::clone(&clock),
             random,
             installation: options.installation,

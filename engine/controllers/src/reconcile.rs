@@ -11,8 +11,8 @@ mod set;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet,
-    machine::MachineTemplateSpec, meta, names,
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
+    cluster::ControlPlane, machine::MachineTemplateSpec, meta, names,
 };
 use fleetwright_core::{catalogue::Catalogue, machine_set::MachineUpdate, outcome::Outcome};
 use fleetwright_providers::{ClusterRef, ProviderError};
@@ -134,11 +134,22 @@ impl Shared {
         cluster.is_some_and(|c| meta::is_paused(c.as_ref()))
     }
 
+    /// A cluster with what is known of the way to it now.
     pub(crate) fn cluster_ref(&self, namespace: &str, name: &str) -> ClusterRef {
+        let cluster = self.caches.get::<Cluster>(namespace, name);
+        let form = cluster.as_ref().map(|c| &c.spec.control_plane);
+        let account = form.and_then(ControlPlane::account);
+        let account = account.and_then(|name| self.caches.get::<ProviderAccount>("", name));
+        let external = form.and_then(|form| form.external.as_ref());
         ClusterRef {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             key: names::cluster_key(&self.context.installation, namespace, name),
+            provider: account.map(|account| account.spec.provider.clone()),
+            kubeconfig: match external {
+                Some(external) => external.kubeconfig_secret_ref.name.clone(),
+                None => names::kubeconfig_secret(name),
+            },
         }
     }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, drift::DriftKind, meta, version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, drift::DriftKind, meta, names,
+    version::Version,
 };
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
@@ -153,6 +154,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .collect();
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
+        unreachable: shared.nodes.trouble(&namespace, &name),
         failure_domains: domains,
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
         duplicate_instances: shared.inventory.duplicated(&reference.key),
@@ -439,7 +441,7 @@ async fn write_kubeconfig(shared: &Shared, cluster: &Cluster) -> Result<(), Erro
     };
     let secret = Secret {
         metadata: kube::api::ObjectMeta {
-            name: Some(format!("{name}-kubeconfig")),
+            name: Some(names::kubeconfig_secret(&name)),
             namespace: Some(namespace.clone()),
             labels: Some([(meta::LABEL_CLUSTER_NAME.to_owned(), name)].into()),
             owner_references: meta::controller_owner(cluster).map(|o| vec![o]),

@@ -494,6 +494,7 @@ impl Kit {
             namespace: "default".into(),
             name: cluster.into(),
             key: names::cluster_key("test", "default", cluster),
+            ..ClusterRef::default()
         };
         self.cloud.client(&reference).await.unwrap()
     }

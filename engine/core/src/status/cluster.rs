@@ -31,6 +31,8 @@ use crate::{
 pub struct ClusterFacts {
     /// Whether its API answers; `None` while nobody asked.
     pub reachable: Option<bool>,
+    /// Why it does not, where that is known.
+    pub unreachable: Option<String>,
     /// Where its API server listens; `None` keeps what is known.
     pub endpoint: Option<Endpoint>,
     /// Whether its keys and certificates are there, with what is to be told of them or why they are not; `None` where that is not our
@@ -52,6 +54,14 @@ pub struct ClusterFacts {
     pub path: Option<String>,
     /// What is done next for a Cluster on its way out.
     pub deletion: Option<ClusterDeletionStep>,
+}
+
+impl ClusterFacts {
+    /// Why its API does not answer.
+    fn silence(&self) -> &str {
+        let why = self.unreachable.as_deref();
+        why.unwrap_or("the cluster's API does not answer")
+    }
 }
 
 fn conditions(machine: &Machine) -> &[Condition] {
@@ -175,7 +185,7 @@ pub fn cluster(
             kind::REMOTE_CONNECTION_PROBE,
             Status::False,
             reason::PROBE_FAILED,
-            "the cluster's API does not answer",
+            facts.silence(),
         ),
         None => {}
     }
@@ -276,12 +286,9 @@ fn control_plane(
     let Some(counts) = counts else {
         return match facts.reachable {
             Some(true) => out.set(kind, Status::True, reason::AVAILABLE, ""),
-            Some(false) => out.set(
-                kind,
-                Status::False,
-                reason::NOT_AVAILABLE,
-                "the cluster's API does not answer",
-            ),
+            Some(false) => {
+                out.set(kind, Status::False, reason::NOT_AVAILABLE, facts.silence());
+            }
             None => out.set(
                 kind,
                 Status::Unknown,
