@@ -1,12 +1,16 @@
 //! What the machines of a cluster stand on, where its provider's instances do not become nodes by themselves: the cluster's keys and
 //! certificates, the way to its API, its kubeconfig, and what each instance is given when it is made.
 
+mod approve;
 mod keys;
 mod node;
+mod steps;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fleetwright_api::{Cluster, Machine, ProviderAccount, ProviderConfig, cluster::Endpoint, meta};
+use fleetwright_api::{
+    Cluster, Machine, ProviderAccount, ProviderConfig, cluster::Endpoint, meta, version::Version,
+};
 use fleetwright_bootstrap::{
     kubeconfig::{self, Due},
     pki::{ClusterPki, LEAF_VALIDITY},
@@ -25,7 +29,10 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
-pub(crate) use self::node::{discard, user_data};
+pub(crate) use self::{
+    approve::Approvals,
+    node::{discard, user_data},
+};
 use crate::{
     cache::name_of,
     reconcile::{Error, Shared},
@@ -60,6 +67,8 @@ struct Known {
     infrastructure: Option<(InfrastructureOrder, Instant, Option<ControlPlaneEndpoint>)>,
     /// URL in the kubeconfig, and when it is to be made anew.
     kubeconfig: Option<(String, Timestamp)>,
+    /// The version whose step was finished.
+    finished: Option<Version>,
 }
 
 /// What is known of all clusters' grounds, by the Cluster's namespace and name. Keys of clusters stay in this process's memory.
@@ -157,7 +166,34 @@ pub(crate) async fn prepare(
             }
         }
     }
+    if let Err(error) = finish(shared, cluster).await {
+        tracing::warn!(cluster = %key.1, %error, "what follows the control plane's version is not done");
+        ground.again = ground.again.into_iter().chain([SOON]).min();
+    }
     Some(ground)
+}
+
+/// Lets what kubeadm installed follow the version that all of the control plane runs.
+async fn finish(shared: &Shared, cluster: &Cluster) -> Result<(), Error> {
+    let key = name_of(cluster);
+    let running = cluster.status.as_ref().and_then(|s| s.version.as_deref());
+    let Some(running) = running.and_then(|v| v.parse::<Version>().ok()) else {
+        return Ok(());
+    };
+    let finished = shared.grounds.with(&key, |known| known.finished.clone());
+    if finished.as_ref() == Some(&running) || shared.nodes.reachable(&key.0, &key.1) != Some(true) {
+        return Ok(());
+    }
+    steps::after(shared, cluster, &running).await?;
+    shared.grounds.with(&key, |known| known.finished = Some(running));
+    Ok(())
+}
+
+/// Whether nodes of this cluster are of our making.
+pub(crate) fn makes_nodes(shared: &Shared, namespace: &str, name: &str) -> bool {
+    let cluster = shared.caches.get::<Cluster>(namespace, name);
+    let machines = cluster.and_then(|c| c.spec.control_plane.machines.clone());
+    machines.is_some_and(|m| provider(shared, &m.template.spec.provider_config).is_some())
 }
 
 /// URL of an API.

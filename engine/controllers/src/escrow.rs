@@ -161,6 +161,7 @@ mod tests {
             namespace: "default".into(),
             name: name.into(),
             key: "k".into(),
+            ..ClusterRef::default()
         }
     }
 
@@ -207,7 +208,8 @@ mod tests {
             identity: None,
         };
         let pki = ClusterPki::generate(Timestamp::UNIX_EPOCH).unwrap();
-        let put = escrow.put(&cluster("eu"), &pki, Timestamp::UNIX_EPOCH);
+        let eu = cluster("eu");
+        let put = escrow.put(&eu, &pki, Timestamp::UNIX_EPOCH);
         assert!(put.await.unwrap_err().to_string().contains("escrow folder"));
     }
 }

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    bootstrap::Grounds,
+    bootstrap::{Approvals, Grounds},
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
     context::Context,
@@ -106,6 +106,7 @@ pub(crate) struct Shared {
     pub(crate) inventory: Inventory,
     pub(crate) credentials: Known,
     pub(crate) grounds: Grounds,
+    pub(crate) approvals: Approvals,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,
@@ -289,6 +290,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
                 shared.grounds.forget(namespace, name);
+                shared.approvals.forget(namespace, name);
                 shared
                     .drifts
                     .told(&shared.context.metrics, key.clone(), Vec::new());

@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bootstrap::makes_nodes,
     budgets::Budgets,
     cache::{Cached, Caches, name_of},
     context::Context,
@@ -60,6 +61,7 @@ impl Controllers {
             inventory: Inventory::default(),
             credentials: Default::default(),
             grounds: Default::default(),
+            approvals: Default::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
             rooms: Rooms::default(),
@@ -185,7 +187,12 @@ async fn follow_nodes(shared: Arc<Shared>, mut follow: UnboundedReceiver<Cluster
         tokio::select! {
             biased;
             cluster = follow.recv() => match cluster {
-                Some(cluster) => shared.nodes.follow(&shared, cluster, &mut tasks),
+                Some(cluster) => {
+                    if makes_nodes(&shared, &cluster.namespace, &cluster.name) {
+                        shared.approvals.follow(&shared, cluster.clone(), &mut tasks);
+                    }
+                    shared.nodes.follow(&shared, cluster, &mut tasks);
+                }
                 None => return,
             },
             Some(_) = tasks.join_next() => {}

@@ -11,6 +11,7 @@ use fleetwright_providers::{Account, CreateInstance, Ownership, Provider};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt, api::PostParams};
 
+use super::steps;
 use crate::{
     cache::name_of,
     reconcile::{Error, Shared},
@@ -99,6 +100,9 @@ pub(crate) async fn user_data(
     let setup = node_setup(system, &values, &node, role).map_err(invalid)?;
     let limit = bootstrap.user_data_limit();
     let rendered = user_data::render(&setup, system.format(), limit).map_err(invalid)?;
+    if let Role::JoinControlPlane { .. } = role {
+        steps::before(shared, cluster, &values.version).await?;
+    }
     if !matches!(role, Role::Init { .. }) {
         make_known(shared, cluster, machine, &token).await?;
     }
