@@ -184,7 +184,7 @@ fn what_is_not_understood_is_left_alone_and_said() {
         (
             Box::new(|live| {
                 live.kubelet_config =
-                    Some(configmap("kubelet", "featureGates: {A: true, B: false}"))
+                    Some(configmap("kubelet", "featureGates: {A: true, B: false}"));
             }),
             "names feature gates (A, B)",
         ),
@@ -307,6 +307,7 @@ fn plugins_of_a_corefile() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn no_text_makes_it_panic(text in any::<String>(), image in "[ -~]{0,40}", more in "[{}#\" a-z\n.:]{0,80}") {
         let mut cluster = live("v1.32.0", &image, &image);
