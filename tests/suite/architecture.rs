@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("apiserver", &["store", "schema", "api"]),
     ("gitops", &["core", "schema", "api"]),
     ("controllers", &["core", "api", "providers"]),
+    ("workload", &["api", "providers"]),
     ("providers", &["api", "schema"]),
     (
         "provider-sim",
