@@ -15,7 +15,7 @@ mod tests {
     use super::quote;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn a_shell_reads_back_what_was_quoted(text in any::<String>(), more in "[ -~\n']{0,60}") {
             for text in [text, more] {

@@ -233,7 +233,7 @@ fn container_image<'a>(pod: Option<&'a PodSpec>, name: &str) -> Result<&'a str, 
         .ok_or_else(|| format!("it has no container {name}"))
 }
 
-/// `image` with `tag`; nothing where it has that one or a newer one.
+/// `image` with `tag`, written with a `v` or without as it is now; nothing where it has that one or a newer one.
 fn retagged(image: &str, tag: &str) -> Result<Option<String>, String> {
     if image.contains('@') {
         return Err(format!("its image is pinned by a digest ({image})"));
@@ -242,14 +242,15 @@ fn retagged(image: &str, tag: &str) -> Result<Option<String>, String> {
         .rsplit_once(':')
         .filter(|(_, live)| !live.contains('/'))
         .ok_or_else(|| format!("its image has no tag ({image})"))?;
-    if live == tag {
-        return Ok(None);
-    }
-    let parse = |tag: &str| semver::Version::parse(tag.trim_start_matches('v')).ok();
-    let (Some(from), Some(to)) = (parse(live), parse(tag)) else {
+    let (Some(from), Some(to)) = (tag_version(live), tag_version(tag)) else {
         return Err(format!("the tag of its image is no version ({image})"));
     };
-    Ok((from < to).then(|| format!("{repository}:{tag}")))
+    let prefix = if live.starts_with('v') { "v" } else { "" };
+    Ok((from < to).then(|| format!("{repository}:{prefix}{to}")))
+}
+
+fn tag_version(tag: &str) -> Option<semver::Version> {
+    semver::Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()
 }
 
 fn coredns_image(
@@ -276,9 +277,7 @@ fn coredns_image(
         return Ok(None);
     };
     let live = image.rsplit_once(':').map_or("", |(_, tag)| tag);
-    if semver::Version::parse(live.trim_start_matches('v'))
-        .is_ok_and(|live| live < SAME_COREFILE_SINCE)
-    {
+    if tag_version(live).is_some_and(|live| live < SAME_COREFILE_SINCE) {
         return Err(format!(
             "{live} read its Corefile otherwise than {tag}: write it anew, then upgrade it by hand once"
         ));

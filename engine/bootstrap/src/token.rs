@@ -8,7 +8,7 @@ use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-/// How long a token is good for: a machine that has not joined by then gets another one.
+/// How long a token is good for, from its making or its last extension.
 pub const LIFE: SignedDuration = SignedDuration::from_mins(15);
 /// Type of a token's Secret.
 pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
@@ -16,6 +16,13 @@ pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 pub const NAMESPACE: &str = "kube-system";
 /// Group that kubeadm lets join as nodes.
 pub const NODE_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
+
+/// When a token is to end instead, while the machine that it was made for has not joined: extended once half of its life is left, so that
+/// neither a slow boot nor a late look leaves the machine outside. Nothing is due otherwise.
+pub fn extended(expires: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    (expires.duration_since(now) < LIFE / 2)
+        .then(|| now.saturating_add(LIFE).unwrap_or(Timestamp::MAX))
+}
 
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -160,6 +167,20 @@ mod tests {
                 Err(NoToken),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_is_extended_while_it_is_needed() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let expires = at("2026-01-01T00:15:00Z");
+        for (now, want) in [
+            ("2026-01-01T00:00:00Z", None),
+            ("2026-01-01T00:07:30Z", None),
+            ("2026-01-01T00:07:31Z", Some("2026-01-01T00:22:31Z")),
+            ("2026-01-01T01:00:00Z", Some("2026-01-01T01:15:00Z")),
+        ] {
+            assert_eq!(extended(expires, at(now)), want.map(at), "{now}");
         }
     }
 

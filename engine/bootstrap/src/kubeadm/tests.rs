@@ -236,7 +236,7 @@ fn it_does_not_print() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
     /// Whatever texts say, they stay the values that they are.
     #[test]
     fn no_text_breaks_out_of_yaml(

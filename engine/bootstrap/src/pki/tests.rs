@@ -79,12 +79,17 @@ fn openssl_accepts_what_is_made() {
 
     let text = |certificate: &str| {
         let file = openssl.file("shown.crt", certificate);
-        openssl.run(&["x509", "-noout", "-text", "-in"], &[&file]).1
+        openssl
+            .run(
+                &["x509", "-noout", "-text", "-nameopt", "RFC2253", "-in"],
+                &[&file],
+            )
+            .1
     };
     let shown = text(&leaf.certificate);
     for part in [
-        "Issuer: CN = kubernetes",
-        "Subject: O = system:masters, CN = kubernetes-admin",
+        "Issuer: CN=kubernetes",
+        "Subject: CN=kubernetes-admin,O=system:masters",
         "TLS Web Client Authentication",
         "Digital Signature, Key Encipherment",
         "prime256v1",
@@ -102,7 +107,7 @@ fn openssl_accepts_what_is_made() {
     ] {
         let shown = text(&authority.certificate);
         for part in [
-            format!("Subject: CN = {name}"),
+            format!("Subject: CN={name}"),
             "CA:TRUE".to_owned(),
             "Certificate Sign".to_owned(),
         ] {

@@ -52,7 +52,7 @@ install_kubernetes() {
         repository "${kubelet_version%.*}" &&
         apt_get update &&
         apt_get install --no-install-recommends --allow-change-held-packages --allow-downgrades \
-            "kubeadm=$kubeadm_version-*" "kubectl=$kubeadm_version-*" "kubelet=$kubelet_version-*"
+            "kubeadm=$kubeadm_version-*" "kubectl=$kubeadm_version-*" "kubelet=$kubelet_version-*" kubernetes-cni
 }
 
 work=$(mktemp -d)

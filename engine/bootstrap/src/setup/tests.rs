@@ -267,7 +267,7 @@ fn a_worker_goes_on_trying_to_join_and_ends_sometime() {
             99,
             "join",
             false,
-            [vec![asks], vec![[joins, resets]; 5].concat()].concat(),
+            [vec![asks], [[joins, resets]; 5].concat()].concat(),
         ),
     ] {
         let machine = Cardboard::new();

@@ -143,6 +143,18 @@ fn nothing_goes_back() {
     assert_eq!(images(&applied(cluster, &changes)), want);
 }
 
+/// Docker Hub has CoreDNS without it.
+#[test]
+fn a_tag_is_written_as_it_was() {
+    let cluster = live("v1.33.0", "kube-proxy:1.32.0", "coredns/coredns:1.11.3");
+    let changes = after_step(&cluster, &v("v1.33.0")).unwrap();
+    let want = (
+        "kube-proxy:1.33.0".to_owned(),
+        "coredns/coredns:1.12.0".to_owned(),
+    );
+    assert_eq!(images(&applied(cluster, &changes)), want);
+}
+
 #[test]
 fn what_is_not_understood_is_left_alone_and_said() {
     let standard = "registry.k8s.io/coredns/coredns:v1.11.3";
@@ -184,7 +196,7 @@ fn what_is_not_understood_is_left_alone_and_said() {
         (
             Box::new(|live| {
                 live.kubelet_config =
-                    Some(configmap("kubelet", "featureGates: {A: true, B: false}"))
+                    Some(configmap("kubelet", "featureGates: {A: true, B: false}"));
             }),
             "names feature gates (A, B)",
         ),
@@ -307,6 +319,7 @@ fn plugins_of_a_corefile() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn no_text_makes_it_panic(text in any::<String>(), image in "[ -~]{0,40}", more in "[{}#\" a-z\n.:]{0,80}") {
         let mut cluster = live("v1.32.0", &image, &image);
