@@ -185,7 +185,9 @@ async fn finish(shared: &Shared, cluster: &Cluster) -> Result<(), Error> {
         return Ok(());
     }
     steps::after(shared, cluster, &running).await?;
-    shared.grounds.with(&key, |known| known.finished = Some(running));
+    shared
+        .grounds
+        .with(&key, |known| known.finished = Some(running));
     Ok(())
 }
 

@@ -29,7 +29,12 @@ pub(crate) struct Approvals(Mutex<BTreeMap<(String, String), AbortHandle>>);
 
 impl Approvals {
     /// Starts the watch of a cluster where none runs.
-    pub(crate) fn follow(&self, shared: &Arc<Shared>, cluster: ClusterRef, tasks: &mut JoinSet<()>) {
+    pub(crate) fn follow(
+        &self,
+        shared: &Arc<Shared>,
+        cluster: ClusterRef,
+        tasks: &mut JoinSet<()>,
+    ) {
         let key = (cluster.namespace.clone(), cluster.name.clone());
         let mut watches = self.0.lock();
         if watches.get(&key).is_none_or(AbortHandle::is_finished) {
@@ -120,7 +125,10 @@ async fn judge(
     let verdict = decide(request, machines.iter().map(Arc::as_ref));
     let name = request.name_any();
     let Some(condition) = condition(&verdict) else {
-        let undecided = request.status.as_ref().is_none_or(|s| s.conditions.is_none());
+        let undecided = request
+            .status
+            .as_ref()
+            .is_none_or(|s| s.conditions.is_none());
         return if undecided { Later::Waits } else { Later::Done };
     };
     tracing::info!(cluster = %cluster.name, request = %name, verdict = ?verdict, "certificate request of a kubelet");
@@ -145,7 +153,10 @@ async fn judge(
 /// What is written of a verdict; `None` where it is left to others, or to later.
 fn condition(verdict: &Verdict) -> Option<Value> {
     let (kind, message) = match verdict {
-        Verdict::Approve => ("Approved", "every name and address belongs to the node's Machine"),
+        Verdict::Approve => (
+            "Approved",
+            "every name and address belongs to the node's Machine",
+        ),
         Verdict::Deny(why) => ("Denied", why.as_str()),
         Verdict::Ignore(_) => return None,
     };
@@ -160,7 +171,10 @@ mod tests {
     fn verdicts_are_written_and_what_is_ignored_is_not() {
         let of = |verdict| condition(&verdict).map(|c| (c["type"].clone(), c["message"].clone()));
         let why = || "10.0.0.9 does not belong to node a's Machine".to_owned();
-        assert_eq!(of(Verdict::Deny(why())), Some((json!("Denied"), json!(why()))));
+        assert_eq!(
+            of(Verdict::Deny(why())),
+            Some((json!("Denied"), json!(why())))
+        );
         assert_eq!(of(Verdict::Approve).unwrap().0, json!("Approved"));
         assert_eq!(of(Verdict::Ignore(why())), None);
     }

@@ -11,7 +11,10 @@ use kube::{
     api::{Patch, PatchParams},
 };
 
-use crate::{cache::name_of, reconcile::{Error, Shared}};
+use crate::{
+    cache::name_of,
+    reconcile::{Error, Shared},
+};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -53,7 +56,11 @@ pub(super) async fn before(
 
 /// Once all of the control plane runs the version in its status: images of what kubeadm installed follow. Done once for each version in
 /// this process; asked again it changes nothing.
-pub(super) async fn after(shared: &Shared, cluster: &Cluster, version: &Version) -> Result<(), Error> {
+pub(super) async fn after(
+    shared: &Shared,
+    cluster: &Cluster,
+    version: &Version,
+) -> Result<(), Error> {
     let client = client(shared, cluster).await?;
     let Some(kubeadm_config) = kubeadm_config(&client).await? else {
         return Ok(());
