@@ -1,5 +1,7 @@
 //! What the tests of the whole share.
 
+pub mod client_tokens;
 pub mod conformance;
+pub mod emulators;
 pub mod reference;
 pub mod tools;

@@ -5,10 +5,14 @@ use std::process::Command;
 
 /// The only programs and data for whose absence a test may be skipped.
 const SKIPPABLE: &[&str] = &[
+    "curl",
+    "emulators-python",
     "github-api.json",
     "github-webhooks.json",
     "gpg",
     "kubectl",
+    "microburst",
+    "moto_server",
     "prism",
     "ssh-keygen",
     "sshd",
