@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gitops", &["core", "schema", "api"]),
     ("controllers", &["core", "api", "providers"]),
     ("providers", &["api", "schema"]),
+    ("provider-aws", &["providers", "schema", "api"]),
     (
         "provider-sim",
         &["providers", "apiserver", "store", "schema", "api"],
