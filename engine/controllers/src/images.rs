@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount};
+use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount, ProviderConfig};
 use fleetwright_core::{
     images::{Image, on_the_way},
     upgrade::{Blocker, Path},
 };
-use fleetwright_providers::lacks_image;
+use fleetwright_providers::{ProviderError, lacks_image};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -53,6 +53,29 @@ pub(crate) async fn blocker(
         }
     }
     None
+}
+
+/// Effective settings with what aliases in them stand for now: what a set or a machine of the control plane keeps from when it is made.
+pub(crate) async fn resolved(
+    shared: &Shared,
+    config: &ProviderConfig,
+    version: Option<&str>,
+) -> Result<ProviderConfig, ProviderError> {
+    let account = shared.caches.get::<ProviderAccount>("", config.account());
+    // What is wrong with the account is said where machines are made.
+    let Some(account) = account else {
+        return Ok(config.clone());
+    };
+    let Some(provider) = shared.context.providers.get(&account.spec.provider) else {
+        return Ok(config.clone());
+    };
+    let account = shared.account(&account)?;
+    let version = version.unwrap_or_default();
+    let found = provider.resolve(&account, version, &config.to_value());
+    Ok(match found.await? {
+        serde_json::Value::Object(fields) => fields.into(),
+        _ => config.clone(),
+    })
 }
 
 async fn missing(shared: &Shared, image: &Image) -> Option<String> {

@@ -245,6 +245,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                     .patch(&latest, Shared::ordinal_patch(machine.ordinal + 1), BY)
                     .await?;
             }
+            let mut machine = machine;
+            let content = &mut machine.spec.content;
+            content.provider_config =
+                images::resolved(shared, &content.provider_config, content.version.as_deref())
+                    .await?;
             let mut new = to_machine(shared, cluster, *machine)?;
             new.annotations_mut().insert(
                 meta::ANNOTATION_MADE_BECAUSE.to_owned(),

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{Error, Shared, rebuild};
-use crate::{cache::name_of, queue::Key, trail::Deeds, write::merge_diff};
+use crate::{cache::name_of, images::resolved, queue::Key, trail::Deeds, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
 
@@ -117,7 +117,11 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             format!("create MachineSet {namespace}/{}{why}", new.name),
             seen,
         );
-        let made = shared.create(&new.to_set(pool), BY).await;
+        let mut set = new.to_set(pool);
+        let content = &mut set.spec.template.spec;
+        content.provider_config =
+            resolved(shared, &content.provider_config, content.version.as_deref()).await?;
+        let made = shared.create(&set, BY).await;
         shared.doubt(Key::Set(namespace.clone(), new.name.clone()), made)?;
     }
     let find = |name: &str| sets.iter().find(|s| s.name_any() == name);
