@@ -5,6 +5,10 @@ use std::sync::Arc;
 use fleetwright_providers::{ConfigSchema, Provider, Registry};
 
 /// All of them; the simulated cloud is one that runs, or its stand-in.
+#[cfg_attr(
+    not(feature = "aws"),
+    expect(unused_variables, reason = "real providers work for one installation")
+)]
 pub(crate) fn registry(simulated: Arc<dyn Provider>, installation: &str) -> Registry {
     Registry::new([
         simulated,

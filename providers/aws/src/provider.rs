@@ -12,7 +12,7 @@ use fleetwright_providers::{
     Account, Bootstrap, ConfigSchema, CreateInstance, Infrastructure, Instance, InstanceState,
     ListScope, Provider, ProviderError, UpdateInstance,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     clients::{AllClients, Clients},

@@ -35,7 +35,7 @@ use self::{
 };
 use super::{Error, Shared, seconds_until};
 use crate::{
-    bootstrap::discard,
+    bootstrap::{await_node, discard},
     cache::name_of,
     drift, health,
     inventory::Seen,
@@ -83,6 +83,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     {
         step = next_step(&stored, &view.facts, now);
         failure = act(shared, &stored, &mut view, &step).await;
+    }
+    if let (MachineStep::WaitNode, Ok(())) = (&step, &failure) {
+        match await_node(shared, machine).await {
+            Ok(again) => retry = retry.into_iter().chain(again.map(|d| d.as_secs())).min(),
+            Err(error) => failure = Err(error),
+        }
     }
     if let Err(error) = &failure {
         detail = Some(told(error));
@@ -358,7 +364,8 @@ async fn forget_boot(shared: &Shared, machine: &Machine, view: &View) -> Result<
     let Ok((provider, account)) = provider(shared, machine, &view.account) else {
         return Ok(());
     };
-    discard(provider.as_ref(), &account, &owner(shared, machine)).await
+    let owner = owner(shared, machine);
+    discard(shared, machine, provider.as_ref(), &account, &owner).await
 }
 
 async fn workload(shared: &Shared, machine: &Machine) -> Result<kube::Client, Error> {
