@@ -15,6 +15,7 @@ mod inventory;
 mod metrics;
 mod node_sync;
 mod nodes;
+mod provided;
 mod queue;
 mod reconcile;
 mod refusals;

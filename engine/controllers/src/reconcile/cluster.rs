@@ -12,6 +12,7 @@ use fleetwright_core::{
         has_served, route,
     },
     drift::MachinesInSync,
+    group,
     machine_set::NewMachine,
     outcome::Outcome,
     quorum::Etcd,
@@ -29,7 +30,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared, control_plane};
+use super::{Error, Shared, control_plane, managed};
 use crate::{
     cache::name_of,
     etcd::{self, Answer},
@@ -77,8 +78,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                 .map(|s| &s.spec.template.spec),
         )
         .filter_map(|c| c.version.as_deref()?.parse::<Version>().ok())
+        .chain(group::lowest_version(&pools, &shared.catalogue))
         .min();
-    let deletion = deleting.then(|| deletion_step(cluster, &pools, &sets, &machines));
+    let deletion = match deleting.then(|| deletion_step(cluster, &pools, &sets, &machines)) {
+        Some(step) => Some(managed::goes(shared, cluster, step).await),
+        None => None,
+    };
     let initialized = cluster
         .status
         .as_ref()
@@ -88,9 +93,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let versions = control_plane::allowed_versions(shared, cluster);
     let domains = control_plane::failure_domains(shared, cluster);
     let asked = health::ask(shared, &namespace, &name, &control_plane);
+    let shown = managed::known(shared, cluster);
     let gathered = ControlPlaneView {
         cluster,
         machines: &control_plane,
+        managed: shown.as_ref(),
         etcd: Etcd::Members(&[]),
         lowest_worker: lowest_worker.as_ref(),
         pools: &pools,
@@ -123,6 +130,14 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         etcd = Some((etcd::ask(shared, &reference, &control_plane).await, true));
         decision = decide(&with_etcd(gathered, etcd.as_ref()), now);
     }
+    let ordered = managed::order(shared, cluster, &decision, deletion.as_ref()).await;
+    if ordered.is_some() {
+        let gathered = ControlPlaneView {
+            managed: ordered.as_ref(),
+            ..gathered
+        };
+        decision = decide(&gathered, now);
+    }
     let etcd = etcd.map(|(answer, _)| answer);
     let key = Key::Cluster(namespace.clone(), name.clone());
     if let ControlPlaneAction::Delete { machine, .. } = &decision.action
@@ -142,6 +157,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .collect();
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
+        endpoint: managed::endpoint(shared, cluster),
+        foreign_version: ordered
+            .as_ref()
+            .and_then(|known| Some(known.serves()?.to_string())),
+        managed: ordered,
         failure_domains: domains,
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
         duplicate_instances: shared.inventory.duplicated(&reference.key),
@@ -159,7 +179,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .as_ref()
         .is_some_and(|i| i.control_plane_initialized)
         && !initialized;
-    if became {
+    if became && cluster.spec.control_plane.managed.is_none() {
         // Before the status says that it has become so: a kill in between must not lose it.
         write_kubeconfig(shared, cluster).await?;
     }
@@ -203,6 +223,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     // A storm of failures passes though nothing happens.
     decision.look_again = decision.look_again.into_iter().chain(asked.next).min();
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
+    let again = again
+        .into_iter()
+        .chain(managed::next(shared, cluster))
+        .min();
     let mut deeds = Deeds::of(
         shared,
         "Cluster",
@@ -395,6 +419,12 @@ async fn tear_down(
                 shared.delete(machine.as_ref()).await?;
             }
         }
+        ClusterDeletionStep::Managed { .. } => {
+            return Ok(Outcome::Wait {
+                reason: waiting,
+                retry_after: managed::next_look(shared, cluster),
+            });
+        }
         ClusterDeletionStep::Finish => {
             let latest = shared.caches.get::<Cluster>(&namespace, &name);
             if let Some(latest) = latest {
@@ -405,7 +435,10 @@ async fn tear_down(
             return Ok(Outcome::Deleted);
         }
     }
-    Ok(Outcome::wait(waiting))
+    Ok(Outcome::Wait {
+        reason: waiting,
+        retry_after: managed::next(shared, cluster),
+    })
 }
 
 /// Keeps the cluster's kubeconfig where Cluster API keeps it: Secret `<cluster>-kubeconfig`, key `value`.
@@ -415,6 +448,16 @@ async fn write_kubeconfig(shared: &Shared, cluster: &Cluster) -> Result<(), Erro
     let Ok(Some(kubeconfig)) = shared.context.connections.kubeconfig(&reference).await else {
         return Ok(());
     };
+    store_kubeconfig(shared, cluster, kubeconfig).await
+}
+
+/// Stores a cluster's kubeconfig.
+pub(super) async fn store_kubeconfig(
+    shared: &Shared,
+    cluster: &Cluster,
+    kubeconfig: String,
+) -> Result<(), Error> {
+    let (namespace, name) = name_of(cluster);
     let secret = Secret {
         metadata: kube::api::ObjectMeta {
             name: Some(format!("{name}-kubeconfig")),

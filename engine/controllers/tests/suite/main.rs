@@ -17,6 +17,8 @@ mod drift;
 #[cfg(test)]
 mod drift_corrected;
 #[cfg(test)]
+mod estate;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod health;
@@ -26,6 +28,12 @@ mod kinds;
 mod kit;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod lines;
+#[cfg(test)]
+mod managed;
+#[cfg(test)]
+mod managed_pools;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
