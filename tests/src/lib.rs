@@ -1,5 +1,7 @@
 //! What the tests of the whole share.
 
 pub mod conformance;
+pub mod pki;
 pub mod reference;
 pub mod tools;
+pub mod workload;

@@ -5,11 +5,16 @@ use std::process::Command;
 
 /// The only programs and data for whose absence a test may be skipped.
 const SKIPPABLE: &[&str] = &[
+    "age",
+    "age-keygen",
+    "cloud-init",
     "github-api.json",
     "github-webhooks.json",
     "gpg",
     "kubectl",
+    "openssl",
     "prism",
+    "shellcheck",
     "ssh-keygen",
     "sshd",
     "strace",

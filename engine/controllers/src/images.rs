@@ -7,7 +7,7 @@ use fleetwright_core::{
     images::{Image, on_the_way},
     upgrade::{Blocker, Path},
 };
-use fleetwright_providers::{Account, lacks_image};
+use fleetwright_providers::lacks_image;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -62,8 +62,12 @@ async fn missing(shared: &Shared, image: &Image) -> Option<String> {
     if let Some(known) = shared.images.see(image) {
         return known;
     }
-    let (account, config) = (Account::from(account.as_ref()), image.config());
-    let missing = lacks_image(provider.as_ref(), &account, &image.version, &config).await;
+    let missing = match shared.account(&account) {
+        Ok(account) => {
+            lacks_image(provider.as_ref(), &account, &image.version, &image.config()).await
+        }
+        Err(error) => Some(error.to_string()),
+    };
     shared.images.keep(image.clone(), missing.clone());
     missing
 }

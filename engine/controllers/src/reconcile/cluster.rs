@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, drift::DriftKind, meta, version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, drift::DriftKind, meta, names,
+    version::Version,
 };
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
@@ -30,8 +31,9 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared, control_plane, managed};
+use super::{Error, Shared, control_plane, managed, rebuild};
 use crate::{
+    bootstrap,
     cache::name_of,
     etcd::{self, Answer},
     health, images,
@@ -55,6 +57,9 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         shared
             .add_finalizer(cluster, meta::FINALIZER_CLUSTER, BY)
             .await?;
+        return Ok(Outcome::Changed);
+    }
+    if rebuild::control_plane(shared, cluster, BY).await? {
         return Ok(Outcome::Changed);
     }
     let machines: Vec<Arc<Machine>> = shared.caches.of_cluster(&namespace, &name);
@@ -146,6 +151,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     {
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
     }
+    let ground = bootstrap::prepare(shared, cluster, &control_plane, BY).await;
+    if let ControlPlaneAction::Create { .. } = &decision.action
+        && let Some(why) =
+            rebuild::holds_control_plane(shared, cluster).or_else(|| ground.as_ref()?.hold.clone())
+    {
+        decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Held(why));
+    }
 
     if control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
         // Sent to the task that owns the watches; it knows which run already.
@@ -157,7 +169,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .collect();
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
-        endpoint: managed::endpoint(shared, cluster),
+        unreachable: shared.nodes.trouble(&namespace, &name),
         foreign_version: ordered
             .as_ref()
             .and_then(|known| Some(known.serves()?.to_string())),
@@ -167,6 +179,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         duplicate_instances: shared.inventory.duplicated(&reference.key),
         in_sync: Some(MachinesInSync::of(&machines)),
         etcd: etcd.clone(),
+        endpoint: match &ground {
+            Some(ground) => ground.endpoint.clone(),
+            None => managed::endpoint(shared, cluster),
+        },
+        certificates: ground
+            .as_ref()
+            .and_then(|ground| ground.certificates.clone()),
         path: route
             .filter(|path| path.control_plane().count() > 1)
             .map(|path| path.to_string()),
@@ -179,7 +198,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .as_ref()
         .is_some_and(|i| i.control_plane_initialized)
         && !initialized;
-    if became && cluster.spec.control_plane.managed.is_none() {
+    if became && ground.is_none() && cluster.spec.control_plane.managed.is_none() {
         // Before the status says that it has become so: a kill in between must not lose it.
         write_kubeconfig(shared, cluster).await?;
     }
@@ -225,6 +244,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
     let again = again
         .into_iter()
+        .chain(ground.and_then(|ground| ground.again))
         .chain(managed::next(shared, cluster))
         .min();
     let mut deeds = Deeds::of(
@@ -426,6 +446,9 @@ async fn tear_down(
             });
         }
         ClusterDeletionStep::Finish => {
+            if let Some(waits) = bootstrap::remove(shared, cluster).await? {
+                return Ok(Outcome::wait_seconds(waits, 5));
+            }
             let latest = shared.caches.get::<Cluster>(&namespace, &name);
             if let Some(latest) = latest {
                 shared
@@ -460,7 +483,7 @@ pub(super) async fn store_kubeconfig(
     let (namespace, name) = name_of(cluster);
     let secret = Secret {
         metadata: kube::api::ObjectMeta {
-            name: Some(format!("{name}-kubeconfig")),
+            name: Some(names::kubeconfig_secret(&name)),
             namespace: Some(namespace.clone()),
             labels: Some([(meta::LABEL_CLUSTER_NAME.to_owned(), name)].into()),
             owner_references: meta::controller_owner(cluster).map(|o| vec![o]),

@@ -14,7 +14,7 @@ use fleetwright_core::{
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{Error, Shared};
+use super::{Error, Shared, rebuild};
 use crate::{cache::name_of, queue::Key, trail::Deeds, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
@@ -55,6 +55,9 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             .write_status(pool, pool.status.as_ref(), &new, BY)
             .await?;
         return Ok(Outcome::wait("its Cluster is paused"));
+    }
+    if rebuild::pool(shared, pool, &cluster, &sets, BY).await? {
+        return Ok(Outcome::Changed);
     }
     let version = effective_version(&cluster, pool);
     let mut decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {

@@ -12,7 +12,7 @@ use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_controllers::{Context, Controllers, Metrics};
 use fleetwright_core::{cluster::is_control_plane, status};
 use fleetwright_provider_sim::{Cloud, CloudOptions, Fault};
-use fleetwright_providers::{ClusterConnections, ClusterRef, Provider, Registry};
+use fleetwright_providers::{Account, ClusterConnections, ClusterRef, Provider, Registry};
 use fleetwright_store::Store;
 use futures::{
     StreamExt,
@@ -29,7 +29,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use crate::lines::{condition_line, of_cluster, of_machine, of_pool};
+pub(crate) use crate::{
+    lines::{condition_line, of_cluster, of_machine, of_pool},
+    settings::{config, merge, workload},
+};
 use crate::{
     estate::Estate,
     trail::{self, Decisions},
@@ -192,6 +195,39 @@ where
         .boxed()
 }
 
+/// The account that all kits have, as the cloud knows it.
+pub(crate) fn account() -> Account {
+    Account {
+        name: "sim-eu".into(),
+        provider: "sim".into(),
+        region: "eu".into(),
+        ..Account::default()
+    }
+}
+
+/// An API server that knows our kinds and holds nothing.
+async fn new_api() -> Client {
+    let options = Options::new(Arc::new(SystemClock), Arc::new(SeededRandom::new(1)));
+    let server = ApiServer::new(Store::memory(), options).unwrap();
+    let ours: Vec<Value> = crds::all()
+        .iter()
+        .map(|c| serde_json::to_value(c).unwrap())
+        .collect();
+    server.install_crds(&ours).await.unwrap();
+    server.client("default")
+}
+
+fn follow_all(client: &Client) -> SelectAll<BoxStream<'static, Change>> {
+    let mut changes = SelectAll::new();
+    changes.push(follow(client, Change::Cluster));
+    changes.push(follow(client, Change::Pool));
+    changes.push(follow(client, Change::Set));
+    changes.push(follow(client, Change::Machine));
+    changes.push(follow(client, Change::Check));
+    changes.push(follow(client, |event| Change::Fleet(Box::new(event))));
+    changes
+}
+
 /// What must hold at every moment; an error says what does not.
 type Invariant = Box<dyn FnMut(&World) -> Result<(), String> + Send>;
 
@@ -224,14 +260,7 @@ impl Kit {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock);
         let random = Arc::new(SeededRandom::new(1));
-        let server =
-            ApiServer::new(Store::memory(), Options::new(clock.clone(), random.clone())).unwrap();
-        let ours: Vec<Value> = crds::all()
-            .iter()
-            .map(|c| serde_json::to_value(c).unwrap())
-            .collect();
-        server.install_crds(&ours).await.unwrap();
-        let client = server.client("default");
+        let client = new_api().await;
         let cloud = Cloud::open(CloudOptions {
             dir: dir.path().to_owned(),
             clock: clock.clone(),
@@ -249,26 +278,20 @@ impl Kit {
             ]),
             connections: Arc::new(estate.clone()),
             etcd: Arc::new(cloud.clone()),
+            escrow: None,
             clock: Arc::new(ward.clone()),
             random,
             installation: "test".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             trail,
         };
-        let mut changes = SelectAll::new();
-        changes.push(follow(&client, Change::Cluster));
-        changes.push(follow(&client, Change::Pool));
-        changes.push(follow(&client, Change::Set));
-        changes.push(follow(&client, Change::Machine));
-        changes.push(follow(&client, Change::Check));
-        changes.push(follow(&client, |event| Change::Fleet(Box::new(event))));
         let mut kit = Self {
+            changes: follow_all(&client),
             client,
             cloud,
             ward,
             estate,
             world: World::default(),
-            changes,
             invariants: Vec::new(),
             context,
             decisions,
@@ -283,6 +306,16 @@ impl Kit {
         kit.account("sim-eu", "eu", quotas).await;
         kit.start_controllers();
         kit
+    }
+
+    /// The API forgets everything; the cloud and its clusters go on. The controllers are stopped.
+    pub(crate) async fn lose_state(&mut self) {
+        self.stop_controllers().await;
+        self.client = new_api().await;
+        self.context.client = self.client.clone();
+        self.changes = follow_all(&self.client);
+        self.world = World::default();
+        self.account("sim-eu", "eu", BTreeMap::new()).await;
     }
 
     /// An account of the simulated cloud in this region.
@@ -450,6 +483,7 @@ impl Kit {
             namespace: "default".into(),
             name: cluster.into(),
             key: names::cluster_key("test", "default", cluster),
+            ..ClusterRef::default()
         };
         self.cloud.client(&reference).await.unwrap()
     }
@@ -549,36 +583,4 @@ impl Kit {
             ended.unwrap();
         }
     }
-}
-
-/// Puts `from` over `to`, object by object.
-pub(crate) fn merge(to: &mut Value, from: Value) {
-    match (to, from) {
-        (Value::Object(to), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(to.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (to, from) => *to = from,
-    }
-}
-
-/// Settings of a machine that boots fast.
-pub(crate) fn config(kind: &str) -> Value {
-    json!({
-        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimMachineConfig",
-        "account": "sim-eu", "instanceType": kind, "bootSeconds": 0.2,
-    })
-}
-
-/// A cluster's settings with one workload.
-pub(crate) fn workload(name: &str, replicas: usize, min_available: Option<usize>) -> Value {
-    let mut workload = json!({"name": name, "replicas": replicas, "terminationSeconds": 0});
-    if let Some(min) = min_available {
-        workload["minAvailable"] = json!(min);
-    }
-    json!({"providerConfig": {
-        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimClusterConfig",
-        "account": "sim-eu", "workloads": [workload],
-    }})
 }

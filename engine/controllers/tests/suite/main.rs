@@ -37,9 +37,13 @@ mod managed_pools;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod rebuilt;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod sets;
+#[cfg(test)]
+mod settings;
 #[cfg(test)]
 mod trail;
 #[cfg(test)]

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
-        upgrading_to,
+        ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, VersionStep, has_served,
+        running_version, upgrading_to,
     },
     drift::MachinesInSync,
     managed::Known,
@@ -33,8 +33,13 @@ use crate::{
 pub struct ClusterFacts {
     /// Whether its API answers; `None` while nobody asked.
     pub reachable: Option<bool>,
+    /// Why it does not, where that is known.
+    pub unreachable: Option<String>,
     /// Where its API server listens; `None` keeps what is known.
     pub endpoint: Option<Endpoint>,
+    /// Whether its keys and certificates are there, with what is to be told of them or why they are not; `None` where that is not our
+    /// business.
+    pub certificates: Option<Result<String, String>>,
     /// Version of a control plane that is not on machines of ours, as its API says; `None` keeps what is known.
     pub foreign_version: Option<String>,
     /// What the provider shows of a control plane that it runs; `None` where it runs none.
@@ -53,6 +58,14 @@ pub struct ClusterFacts {
     pub path: Option<String>,
     /// What is done next for a Cluster on its way out.
     pub deletion: Option<ClusterDeletionStep>,
+}
+
+impl ClusterFacts {
+    /// Why its API does not answer.
+    fn silence(&self) -> &str {
+        let why = self.unreachable.as_deref();
+        why.unwrap_or("the cluster's API does not answer")
+    }
 }
 
 fn conditions(machine: &Machine) -> &[Condition] {
@@ -182,7 +195,7 @@ pub fn cluster(
             kind::REMOTE_CONNECTION_PROBE,
             Status::False,
             reason::PROBE_FAILED,
-            "the cluster's API does not answer",
+            facts.silence(),
         ),
         None => {}
     }
@@ -207,11 +220,28 @@ pub fn cluster(
         );
     }
     pools_conditions(&mut out, pools);
+    match &facts.certificates {
+        Some(Ok(told)) => {
+            let kind = kind::CERTIFICATES_AVAILABLE;
+            out.set(kind, Status::True, reason::AVAILABLE, told);
+        }
+        Some(Err(why)) => {
+            let kind = kind::CERTIFICATES_AVAILABLE;
+            out.set(kind, Status::False, reason::NOT_AVAILABLE, why);
+        }
+        None => {}
+    }
     let wanted = machines.iter().filter(|m| {
         let name = m.metadata.name.as_deref().unwrap_or_default();
         m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)
     });
-    let refusal = refusal(wanted).or_else(|| managed::refusal(known));
+    let held = || match &decision.action {
+        ControlPlaneAction::Wait(ControlPlaneWait::Held(hold)) => hold.refusal(),
+        _ => None,
+    };
+    let refusal = refusal(wanted)
+        .or_else(held)
+        .or_else(|| managed::refusal(known));
     scaling(&mut out, cp.as_ref(), pools, refusal);
     let provider = managed::rolling(known, status.version.as_deref(), decision.version.as_ref());
     rolling(
@@ -272,12 +302,9 @@ fn control_plane(
     let Some(counts) = counts else {
         return match facts.reachable {
             Some(true) => out.set(kind, Status::True, reason::AVAILABLE, ""),
-            Some(false) => out.set(
-                kind,
-                Status::False,
-                reason::NOT_AVAILABLE,
-                "the cluster's API does not answer",
-            ),
+            Some(false) => {
+                out.set(kind, Status::False, reason::NOT_AVAILABLE, facts.silence());
+            }
             None => out.set(
                 kind,
                 Status::Unknown,
