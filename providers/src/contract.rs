@@ -175,6 +175,9 @@ pub struct Instance {
     pub owner: Option<Ownership>,
     /// Where in its life it is.
     pub state: InstanceState,
+    /// Why it is stopped, on its way out, failed or about to go, in the provider's words; `None` where there is nothing to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Addresses.
     #[serde(default)]
     pub addresses: Vec<MachineAddress>,
@@ -251,9 +254,23 @@ pub trait Provider: Send + Sync + 'static {
         InstanceSettings::default()
     }
 
-    /// Failure domains of the account that machines can be spread over, in the provider's order; none where it has no such thing.
-    fn failure_domains(&self, _account: &Account) -> Vec<String> {
+    /// Failure domains that machines with these settings can be spread over, in the provider's order; none where it has no such thing.
+    fn failure_domains(&self, _account: &Account, _config: &ProviderConfig) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The effective `providerConfig` with what stands in it for something else that changes by itself, such as an image by its name,
+    /// replaced by what it stands for now. Asked once, before a set or a control-plane machine is made of it: what comes of it stays.
+    ///
+    /// # Errors
+    /// [`ProviderError::Terminal`] where it stands for nothing.
+    async fn resolve(
+        &self,
+        _account: &Account,
+        _version: &str,
+        config: &Value,
+    ) -> Result<Value, ProviderError> {
+        Ok(config.clone())
     }
 
     /// What is missing to boot this Kubernetes version with a `providerConfig`, such as an image, and what to do about it;

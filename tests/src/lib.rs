@@ -1,6 +1,8 @@
 //! What the tests of the whole share.
 
+pub mod client_tokens;
 pub mod conformance;
+pub mod emulators;
 pub mod pki;
 pub mod reference;
 pub mod tools;

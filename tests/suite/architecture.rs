@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("controllers", &["core", "api", "providers"]),
     ("workload", &["api", "providers"]),
     ("providers", &["api", "schema"]),
+    ("provider-aws", &["providers", "schema", "api"]),
     (
         "provider-sim",
         &["providers", "apiserver", "store", "schema", "api"],

@@ -74,8 +74,18 @@ impl Provider for Fenced<dyn Provider> {
         self.inner.lists_catch_up_after()
     }
 
-    fn failure_domains(&self, account: &Account) -> Vec<String> {
-        self.inner.failure_domains(account)
+    fn failure_domains(&self, account: &Account, config: &ProviderConfig) -> Vec<String> {
+        self.inner.failure_domains(account, config)
+    }
+
+    async fn resolve(
+        &self,
+        account: &Account,
+        version: &str,
+        config: &Value,
+    ) -> Result<Value, ProviderError> {
+        let call = self.inner.resolve(account, version, config);
+        self.leadership.guard(call).await?
     }
 
     fn control_planes(&self) -> Option<&dyn ManagedControlPlanes> {

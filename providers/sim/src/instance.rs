@@ -56,6 +56,7 @@ impl SimInstance {
             provider_id: self.provider_id(),
             owner: Some(self.order.owner.clone()),
             state: self.state,
+            reason: None,
             addresses: vec![MachineAddress {
                 kind: "InternalIP".into(),
                 address: self.address(),

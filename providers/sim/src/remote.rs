@@ -251,7 +251,7 @@ impl Provider for RemoteCloud {
         config::settings(config.settings())
     }
 
-    fn failure_domains(&self, account: &Account) -> Vec<String> {
+    fn failure_domains(&self, account: &Account, _: &ProviderConfig) -> Vec<String> {
         config::failure_domains(&account.region)
     }
 

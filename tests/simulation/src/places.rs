@@ -122,8 +122,8 @@ impl Provider for Reach {
         self.cloud.lists_catch_up_after()
     }
 
-    fn failure_domains(&self, account: &Account) -> Vec<String> {
-        self.cloud.failure_domains(account)
+    fn failure_domains(&self, account: &Account, config: &ProviderConfig) -> Vec<String> {
+        self.cloud.failure_domains(account, config)
     }
 
     async fn missing_image(

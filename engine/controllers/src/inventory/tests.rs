@@ -18,6 +18,7 @@ fn instance(key: &str, state: InstanceState) -> Instance {
             ..Default::default()
         }),
         state,
+        reason: None,
         addresses: Vec::new(),
         failure_domain: None,
         instance_type: String::new(),

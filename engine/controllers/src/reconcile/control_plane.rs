@@ -33,10 +33,11 @@ pub(super) fn allowed_versions(shared: &Shared, cluster: &Cluster) -> Vec<Versio
 pub(super) fn failure_domains(shared: &Shared, cluster: &Cluster) -> Vec<String> {
     let domains = || {
         let machines = cluster.spec.control_plane.machines.as_ref()?;
-        let account = machines.template.spec.provider_config.account();
-        let account = shared.caches.get::<ProviderAccount>("", account)?;
+        let config = &machines.template.spec.provider_config;
+        let account = shared.caches.get::<ProviderAccount>("", config.account())?;
         let provider = shared.context.providers.get(&account.spec.provider)?;
-        Some(provider.failure_domains(&Account::from(account.as_ref())))
+        let config = shared.catalogue.effective(config);
+        Some(provider.failure_domains(&Account::from(account.as_ref()), &config))
     };
     domains().unwrap_or_default()
 }

@@ -157,8 +157,8 @@ impl Provider for Ward {
         self.0.lists_catch_up_after()
     }
 
-    fn failure_domains(&self, account: &Account) -> Vec<String> {
-        self.0.failure_domains(account)
+    fn failure_domains(&self, account: &Account, config: &ProviderConfig) -> Vec<String> {
+        self.0.failure_domains(account, config)
     }
 
     async fn missing_image(

@@ -116,8 +116,9 @@ async fn a_version_without_an_image_is_told_and_refused() {
     );
     kit.cloud.set_versions(None);
     kit.create(&order).await;
-    let domains = kit.remote.failure_domains(&account());
-    assert_eq!(domains, kit.cloud.failure_domains(&account()));
+    let config = order.config.as_object().cloned().unwrap().into();
+    let domains = kit.remote.failure_domains(&account(), &config);
+    assert_eq!(domains, kit.cloud.failure_domains(&account(), &config));
     assert_eq!(domains.len(), 3);
     kit.stop().await;
 }

@@ -1,0 +1,252 @@
+//! What nodes read when they boot: user data where it may be seen, SSM parameters where it holds secrets.
+
+use async_trait::async_trait;
+use aws_sdk_ssm::types::{ParameterTier, ParameterType, Tag};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use fleetwright_api::secret::SecretText;
+use fleetwright_providers::{Account, Bootstrap, Ownership, ProviderError};
+use serde_json::Value;
+
+use crate::{
+    config,
+    create::USER_DATA_LIMIT,
+    errors::{code, told, writes},
+    provider::Aws,
+    tags,
+};
+
+/// Most characters of a parameter in the tier that costs nothing.
+const CHUNK: usize = 4096;
+/// Most parameters of a machine: 60 KiB before they are encoded.
+const MOST_CHUNKS: usize = 20;
+/// Most parameters that one call deletes.
+const BATCH: usize = 10;
+
+/// Asks the instance's own metadata, with a token.
+macro_rules! metadata {
+    ($path:literal) => {
+        concat!(
+            "$(imds=\"${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}/latest\"; curl -fsS -H \"X-aws-ec2-metadata-token: ",
+            "$(curl -fsS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' \"$imds/api/token\")\" \"$imds/meta-data/",
+            $path,
+            "\")"
+        )
+    };
+}
+
+const PROVIDER_ID: &str = concat!(
+    "aws:///",
+    metadata!("placement/availability-zone"),
+    "/",
+    metadata!("instance-id")
+);
+
+/// Reads parameters by curl alone: the instance's own rights from its metadata, a signed call for each parameter. Where both are found
+/// can be told by the variables that AWS' tools know.
+const READ: &str = r#"(set -eu
+imds="${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}"
+ssm="${AWS_ENDPOINT_URL_SSM:-@url@}"
+token=$(curl -fsS --retry 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$imds/latest/api/token")
+ask() { curl -fsS --retry 5 -H "X-aws-ec2-metadata-token: $token" "$imds/latest/meta-data/iam/security-credentials/$1"; }
+role=$(ask '' | head -n 1)
+rights=$(ask "$role")
+field() { printf '%s' "$2" | tr -d '\n' | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"; }
+n=0
+while [ "$n" -lt @count@ ]; do
+    answer=$(printf 'user = "%s:%s"\nheader = "X-Amz-Security-Token: %s"\n' "$(field AccessKeyId "$rights")" "$(field SecretAccessKey "$rights")" "$(field Token "$rights")" |
+        curl -fsS --retry 5 -K - --aws-sigv4 'aws:amz:@region@:ssm' -H 'Content-Type: application/x-amz-json-1.1' \
+            -H 'X-Amz-Target: AmazonSSM.GetParameter' -d "{\"Name\":\"@path@/$n\",\"WithDecryption\":true}" "$ssm/")
+    field Value "$answer"
+    n=$((n + 1))
+done) | base64 -d"#;
+
+/// Under which the machine's parameters are.
+///
+/// # Errors
+/// A part of it cannot stand in a parameter's name.
+fn path(owner: &Ownership) -> Result<String, ProviderError> {
+    let simple = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let parts = [&owner.installation, &owner.cluster_key, &owner.machine];
+    match parts
+        .iter()
+        .find(|p| p.is_empty() || !p.chars().all(simple))
+    {
+        None => {
+            let [installation, cluster, machine] = parts;
+            Ok(format!("/fleetwright/{installation}/{cluster}/{machine}"))
+        }
+        Some(part) => Err(ProviderError::Terminal {
+            message: format!(
+                "{part:?} cannot stand in the name of an SSM parameter: letters, digits, dashes, dots and underscores can"
+            ),
+        }),
+    }
+}
+
+/// Pieces of the payload that fit into parameters, in characters that survive any shell.
+///
+/// # Errors
+/// There are too many.
+fn chunks(payload: &SecretText) -> Result<Vec<String>, ProviderError> {
+    let text = STANDARD.encode(payload.expose());
+    let bytes: Vec<&[u8]> = text.as_bytes().chunks(CHUNK).collect();
+    if bytes.len() > MOST_CHUNKS {
+        let (length, most) = (payload.expose().len(), MOST_CHUNKS * CHUNK * 3 / 4);
+        return Err(ProviderError::Terminal {
+            message: format!("{length} bytes are to be kept for the machine: {most} can be"),
+        });
+    }
+    let all = bytes.into_iter().map(String::from_utf8_lossy);
+    Ok(all.map(String::from).collect())
+}
+
+/// An error that does not repeat what was to be kept, as AWS does of values that it refuses.
+fn without(secret: &str, error: ProviderError) -> ProviderError {
+    if error.to_string().contains(secret) {
+        return ProviderError::Terminal {
+            message: "PutParameter: AWS refuses the value".into(),
+        };
+    }
+    error
+}
+
+fn command(account: &Account, path: &str, count: usize) -> String {
+    let region = &account.region;
+    let usual = || {
+        let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
+        format!("https://ssm.{region}.amazonaws.com{suffix}")
+    };
+    let endpoint = account.endpoint.clone().unwrap_or_else(usual);
+    READ.replace("@url@", endpoint.trim_end_matches('/'))
+        .replace("@count@", &count.to_string())
+        .replace("@region@", region)
+        .replace("@path@", path)
+}
+
+#[async_trait]
+impl Bootstrap for Aws {
+    fn user_data_limit(&self) -> usize {
+        USER_DATA_LIMIT
+    }
+
+    fn provider_id_expression(&self) -> Option<&'static str> {
+        Some(PROVIDER_ID)
+    }
+
+    async fn keep(
+        &self,
+        account: &Account,
+        owner: &Ownership,
+        config: &Value,
+        payload: &SecretText,
+    ) -> Result<String, ProviderError> {
+        let config = config::machine(config)?;
+        if config.iam_instance_profile.is_none() {
+            return Err(ProviderError::Terminal {
+                message: "iamInstanceProfile: the node reads secrets when it boots, and without a profile it may not: name one that may read its SSM parameters".into(),
+            });
+        }
+        let (path, chunks) = (path(owner)?, chunks(payload)?);
+        let clients = self.clients(account).await?;
+        let tags = tags::of_owner(owner);
+        let tags = tags.iter().filter(|(_, value)| !value.is_empty());
+        let tags: Result<Vec<Tag>, _> = tags
+            .map(|(key, value)| Tag::builder().key(key).value(value).build())
+            .collect();
+        let tags = tags.map_err(|e| ProviderError::Terminal {
+            message: format!("PutParameter: {e}"),
+        })?;
+        for (n, chunk) in chunks.iter().enumerate() {
+            let put = || {
+                clients
+                    .ssm
+                    .put_parameter()
+                    .name(format!("{path}/{n}"))
+                    .value(chunk)
+                    .r#type(ParameterType::SecureString)
+                    .tier(ParameterTier::Standard)
+            };
+            let made = put().set_tags(Some(tags.clone())).send().await;
+            let done = match made {
+                // Tags and another value cannot be written at once; the tags are there.
+                Err(error) if code(&error) == Some("ParameterAlreadyExists") => {
+                    put().overwrite(true).send().await
+                }
+                made => made,
+            };
+            done.map_err(|e| without(chunk, told(writes("PutParameter"), e)))?;
+        }
+        Ok(command(account, &path, chunks.len()))
+    }
+
+    async fn discard(&self, account: &Account, owner: &Ownership) -> Result<(), ProviderError> {
+        let path = path(owner)?;
+        let clients = self.clients(account).await?;
+        let names: Vec<String> = (0..MOST_CHUNKS).map(|n| format!("{path}/{n}")).collect();
+        for names in names.chunks(BATCH) {
+            let call = clients.ssm.delete_parameters();
+            let gone = call.set_names(Some(names.to_vec())).send().await;
+            gone.map_err(|e| told(writes("DeleteParameters"), e))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Ownership {
+        Ownership {
+            installation: "main".into(),
+            cluster_key: "0123".into(),
+            machine: "eu-cp-0".into(),
+            ..Ownership::default()
+        }
+    }
+
+    #[test]
+    fn parameters_are_found_by_what_the_machine_is_called() {
+        assert_eq!(path(&owner()).unwrap(), "/fleetwright/main/0123/eu-cp-0");
+        let other = Ownership {
+            installation: "a/b".into(),
+            ..owner()
+        };
+        assert!(path(&other).unwrap_err().is_terminal());
+    }
+
+    #[test]
+    fn payloads_are_cut_and_bounded() {
+        let kept = |length: usize| chunks(&SecretText::new("x".repeat(length)));
+        assert_eq!(kept(3072).unwrap().len(), 1);
+        assert_eq!(kept(3073).unwrap().len(), 2);
+        let text = kept(10_000).unwrap().concat();
+        assert_eq!(
+            STANDARD.decode(text).unwrap(),
+            "x".repeat(10_000).as_bytes()
+        );
+        assert_eq!(kept(61_440).unwrap().len(), MOST_CHUNKS);
+        let error = kept(61_441).unwrap_err();
+        assert!(
+            error.is_terminal() && !error.to_string().contains('x'),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_command_names_region_and_parameters() {
+        let account = Account {
+            region: "eu-central-1".into(),
+            ..Account::default()
+        };
+        let text = command(&account, "/fleetwright/a/b/c", 3);
+        for part in [
+            "AWS_ENDPOINT_URL_SSM:-https://ssm.eu-central-1.amazonaws.com}",
+            "aws:amz:eu-central-1:ssm",
+            "-lt 3 ]",
+            "/fleetwright/a/b/c/$n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
