@@ -5,6 +5,8 @@ mod drifting;
 mod leaving;
 mod provision;
 
+pub(super) use provision::{account_provider, called};
+
 use std::sync::Arc;
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
@@ -31,7 +33,7 @@ pub(super) use self::provision::digest;
 use self::{
     absence::{instance, prove_absence},
     leaving::{answer, goes, has_joined_since, look},
-    provision::{called, create_instance, owner, provider, update_instance},
+    provision::{create_instance, owner, provider, update_instance},
 };
 use super::{Error, Shared, seconds_until};
 use crate::{
