@@ -108,8 +108,14 @@ pub fn pool(
         let content = match there {
             Some(set) => Content::of_set(set),
             None => {
-                let made = found.iter().find(|f| f.known).and_then(|f| f.config.clone());
-                mark(frozen(Content::of_pool(pool, &version, catalogue), made), known)
+                let made = found
+                    .iter()
+                    .find(|f| f.known)
+                    .and_then(|f| f.config.clone());
+                mark(
+                    frozen(Content::of_pool(pool, &version, catalogue), made),
+                    known,
+                )
             }
         };
         let set = set_named(pool, name, &content, revision, found.len());

@@ -127,7 +127,9 @@ fn command(account: &Account, path: &str, count: usize) -> String {
 impl Bootstrap for Aws {
     fn operating_system<'a>(&self, config: &'a Value) -> &'a str {
         let looked_up = config["imageLookup"]["os"].as_str();
-        looked_up.or(config["os"].as_str()).unwrap_or(schema::USUAL_OS)
+        looked_up
+            .or(config["os"].as_str())
+            .unwrap_or(schema::USUAL_OS)
     }
 
     fn waits_for_cloud_controller(&self, cluster_config: Option<&Value>) -> bool {
