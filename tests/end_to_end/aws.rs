@@ -44,12 +44,12 @@ impl Aws {
         Some(Self { moto, python })
     }
 
-    /// Runs lines of Python with clients `ec2`, `ssm` and `elb`; gives what `out` is at their end.
+    /// Runs lines of Python with clients `ec2`, `ssm`, `elb` and `iam`; gives what `out` is at their end.
     async fn boto(&self, lines: &str) -> Value {
         let program = format!(
             "import boto3, json
 kw = dict(endpoint_url='{}', region_name='{REGION}', aws_access_key_id='a', aws_secret_access_key='b')
-ec2, ssm, elb = (boto3.client(n, **kw) for n in ('ec2', 'ssm', 'elbv2'))
+ec2, ssm, elb, iam = (boto3.client(n, **kw) for n in ('ec2', 'ssm', 'elbv2', 'iam'))
 def instances(*states):
     found = ec2.describe_instances(Filters=[dict(Name='instance-state-name', Values=list(states))])
     return [i for r in found['Reservations'] for i in r['Instances']]
@@ -241,7 +241,7 @@ async fn a_cluster_on_aws_from_a_commit_to_its_end() {
     };
     let image = "ami-03cf127a";
     let group = aws
-        .boto("out = ec2.describe_security_groups()['SecurityGroups'][0]['GroupId']")
+        .boto("iam.create_instance_profile(InstanceProfileName='nodes')\nout = ec2.describe_security_groups()['SecurityGroups'][0]['GroupId']")
         .await;
     let group = group.as_str().unwrap().to_owned();
     let dir = tempfile::tempdir().unwrap();
