@@ -268,6 +268,7 @@ mod tests {
             cache: dir.path().join("git"),
             trail: Default::default(),
             token: None,
+            escrow: None,
         };
         let stop = CancellationToken::new();
         let read: Now = Arc::new(move || *now.lock());

@@ -35,7 +35,7 @@ use fleetwright_gitops::{
     source::{AppTokens, Caches, Ends, PullRef},
     wishes::{About, Wishes},
 };
-use fleetwright_providers::Provider;
+use fleetwright_providers::Registry;
 use fleetwright_webhook::{
     forge::{Defaults, PostError, Remote},
     pull_requests::{PullRequest, PullRequests},
@@ -65,7 +65,7 @@ pub(crate) struct Pulls {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) caches: Caches,
     pub(crate) tokens: Option<Arc<dyn AppTokens>>,
-    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) providers: Registry,
     pub(crate) forge: Arc<dyn PullRequests>,
     pub(crate) defaults: Defaults,
     pub(crate) installation: String,
@@ -400,8 +400,7 @@ impl Pulls {
         let mut foretold = foretold.await?;
         // What a fork says is not sent anywhere.
         if !proposal.from_fork {
-            let provider = self.provider.as_ref();
-            let missing = missing_images(&self.client, provider, &foretold.images).await?;
+            let missing = missing_images(&self.client, &self.providers, &foretold.images).await?;
             foretold.lacks(missing, catalogue, now);
         }
         let digest = foretold.plan.digest(&tree, &foretold.policy);

@@ -11,6 +11,7 @@ use fleetwright_api::{
     Fleet, ProviderAccount,
     fleet::{Allow, FleetSource},
 };
+use fleetwright_controllers::with_credentials;
 use fleetwright_core::{
     catalogue::Catalogue,
     images::Image,
@@ -23,7 +24,7 @@ use fleetwright_gitops::{
     read::{Declared, ReadError, Reader},
     source::{Filter, Snapshot, read_directory},
 };
-use fleetwright_providers::{Account, ConfigSchema, Provider, lacks_image};
+use fleetwright_providers::{ConfigSchema, Registry, lacks_image};
 use fleetwright_webhook::forge::Forges;
 use jiff::Timestamp;
 use kube::{Api, Client};
@@ -118,7 +119,7 @@ impl Target {
     /// The files have mistakes, or the engine cannot be asked.
     pub(crate) async fn plan(&self, client: &Client, now: Timestamp) -> Result<Planned, Failure> {
         let fleet = self.fleet(client).await?;
-        let catalogue = Arc::new(catalogue(fleetwright_provider_sim::config::schemas()));
+        let catalogue = Arc::new(catalogue(crate::providers::schemas()));
         let allow = fleet.spec.allow.clone().unwrap_or_default();
         let cache = tempfile::tempdir().context("cannot make a folder for what is read")?;
         let forges = step(Forges::new(), "cannot reach forges")?;
@@ -185,7 +186,7 @@ impl Target {
             );
             return Ok(BTreeMap::new());
         };
-        let missing = missing_images(client, provider.as_ref(), images).await;
+        let missing = missing_images(client, &crate::providers::registry(provider), images).await;
         missing.map_err(|e| client::failure("cannot read the ProviderAccount", e))
     }
 
@@ -276,7 +277,7 @@ pub(crate) fn mistakes(directory: &Path, errors: &[LoadError]) -> Failure {
 /// The API cannot be read.
 pub(crate) async fn missing_images(
     client: &Client,
-    provider: &dyn Provider,
+    providers: &Registry,
     images: &BTreeSet<Image>,
 ) -> Result<BTreeMap<Image, String>, kube::Error> {
     let mut missing = BTreeMap::new();
@@ -284,12 +285,18 @@ pub(crate) async fn missing_images(
         let account = Api::<ProviderAccount>::all(client.clone());
         // That there is no such account is said where machines are made.
         let account = account.get_opt(&image.account).await?;
-        let account = account.map(|a| Account::from(&a));
-        let Some(account) = account.filter(|a| a.provider == provider.name()) else {
+        let Some(account) = account else { continue };
+        let Some(provider) = providers.get(&account.spec.provider) else {
             continue;
         };
-        let config = image.config();
-        if let Some(why) = lacks_image(provider, &account, &image.version, &config).await {
+        let why = match with_credentials(client, &account).await {
+            Ok(account) => {
+                let (provider, config) = (provider.as_ref(), image.config());
+                lacks_image(provider, &account, &image.version, &config).await
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why {
             missing.insert(image.clone(), why);
         }
     }

@@ -9,25 +9,26 @@ use fleetwright_api::{
     secret::SecretText,
     time::{Clock, SystemClock},
 };
-use fleetwright_controllers::Controllers;
+use fleetwright_controllers::{Controllers, Escrow};
 use fleetwright_gitops::{
     follow,
     notes::Notes,
     source::{AppTokens, Caches},
     sync::Sync,
 };
-use fleetwright_providers::Registry;
 use fleetwright_webhook::{
     forge::{Defaults, Forges},
     outbox::Outbox,
     receiver::Receiver,
 };
+use fleetwright_workload::Connections;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
     cloud::{self, Cloudy},
+    clusters::Routed,
     data_dir::DataDir,
     embedded::Embedded,
     error::{Failure, step},
@@ -35,7 +36,7 @@ use crate::{
     kubernetes::{self, Connected, Target},
     leadership,
     metrics::Metrics,
-    notes, progress,
+    notes, progress, providers,
     pulls::Pulls,
     repository::catalogue,
     setup::{self, Wish},
@@ -68,6 +69,7 @@ pub(crate) struct Options {
     pub(crate) simcloud: Option<String>,
     pub(crate) token: Option<SecretText>,
     pub(crate) webhook_secret: Option<SecretText>,
+    pub(crate) escrow: Option<Escrow>,
     /// The Fleet to make; on Kubernetes there may be others.
     pub(crate) wish: Option<Wish>,
 }
@@ -136,6 +138,14 @@ impl Engine {
             }
         };
 
+        let real = Connections::new(client.clone(), Arc::clone(&random));
+        let cloud = Cloudy {
+            connections: Arc::new(Routed {
+                simulated: Arc::clone(&simulated.connections),
+                real: Arc::new(real),
+            }),
+            ..simulated
+        };
         let trail = match &options.place {
             Place::Here { .. } => trail::in_folder(data.path(), &clock)?,
             Place::Kubernetes(_) => trail::in_log(),
@@ -143,7 +153,7 @@ impl Engine {
         let counted = Metrics::register(&mut metrics);
         let forges = counted.forges.clone();
         let workers = Workers {
-            cloud: simulated,
+            cloud,
             clock: Arc::clone(&clock),
             random,
             installation: options.installation,
@@ -151,6 +161,7 @@ impl Engine {
             cache: data.path().join("git"),
             trail,
             token: options.token,
+            escrow: options.escrow,
         };
         let listener = bind(options.http_listen, &data.path().join("http.addr")).await?;
         let http_url = format!("http://{}", address(&listener)?);
@@ -252,6 +263,8 @@ pub(crate) struct Workers {
     /// Where decisions are written down.
     pub(crate) trail: Trail,
     pub(crate) token: Option<SecretText>,
+    /// Where the keys of clusters are kept beside the state.
+    pub(crate) escrow: Option<Escrow>,
 }
 
 impl Workers {
@@ -265,8 +278,7 @@ impl Workers {
         tasks: &mut JoinSet<Result<(), Failure>>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let provider = Arc::clone(&self.cloud.provider);
-        let providers = Registry::new([self.cloud.provider]);
+        let providers = providers::registry(self.cloud.provider);
         let catalogue = Arc::new(catalogue(providers.schemas()));
         let forges = Arc::new(step(Forges::new(), "cannot reach forges")?);
         let tokens: Arc<dyn AppTokens> = Arc::new(Tokens(forges.apps()));
@@ -277,9 +289,10 @@ impl Workers {
         };
         let controllers = Controllers::new(fleetwright_controllers::Context {
             client: client.clone(),
-            providers,
+            providers: providers.clone(),
             connections: self.cloud.connections,
             etcd: self.cloud.etcd,
+            escrow: self.escrow,
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             installation: self.installation.clone(),
@@ -309,7 +322,7 @@ impl Workers {
             catalogue,
             caches,
             tokens: Some(tokens),
-            provider,
+            providers,
             forge: Arc::clone(&forges) as _,
             defaults: defaults.clone(),
             installation: self.installation,

@@ -12,6 +12,12 @@ use crate::{
 /// A provider whose instances run what they are given as user data.
 #[async_trait]
 pub trait Bootstrap: Send + Sync {
+    /// Operating system of instances with this effective `providerConfig`, such as `ubuntu-24.04`.
+    fn operating_system<'a>(&self, config: &'a Value) -> &'a str;
+
+    /// Whether nodes of clusters with this `providerConfig` of their own take no pods before a cloud controller has seen them.
+    fn waits_for_cloud_controller(&self, cluster_config: Option<&Value>) -> bool;
+
     /// Most bytes of user data, before any encoding.
     fn user_data_limit(&self) -> usize;
 

@@ -12,6 +12,10 @@ pub struct ClusterRef {
     pub name: String,
     /// Its key ([`fleetwright_api::names::cluster_key`]).
     pub key: String,
+    /// The provider that its control plane is of; `None` where that is somebody else's, or not known any more.
+    pub provider: Option<String>,
+    /// The Secret in its namespace whose key `value` is a kubeconfig that leads to it.
+    pub kubeconfig: String,
 }
 
 /// Why a workload cluster cannot be reached.
@@ -28,7 +32,7 @@ pub enum ConnectionError {
 /// Gives clients of workload clusters.
 #[async_trait]
 pub trait ClusterConnections: Send + Sync + 'static {
-    /// A client of the cluster's API.
+    /// A client of the cluster's API. Who asks now and then learns whether the cluster can still be reached.
     async fn client(&self, cluster: &ClusterRef) -> Result<kube::Client, ConnectionError>;
 
     /// A kubeconfig of the cluster for people and tools, as YAML; `None` where there is no address to give.

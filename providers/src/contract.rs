@@ -195,6 +195,9 @@ pub struct Instance {
     /// not the digest of what is wanted, the instance is to be updated.
     #[serde(default)]
     pub config_digest: String,
+    /// Kubernetes version of the order that it was made for, kept as a tag.
+    #[serde(default)]
+    pub version: String,
     /// When it was made.
     pub created: Timestamp,
 }

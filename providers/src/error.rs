@@ -73,6 +73,11 @@ impl ProviderError {
         matches!(self, Self::Terminal { .. } | Self::Credentials { .. })
     }
 
+    /// The reason that conditions give where no retry mends it ([`is_terminal`](Self::is_terminal)).
+    pub fn for_good(&self) -> Option<&'static str> {
+        self.is_terminal().then(|| self.word())
+    }
+
     /// A word for metrics and reasons.
     pub const fn word(&self) -> &'static str {
         match self {

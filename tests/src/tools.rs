@@ -5,6 +5,9 @@ use std::process::Command;
 
 /// The only programs and data for whose absence a test may be skipped.
 const SKIPPABLE: &[&str] = &[
+    "age",
+    "age-keygen",
+    "cloud-init",
     "curl",
     "emulators-python",
     "github-api.json",
@@ -13,7 +16,9 @@ const SKIPPABLE: &[&str] = &[
     "kubectl",
     "microburst",
     "moto_server",
+    "openssl",
     "prism",
+    "shellcheck",
     "ssh-keygen",
     "sshd",
     "strace",

@@ -12,9 +12,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("schema", &[]),
     ("store", &[]),
     ("core", &["api", "schema"]),
+    ("bootstrap", &["api"]),
     ("apiserver", &["store", "schema", "api"]),
     ("gitops", &["core", "schema", "api"]),
     ("controllers", &["core", "api", "providers"]),
+    ("workload", &["api", "providers"]),
     ("providers", &["api", "schema"]),
     ("provider-aws", &["providers", "schema", "api"]),
     (
@@ -26,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Libraries with which a crate would no longer be pure: no I/O, no clients, no runtime.
 const IMPURE: &[&str] = &["tokio", "axum", "git2", "rusqlite", "hyper", "notify"];
-const PURE: &[&str] = &["api", "schema", "core"];
+const PURE: &[&str] = &["api", "schema", "core", "bootstrap"];
 
 const LONGEST_FILE: usize = 600;
 

@@ -92,6 +92,18 @@ pub struct ControlPlane {
     pub external: Option<ExternalControlPlane>,
 }
 
+impl ControlPlane {
+    /// Name of the ProviderAccount that it is made with; `None` for somebody else's.
+    pub fn account(&self) -> Option<&str> {
+        let machines = self.machines.as_ref();
+        let of_machines = machines.map(|m| &m.template.spec.provider_config);
+        let of_provider = || self.managed.as_ref().map(|m| &m.provider_config);
+        of_machines
+            .or_else(of_provider)
+            .map(ProviderConfig::account)
+    }
+}
+
 /// A control plane on machines of ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

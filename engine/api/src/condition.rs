@@ -68,6 +68,8 @@ pub mod kind {
         ETCD_CLUSTER_HEALTHY = "EtcdClusterHealthy";
         /// The machine's etcd member is healthy.
         ETCD_MEMBER_HEALTHY = "EtcdMemberHealthy";
+        /// The cluster's keys and certificates are there.
+        CERTIFICATES_AVAILABLE = "CertificatesAvailable";
         /// Something stands in the way of the upgrade: nothing of it moves.
         UPGRADE_BLOCKED = "UpgradeBlocked";
         /// The live state equals Git's.

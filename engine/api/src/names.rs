@@ -47,6 +47,11 @@ pub fn control_plane_machine(cluster: &str, ordinal: u64) -> String {
     child_name(cluster, &format!("cp-{ordinal}"), MAX_NAME)
 }
 
+/// Name of the Secret with a cluster's kubeconfig, as Cluster API has it.
+pub fn kubeconfig_secret(cluster: &str) -> String {
+    format!("{cluster}-kubeconfig")
+}
+
 /// Name of a set, from its pool and the hash of its content.
 pub fn machine_set(pool: &str, hash: &str) -> String {
     child_name(pool, hash, MAX_NAME)

@@ -6,7 +6,7 @@ use fleetwright_api::{decision::Trail, random::Random, time::Clock};
 use fleetwright_core::catalogue::Catalogue;
 use fleetwright_providers::{ClusterConnections, EtcdMembers, Registry};
 
-use crate::metrics::Metrics;
+use crate::{escrow::Escrow, metrics::Metrics};
 
 /// What the controllers need from outside; nothing in it knows where the API lives.
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub struct Context {
     pub connections: Arc<dyn ClusterConnections>,
     /// The members of the clusters' etcd.
     pub etcd: Arc<dyn EtcdMembers>,
+    /// Where the keys of clusters are kept beside the state, if anywhere.
+    pub escrow: Option<Escrow>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of chance.

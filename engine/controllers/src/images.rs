@@ -2,16 +2,17 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount};
+use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount, machine::MachineTemplateSpec};
 use fleetwright_core::{
     images::{Image, on_the_way},
     upgrade::{Blocker, Path},
 };
-use fleetwright_providers::{Account, lacks_image};
+use fleetwright_providers::lacks_image;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::reconcile::Shared;
+use crate::reconcile::{Error, Shared};
 
 /// How long it holds that an image is there.
 const THERE: Duration = Duration::from_secs(300);
@@ -62,8 +63,42 @@ async fn missing(shared: &Shared, image: &Image) -> Option<String> {
     if let Some(known) = shared.images.see(image) {
         return known;
     }
-    let (account, config) = (Account::from(account.as_ref()), image.config());
-    let missing = lacks_image(provider.as_ref(), &account, &image.version, &config).await;
+    let missing = match shared.account(&account) {
+        Ok(account) => {
+            lacks_image(provider.as_ref(), &account, &image.version, &image.config()).await
+        }
+        Err(error) => Some(error.to_string()),
+    };
     shared.images.keep(image.clone(), missing.clone());
     missing
+}
+
+/// What in the settings of a set or a control-plane machine that is about to be made stands for something else that changes by itself is
+/// replaced by what it stands for now. What stands for nothing stays: the machines say so, as all that a provider refuses.
+///
+/// # Errors
+/// The provider cannot be asked now.
+pub(crate) async fn freeze(shared: &Shared, spec: &mut MachineTemplateSpec) -> Result<(), Error> {
+    let config = &spec.provider_config;
+    let account = shared.caches.get::<ProviderAccount>("", config.account());
+    let Some(account) = account else {
+        return Ok(());
+    };
+    let Some(provider) = shared.context.providers.get(&account.spec.provider) else {
+        return Ok(());
+    };
+    let resolved = match shared.account(&account) {
+        Ok(account) => {
+            let version = spec.version.as_deref().unwrap_or_default();
+            let config = config.to_value();
+            provider.resolve(&account, version, &config).await
+        }
+        Err(error) => Err(error),
+    };
+    match resolved {
+        Ok(Value::Object(settings)) => spec.provider_config = settings.into(),
+        Err(error) if !error.is_terminal() => return Err(error.into()),
+        Ok(_) | Err(_) => {}
+    }
+    Ok(())
 }

@@ -70,7 +70,7 @@ struct AccountState {
     duplicates: BTreeMap<String, BTreeSet<String>>,
     moving: bool,
     /// Why the last list failed; `None` after a good one.
-    trouble: Option<String>,
+    trouble: Option<ProviderError>,
 }
 
 impl AccountState {
@@ -225,7 +225,7 @@ impl Inventory {
     }
 
     /// The account could not be listed; `true` when that is news.
-    pub(crate) fn failed(&self, account: &str, why: String) -> bool {
+    pub(crate) fn failed(&self, account: &str, why: ProviderError) -> bool {
         let mut accounts = self.accounts.lock();
         let state = accounts.entry(account.to_owned()).or_default();
         let before = state.trouble.replace(why);
@@ -233,7 +233,7 @@ impl Inventory {
     }
 
     /// Why the account could not be listed the last time.
-    pub(crate) fn trouble(&self, account: &str) -> Option<String> {
+    pub(crate) fn trouble(&self, account: &str) -> Option<ProviderError> {
         self.accounts.lock().get(account)?.trouble.clone()
     }
 
@@ -277,6 +277,29 @@ impl Inventory {
             Some(instance) => Seen::There(instance),
             None => Seen::Missing,
         }
+    }
+
+    /// The instances that their tags name as a pool's, or for the empty name as the control plane's, but for those on their way
+    /// out; `None` before the first complete list of the account.
+    pub(crate) fn of_owner(
+        &self,
+        account: &str,
+        cluster_key: &str,
+        pool: &str,
+    ) -> Option<Vec<Arc<Instance>>> {
+        let accounts = self.accounts.lock();
+        let state = accounts.get(account).filter(|s| s.lists.is_some())?;
+        let keys = state.of_cluster.get(cluster_key);
+        let known = keys.into_iter().flatten().filter_map(|key| {
+            let instance = state.known.get(key)?.instance.as_ref()?;
+            let owner = instance.owner.as_ref()?;
+            let stays = !matches!(
+                instance.state,
+                InstanceState::Deleting | InstanceState::Failed
+            );
+            (stays && owner.pool == pool).then(|| Arc::clone(instance))
+        });
+        Some(known.collect())
     }
 
     /// A call of ours showed this instance.

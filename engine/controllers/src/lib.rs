@@ -3,15 +3,19 @@
 //! A reconcile gathers from caches, lets a pure function of `fleetwright-core` decide, and acts. It gets a
 //! key and nothing else: what woke it carries no data. Run again without an event, it changes nothing.
 
+mod bootstrap;
 mod budgets;
 mod cache;
 mod context;
+mod credentials;
 mod drain;
 mod drift;
+mod escrow;
 mod etcd;
 mod health;
 mod images;
 mod inventory;
+mod lists;
 mod metrics;
 mod node_sync;
 mod nodes;
@@ -25,6 +29,8 @@ mod trail;
 mod wake;
 mod write;
 
+pub use self::escrow::Escrow;
 pub use context::Context;
+pub use credentials::with_credentials;
 pub use metrics::Metrics;
 pub use run::Controllers;

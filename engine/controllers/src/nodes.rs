@@ -18,10 +18,17 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{Api, ResourceExt, runtime::watcher};
 use litemap::LiteMap;
 use parking_lot::Mutex;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
 
 use crate::{node_sync, queue::Key, reconcile::Shared};
 
+/// Time between two looks whether a cluster whose nodes are watched can still be reached: a watch alone does not tell.
+const LOOK: Duration = Duration::from_secs(30);
+/// What of a reason is told, in characters: others' servers have a part in its words.
+const LONGEST_WHY: usize = 500;
 /// A cluster that could not be reached for less was not away: watches break all the time. Cluster API's grace period of the same
 /// meaning is as long.
 const AWAY: SignedDuration = SignedDuration::from_secs(50);
@@ -66,6 +73,8 @@ struct ClusterNodes {
     asked: bool,
     /// Since when the API does not answer; `None` while it does.
     lost: Option<Timestamp>,
+    /// Why it does not.
+    why: Option<String>,
     /// Since when it answers again after it could not be reached for long.
     seen_since: Option<Timestamp>,
     task: Option<AbortHandle>,
@@ -147,6 +156,12 @@ impl Nodes {
         self.clusters.lock().get(&key)?.lost
     }
 
+    /// Why the cluster's API does not answer; `None` while it does or nobody has asked.
+    pub(crate) fn trouble(&self, namespace: &str, cluster: &str) -> Option<String> {
+        let key = (namespace.to_owned(), cluster.to_owned());
+        self.clusters.lock().get(&key)?.why.clone()
+    }
+
     /// Whether the cluster's API answers; `None` while nobody has asked.
     pub(crate) fn reachable(&self, namespace: &str, cluster: &str) -> Option<bool> {
         self.clusters
@@ -204,33 +219,17 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
     let mut pause = Duration::from_millis(100);
     let mut told = None;
     loop {
-        match shared.context.connections.client(&cluster).await {
-            Ok(client) => {
-                let mut events =
-                    watcher::watcher(Api::<Node>::all(client), watcher::Config::default()).boxed();
-                while let Some(event) = events.next().await {
-                    match event {
-                        Ok(event) => {
-                            pause = Duration::from_millis(100);
-                            observe(&shared, &cluster, event);
-                        }
-                        Err(error) => {
-                            tracing::debug!(cluster = %cluster.name, %error, "the watch of the nodes broke");
-                            break;
-                        }
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::debug!(cluster = %cluster.name, %error, "the cluster cannot be reached");
-            }
-        }
-        // Its Cluster says so: when it broke, and when it was found so from the start.
+        let why = watch_once(&shared, &cluster, &mut pause).await;
+        let why: String = why.chars().take(LONGEST_WHY).collect();
+        tracing::debug!(cluster = %cluster.name, %why, "the nodes are not seen");
+        // Its Cluster says so: when it broke, when it was found so from the start, and when the reason becomes another.
         let now = shared.now();
         let (news, lost) = shared.nodes.with(&cluster, |c| {
-            let first = !std::mem::replace(&mut c.asked, true);
+            c.asked = true;
+            c.synced = false;
             let lost = *c.lost.get_or_insert(now);
-            (std::mem::replace(&mut c.synced, false) || first, lost)
+            let before = c.why.replace(why.clone());
+            (before.as_ref() != Some(&why), lost)
         });
         // What machines say of their nodes holds for a while, and then they say that nobody knows.
         if now.duration_since(lost).as_secs() >= CONNECTION_GRACE_SECONDS && told != Some(lost) {
@@ -245,6 +244,37 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// Follows the nodes until that breaks; gives why.
+async fn watch_once(shared: &Arc<Shared>, cluster: &ClusterRef, pause: &mut Duration) -> String {
+    // The way to it may be another by now.
+    let reach = || {
+        let now = shared.cluster_ref(&cluster.namespace, &cluster.name);
+        async move { shared.context.connections.client(&now).await }
+    };
+    let client = match reach().await {
+        Ok(client) => client,
+        Err(error) => return error.to_string(),
+    };
+    let mut events = watcher::watcher(Api::<Node>::all(client), watcher::Config::default()).boxed();
+    let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+    loop {
+        tokio::select! {
+            biased;
+            event = events.next() => match event {
+                Some(Ok(event)) => {
+                    *pause = Duration::from_millis(100);
+                    observe(shared, cluster, event);
+                }
+                Some(Err(error)) => return format!("the watch of its nodes broke: {error}"),
+                None => return "the watch of its nodes ended".to_owned(),
+            },
+            _ = looks.tick() => if let Err(error) = reach().await {
+                return error.to_string();
+            }
+        }
     }
 }
 
@@ -275,7 +305,7 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
         watcher::Event::InitDone => {
             let back = was_away(shared, cluster).then(|| shared.now());
             shared.nodes.with(cluster, |c| {
-                (c.synced, c.asked, c.lost) = (true, true, None);
+                (c.synced, c.asked, c.lost, c.why) = (true, true, None, None);
                 c.seen_since = back.or(c.seen_since);
             });
             // Sets replace nothing while the cluster cannot be seen.

@@ -5,13 +5,14 @@ mod cluster;
 mod control_plane;
 mod machine;
 mod pool;
+mod rebuild;
 mod set;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet,
-    machine::MachineTemplateSpec, meta, names,
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
+    cluster::ControlPlane, machine::MachineTemplateSpec, meta, names,
 };
 use fleetwright_core::{catalogue::Catalogue, machine_set::MachineUpdate, outcome::Outcome};
 use fleetwright_providers::{ClusterRef, ProviderError};
@@ -22,9 +23,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
+    bootstrap::{Approvals, Grounds},
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
     context::Context,
+    credentials::Known,
     drift::Drifts,
     etcd::Etcds,
     images::Images,
@@ -101,6 +104,9 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) nodes: Nodes,
     pub(crate) inventory: Inventory,
+    pub(crate) credentials: Known,
+    pub(crate) grounds: Grounds,
+    pub(crate) approvals: Approvals,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,
@@ -129,11 +135,22 @@ impl Shared {
         cluster.is_some_and(|c| meta::is_paused(c.as_ref()))
     }
 
+    /// A cluster with what is known of the way to it now.
     pub(crate) fn cluster_ref(&self, namespace: &str, name: &str) -> ClusterRef {
+        let cluster = self.caches.get::<Cluster>(namespace, name);
+        let form = cluster.as_ref().map(|c| &c.spec.control_plane);
+        let account = form.and_then(ControlPlane::account);
+        let account = account.and_then(|name| self.caches.get::<ProviderAccount>("", name));
+        let external = form.and_then(|form| form.external.as_ref());
         ClusterRef {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             key: names::cluster_key(&self.context.installation, namespace, name),
+            provider: account.map(|account| account.spec.provider.clone()),
+            kubeconfig: match external {
+                Some(external) => external.kubeconfig_secret_ref.name.clone(),
+                None => names::kubeconfig_secret(name),
+            },
         }
     }
 
@@ -272,6 +289,8 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
+                shared.grounds.forget(namespace, name);
+                shared.approvals.forget(namespace, name);
                 shared
                     .drifts
                     .told(&shared.context.metrics, key.clone(), Vec::new());

@@ -6,10 +6,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use fleetwright_api::{
     Cluster, Fleet, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
     ProviderAccount,
-    condition::{self, kind},
 };
 use fleetwright_core::outcome::Outcome;
-use fleetwright_providers::{Account, ClusterRef, ListScope, ProviderError};
+use fleetwright_providers::ClusterRef;
 use futures::StreamExt;
 use kube::{Api, ResourceExt, api::GetParams, runtime::watcher};
 use tokio::{
@@ -20,19 +19,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bootstrap::makes_nodes,
     budgets::Budgets,
     cache::{Cached, Caches, name_of},
     context::Context,
     drift::Drifts,
     etcd::Etcds,
     images::Images,
-    inventory::{IDLE, Inventory},
+    inventory::Inventory,
+    lists::list_accounts,
     nodes::Nodes,
     queue::{Key, Queue},
     reconcile::{Shared, reconcile},
     refusals::Refusals,
     rooms::Rooms,
-    schedule::{Listed, Schedule},
 };
 
 /// Reconciles that run at the same time: each waits for the API or a provider most of its time.
@@ -59,6 +59,9 @@ impl Controllers {
             queue: Queue::default(),
             nodes: Nodes::default(),
             inventory: Inventory::default(),
+            credentials: Default::default(),
+            grounds: Default::default(),
+            approvals: Default::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
             rooms: Rooms::default(),
@@ -184,152 +187,17 @@ async fn follow_nodes(shared: Arc<Shared>, mut follow: UnboundedReceiver<Cluster
         tokio::select! {
             biased;
             cluster = follow.recv() => match cluster {
-                Some(cluster) => shared.nodes.follow(&shared, cluster, &mut tasks),
+                Some(cluster) => {
+                    if makes_nodes(&shared, &cluster.namespace, &cluster.name) {
+                        shared.approvals.follow(&shared, cluster.clone(), &mut tasks);
+                    }
+                    shared.nodes.follow(&shared, cluster, &mut tasks);
+                }
                 None => return,
             },
             Some(_) = tasks.join_next() => {}
         }
     }
-}
-
-/// Lists every account when its list is due.
-async fn list_accounts(shared: Arc<Shared>) {
-    let mut schedule = Schedule::default();
-    loop {
-        let accounts = shared.caches.all::<ProviderAccount>();
-        let look = |account: &Arc<ProviderAccount>| {
-            let name = account.name_any();
-            let moves = shared.inventory.moving(&name);
-            Listed {
-                generation: account.metadata.generation,
-                moving: moves.then(|| shared.inventory.pause(&name)),
-                name,
-            }
-        };
-        let known: Vec<Listed> = accounts.iter().map(look).collect();
-        let mut lists = JoinSet::new();
-        for name in schedule.take(&known, Instant::now()) {
-            if let Some(account) = accounts.iter().find(|a| a.name_any() == name) {
-                lists.spawn(list(Arc::clone(&shared), Arc::clone(account)));
-            }
-        }
-        while let Some(done) = lists.join_next().await {
-            let Ok((name, result)) = done else { continue };
-            if let Err(error) = &result {
-                tracing::warn!(account = %name, %error, "cannot list the account's instances");
-            }
-            // Whether something moves is known better now, and the generation is the one that was asked with.
-            if let Some(account) = accounts.iter().find(|a| a.name_any() == name) {
-                schedule.ended(&look(account), result.err().as_ref(), Instant::now());
-            }
-        }
-        let next = schedule.next().unwrap_or_else(|| Instant::now() + IDLE);
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep_until(next) => {}
-            () = shared.inventory.wake.notified() => {}
-        }
-    }
-}
-
-async fn list(
-    shared: Arc<Shared>,
-    account: Arc<ProviderAccount>,
-) -> (String, Result<(), ProviderError>) {
-    let name = account.name_any();
-    let Some(provider) = shared
-        .context
-        .providers
-        .get(&account.spec.provider)
-        .cloned()
-    else {
-        return (
-            name,
-            Err(ProviderError::Terminal {
-                message: format!("no provider {}", account.spec.provider),
-            }),
-        );
-    };
-    let begun = shared.inventory.begin(shared.now());
-    let asked = Instant::now();
-    let result = provider
-        .list(&Account::from(account.as_ref()), &ListScope::Account)
-        .await;
-    shared.context.metrics.called(
-        "list",
-        result.as_ref().err().map_or("Ok", ProviderError::word),
-        asked.elapsed().as_secs_f64(),
-    );
-    #[cfg(feature = "seeded-bugs")]
-    if fleetwright_api::bugs::on("i2-owner-by-name") {
-        let strangers = result
-            .iter()
-            .flatten()
-            .filter_map(|i| Some((&i.id, i.owner.as_ref()?)));
-        for (id, owner) in strangers.filter(|(_, o)| o.installation != shared.context.installation)
-        {
-            let named = |c: &Arc<Cluster>| owner.cluster.ends_with(&c.name_any());
-            if shared.caches.all::<Cluster>().iter().any(named) {
-                provider
-                    .delete(&Account::from(account.as_ref()), id, &owner.instance_key)
-                    .await
-                    .ok();
-            }
-        }
-    }
-    if let Err(error) = &result
-        && shared.inventory.failed(&name, error.to_string())
-    {
-        // Machines that wait for the first list say why it does not come, and those that differed that nobody knows.
-        let complete = shared.inventory.is_complete(&name);
-        wake_machines_of(&shared, &name, |m| !complete || differs(m));
-    }
-    let outcome = result.map(|list| {
-        let complete_before = shared.inventory.is_complete(&name);
-        let troubled = shared.inventory.trouble(&name).is_some();
-        let changed = shared.inventory.listed(&name, begun, list);
-        for owner in changed {
-            let Some((namespace, cluster)) = owner.cluster.split_once('/') else {
-                continue;
-            };
-            let machine = shared.caches.get::<Machine>(namespace, &owner.machine);
-            let known = machine.and_then(|m| m.spec.instance_key.clone());
-            let key = if known.as_ref() == Some(&owner.instance_key) {
-                Key::Machine(namespace.to_owned(), owner.machine)
-            } else {
-                // Its Cluster shows instances that belong to no Machine.
-                Key::Cluster(namespace.to_owned(), cluster.to_owned())
-            };
-            shared.queue.add(key);
-        }
-        if !complete_before || troubled {
-            wake_machines_of(&shared, &name, |m| !complete_before || differs(m));
-        }
-        if !complete_before {
-            // Now they can tell whose instances there are.
-            for cluster in shared.caches.all::<Cluster>() {
-                let (namespace, cluster) = name_of(cluster.as_ref());
-                shared.queue.add(Key::Cluster(namespace, cluster));
-            }
-        }
-    });
-    (name, outcome)
-}
-
-/// Wakes those of an account's machines that `which` holds for.
-fn wake_machines_of(shared: &Shared, account: &str, which: impl Fn(&Machine) -> bool) {
-    for machine in shared.caches.all::<Machine>() {
-        if machine.spec.content.provider_config.account() == account && which(&machine) {
-            let (namespace, machine) = name_of(machine.as_ref());
-            shared.queue.add(Key::Machine(namespace, machine));
-        }
-    }
-}
-
-/// Whether a machine says that it differs, or that it did when it was last seen.
-fn differs(machine: &Machine) -> bool {
-    let conditions = machine.status.as_ref().map(|s| &s.conditions);
-    conditions.is_some_and(|list| condition::get(list, kind::IN_SYNC).is_some())
 }
 
 /// Takes keys from the queue and reconciles them.

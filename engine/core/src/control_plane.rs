@@ -28,6 +28,7 @@ mod tests;
 mod trigger;
 mod version;
 
+pub(crate) use self::choice::new_machine;
 pub use self::{
     leave::Leave,
     reason::{ControlPlaneWait, CreateReason, DeleteReason},

@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod plan;
 pub mod pool_version;
 pub mod quorum;
+pub mod rebuild;
 pub mod rollout;
 pub mod selector;
 pub mod status;

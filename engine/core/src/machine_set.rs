@@ -107,6 +107,19 @@ pub enum SetWait {
     Preflight(Vec<PreflightFailure>),
 }
 
+impl SetWait {
+    /// The reason that conditions give for it, and words, where no retry mends it.
+    pub(crate) fn refusal(&self) -> Option<(&'static str, String)> {
+        let Self::Preflight(failures) = self else {
+            return None;
+        };
+        failures.iter().find_map(|failure| match failure {
+            PreflightFailure::Unlisted(hold) => hold.refusal(),
+            _ => None,
+        })
+    }
+}
+
 impl fmt::Display for SetWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -343,11 +356,20 @@ pub fn is_unhealthy(machine: &Machine) -> bool {
 
 /// The ordinal in a machine's name.
 pub fn ordinal(machine: &Machine) -> Option<u64> {
-    let name = machine.metadata.name.as_deref()?;
+    ordinal_in(machine.metadata.name.as_deref()?)
+}
+
+/// The ordinal in the name of a machine.
+pub fn ordinal_in(name: &str) -> Option<u64> {
     name.rsplit_once('-')?.1.parse().ok()
 }
 
-fn new_machine(set: &MachineSet, name: &str, ordinal: u64, content: &Content) -> NewMachine {
+pub(crate) fn new_machine(
+    set: &MachineSet,
+    name: &str,
+    ordinal: u64,
+    content: &Content,
+) -> NewMachine {
     let mut labels = content.machine_labels();
     labels.insert(
         meta::LABEL_CLUSTER_NAME.to_owned(),

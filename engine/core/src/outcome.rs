@@ -49,3 +49,27 @@ impl fmt::Display for Outcome {
         }
     }
 }
+
+/// Why an owner may make no machine for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// In words.
+    pub why: String,
+    /// The reason that conditions give where no retry mends it.
+    pub for_good: Option<&'static str>,
+}
+
+impl Hold {
+    /// One that passes.
+    pub fn passing(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            for_good: None,
+        }
+    }
+
+    /// Reason and words, where no retry mends it.
+    pub(crate) fn refusal(&self) -> Option<(&'static str, String)> {
+        self.for_good.map(|reason| (reason, self.why.clone()))
+    }
+}

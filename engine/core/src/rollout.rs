@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use self::arithmetic::Row;
+pub(crate) use self::sets::set_named;
 pub use self::{
     arithmetic::ScaleReason,
     bounds::{Bounds, BoundsError, bounds},

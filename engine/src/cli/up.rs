@@ -7,6 +7,8 @@ use std::{
 
 use fleetwright_api::{fleet::ForgeType, secret::SecretText};
 
+use fleetwright_controllers::Escrow;
+
 use super::stop_signal;
 use crate::{
     data_dir::{self, DataDir},
@@ -93,6 +95,16 @@ pub(crate) struct Args {
     /// File with the secret that signs webhooks.
     #[arg(long, value_name = "FILE")]
     webhook_secret_file: Option<PathBuf>,
+    /// Folder in which the keys of new clusters are kept, encrypted with age: somewhere else than the state. Without it, lost
+    /// state means that clusters made here can be watched and not changed.
+    #[arg(long, value_name = "DIR", requires = "escrow_recipients")]
+    escrow: Option<PathBuf>,
+    /// age public key of somebody who can read the escrow; may be given several times.
+    #[arg(long = "escrow-recipient", value_name = "AGE1…", requires = "escrow")]
+    escrow_recipients: Vec<String>,
+    /// File with the age identity of a recipient, to take keys from the escrow when the state was lost.
+    #[arg(long, value_name = "FILE", requires = "escrow")]
+    escrow_identity: Option<PathBuf>,
 }
 
 /// Kinds of forges, as [`ForgeType`] has them.
@@ -116,6 +128,18 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         .as_deref()
         .map(read_secret)
         .transpose()?;
+    let escrow = match args.escrow {
+        Some(folder) => Some(Escrow {
+            folder,
+            recipients: args.escrow_recipients,
+            identity: args
+                .escrow_identity
+                .as_deref()
+                .map(read_secret)
+                .transpose()?,
+        }),
+        None => None,
+    };
     let folder = match &args.data {
         Some(dir) => dir.clone(),
         None => data_dir::default_path()?,
@@ -155,6 +179,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         simcloud: args.simcloud,
         token,
         webhook_secret,
+        escrow,
         wish,
     };
     let engine = Engine::start(&data, options).await?;

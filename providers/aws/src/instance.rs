@@ -127,6 +127,7 @@ pub(crate) fn show(shown: &Shown) -> Instance {
             tags: tags::foreign(&tags),
         }),
         config_digest: tags.get(tags::CONFIG_DIGEST).cloned().unwrap_or_default(),
+        version: tags.get(tags::VERSION).cloned().unwrap_or_default(),
         created: time(shown.launch_time()),
         id,
     }

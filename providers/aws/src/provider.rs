@@ -204,9 +204,10 @@ impl Provider for Aws {
         let Some(fields) = resolved.as_object_mut() else {
             return Ok(resolved);
         };
-        if config["kind"] != MACHINE_CONFIG || fields.remove("imageLookup").is_none() {
+        if config["kind"] != MACHINE_CONFIG || fields.contains_key("image") {
             return Ok(resolved);
         }
+        fields.remove("imageLookup");
         let read = config::machine(config)?;
         let clients = self.clients(account).await?;
         let found = images::of(&clients, &read, version).await?;

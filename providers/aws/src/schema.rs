@@ -116,34 +116,26 @@ fn described(mut schema: Value, description: &str) -> Value {
 fn image_lookup() -> Value {
     json!({
         "type": "object",
-        "description": "What the image is for. The newest one is taken when a set or a control-plane machine is made, and stays.",
+        "description": "Which image is looked up where none is given: of the operating system's publisher, unless parameter or name says otherwise. The newest one is taken when a set or a control-plane machine is made, and stays.",
         "properties": {
-            "os": {
-                "type": "string", "enum": ["ubuntu-24.04", "ubuntu-22.04", "debian-12", "flatcar"],
-                "description": "Operating system, from its publisher unless parameter or name says otherwise.",
-            },
             "architecture": {
                 "type": "string", "enum": ["amd64", "arm64"], "default": "amd64",
                 "description": "Architecture of the processor.",
             },
             "parameter": {
                 "type": "string", "pattern": "^/", "maxLength": 1011,
-                "description": "Name of an SSM parameter that holds the image's id. {kubernetesVersion} in it stands for 1.34.2, {kubernetesMinor} for 1.34, {os} and {architecture} for the fields.",
+                "description": "Name of an SSM parameter that holds the image's id. {kubernetesVersion} in it stands for 1.34.2, {kubernetesMinor} for 1.34, {os} for the operating system, {architecture} for the field.",
             },
             "name": {
                 "type": "string", "minLength": 1, "maxLength": 128,
                 "description": "Name of the image, with * and ? and what parameter has in braces; the newest counts.",
             },
             "owner": {
-                "type": "string", "pattern": "^([0-9]{12}|self|amazon|aws-marketplace)$", "default": "self",
-                "description": "Account that owns images of this name.",
+                "type": "string", "pattern": "^([0-9]{12}|self|amazon|aws-marketplace)$",
+                "description": "Account that owns images of this name; self when left out.",
             },
         },
         "x-kubernetes-validations": [
-            {
-                "rule": "has(self.os) || has(self.parameter) || has(self.name)",
-                "message": "set os, or parameter or name of images of your own",
-            },
             {
                 "rule": "!has(self.parameter) || !has(self.name)",
                 "message": "set one of parameter and name", "fieldPath": ".name",
@@ -151,10 +143,6 @@ fn image_lookup() -> Value {
             {
                 "rule": "!has(self.owner) || has(self.name)",
                 "message": "owner is for images by name", "fieldPath": ".owner",
-            },
-            {
-                "rule": "has(self.os) || [has(self.parameter) ? self.parameter : '', has(self.name) ? self.name : ''].all(text, !text.contains('{os}'))",
-                "message": "{os} is used and not set", "fieldPath": ".os",
             },
         ],
     })
@@ -175,6 +163,13 @@ fn machine() -> Value {
         json!({
             "type": "string", "pattern": "^ami-[0-9a-f]{8,17}$",
             "description": "Id of the image that it boots.",
+        }),
+    );
+    add(
+        "os",
+        json!({
+            "type": "string", "enum": ["ubuntu-24.04", "ubuntu-22.04", "debian-12", "flatcar"], "default": "ubuntu-24.04",
+            "description": "Operating system of the image: how it becomes a node.",
         }),
     );
     add("imageLookup", image_lookup());
@@ -308,8 +303,8 @@ fn machine() -> Value {
         "type": "object", "required": ["account", "instanceType"], "properties": fields,
         "x-kubernetes-validations": [
             {
-                "rule": "has(self.image) != has(self.imageLookup)",
-                "message": "set exactly one of image and imageLookup",
+                "rule": "!has(self.image) || !has(self.imageLookup)",
+                "message": "set one of image and imageLookup", "fieldPath": ".imageLookup",
             },
             {
                 "rule": "!has(self.cpuCredits) || self.instanceType.startsWith('t')",
@@ -350,6 +345,10 @@ fn cluster() -> Value {
             },
             "securityGroups": security_groups("its", "in-place"),
         },
+    });
+    fields["cloudControllerManager"] = json!({
+        "type": "boolean", "default": false, "x-fleetwright-change": "none",
+        "description": "Whether a cloud controller manager runs in the cluster: then new nodes take no pods before it has seen them.",
     });
     fields["tags"] = tags("what is made for the cluster beside instances");
     json!({

@@ -14,6 +14,8 @@ pub(crate) const SET: &str = "fleetwright.dev/set";
 pub(crate) const MACHINE: &str = "fleetwright.dev/machine";
 pub(crate) const INSTANCE_KEY: &str = "fleetwright.dev/instance-key";
 pub(crate) const CONFIG_DIGEST: &str = "fleetwright.dev/config-digest";
+/// Kubernetes version of the order.
+pub(crate) const VERSION: &str = "fleetwright.dev/version";
 /// Keys of the user's tags that were written last, comma separated: those of them that are wanted no more are taken off. Continued
 /// with a number at its end where a value is too short for them.
 const WRITTEN: &str = "fleetwright.dev/tags";
@@ -168,7 +170,7 @@ mod tests {
         assert!(written.values().all(|v| v.len() <= LONGEST));
         let gone = outdated(&written, &of_user(&Tags::new()));
         assert_eq!(gone.len(), written.len());
-        // AWS allows 50; whose an instance is and the digest take nine.
-        assert!(written.len() > many.len() && written.len() + 9 <= 50);
+        // AWS allows 50; whose an instance is and the digest take ten.
+        assert!(written.len() > many.len() && written.len() + 10 <= 50);
     }
 }

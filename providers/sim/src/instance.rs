@@ -77,6 +77,7 @@ impl SimInstance {
                     .unwrap_or_default(),
             ),
             config_digest: self.order.config_digest.clone(),
+            version: self.order.version.clone(),
             created: self.created,
         }
     }

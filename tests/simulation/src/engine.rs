@@ -54,6 +54,7 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         providers,
         connections: Arc::clone(&reach) as _,
         etcd: reach,
+        escrow: None,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
         installation: INSTALLATION.into(),

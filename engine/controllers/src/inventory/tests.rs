@@ -25,6 +25,7 @@ fn instance(key: &str, state: InstanceState) -> Instance {
         image: String::new(),
         settings: Arc::default(),
         config_digest: String::new(),
+        version: String::new(),
         created: Timestamp::UNIX_EPOCH,
     }
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet, drift::DriftKind, meta, version::Version,
+    Cluster, Machine, MachineDeployment, MachineSet, drift::DriftKind, meta, names,
+    version::Version,
 };
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
@@ -29,8 +30,9 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared, control_plane};
+use super::{Error, Shared, control_plane, rebuild};
 use crate::{
+    bootstrap,
     cache::name_of,
     etcd::{self, Answer},
     health, images,
@@ -54,6 +56,9 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         shared
             .add_finalizer(cluster, meta::FINALIZER_CLUSTER, BY)
             .await?;
+        return Ok(Outcome::Changed);
+    }
+    if rebuild::control_plane(shared, cluster, BY).await? {
         return Ok(Outcome::Changed);
     }
     let machines: Vec<Arc<Machine>> = shared.caches.of_cluster(&namespace, &name);
@@ -131,6 +136,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     {
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
     }
+    let ground = bootstrap::prepare(shared, cluster, &control_plane, BY).await;
+    if let ControlPlaneAction::Create { .. } = &decision.action
+        && let Some(why) =
+            rebuild::holds_control_plane(shared, cluster).or_else(|| ground.as_ref()?.hold.clone())
+    {
+        decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Held(why));
+    }
 
     if control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
         // Sent to the task that owns the watches; it knows which run already.
@@ -142,11 +154,16 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .collect();
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
+        unreachable: shared.nodes.trouble(&namespace, &name),
         failure_domains: domains,
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
         duplicate_instances: shared.inventory.duplicated(&reference.key),
         in_sync: Some(MachinesInSync::of(&machines)),
         etcd: etcd.clone(),
+        endpoint: ground.as_ref().and_then(|ground| ground.endpoint.clone()),
+        certificates: ground
+            .as_ref()
+            .and_then(|ground| ground.certificates.clone()),
         path: route
             .filter(|path| path.control_plane().count() > 1)
             .map(|path| path.to_string()),
@@ -159,7 +176,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .as_ref()
         .is_some_and(|i| i.control_plane_initialized)
         && !initialized;
-    if became {
+    if became && ground.is_none() {
         // Before the status says that it has become so: a kill in between must not lose it.
         write_kubeconfig(shared, cluster).await?;
     }
@@ -203,6 +220,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     // A storm of failures passes though nothing happens.
     decision.look_again = decision.look_again.into_iter().chain(asked.next).min();
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
+    let again = again
+        .into_iter()
+        .chain(ground.and_then(|ground| ground.again))
+        .min();
     let mut deeds = Deeds::of(
         shared,
         "Cluster",
@@ -213,6 +234,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     match decision.action {
         ControlPlaneAction::Create { machine, reason } => {
             tracing::info!(cluster = %name, machine = %machine.name, %reason, "control-plane machine");
+            let mut machine = machine;
+            images::freeze(shared, &mut machine.spec.content).await?;
             // The counter goes up first: a name is never used twice, whatever happens in between. The read
             // is the one of this reconcile, so a stale one fails with a conflict.
             let latest = shared
@@ -396,6 +419,9 @@ async fn tear_down(
             }
         }
         ClusterDeletionStep::Finish => {
+            if let Some(waits) = bootstrap::remove(shared, cluster).await? {
+                return Ok(Outcome::wait_seconds(waits, 5));
+            }
             let latest = shared.caches.get::<Cluster>(&namespace, &name);
             if let Some(latest) = latest {
                 shared
@@ -417,7 +443,7 @@ async fn write_kubeconfig(shared: &Shared, cluster: &Cluster) -> Result<(), Erro
     };
     let secret = Secret {
         metadata: kube::api::ObjectMeta {
-            name: Some(format!("{name}-kubeconfig")),
+            name: Some(names::kubeconfig_secret(&name)),
             namespace: Some(namespace.clone()),
             labels: Some([(meta::LABEL_CLUSTER_NAME.to_owned(), name)].into()),
             owner_references: meta::controller_owner(cluster).map(|o| vec![o]),

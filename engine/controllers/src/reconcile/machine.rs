@@ -12,7 +12,7 @@ use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
     content::Content,
-    control_plane::{ETCD_HOOK, difference},
+    control_plane::{ETCD_HOOK, difference, has_served},
     machine::{DeletionStep, MachineFacts, MachineStep, NodeState, next_step},
     outcome::Outcome,
     pool_version::effective_version,
@@ -27,13 +27,15 @@ use kube::{
 };
 use serde_json::json;
 
+pub(super) use self::provision::digest;
 use self::{
     absence::{instance, prove_absence},
     leaving::{answer, goes, has_joined_since, look},
-    provision::{called, create_instance, provider, update_instance},
+    provision::{called, create_instance, owner, provider, update_instance},
 };
 use super::{Error, Shared, seconds_until};
 use crate::{
+    bootstrap::discard,
     cache::name_of,
     drift, health,
     inventory::Seen,
@@ -298,6 +300,10 @@ async fn act(
             .await
             .map(|_| ()),
         MachineStep::Running { .. } => {
+            // Before its status says that it has joined: a kill in between must not lose it.
+            if !has_served(machine) {
+                forget_boot(shared, machine, view).await?;
+            }
             if let SeenNode::There(node) = &view.node {
                 sync_node(shared, machine, node).await?;
             }
@@ -333,6 +339,7 @@ async fn act(
             }
         }
         MachineStep::Delete(DeletionStep::RemoveFinalizer) => {
+            forget_boot(shared, machine, view).await?;
             let key = machine.spec.instance_key.as_deref().unwrap_or_default();
             shared.refusals.forget(key);
             shared
@@ -343,6 +350,15 @@ async fn act(
         }
         _ => Ok(()),
     }
+}
+
+/// What it booted from holds secrets: nothing of it stays once it has joined or is gone.
+async fn forget_boot(shared: &Shared, machine: &Machine, view: &View) -> Result<(), Error> {
+    // An account that is gone holds nobody up.
+    let Ok((provider, account)) = provider(shared, machine, &view.account) else {
+        return Ok(());
+    };
+    discard(provider.as_ref(), &account, &owner(shared, machine)).await
 }
 
 async fn workload(shared: &Shared, machine: &Machine) -> Result<kube::Client, Error> {
@@ -381,6 +397,14 @@ fn observe(
     let instance = match &view.seen {
         Seen::There(i) => Some(i),
         _ => None,
+    };
+    let reason = instance.and_then(|i| i.reason.as_deref());
+    let detail = match reason {
+        Some(reason) => Some(format!(
+            "{}; the provider says: {reason}",
+            detail.unwrap_or_else(|| step.to_string())
+        )),
+        None => detail,
     };
     let paused = step == MachineStep::Paused;
     let (drift, correction) = drifting::read(shared, machine, view, paused, failure, now);

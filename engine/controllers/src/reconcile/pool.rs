@@ -14,8 +14,8 @@ use fleetwright_core::{
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{Error, Shared};
-use crate::{cache::name_of, queue::Key, trail::Deeds, write::merge_diff};
+use super::{Error, Shared, rebuild};
+use crate::{cache::name_of, images, queue::Key, trail::Deeds, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
 
@@ -55,6 +55,9 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             .write_status(pool, pool.status.as_ref(), &new, BY)
             .await?;
         return Ok(Outcome::wait("its Cluster is paused"));
+    }
+    if rebuild::pool(shared, pool, &cluster, &sets, BY).await? {
+        return Ok(Outcome::Changed);
     }
     let version = effective_version(&cluster, pool);
     let mut decision = match rollout::decide(pool, &sets, &version, &shared.catalogue, now) {
@@ -103,6 +106,8 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             shared.queue.add(Key::Pool(namespace, name));
             return Ok(Outcome::Changed);
         }
+        let mut set = new.to_set(pool);
+        images::freeze(shared, &mut set.spec.template.spec).await?;
         let changes: Vec<String> = new.because.iter().map(ToString::to_string).collect();
         let because = changes.join("; ");
         tracing::info!(pool = %name, set = %new.name, %because, "new set");
@@ -114,7 +119,7 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             format!("create MachineSet {namespace}/{}{why}", new.name),
             seen,
         );
-        let made = shared.create(&new.to_set(pool), BY).await;
+        let made = shared.create(&set, BY).await;
         shared.doubt(Key::Set(namespace.clone(), new.name.clone()), made)?;
     }
     let find = |name: &str| sets.iter().find(|s| s.name_any() == name);

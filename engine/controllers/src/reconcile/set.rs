@@ -5,7 +5,9 @@ use std::sync::Arc;
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, condition, meta};
 use fleetwright_core::{
     health::is_broken,
-    machine_set::{NewMachine, Ownership, Remediation, decide, ownership, preflight},
+    machine_set::{
+        NewMachine, Ownership, PreflightFailure, Remediation, decide, ownership, preflight,
+    },
     outcome::Outcome,
     status,
     why::{broken_goes, current, worker_goes},
@@ -15,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{Error, Shared};
+use super::{Error, Shared, rebuild};
 use crate::{
     cache::{Mark, name_of},
     health,
@@ -69,6 +71,12 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
         .get::<Cluster>(&namespace, &set.spec.cluster_name);
     if let (Some(cluster), false) = (&cluster, decision.create.is_empty()) {
         decision.hold(preflight(set, pool.as_deref(), cluster));
+    }
+    if let Some(why) = pool
+        .as_deref()
+        .and_then(|pool| rebuild::holds_pool(shared, pool))
+    {
+        decision.hold(vec![PreflightFailure::Unlisted(why)]);
     }
     let find = |name: &str| machines.iter().find(|m| m.name_any() == name);
     let held = decision

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use fleetwright_api::{condition::kind, names};
-use fleetwright_providers::{Account, CreateInstance, Ownership, Provider as _};
+use fleetwright_providers::{CreateInstance, Ownership, Provider as _};
 use futures::StreamExt;
 use k8s_openapi::api::{core::v1::Node, events::v1::Event};
 use kube::{
@@ -13,7 +13,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, World, config, of_cluster, of_machine};
+use crate::kit::{Kit, World, account, config, of_cluster, of_machine};
 
 /// Lets the account be listed at once, as each start does: where nothing moves, lists are a minute apart.
 pub(crate) async fn list_again(kit: &mut Kit) {
@@ -160,12 +160,7 @@ async fn a_missing_instance_and_a_strange_one_are_told() {
     kit.cluster("eu", "v1.33.2", 1, json!({})).await;
     kit.pool("eu-web", "eu", 1, json!({})).await;
     kit.until_settled("eu").await;
-    let account = Account {
-        name: "sim-eu".into(),
-        provider: "sim".into(),
-        region: "eu".into(),
-        ..Account::default()
-    };
+    let account = account();
     let order = CreateInstance {
         owner: Ownership {
             installation: "test".into(),

@@ -7,7 +7,7 @@ use fleetwright_api::{
     time::{Clock, SystemClock, rfc3339_seconds},
 };
 use fleetwright_core::health::is_broken;
-use fleetwright_providers::{Account, Provider};
+use fleetwright_providers::Provider;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, ResourceExt,
@@ -16,7 +16,8 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::kit::{
-    Kit, World, condition_line, config, is_available, merge, of_cluster, of_machine, of_pool,
+    Kit, World, account, condition_line, config, is_available, merge, of_cluster, of_machine,
+    of_pool,
 };
 
 impl Kit {
@@ -56,15 +57,8 @@ impl Kit {
         let machine = &self.world.machines[machine];
         let shown = machine.status.as_ref().unwrap().instance.as_ref().unwrap();
         let id = shown.id.as_str();
-        let account = Account {
-            name: "sim-eu".into(),
-            provider: "sim".into(),
-            region: "eu".into(),
-            endpoint: None,
-            quotas: Default::default(),
-        };
         let key = machine.spec.instance_key.as_deref().unwrap();
-        self.cloud.delete(&account, id, key).await.unwrap();
+        self.cloud.delete(&account(), id, key).await.unwrap();
     }
 
     /// Everything of cluster `eu`, with the version of its last write.
@@ -265,6 +259,11 @@ async fn an_instance_that_the_provider_gives_up_is_replaced_without_any_check() 
     assert_eq!(
         mark,
         "False InstanceFailed: the provider says that the instance will never run"
+    );
+    let line = of_machine(&kit.world.machines[&failed], kind::INFRASTRUCTURE_READY);
+    assert!(
+        line.ends_with("; the provider says: no such disk"),
+        "{line}"
     );
     kit.until_replaced("eu", &failed).await;
     kit.stop().await;

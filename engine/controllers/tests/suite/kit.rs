@@ -12,7 +12,7 @@ use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_controllers::{Context, Controllers, Metrics};
 use fleetwright_core::{cluster::is_control_plane, status};
 use fleetwright_provider_sim::{Cloud, CloudOptions, Fault};
-use fleetwright_providers::{ClusterConnections, ClusterRef, Provider, Registry};
+use fleetwright_providers::{Account, ClusterConnections, ClusterRef, Provider, Registry};
 use fleetwright_store::Store;
 use futures::{
     StreamExt,
@@ -213,6 +213,39 @@ where
         .boxed()
 }
 
+/// The account that all kits have, as the cloud knows it.
+pub(crate) fn account() -> Account {
+    Account {
+        name: "sim-eu".into(),
+        provider: "sim".into(),
+        region: "eu".into(),
+        ..Account::default()
+    }
+}
+
+/// An API server that knows our kinds and holds nothing.
+async fn new_api() -> Client {
+    let options = Options::new(Arc::new(SystemClock), Arc::new(SeededRandom::new(1)));
+    let server = ApiServer::new(Store::memory(), options).unwrap();
+    let ours: Vec<Value> = crds::all()
+        .iter()
+        .map(|c| serde_json::to_value(c).unwrap())
+        .collect();
+    server.install_crds(&ours).await.unwrap();
+    server.client("default")
+}
+
+fn follow_all(client: &Client) -> SelectAll<BoxStream<'static, Change>> {
+    let mut changes = SelectAll::new();
+    changes.push(follow(client, Change::Cluster));
+    changes.push(follow(client, Change::Pool));
+    changes.push(follow(client, Change::Set));
+    changes.push(follow(client, Change::Machine));
+    changes.push(follow(client, Change::Check));
+    changes.push(follow(client, |event| Change::Fleet(Box::new(event))));
+    changes
+}
+
 /// What must hold at every moment; an error says what does not.
 type Invariant = Box<dyn FnMut(&World) -> Result<(), String> + Send>;
 
@@ -243,14 +276,7 @@ impl Kit {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock);
         let random = Arc::new(SeededRandom::new(1));
-        let server =
-            ApiServer::new(Store::memory(), Options::new(clock.clone(), random.clone())).unwrap();
-        let ours: Vec<Value> = crds::all()
-            .iter()
-            .map(|c| serde_json::to_value(c).unwrap())
-            .collect();
-        server.install_crds(&ours).await.unwrap();
-        let client = server.client("default");
+        let client = new_api().await;
         let cloud = Cloud::open(CloudOptions {
             dir: dir.path().to_owned(),
             clock: clock.clone(),
@@ -264,25 +290,19 @@ impl Kit {
             providers: Registry::new([Arc::new(ward.clone()) as Arc<dyn Provider>]),
             connections: Arc::new(ward.clone()),
             etcd: Arc::new(cloud.clone()),
+            escrow: None,
             clock: Arc::new(ward.clone()),
             random,
             installation: "test".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             trail,
         };
-        let mut changes = SelectAll::new();
-        changes.push(follow(&client, Change::Cluster));
-        changes.push(follow(&client, Change::Pool));
-        changes.push(follow(&client, Change::Set));
-        changes.push(follow(&client, Change::Machine));
-        changes.push(follow(&client, Change::Check));
-        changes.push(follow(&client, |event| Change::Fleet(Box::new(event))));
         let mut kit = Self {
+            changes: follow_all(&client),
             client,
             cloud,
             ward,
             world: World::default(),
-            changes,
             invariants: Vec::new(),
             context,
             decisions,
@@ -297,6 +317,16 @@ impl Kit {
         kit.account("sim-eu", "eu", quotas).await;
         kit.start_controllers();
         kit
+    }
+
+    /// The API forgets everything; the cloud and its clusters go on. The controllers are stopped.
+    pub(crate) async fn lose_state(&mut self) {
+        self.stop_controllers().await;
+        self.client = new_api().await;
+        self.context.client = self.client.clone();
+        self.changes = follow_all(&self.client);
+        self.world = World::default();
+        self.account("sim-eu", "eu", BTreeMap::new()).await;
     }
 
     /// An account of the simulated cloud in this region.
@@ -464,6 +494,7 @@ impl Kit {
             namespace: "default".into(),
             name: cluster.into(),
             key: names::cluster_key("test", "default", cluster),
+            ..ClusterRef::default()
         };
         self.cloud.client(&reference).await.unwrap()
     }

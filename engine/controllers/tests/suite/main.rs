@@ -29,6 +29,8 @@ mod lifecycle;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod rebuilt;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod sets;

@@ -298,31 +298,17 @@ impl<'a> Choice<'a> {
             .map(|o| o + 1)
             .max();
         let ordinal = counter.max(used).unwrap_or(0);
-        let mut labels = self.content.machine_labels();
-        labels.insert(meta::LABEL_CLUSTER_NAME.to_owned(), cluster_name.to_owned());
-        labels.insert(meta::LABEL_CONTROL_PLANE.to_owned(), String::new());
-        let mut annotations = self.content.machine_annotations();
-        annotations.insert(ETCD_HOOK.to_owned(), String::new());
+        let mut machine = new_machine(cluster_name, ordinal, self.content);
         if let Some(record) = record {
+            let annotations = &mut machine.annotations;
             annotations.insert(meta::ANNOTATION_REMEDIATION_FOR.to_owned(), record);
         }
-        let mut content = self.content.spec.clone();
-        if content.failure_domain.is_none() {
-            content.failure_domain = self.domain(outdated);
+        let domain = &mut machine.spec.content.failure_domain;
+        if domain.is_none() {
+            *domain = self.domain(outdated);
         }
         ControlPlaneAction::Create {
-            machine: Box::new(NewMachine {
-                name: names::control_plane_machine(cluster_name, ordinal),
-                ordinal,
-                labels,
-                annotations,
-                spec: MachineSpec {
-                    cluster_name: cluster_name.to_owned(),
-                    content,
-                    provider_id: None,
-                    instance_key: None,
-                },
-            }),
+            machine: Box::new(machine),
             reason,
         }
     }
@@ -343,6 +329,27 @@ impl<'a> Choice<'a> {
             .iter()
             .min_by_key(|d| (of(d, true), of(d, false), (*d).clone()))
             .cloned()
+    }
+}
+
+/// A control-plane machine of this content, in the failure domain that the content names.
+pub(crate) fn new_machine(cluster: &str, ordinal: u64, content: &Content) -> NewMachine {
+    let mut labels = content.machine_labels();
+    labels.insert(meta::LABEL_CLUSTER_NAME.to_owned(), cluster.to_owned());
+    labels.insert(meta::LABEL_CONTROL_PLANE.to_owned(), String::new());
+    let mut annotations = content.machine_annotations();
+    annotations.insert(ETCD_HOOK.to_owned(), String::new());
+    NewMachine {
+        name: names::control_plane_machine(cluster, ordinal),
+        ordinal,
+        labels,
+        annotations,
+        spec: MachineSpec {
+            cluster_name: cluster.to_owned(),
+            content: content.spec.clone(),
+            provider_id: None,
+            instance_key: None,
+        },
     }
 }
 

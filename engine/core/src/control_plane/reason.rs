@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Trigger;
+use crate::outcome::Hold;
 
 /// Why a machine is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +102,8 @@ pub enum ControlPlaneWait {
     Unreadable(String),
     /// A disruption budget lets no machine go; with its sentence.
     Budget(String),
+    /// What its machines need is not known or not there yet; with why.
+    Held(Hold),
 }
 
 impl ControlPlaneWait {
@@ -136,6 +139,7 @@ impl fmt::Display for ControlPlaneWait {
                 f.write_str("etcd is not healthy enough for another member")
             }
             Self::Budget(held) => f.write_str(held),
+            Self::Held(hold) => f.write_str(&hold.why),
             Self::Unreadable(text) => {
                 write!(
                     f,

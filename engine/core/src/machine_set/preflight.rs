@@ -11,6 +11,8 @@ use fleetwright_api::{
     version::{Skew, Version, kubelet_skew},
 };
 
+use crate::outcome::Hold;
+
 /// A check that does not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PreflightFailure {
@@ -47,6 +49,8 @@ pub enum PreflightFailure {
         /// The text.
         text: String,
     },
+    /// Nobody knows yet which machines the pool has. No annotation skips this.
+    Unlisted(Hold),
 }
 
 impl PreflightFailure {
@@ -57,6 +61,7 @@ impl PreflightFailure {
             Self::Newer { .. } | Self::TooOld { .. } | Self::Unreadable { .. } => {
                 "KubernetesVersionSkew"
             }
+            Self::Unlisted(_) => "InstancesAreKnown",
         }
     }
 }
@@ -89,6 +94,7 @@ impl fmt::Display for PreflightFailure {
                 f,
                 "{text:?} is no Kubernetes version: write it like v1.33.2"
             ),
+            Self::Unlisted(hold) => return f.write_str(&hold.why),
         }?;
         write!(f, " ({:?} preflight check failed)", self.check())
     }

@@ -193,32 +193,60 @@ pub(super) fn new_set(
             break;
         }
     }
-    let mut annotations = want.set_annotations();
-    annotations.extend(sizes(bounds));
+    let because = latest(sets)
+        .map(|before| compare(want, &Content::of_set(before), catalogue).replace)
+        .unwrap_or_default();
+    let mut new = set_of(pool, name, hash, want, revision);
+    new.annotations.extend(sizes(bounds));
+    NewSet { because, ..new }
+}
+
+/// A set that had this name: made again, with as many machines as are known to be its.
+pub(crate) fn set_named(
+    pool: &MachineDeployment,
+    name: &str,
+    content: &Content,
+    revision: u64,
+    machines: usize,
+) -> NewSet {
+    let hash = name.rsplit_once('-').map_or(name, |(_, hash)| hash);
+    let replicas = i32::try_from(machines).unwrap_or(i32::MAX);
+    NewSet {
+        replicas,
+        ..set_of(pool, name.to_owned(), hash.to_owned(), content, revision)
+    }
+}
+
+fn set_of(
+    pool: &MachineDeployment,
+    name: String,
+    hash: String,
+    content: &Content,
+    revision: u64,
+) -> NewSet {
+    let mut annotations = content.set_annotations();
     annotations.insert(
         meta::ANNOTATION_ROLLOUT_REVISION.to_owned(),
         revision.to_string(),
     );
-    let because = latest(sets)
-        .map(|before| compare(want, &Content::of_set(before), catalogue).replace)
-        .unwrap_or_default();
+    let pool_name = pool.metadata.name.clone().unwrap_or_default();
     NewSet {
         labels: BTreeMap::from([
             (
                 meta::LABEL_CLUSTER_NAME.to_owned(),
                 pool.spec.cluster_name.clone(),
             ),
-            (meta::LABEL_DEPLOYMENT_NAME.to_owned(), pool_name.to_owned()),
+            (meta::LABEL_DEPLOYMENT_NAME.to_owned(), pool_name),
             (meta::LABEL_TEMPLATE_HASH.to_owned(), hash.clone()),
         ]),
         name,
         hash,
         annotations,
-        template: want.to_template(),
+        template: content.to_template(),
         written_version: pool.spec.template.spec.version.clone(),
         replicas: 0,
         deletion: pool.spec.deletion.clone(),
-        because,
+        because: Vec::new(),
     }
 }
 

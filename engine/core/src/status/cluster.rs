@@ -18,8 +18,8 @@ use super::{
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, VersionStep, has_served, running_version,
-        upgrading_to,
+        ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, VersionStep, has_served,
+        running_version, upgrading_to,
     },
     drift::MachinesInSync,
     pool_version::{VersionReason, effective_version},
@@ -31,8 +31,13 @@ use crate::{
 pub struct ClusterFacts {
     /// Whether its API answers; `None` while nobody asked.
     pub reachable: Option<bool>,
+    /// Why it does not, where that is known.
+    pub unreachable: Option<String>,
     /// Where its API server listens; `None` keeps what is known.
     pub endpoint: Option<Endpoint>,
+    /// Whether its keys and certificates are there, with what is to be told of them or why they are not; `None` where that is not our
+    /// business.
+    pub certificates: Option<Result<String, String>>,
     /// Version of a control plane that is not on machines of ours, as its API says; `None` keeps what is known.
     pub foreign_version: Option<String>,
     /// Failure domains of control-plane machines; empty keeps what is known.
@@ -49,6 +54,14 @@ pub struct ClusterFacts {
     pub path: Option<String>,
     /// What is done next for a Cluster on its way out.
     pub deletion: Option<ClusterDeletionStep>,
+}
+
+impl ClusterFacts {
+    /// Why its API does not answer.
+    fn silence(&self) -> &str {
+        let why = self.unreachable.as_deref();
+        why.unwrap_or("the cluster's API does not answer")
+    }
 }
 
 fn conditions(machine: &Machine) -> &[Condition] {
@@ -172,7 +185,7 @@ pub fn cluster(
             kind::REMOTE_CONNECTION_PROBE,
             Status::False,
             reason::PROBE_FAILED,
-            "the cluster's API does not answer",
+            facts.silence(),
         ),
         None => {}
     }
@@ -196,11 +209,26 @@ pub fn cluster(
         );
     }
     pools_conditions(&mut out, pools);
+    match &facts.certificates {
+        Some(Ok(told)) => {
+            let kind = kind::CERTIFICATES_AVAILABLE;
+            out.set(kind, Status::True, reason::AVAILABLE, told);
+        }
+        Some(Err(why)) => {
+            let kind = kind::CERTIFICATES_AVAILABLE;
+            out.set(kind, Status::False, reason::NOT_AVAILABLE, why);
+        }
+        None => {}
+    }
     let wanted = machines.iter().filter(|m| {
         let name = m.metadata.name.as_deref().unwrap_or_default();
         m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)
     });
-    scaling(&mut out, cp.as_ref(), pools, refusal(wanted));
+    let refusal = refusal(wanted).or_else(|| match &decision.action {
+        ControlPlaneAction::Wait(ControlPlaneWait::Held(hold)) => hold.refusal(),
+        _ => None,
+    });
+    scaling(&mut out, cp.as_ref(), pools, refusal);
     rolling(&mut out, cluster, cp.as_ref(), pools, facts, decision);
     available(&mut out, deleting);
     status.conditions = list;
@@ -258,12 +286,9 @@ fn control_plane(
     let Some(counts) = counts else {
         return match facts.reachable {
             Some(true) => out.set(kind, Status::True, reason::AVAILABLE, ""),
-            Some(false) => out.set(
-                kind,
-                Status::False,
-                reason::NOT_AVAILABLE,
-                "the cluster's API does not answer",
-            ),
+            Some(false) => {
+                out.set(kind, Status::False, reason::NOT_AVAILABLE, facts.silence());
+            }
             None => out.set(
                 kind,
                 Status::Unknown,

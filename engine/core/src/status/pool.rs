@@ -12,7 +12,7 @@ use fleetwright_api::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::{Conditions, all_machines, few, refusal};
+use super::{Conditions, all_machines, few, refusal, refused};
 use crate::{
     health,
     machine_set::SetWait,
@@ -89,7 +89,7 @@ pub fn machine_set(
     let but: Vec<String> = waiting.map(ToString::to_string).into_iter().collect();
     let held = Held {
         but: &but,
-        refusal: refusal(alive(&all)),
+        refusal: refusal(alive(&all)).or_else(|| waiting.and_then(SetWait::refusal)),
         budget: held,
     };
     scaling(
@@ -230,6 +230,17 @@ pub fn next_stuck(machines: &[impl Borrow<Machine>], now: Timestamp) -> Option<T
         .min()
 }
 
+/// What the current set cannot be given for good, though it has no machine to say so.
+fn of_set<'a>(sets: &'a [MachineSet], current: Option<&str>) -> Option<(&'a str, String)> {
+    let set = sets
+        .iter()
+        .find(|s| s.metadata.name.as_deref() == current)?;
+    let conditions = &set.status.as_ref()?.conditions;
+    let said = condition::get(conditions, kind::SCALING_UP)?;
+    let why = refused(conditions)?;
+    Some((said.reason.as_str(), why.to_owned()))
+}
+
 /// What sets say of why they make no machines, each thing once.
 fn held_up(sets: &[MachineSet]) -> Vec<String> {
     let mut all: Vec<String> = sets
@@ -319,7 +330,8 @@ pub fn machine_deployment(
         but: &held_up(sets),
         refusal: refusal(alive(&all).filter(|m| {
             meta::controller_of(*m).is_some_and(|owner| Some(owner.name.as_str()) == current)
-        })),
+        }))
+        .or_else(|| of_set(sets, current)),
         budget,
     };
     scaling(

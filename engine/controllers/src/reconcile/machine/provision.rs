@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use fleetwright_api::{Cluster, Machine, ProviderAccount, meta, names};
-use fleetwright_core::{cluster::is_control_plane, machine::Instance};
+use fleetwright_api::{Cluster, Machine, ProviderAccount, ProviderConfig, meta, names};
+use fleetwright_core::{cluster::is_control_plane, machine::Instance, rebuild::for_provider};
 use fleetwright_providers::{
     Account, CreateInstance, InstanceState, Ownership, Provider, ProviderError, UpdateInstance,
 };
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Error, Shared, View, drifting};
-use crate::{cache::name_of, drift, inventory::Seen, node_sync, queue::Key};
+use crate::{bootstrap::user_data, cache::name_of, drift, inventory::Seen, node_sync, queue::Key};
 
 /// The provider and the account of a machine.
 pub(super) fn provider(
@@ -46,7 +46,7 @@ pub(super) fn provider(
                 account.spec.provider
             ))
         })?;
-    Ok((Arc::clone(provider), Account::from(account.as_ref())))
+    Ok((Arc::clone(provider), shared.account(&account)?))
 }
 
 fn word<T>(result: &Result<T, ProviderError>) -> &'static str {
@@ -84,7 +84,7 @@ pub(super) async fn create_instance(
     };
     let key = owner.instance_key.clone();
     let given = view.given.clone();
-    let order = CreateInstance {
+    let mut order = CreateInstance {
         owner,
         control_plane: is_control_plane(machine),
         version: machine.spec.content.version.clone().unwrap_or_default(),
@@ -94,7 +94,19 @@ pub(super) async fn create_instance(
         failure_domain: machine.spec.content.failure_domain.clone(),
         labels: node_sync::labels(machine),
         taints: node_sync::registered(machine),
+        user_data: None,
     };
+    if let Some(cluster) = &view.cluster {
+        let given = user_data(
+            shared,
+            machine,
+            cluster,
+            provider.as_ref(),
+            &account,
+            &order,
+        );
+        order.user_data = given.await?;
+    }
     let call = called(shared, "create", provider.create(&account, &order));
     let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
     let call = refusals.call((&key, "create"), &asked, now, call);
@@ -111,7 +123,7 @@ pub(super) async fn create_instance(
 }
 
 /// Whose the machine's instance is.
-fn owner(shared: &Shared, machine: &Machine) -> Ownership {
+pub(super) fn owner(shared: &Shared, machine: &Machine) -> Ownership {
     let (namespace, name) = name_of(machine);
     let cluster = &machine.spec.cluster_name;
     let label = |key: &str| machine.labels().get(key).cloned().unwrap_or_default();
@@ -128,18 +140,25 @@ fn owner(shared: &Shared, machine: &Machine) -> Ownership {
 
 /// The settings that a machine's instance should have: its own, and for the control plane the cluster's. Whose it is is not in them.
 pub(super) fn given(machine: &Machine, cluster: Option<&Cluster>) -> UpdateInstance {
-    let config = machine.spec.content.provider_config.to_value();
+    let config = for_provider(machine.spec.content.provider_config.settings());
     let cluster_config = cluster
         .filter(|_| is_control_plane(machine))
-        .and_then(|c| c.spec.provider_config.as_ref())
-        .map(fleetwright_api::ProviderConfig::to_value);
-    let text = json!([config, cluster_config]).to_string();
+        .and_then(|c| c.spec.provider_config.as_ref());
     UpdateInstance {
         owner: Ownership::default(),
+        config_digest: digest(&config, cluster_config),
         config,
-        cluster_config,
-        config_digest: names::short_hash(["config", &text], 16),
+        cluster_config: cluster_config.map(ProviderConfig::to_value),
     }
+}
+
+/// What tells settings of an instance from others.
+pub(in crate::reconcile) fn digest(
+    config: &Value,
+    cluster_config: Option<&ProviderConfig>,
+) -> String {
+    let text = json!([config, cluster_config]).to_string();
+    names::short_hash(["config", &text], 16)
 }
 
 /// Tells the provider of settings that changed in place since the instance was last told, and writes back what others changed of them

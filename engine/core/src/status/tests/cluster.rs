@@ -218,16 +218,23 @@ fn the_control_plane_is_available_with_a_majority() {
 
 #[test]
 fn the_probe_says_whether_the_api_answers() {
-    for (reachable, want) in [
-        (None, "none"),
-        (Some(true), "True ProbeSucceeded"),
+    for (reachable, why, want) in [
+        (None, None, "none"),
+        (Some(true), None, "True ProbeSucceeded"),
         (
             Some(false),
+            None,
             "False ProbeFailed: the cluster's API does not answer",
+        ),
+        (
+            Some(false),
+            Some("no route to host"),
+            "False ProbeFailed: no route to host",
         ),
     ] {
         let facts = ClusterFacts {
             reachable,
+            unreachable: why.map(Into::into),
             ..ClusterFacts::default()
         };
         let new = cluster(&ours(1), &[], &[], &facts, &settled(), at(0));

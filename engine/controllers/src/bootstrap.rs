@@ -1,0 +1,368 @@
+//! What the machines of a cluster stand on, where its provider's instances do not become nodes by themselves: the cluster's keys and
+//! certificates, the way to its API, its kubeconfig, and what each instance is given when it is made.
+
+mod approve;
+mod keys;
+mod node;
+mod steps;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fleetwright_api::{
+    Cluster, Machine, ProviderAccount, ProviderConfig, cluster::Endpoint, meta, version::Version,
+};
+use fleetwright_bootstrap::{
+    kubeconfig::{self, Due},
+    pki::{ClusterPki, LEAF_VALIDITY},
+};
+use fleetwright_core::outcome::Hold;
+use fleetwright_providers::{
+    Account, ControlPlaneEndpoint, InfrastructureOrder, Provider, ProviderError,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::time::Instant;
+
+pub(crate) use self::{
+    approve::Approvals,
+    node::{discard, user_data},
+};
+use crate::{
+    cache::name_of,
+    reconcile::{Error, Shared},
+};
+
+/// Time between two looks at an endpoint that is being made, or at what failed and may pass.
+const SOON: Duration = Duration::from_secs(5);
+/// Time after which an endpoint that nobody changed is looked at again.
+const SELDOM: Duration = Duration::from_secs(600);
+/// Port of API servers, where the cluster names none.
+const API_PORT: u16 = 6443;
+
+/// What a cluster's control plane stands on.
+#[derive(Debug, Default)]
+pub(crate) struct Ground {
+    /// Where its API is reached.
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Whether its keys and certificates are there, and in words what of them is to be told.
+    pub(crate) certificates: Option<Result<String, String>>,
+    /// Why no machine of the control plane is made for now.
+    pub(crate) hold: Option<Hold>,
+    /// When to look again without an event.
+    pub(crate) again: Option<Duration>,
+}
+
+/// What is known of a cluster's ground.
+#[derive(Clone, Default)]
+struct Known {
+    pki: Option<Arc<ClusterPki>>,
+    escrowed: bool,
+    /// What was ordered last, when, and what came of it.
+    infrastructure: Option<(InfrastructureOrder, Instant, Option<ControlPlaneEndpoint>)>,
+    /// URL in the kubeconfig, and when it is to be made anew.
+    kubeconfig: Option<(String, Timestamp)>,
+    /// The version whose step was finished.
+    finished: Option<Version>,
+}
+
+/// What is known of all clusters' grounds, by the Cluster's namespace and name. Keys of clusters stay in this process's memory.
+#[derive(Default)]
+pub(crate) struct Grounds(Mutex<BTreeMap<(String, String), Known>>);
+
+impl Grounds {
+    fn with<T>(&self, cluster: &(String, String), change: impl FnOnce(&mut Known) -> T) -> T {
+        change(self.0.lock().entry(cluster.clone()).or_default())
+    }
+
+    /// Forgets a cluster that is gone.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.0.lock().remove(&key);
+    }
+}
+
+/// The provider of a cluster's control plane, where its instances are given what they become nodes by, with the account that
+/// `config` names.
+fn provider(
+    shared: &Shared,
+    config: &ProviderConfig,
+) -> Option<(Arc<dyn Provider>, Arc<ProviderAccount>)> {
+    let account = shared.caches.get::<ProviderAccount>("", config.account())?;
+    let provider = shared.context.providers.get(&account.spec.provider)?;
+    provider.bootstrap()?;
+    Some((Arc::clone(provider), account))
+}
+
+/// Prepares what the control plane stands on; `None` where its machines become nodes by themselves.
+pub(crate) async fn prepare(
+    shared: &Shared,
+    cluster: &Cluster,
+    control_plane: &[Machine],
+    by: &str,
+) -> Option<Ground> {
+    let machines = cluster.spec.control_plane.machines.as_ref()?;
+    let own = &machines.template.spec.provider_config;
+    let (provider, _) = provider(shared, own)?;
+    let status = cluster.status.as_ref();
+    let mut ground = Ground {
+        endpoint: status.and_then(|s| s.control_plane_endpoint.clone()),
+        ..Ground::default()
+    };
+    if cluster.metadata.deletion_timestamp.is_some() || meta::is_paused(cluster) {
+        return Some(ground);
+    }
+    let key = name_of(cluster);
+    let pki = match keys::keys(shared, cluster, control_plane, by).await {
+        Ok(pki) => pki,
+        Err(hold) => {
+            ground.certificates = Some(Err(hold.why.clone()));
+            ground.again = Some(SOON);
+            ground.hold = Some(hold);
+            return Some(ground);
+        }
+    };
+    let escrowed = shared.grounds.with(&key, |known| known.escrowed);
+    ground.certificates = Some(Ok(if escrowed {
+        String::new()
+    } else {
+        "not in escrow: should the state be lost, the cluster can be watched and not changed".into()
+    }));
+    match endpoint(shared, cluster, provider.as_ref(), control_plane).await {
+        Ok((Some(endpoint), again)) => {
+            ground.endpoint = Some(Endpoint {
+                host: endpoint.host,
+                port: i32::from(endpoint.port),
+            });
+            ground.again = again;
+        }
+        Ok((None, again)) => {
+            ground.hold = Some(Hold::passing("the endpoint of its API is being made"));
+            ground.again = again;
+        }
+        Err(error) => {
+            ground.hold = Some(Hold {
+                why: format!("the endpoint of its API: {error}"),
+                for_good: error.for_good(),
+            });
+            ground.again = Some(error.retry_after().unwrap_or(SOON));
+        }
+    }
+    if let Some(endpoint) = &ground.endpoint {
+        let server = url(endpoint);
+        match keep_kubeconfig(shared, cluster, &pki, &server, by).await {
+            Ok(due) => {
+                let wait = due.duration_since(shared.now()).unsigned_abs();
+                ground.again = ground.again.into_iter().chain([wait]).min();
+            }
+            Err(error) => {
+                tracing::warn!(cluster = %key.1, %error, "the kubeconfig is not stored");
+                ground.again = Some(SOON);
+            }
+        }
+    }
+    if let Err(error) = finish(shared, cluster).await {
+        tracing::warn!(cluster = %key.1, %error, "what follows the control plane's version is not done");
+        ground.again = ground.again.into_iter().chain([SOON]).min();
+    }
+    Some(ground)
+}
+
+/// Lets what kubeadm installed follow the version that all of the control plane runs.
+async fn finish(shared: &Shared, cluster: &Cluster) -> Result<(), Error> {
+    let key = name_of(cluster);
+    let running = cluster.status.as_ref().and_then(|s| s.version.as_deref());
+    let Some(running) = running.and_then(|v| v.parse::<Version>().ok()) else {
+        return Ok(());
+    };
+    let finished = shared.grounds.with(&key, |known| known.finished.clone());
+    if finished.as_ref() == Some(&running) || shared.nodes.reachable(&key.0, &key.1) != Some(true) {
+        return Ok(());
+    }
+    steps::after(shared, cluster, &running).await?;
+    shared
+        .grounds
+        .with(&key, |known| known.finished = Some(running));
+    Ok(())
+}
+
+/// Whether nodes of this cluster are of our making.
+pub(crate) fn makes_nodes(shared: &Shared, namespace: &str, name: &str) -> bool {
+    let cluster = shared.caches.get::<Cluster>(namespace, name);
+    let machines = cluster.and_then(|c| c.spec.control_plane.machines.clone());
+    machines.is_some_and(|m| provider(shared, &m.template.spec.provider_config).is_some())
+}
+
+/// URL of an API.
+fn url(endpoint: &Endpoint) -> String {
+    // Of an address of version 6 the colons are not the port's.
+    if endpoint.host.contains(':') {
+        format!("https://[{}]:{}", endpoint.host, endpoint.port)
+    } else {
+        format!("https://{}:{}", endpoint.host, endpoint.port)
+    }
+}
+
+/// The account and the settings of a cluster's endpoint: its own, and without them those of its control plane's machines' account.
+fn order(
+    shared: &Shared,
+    cluster: &Cluster,
+    control_plane: &[Machine],
+) -> Result<(Account, InfrastructureOrder), ProviderError> {
+    let terminal = |message: String| ProviderError::Terminal { message };
+    let machines = cluster.spec.control_plane.machines.as_ref();
+    let machines = machines.map(|m| &m.template.spec.provider_config);
+    let config = cluster.spec.provider_config.as_ref();
+    let account = config.or(machines).map_or("", |config| config.account());
+    let account = shared.caches.get::<ProviderAccount>("", account).ok_or_else(|| {
+        terminal(format!("there is no ProviderAccount {account}: make it, or name another in spec.providerConfig.account"))
+    })?;
+    let network = cluster.spec.cluster_network.as_ref();
+    let port = network.and_then(|n| n.api_server_port);
+    let instances = control_plane
+        .iter()
+        .filter(|m| m.metadata.deletion_timestamp.is_none() && m.spec.provider_id.is_some())
+        .filter_map(|m| Some(m.status.as_ref()?.instance.as_ref()?.id.clone()));
+    let (namespace, name) = name_of(cluster);
+    let order = InfrastructureOrder {
+        installation: shared.context.installation.clone(),
+        cluster_key: shared.cluster_ref(&namespace, &name).key,
+        cluster: format!("{namespace}/{name}"),
+        config: config.map_or(serde_json::Value::Null, |config| {
+            shared.catalogue.effective(config).to_value()
+        }),
+        port: port.and_then(|p| p.try_into().ok()).unwrap_or(API_PORT),
+        instances: instances.collect(),
+    };
+    Ok((shared.account(&account)?, order))
+}
+
+/// The way to the API, and when to look at it again.
+async fn endpoint(
+    shared: &Shared,
+    cluster: &Cluster,
+    provider: &dyn Provider,
+    control_plane: &[Machine],
+) -> Result<(Option<ControlPlaneEndpoint>, Option<Duration>), ProviderError> {
+    let Some(infrastructure) = provider.infrastructure() else {
+        return Ok((None, None));
+    };
+    let (account, order) = order(shared, cluster, control_plane)?;
+    let key = name_of(cluster);
+    let last = shared
+        .grounds
+        .with(&key, |known| known.infrastructure.clone());
+    if let Some((asked, at, found)) = last
+        && asked == order
+    {
+        let lasts = if found.is_some() { SELDOM } else { SOON };
+        if let Some(left) = lasts.checked_sub(at.elapsed()).filter(|l| !l.is_zero()) {
+            return Ok((found, Some(left)));
+        }
+    }
+    let call = infrastructure.ensure(&account, &order);
+    let asked = (&account, &order);
+    let refusals = &shared.refusals;
+    let id = (order.cluster_key.as_str(), "endpoint");
+    let found = refusals.call(id, &asked, shared.now(), call).await?;
+    let lasts = if found.is_some() { SELDOM } else { SOON };
+    shared.grounds.with(&key, |known| {
+        known.infrastructure = Some((order.clone(), Instant::now(), found.clone()));
+    });
+    Ok((found, Some(lasts)))
+}
+
+/// Takes away what a cluster on its way out had beside machines; why that is not done yet.
+pub(crate) async fn remove(shared: &Shared, cluster: &Cluster) -> Result<Option<String>, Error> {
+    let machines = cluster.spec.control_plane.machines.as_ref();
+    let Some((provider, _)) =
+        machines.and_then(|m| provider(shared, &m.template.spec.provider_config))
+    else {
+        return Ok(None);
+    };
+    let Some(infrastructure) = provider.infrastructure() else {
+        return Ok(None);
+    };
+    let (account, order) = order(shared, cluster, &[])?;
+    Ok(match infrastructure.remove(&account, &order).await? {
+        true => None,
+        false => Some("the endpoint of its API is being taken away".into()),
+    })
+}
+
+/// Keeps the cluster's kubeconfig up to date; when it is to be made anew.
+async fn keep_kubeconfig(
+    shared: &Shared,
+    cluster: &Cluster,
+    pki: &ClusterPki,
+    server: &str,
+    by: &str,
+) -> Result<Timestamp, Error> {
+    let (namespace, name) = name_of(cluster);
+    let (key, now) = ((namespace.clone(), name.clone()), shared.now());
+    if let Some((known, due)) = shared.grounds.with(&key, |known| known.kubeconfig.clone())
+        && known == server
+        && due > now
+    {
+        return Ok(due);
+    }
+    let secrets = Api::<Secret>::namespaced(shared.context.client.clone(), &namespace);
+    let there = secrets.get_opt(&kubeconfig::secret_name(&name)).await?;
+    let text = there.as_ref().and_then(|secret| {
+        let value = secret.data.as_ref()?.get(kubeconfig::SECRET_KEY)?;
+        let text = String::from_utf8(value.0.clone()).ok()?;
+        Some(fleetwright_api::secret::SecretText::new(text))
+    });
+    let judged = text.map(|text| kubeconfig::due(&text, &pki.cluster, server, now));
+    let due = match judged {
+        Some(Due::At(at)) => at,
+        other => {
+            let because = match other {
+                Some(Due::Now(because)) => because,
+                _ => "there is none",
+            };
+            tracing::info!(cluster = %name, because, "new kubeconfig");
+            let made = kubeconfig::admin(&name, server, &pki.cluster, LEAF_VALIDITY, now)
+                .map_err(|e| Error::Invalid(e.to_string()))?;
+            let mut secret = kubeconfig::secret(&namespace, &name, &made);
+            secret.metadata.owner_references = meta::controller_owner(cluster).map(|o| vec![o]);
+            match there {
+                None => {
+                    let params = PostParams {
+                        field_manager: Some(by.to_owned()),
+                        ..PostParams::default()
+                    };
+                    secrets.create(&params, &secret).await?;
+                }
+                Some(there) => {
+                    let params = PatchParams {
+                        field_manager: Some(by.to_owned()),
+                        ..PatchParams::default()
+                    };
+                    let version = there.resource_version();
+                    let patch =
+                        json!({"metadata": {"resourceVersion": version}, "data": secret.data});
+                    let name = secret.name_any();
+                    secrets.patch(&name, &params, &Patch::Merge(patch)).await?;
+                }
+            }
+            match kubeconfig::due(&made, &pki.cluster, server, now) {
+                Due::At(at) => at,
+                Due::Now(why) => {
+                    return Err(Error::Invalid(format!(
+                        "a new kubeconfig is no good: {why}"
+                    )));
+                }
+            }
+        }
+    };
+    shared.grounds.with(&key, |known| {
+        known.kubeconfig = Some((server.to_owned(), due))
+    });
+    Ok(due)
+}

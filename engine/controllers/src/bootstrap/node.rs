@@ -1,0 +1,152 @@
+//! What one instance is given when it is made, so that it becomes a node of its cluster.
+
+use fleetwright_api::{Cluster, Machine, cluster::Endpoint, secret::SecretText, version::Version};
+use fleetwright_bootstrap::{
+    kubeadm::{ClusterValues, NodeValues, ProviderId, Role},
+    setup::{OperatingSystem, node_setup},
+    token::{self, BootstrapToken},
+    user_data::{self, UserData},
+};
+use fleetwright_providers::{Account, CreateInstance, Ownership, Provider};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt, api::PostParams};
+
+use super::steps;
+use crate::{
+    cache::name_of,
+    reconcile::{Error, Shared},
+};
+
+fn invalid(error: impl std::fmt::Display) -> Error {
+    Error::Invalid(error.to_string())
+}
+
+fn version(text: Option<&str>) -> Result<Version, Error> {
+    let text = text.unwrap_or_default();
+    text.parse()
+        .map_err(|_| invalid(format!("{text:?} is no Kubernetes version")))
+}
+
+/// The user data of an order; `None` where the provider's instances become nodes by themselves. What holds secrets is kept at the
+/// provider first, and tokens are made known to the cluster.
+pub(crate) async fn user_data(
+    shared: &Shared,
+    machine: &Machine,
+    cluster: &Cluster,
+    provider: &dyn Provider,
+    account: &Account,
+    order: &CreateInstance,
+) -> Result<Option<SecretText>, Error> {
+    let Some(bootstrap) = provider.bootstrap() else {
+        return Ok(None);
+    };
+    let key = name_of(cluster);
+    let status = cluster.status.clone().unwrap_or_default();
+    let endpoint: Endpoint = status
+        .control_plane_endpoint
+        .ok_or_else(|| invalid("the endpoint of the cluster's API is not known yet"))?;
+    let pki = shared.grounds.with(&key, |known| known.pki.clone());
+    let pki =
+        pki.ok_or_else(|| invalid("the cluster's keys and certificates are not there yet"))?;
+    let own = version(Some(&order.version))?;
+    let serves = match order.control_plane {
+        true => own.clone(),
+        false => version(status.version.as_deref())?,
+    };
+    let system: OperatingSystem = bootstrap
+        .operating_system(&order.config)
+        .parse()
+        .map_err(invalid)?;
+    let values = ClusterValues {
+        name: key.1.clone(),
+        version: serves,
+        certificate_sans: vec![endpoint.host.clone()],
+        endpoint,
+        network: cluster.spec.cluster_network.clone().unwrap_or_default(),
+        external_cloud_provider: bootstrap
+            .waits_for_cloud_controller(order.cluster_config.as_ref()),
+    };
+    let node = NodeValues {
+        // Clouds' controllers find nodes by the names that the clouds give.
+        name: None,
+        version: own,
+        provider_id: bootstrap
+            .provider_id_expression()
+            .map_or(ProviderId::ByController, |text| {
+                ProviderId::Expression(text.to_owned())
+            }),
+        labels: order.labels.clone(),
+        taints: order.taints.clone(),
+    };
+    let token = BootstrapToken::generate(shared.context.random.as_ref());
+    let initialized = status
+        .initialization
+        .is_some_and(|i| i.control_plane_initialized);
+    let hash = pki.cluster.hash().map_err(invalid)?;
+    let role = match (order.control_plane, initialized) {
+        (true, false) => Role::Init {
+            pki: &pki,
+            token: &token,
+        },
+        (true, true) => Role::JoinControlPlane {
+            pki: &pki,
+            token: &token,
+        },
+        (false, _) => Role::JoinWorker {
+            authority: &hash,
+            token: &token,
+        },
+    };
+    let setup = node_setup(system, &values, &node, role).map_err(invalid)?;
+    let limit = bootstrap.user_data_limit();
+    let rendered = user_data::render(&setup, system.format(), limit).map_err(invalid)?;
+    if let Role::JoinControlPlane { .. } = role {
+        steps::before(shared, cluster, &values.version).await?;
+    }
+    if !matches!(role, Role::Init { .. }) {
+        make_known(shared, cluster, machine, &token).await?;
+    }
+    let text = match rendered {
+        UserData::OneStep(text) => text,
+        UserData::TwoSteps { payload } => {
+            let fetch = bootstrap
+                .keep(account, &order.owner, &order.config, &payload)
+                .await?;
+            user_data::stub(system.format(), &fetch, limit).map_err(invalid)?
+        }
+    };
+    Ok(Some(SecretText::new(text)))
+}
+
+/// Makes a token known to the cluster, for as long as an instance may take to boot.
+async fn make_known(
+    shared: &Shared,
+    cluster: &Cluster,
+    machine: &Machine,
+    token: &BootstrapToken,
+) -> Result<(), Error> {
+    let (namespace, name) = name_of(cluster);
+    let reference = shared.cluster_ref(&namespace, &name);
+    let client = shared.context.connections.client(&reference).await;
+    let client = client.map_err(|e| invalid(format!("cluster {name} cannot be reached: {e}")))?;
+    let expires = shared.now().checked_add(token::LIFE).map_err(invalid)?;
+    let words = format!("Fleetwright: machine {} joins", machine.name_any());
+    let secret = token.secret(&words, expires);
+    Api::<Secret>::namespaced(client, token::NAMESPACE)
+        .create(&PostParams::default(), &secret)
+        .await
+        .map_err(|e| Error::Workload(Box::new(e)))?;
+    Ok(())
+}
+
+/// Removes what was kept for a machine, which is a node or gone.
+pub(crate) async fn discard(
+    provider: &dyn Provider,
+    account: &Account,
+    owner: &Ownership,
+) -> Result<(), Error> {
+    let Some(bootstrap) = provider.bootstrap() else {
+        return Ok(());
+    };
+    Ok(bootstrap.discard(account, owner).await?)
+}

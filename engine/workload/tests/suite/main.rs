@@ -1,0 +1,8 @@
+//! Connections to workload clusters that serve over TLS on loopback.
+
+#[cfg(test)]
+mod connections;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod memory;

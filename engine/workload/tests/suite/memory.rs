@@ -1,0 +1,56 @@
+//! What a cluster costs in memory.
+
+use fleetwright_providers::{ClusterConnections, ClusterRef};
+use fleetwright_tests::workload::{TOKEN, Workload};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, runtime::watcher};
+use serde_json::json;
+
+use crate::kit::{Kit, cluster, who};
+
+/// Most bytes of a cluster: its client, the connection of a watch and one that is kept for the next call.
+const MOST: usize = 100 << 10;
+const CLUSTERS: usize = 300;
+
+/// Bytes of this process in memory.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix("Rss:")).unwrap();
+    let kilobytes: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes << 10
+}
+
+#[tokio::test]
+async fn a_cluster_takes_less_than_100_kb_with_a_watch_and_a_call() {
+    let (kit, workload) = (Kit::new(), Workload::start().await);
+    let kubeconfig = workload.kubeconfig(&json!({"token": TOKEN}));
+    kit.secret("eu", "value", &kubeconfig).await;
+    let mut watches = Vec::new();
+    let mut before = 0;
+    // The first ones pay for what all share.
+    for n in 0..CLUSTERS + 50 {
+        if n == 50 {
+            before = resident();
+        }
+        let one = ClusterRef {
+            name: format!("c{n}"),
+            ..cluster("eu")
+        };
+        let client = kit.connections.client(&one).await.unwrap();
+        let nodes = Api::<Node>::all(client.clone());
+        let mut events = watcher::watcher(nodes, watcher::Config::default()).boxed();
+        while !matches!(
+            events.next().await.unwrap().unwrap(),
+            watcher::Event::InitDone
+        ) {}
+        // The next step asks for the watch itself.
+        assert!(futures::poll!(events.next()).is_pending());
+        who(&client).await;
+        watches.push(events);
+    }
+    // The cluster's end of each connection is in this process too.
+    let each = (resident() - before) / CLUSTERS;
+    println!("{each} bytes for each cluster, both ends");
+    assert!(each < MOST, "{each} bytes");
+}

@@ -1,0 +1,68 @@
+//! A certificate authority of a test's own.
+
+#![allow(clippy::unwrap_used, reason = "tests alone call it")]
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// A certificate with its private key, as PEM.
+pub struct Identity {
+    /// The certificate.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+/// An authority that signs what it is told.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate and key.
+    pub identity: Identity,
+}
+
+fn named(name: &str, hosts: &[&str]) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(hosts).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+impl Authority {
+    /// A new authority of this name.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = named(name, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let identity = Identity {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        };
+        Self {
+            issuer: Issuer::new(params, key),
+            identity,
+        }
+    }
+
+    /// A certificate for servers and clients called `name`, at these hosts.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn sign(&self, name: &str, hosts: &[&str]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut params = named(name, hosts);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        Identity {
+            certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
