@@ -278,7 +278,7 @@ impl Workers {
         tasks: &mut JoinSet<Result<(), Failure>>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let providers = providers::registry(self.cloud.provider);
+        let providers = providers::registry(self.cloud.provider, &self.installation);
         let catalogue = Arc::new(catalogue(providers.schemas()));
         let forges = Arc::new(step(Forges::new(), "cannot reach forges")?);
         let tokens: Arc<dyn AppTokens> = Arc::new(Tokens(forges.apps()));

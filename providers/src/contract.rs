@@ -45,6 +45,8 @@ pub struct Account {
 
 /// JSON Schema of one kind of `providerConfig`. Every field says what a change of it means through
 /// `x-fleetwright-change`: `replace` (also where nothing is said), `in-place` or `none`; defaults are in it.
+/// The schema itself says through `x-fleetwright-for` what it is for, where that is no machine or Cluster: `ControlPlane`, one that the
+/// provider runs, or `Pool`, a group of nodes that it runs. What says `replace` in these two can not change any more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfigSchema {
     /// Such as `sim.fleetwright.dev/v1alpha1`.
@@ -280,6 +282,11 @@ pub trait Provider: Send + Sync + 'static {
         _config: &Value,
     ) -> Result<Option<String>, ProviderError> {
         Ok(None)
+    }
+
+    /// The settings that this instance was made from where `config` was written: what aliases in it stood for then.
+    fn as_made(&self, config: &Value, _instance: &Instance) -> Value {
+        config.clone()
     }
 
     /// How its instances become nodes; `None` where they do so by themselves.

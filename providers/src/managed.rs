@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use fleetwright_api::{machine::MachineTaint, secret::SecretText};
+use fleetwright_api::{cluster::ClusterNetwork, machine::MachineTaint, secret::SecretText};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,6 +34,9 @@ pub struct ManagedControlPlaneOrder {
     pub version: String,
     /// The effective `providerConfig`.
     pub config: Value,
+    /// Networks of the cluster, where its Cluster says any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<ClusterNetwork>,
 }
 
 /// An order for a provider's own group of nodes.
@@ -77,7 +80,7 @@ pub struct ManagedControlPlaneState {
     pub id: String,
     /// Where in its life it is.
     pub phase: ManagedPhase,
-    /// The version that serves.
+    /// The version that serves. A provider that chooses patch versions by itself shows the ordered one once its minor serves.
     pub version: Option<String>,
     /// URL of the API, once there is one.
     pub endpoint: Option<String>,
@@ -95,12 +98,12 @@ pub struct PoolState {
     pub owner: ManagedOwner,
     /// Where in its life it is.
     pub phase: ManagedPhase,
-    /// Version of its nodes.
+    /// Version that all of its nodes have: while they are rolled the old one. Patches as in [`ManagedControlPlaneState::version`].
     pub version: Option<String>,
     /// Wanted nodes as the provider has it.
     pub replicas: i32,
-    /// Label whose value tells its nodes from others, with the value.
-    pub node_label: (String, String),
+    /// What [`PoolProvider::node_label`] says on its nodes.
+    pub node_label: String,
 }
 
 /// A token for a managed control plane's API, and until when it holds.
@@ -115,14 +118,18 @@ pub struct Access {
 /// A provider that runs control planes.
 #[async_trait]
 pub trait ManagedControlPlanes: Send + Sync {
-    /// Makes it, or moves it one step on towards the order; what is as ordered is left alone. Shows it.
+    /// Makes it, or moves it one step on towards the order, and shows it. What is as ordered is left alone, and so is all of it
+    /// while it still moves. It never goes back to an older minor: such an order changes no version.
+    ///
+    /// # Errors
+    /// [`ProviderError::Terminal`] for a field that cannot change any more, or where something of its name is not the owner's.
     async fn ensure(
         &self,
         account: &Account,
         order: &ManagedControlPlaneOrder,
     ) -> Result<ManagedControlPlaneState, ProviderError>;
 
-    /// Shows it; `None` where there is none of the owner's.
+    /// Shows it without an order, as while its Cluster is paused; `None` where there is none of the owner's.
     async fn get(
         &self,
         account: &Account,
@@ -143,7 +150,11 @@ pub trait ManagedControlPlanes: Send + Sync {
 /// A provider that runs groups of nodes.
 #[async_trait]
 pub trait PoolProvider: Send + Sync {
-    /// Makes the group, or moves it one step on towards the order; what is as ordered is left alone. Shows it.
+    /// Key of the label, on nodes, whose value tells the group that they are of.
+    fn node_label(&self) -> &str;
+
+    /// Makes the group, or moves it one step on towards the order; what is as ordered is left alone, and all of it while it still
+    /// moves. Shows it.
     async fn ensure(
         &self,
         account: &Account,
@@ -157,6 +168,7 @@ pub trait PoolProvider: Send + Sync {
         cluster: &ManagedOwner,
     ) -> Result<Vec<PoolState>, ProviderError>;
 
-    /// Begins to delete the group; true once it is gone.
+    /// Begins to delete the group; true once it is gone. One that is not the owner's is left alone with
+    /// [`ProviderError::Terminal`].
     async fn remove(&self, account: &Account, owner: &ManagedOwner) -> Result<bool, ProviderError>;
 }

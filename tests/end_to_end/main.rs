@@ -4,6 +4,8 @@
 mod approvals;
 #[cfg(test)]
 mod audit;
+#[cfg(all(test, feature = "aws"))]
+mod aws;
 #[cfg(test)]
 mod cloud;
 #[cfg(test)]

@@ -49,6 +49,21 @@ impl Authority {
         }
     }
 
+    /// The authority that has this certificate and this key.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    pub fn of(certificate: &str, key: &str) -> Self {
+        let pair = KeyPair::from_pem(key).unwrap();
+        Self {
+            issuer: Issuer::from_ca_cert_pem(certificate, pair).unwrap(),
+            identity: Identity {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+            },
+        }
+    }
+
     /// A certificate for servers and clients called `name`, at these hosts.
     ///
     /// # Panics

@@ -57,17 +57,25 @@ impl Workload {
     /// # Panics
     /// When it cannot.
     pub async fn start() -> Self {
-        let options = Options::new(Arc::new(SystemClock), Arc::new(SeededRandom::new(7)));
         let authority = Authority::new("workload-ca");
+        Self::of(authority, ([127, 0, 0, 1], 0).into(), "v1.33.2").await
+    }
+
+    /// One with this authority, at this address and of this version.
+    ///
+    /// # Panics
+    /// When it cannot serve there.
+    pub async fn of(authority: Authority, address: SocketAddr, version: &str) -> Self {
+        let options = Options::new(Arc::new(SystemClock), Arc::new(SeededRandom::new(7)));
         let tls = acceptor(&authority);
         let mut workload = Self {
             authority,
             server: ApiServer::new(Store::memory(), options).unwrap(),
             tls,
-            address: ([127, 0, 0, 1], 0).into(),
+            address,
             knobs: Arc::new(Knobs {
                 auth: Mutex::new(Auth::default().with(TOKEN, User::admin())),
-                version: Mutex::new("v1.33.2".into()),
+                version: Mutex::new(version.into()),
                 silent: AtomicBool::new(false),
                 accepted: AtomicUsize::new(0),
             }),

@@ -160,6 +160,10 @@ pub struct ControlPlaneRollout {
 /// A provider's managed control plane.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.providerConfig.account == oldSelf.providerConfig.account && self.providerConfig.apiVersion == oldSelf.providerConfig.apiVersion && self.providerConfig.kind == oldSelf.providerConfig.kind",
+    "message": "account, apiVersion and kind of a control plane that a provider runs are immutable: make another cluster",
+}]))]
 pub struct ManagedControlPlane {
     /// The provider's settings.
     pub provider_config: ProviderConfig,

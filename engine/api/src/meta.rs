@@ -93,6 +93,8 @@ pub const NODE_ANNOTATION_TAINTS: &str = "fleetwright.dev/taints-from-machine";
 pub const FINALIZER_CLUSTER: &str = "cluster.fleetwright.dev";
 /// Finalizer of Fleets whose objects go with them.
 pub const FINALIZER_FLEET: &str = "fleet.fleetwright.dev";
+/// Finalizer of pools whose nodes their provider runs.
+pub const FINALIZER_POOL: &str = "pool.fleetwright.dev";
 /// Finalizer of Machines.
 pub const FINALIZER_MACHINE: &str = "machine.fleetwright.dev";
 

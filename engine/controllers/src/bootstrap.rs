@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     approve::Approvals,
-    node::{discard, user_data},
+    node::{await_node, discard, user_data},
 };
 use crate::{
     cache::name_of,
@@ -73,17 +73,21 @@ struct Known {
 
 /// What is known of all clusters' grounds, by the Cluster's namespace and name. Keys of clusters stay in this process's memory.
 #[derive(Default)]
-pub(crate) struct Grounds(Mutex<BTreeMap<(String, String), Known>>);
+pub(crate) struct Grounds {
+    clusters: Mutex<BTreeMap<(String, String), Known>>,
+    /// Tokens of machines that have not joined yet, by the Machine's namespace and name.
+    tokens: Mutex<BTreeMap<(String, String), node::Token>>,
+}
 
 impl Grounds {
     fn with<T>(&self, cluster: &(String, String), change: impl FnOnce(&mut Known) -> T) -> T {
-        change(self.0.lock().entry(cluster.clone()).or_default())
+        change(self.clusters.lock().entry(cluster.clone()).or_default())
     }
 
     /// Forgets a cluster that is gone.
     pub(crate) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
-        self.0.lock().remove(&key);
+        self.clusters.lock().remove(&key);
     }
 }
 

@@ -131,7 +131,9 @@ fn groups(shared: &Shared, cluster: &Cluster) -> Vec<(Group, i32)> {
         .caches
         .of_cluster::<MachineDeployment>(&namespace, &name)
     {
-        if pool.metadata.deletion_timestamp.is_none() {
+        // Bounds of groups that a provider runs are its own.
+        let settings = &pool.spec.template.spec.provider_config;
+        if pool.metadata.deletion_timestamp.is_none() && !shared.catalogue.is_group(settings) {
             let group = (namespace.clone(), name.clone(), Some(pool.name_any()));
             out.push((group, pool.spec.replicas.unwrap_or(1)));
         }

@@ -34,6 +34,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// Keys of the labels by which providers tell nodes of their groups from others.
+    pub(crate) fn group_labels(&self) -> Vec<String> {
+        let providers = self.providers.names();
+        let providers = providers.filter_map(|name| self.providers.get(name));
+        let halves = providers.filter_map(|provider| provider.pools());
+        halves.map(|pools| pools.node_label().to_owned()).collect()
+    }
+
     /// The providers' schemas as core wants them.
     pub(crate) fn catalogue(&self) -> Catalogue {
         let mut catalogue = Catalogue::default();

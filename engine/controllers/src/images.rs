@@ -2,17 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount, machine::MachineTemplateSpec};
+use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount, ProviderConfig};
 use fleetwright_core::{
     images::{Image, on_the_way},
     upgrade::{Blocker, Path},
 };
-use fleetwright_providers::lacks_image;
+use fleetwright_providers::{ProviderError, lacks_image};
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::reconcile::{Error, Shared};
+use crate::reconcile::Shared;
 
 /// How long it holds that an image is there.
 const THERE: Duration = Duration::from_secs(300);
@@ -56,6 +55,29 @@ pub(crate) async fn blocker(
     None
 }
 
+/// Effective settings with what aliases in them stand for now: what a set or a machine of the control plane keeps from when it is made.
+pub(crate) async fn resolved(
+    shared: &Shared,
+    config: &ProviderConfig,
+    version: Option<&str>,
+) -> Result<ProviderConfig, ProviderError> {
+    let account = shared.caches.get::<ProviderAccount>("", config.account());
+    // What is wrong with the account is said where machines are made.
+    let Some(account) = account else {
+        return Ok(config.clone());
+    };
+    let Some(provider) = shared.context.providers.get(&account.spec.provider) else {
+        return Ok(config.clone());
+    };
+    let account = shared.account(&account)?;
+    let version = version.unwrap_or_default();
+    let found = provider.resolve(&account, version, &config.to_value());
+    Ok(match found.await? {
+        serde_json::Value::Object(fields) => fields.into(),
+        _ => config.clone(),
+    })
+}
+
 async fn missing(shared: &Shared, image: &Image) -> Option<String> {
     // What is wrong with the account is said where machines are made.
     let account = shared.caches.get::<ProviderAccount>("", &image.account)?;
@@ -71,34 +93,4 @@ async fn missing(shared: &Shared, image: &Image) -> Option<String> {
     };
     shared.images.keep(image.clone(), missing.clone());
     missing
-}
-
-/// What in the settings of a set or a control-plane machine that is about to be made stands for something else that changes by itself is
-/// replaced by what it stands for now. What stands for nothing stays: the machines say so, as all that a provider refuses.
-///
-/// # Errors
-/// The provider cannot be asked now.
-pub(crate) async fn freeze(shared: &Shared, spec: &mut MachineTemplateSpec) -> Result<(), Error> {
-    let config = &spec.provider_config;
-    let account = shared.caches.get::<ProviderAccount>("", config.account());
-    let Some(account) = account else {
-        return Ok(());
-    };
-    let Some(provider) = shared.context.providers.get(&account.spec.provider) else {
-        return Ok(());
-    };
-    let resolved = match shared.account(&account) {
-        Ok(account) => {
-            let version = spec.version.as_deref().unwrap_or_default();
-            let config = config.to_value();
-            provider.resolve(&account, version, &config).await
-        }
-        Err(error) => Err(error),
-    };
-    match resolved {
-        Ok(Value::Object(settings)) => spec.provider_config = settings.into(),
-        Err(error) if !error.is_terminal() => return Err(error.into()),
-        Ok(_) | Err(_) => {}
-    }
-    Ok(())
 }

@@ -53,8 +53,11 @@ fn is_read(key: &str) -> bool {
         .contains(&key)
 }
 
-/// What of a node's labels and annotations [`patch`] and who asks for certificates look at.
-pub(crate) fn kept(node: &Node) -> (LiteMap<String, String>, LiteMap<String, String>) {
+/// What of a node's labels and annotations [`patch`] and who asks for certificates look at, and the labels of `groups`.
+pub(crate) fn kept(
+    node: &Node,
+    groups: &[String],
+) -> (LiteMap<String, String>, LiteMap<String, String>) {
     let handed_over = |list| split(node.annotations().get(list));
     let (labels, annotations) = (
         handed_over(meta::NODE_ANNOTATION_LABELS),
@@ -66,7 +69,7 @@ pub(crate) fn kept(node: &Node) -> (LiteMap<String, String>, LiteMap<String, Str
     };
     (
         of(node.labels(), &|key| {
-            is_synced(key) || labels.contains(&key)
+            is_synced(key) || labels.contains(&key) || groups.iter().any(|label| label == key)
         }),
         of(node.annotations(), &|key| {
             is_read(key) || annotations.contains(&key)
@@ -76,12 +79,13 @@ pub(crate) fn kept(node: &Node) -> (LiteMap<String, String>, LiteMap<String, Str
 
 /// The labels that a node of `machine` carries.
 pub(crate) fn labels(machine: &Machine) -> BTreeMap<String, String> {
-    machine
-        .labels()
-        .iter()
-        .filter(|(k, _)| is_synced(k))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
+    synced(machine.labels())
+}
+
+/// Those labels that nodes carry.
+pub(crate) fn synced(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let synced = labels.iter().filter(|(k, _)| is_synced(k));
+    synced.map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 /// The annotations of its machine that a node carries.

@@ -150,6 +150,21 @@ impl Nodes {
         found.cloned().map_or(SeenNode::Missing, SeenNode::There)
     }
 
+    /// The nodes with this label; `None` where the cluster cannot be seen.
+    pub(crate) fn labelled(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        label: &str,
+        value: &str,
+    ) -> Option<Vec<Arc<NodeView>>> {
+        let key = (namespace.to_owned(), cluster.to_owned());
+        let clusters = self.clusters.lock();
+        let known = clusters.get(&key).filter(|c| c.synced)?;
+        let has = |node: &&Arc<NodeView>| node.labels.get(label).is_some_and(|v| v == value);
+        Some(known.nodes.values().filter(has).cloned().collect())
+    }
+
     /// Since when the cluster's API does not answer; `None` while it does or nobody has asked.
     pub(crate) fn lost(&self, namespace: &str, cluster: &str) -> Option<Timestamp> {
         let key = (namespace.to_owned(), cluster.to_owned());
@@ -300,7 +315,9 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             c.by_id.clear();
         }),
         watcher::Event::InitApply(node) => {
-            shared.nodes.with(cluster, |c| c.put(project(&node)));
+            shared
+                .nodes
+                .with(cluster, |c| c.put(project(shared, &node)));
         }
         watcher::Event::InitDone => {
             let back = was_away(shared, cluster).then(|| shared.now());
@@ -315,12 +332,14 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
                 cluster.name.clone(),
             ));
             shared.wake_machines_of(&cluster.namespace, &cluster.name);
+            shared.wake_groups_of(cluster);
         }
         watcher::Event::Apply(node) => {
-            let view = project(&node);
+            let view = project(shared, &node);
             let before = shared.nodes.with(cluster, |c| c.put(Arc::clone(&view)));
             if before.as_ref().is_none_or(|before| !before.same(&view)) {
                 shared.wake_machine_of_node(cluster, &view.provider_id, &view.name);
+                shared.wake_group_of_node(cluster, &view);
             }
             // It may have been one of two that another machine could not tell apart.
             if let Some(before) = before.filter(|b| b.provider_id != view.provider_id) {
@@ -328,14 +347,15 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             }
         }
         watcher::Event::Delete(node) => {
-            let view = project(&node);
+            let view = project(shared, &node);
             shared.nodes.with(cluster, |c| c.remove(&view.name));
             shared.wake_machine_of_node(cluster, &view.provider_id, &view.name);
+            shared.wake_group_of_node(cluster, &view);
         }
     }
 }
 
-fn project(node: &Node) -> Arc<NodeView> {
+fn project(shared: &Shared, node: &Node) -> Arc<NodeView> {
     let spec = node.spec.clone().unwrap_or_default();
     let status = node.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
@@ -350,7 +370,7 @@ fn project(node: &Node) -> Arc<NodeView> {
         _ => NodeHealth::Unknown("the kubelet does not report".into()),
     };
     let info = status.node_info.unwrap_or_default();
-    let (labels, annotations) = node_sync::kept(node);
+    let (labels, annotations) = node_sync::kept(node, &shared.group_labels);
     let view = NodeView {
         name: node.name_any(),
         provider_id: spec.provider_id.unwrap_or_default(),

@@ -3,10 +3,15 @@
 mod check;
 mod cluster;
 mod control_plane;
+mod group;
 mod machine;
+mod managed;
 mod pool;
+mod provider;
 mod rebuild;
 mod set;
+
+pub(crate) use managed::Tokens;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,7 +20,10 @@ use fleetwright_api::{
     cluster::ControlPlane, machine::MachineTemplateSpec, meta, names,
 };
 use fleetwright_core::{catalogue::Catalogue, machine_set::MachineUpdate, outcome::Outcome};
-use fleetwright_providers::{ClusterRef, ProviderError};
+use fleetwright_providers::{
+    ClusterRef, ProviderError,
+    managed::{ManagedControlPlaneState, PoolState},
+};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use parking_lot::Mutex;
@@ -32,7 +40,8 @@ use crate::{
     etcd::Etcds,
     images::Images,
     inventory::Inventory,
-    nodes::Nodes,
+    nodes::{NodeView, Nodes},
+    provided::Looks,
     queue::{Key, Queue},
     refusals::Refusals,
     rooms::Rooms,
@@ -113,6 +122,12 @@ pub(crate) struct Shared {
     pub(crate) etcds: Etcds,
     pub(crate) images: Images,
     pub(crate) drifts: Drifts,
+    /// Control planes that providers run, their kubeconfigs, and groups of nodes.
+    pub(crate) control_planes: Looks<ManagedControlPlaneState>,
+    pub(crate) tokens: Tokens,
+    pub(crate) groups: Looks<PoolState>,
+    /// Keys of the labels by which nodes of groups are told from others.
+    pub(crate) group_labels: Vec<String>,
     /// Machines and sets that may have been written though no answer came.
     pub(crate) doubtful: parking_lot::Mutex<std::collections::BTreeSet<Key>>,
     /// Wakes who waits for complete caches.
@@ -181,6 +196,25 @@ impl Shared {
         {
             let key = Key::Machine(cluster.namespace.clone(), machine.name_any());
             self.queue.add(key);
+        }
+    }
+
+    /// Wakes the pools of a cluster whose nodes are a provider's.
+    pub(crate) fn wake_groups_of(&self, cluster: &ClusterRef) {
+        let pools = self
+            .caches
+            .of_cluster::<MachineDeployment>(&cluster.namespace, &cluster.name);
+        for pool in pools.iter().filter(|pool| group::is_group(self, pool)) {
+            let key = Key::Pool(cluster.namespace.clone(), pool.name_any());
+            self.queue.add(key);
+        }
+    }
+
+    /// Wakes the pool of a node that a provider runs.
+    pub(crate) fn wake_group_of_node(&self, cluster: &ClusterRef, node: &NodeView) {
+        let mut labels = self.group_labels.iter();
+        if labels.any(|label| node.labels.contains_key(label)) {
+            self.wake_groups_of(cluster);
         }
     }
 
@@ -289,6 +323,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
+                managed::forget(shared, namespace, name);
                 shared.grounds.forget(namespace, name);
                 shared.approvals.forget(namespace, name);
                 shared
@@ -299,8 +334,12 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             }
         },
         Key::Pool(..) => match shared.caches.get::<MachineDeployment>(namespace, name) {
+            Some(pool) if group::is_group(shared, &pool) => group::reconcile(shared, &pool).await,
             Some(pool) => pool::reconcile(shared, &pool).await,
-            None => Ok(Outcome::Deleted),
+            None => {
+                group::forget(shared, key);
+                Ok(Outcome::Deleted)
+            }
         },
         Key::Set(..) => match shared.caches.get::<MachineSet>(namespace, name) {
             Some(set) => set::reconcile(shared, &set).await,

@@ -29,8 +29,9 @@ use crate::{
     inventory::Inventory,
     lists::list_accounts,
     nodes::Nodes,
+    provided::Looks,
     queue::{Key, Queue},
-    reconcile::{Shared, reconcile},
+    reconcile::{Shared, Tokens, reconcile},
     refusals::Refusals,
     rooms::Rooms,
 };
@@ -52,6 +53,7 @@ impl Controllers {
     pub fn new(context: Context) -> Self {
         let (sender, follow) = unbounded_channel();
         let catalogue = context.catalogue();
+        let group_labels = context.group_labels();
         let shared = Arc::new(Shared {
             context,
             catalogue,
@@ -68,6 +70,10 @@ impl Controllers {
             etcds: Etcds::default(),
             drifts: Drifts::default(),
             images: Images::default(),
+            control_planes: Looks::default(),
+            tokens: Tokens::default(),
+            groups: Looks::default(),
+            group_labels,
             doubtful: parking_lot::Mutex::default(),
             synced_wake: tokio::sync::Notify::new(),
             follow: sender,

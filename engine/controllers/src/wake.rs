@@ -164,6 +164,21 @@ pub(crate) fn account(
         return;
     }
     let account = object.name_any();
+    for cluster in shared.caches.all::<Cluster>() {
+        let managed = cluster.spec.control_plane.managed.as_ref();
+        if managed.is_some_and(|managed| managed.provider_config.account() == account) {
+            let (namespace, name) = name_of(cluster.as_ref());
+            for pool in shared
+                .caches
+                .of_cluster::<MachineDeployment>(&namespace, &name)
+            {
+                shared
+                    .queue
+                    .add(Key::Pool(namespace.clone(), pool.name_any()));
+            }
+            shared.queue.add(Key::Cluster(namespace, name));
+        }
+    }
     for machine in shared.caches.all::<Machine>() {
         if machine.spec.content.provider_config.account() == account {
             let (namespace, name) = name_of(machine.as_ref());

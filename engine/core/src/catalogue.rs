@@ -8,6 +8,32 @@ use serde_json::{Map, Value};
 /// Schema extension by which a provider says what a change of a field means: `replace`, `in-place` or `none`.
 pub const CHANGE_EXTENSION: &str = "x-fleetwright-change";
 
+/// Schema extension by which a provider says what a kind of `providerConfig` is for.
+pub const FOR_EXTENSION: &str = "x-fleetwright-for";
+
+/// What a kind of `providerConfig` is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Machines of ours, or a cluster as a whole.
+    #[default]
+    Own,
+    /// A control plane that the provider runs.
+    ControlPlane,
+    /// A group of nodes that the provider runs.
+    Pool,
+}
+
+impl Purpose {
+    /// What a schema says of itself.
+    pub fn of(schema: &Value) -> Self {
+        match schema.get(FOR_EXTENSION).and_then(Value::as_str) {
+            Some("ControlPlane") => Self::ControlPlane,
+            Some("Pool") => Self::Pool,
+            _ => Self::Own,
+        }
+    }
+}
+
 /// What a change of a field does to running machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
@@ -36,6 +62,12 @@ impl Catalogue {
     pub fn schema(&self, api_version: &str, kind: &str) -> Option<&Value> {
         // A lookup by borrowed parts of a tuple key needs owned strings; configs are few.
         self.schemas.get(&(api_version.to_owned(), kind.to_owned()))
+    }
+
+    /// Whether a pool with these settings is a group of nodes that its provider runs.
+    pub fn is_group(&self, config: &ProviderConfig) -> bool {
+        self.schema(config.api_version(), config.kind())
+            .is_some_and(|schema| Purpose::of(schema) == Purpose::Pool)
     }
 
     /// All kinds: `apiVersion`, `kind` and schema.

@@ -32,6 +32,11 @@ pub enum ClusterDeletionStep {
         /// Those that are still there.
         remaining: usize,
     },
+    /// The provider takes its control plane away.
+    Managed {
+        /// Why it does not.
+        trouble: Option<String>,
+    },
     /// Nothing is left: what the provider made for the cluster, then our finalizer.
     Finish,
 }
@@ -42,7 +47,9 @@ impl ClusterDeletionStep {
         match self {
             Self::Paused => condition::reason::PAUSED,
             Self::Workers { .. } => condition::reason::WAITING_FOR_WORKERS_DELETION,
-            Self::ControlPlane { .. } => condition::reason::WAITING_FOR_CONTROL_PLANE_DELETION,
+            Self::ControlPlane { .. } | Self::Managed { .. } => {
+                condition::reason::WAITING_FOR_CONTROL_PLANE_DELETION
+            }
             Self::Finish => condition::reason::DELETION_COMPLETED,
         }
     }
@@ -63,6 +70,10 @@ impl fmt::Display for ClusterDeletionStep {
                     f,
                     "waiting for {remaining} control-plane machines to be gone"
                 )
+            }
+            Self::Managed { trouble } => {
+                f.write_str("waiting for the provider to delete the control plane")?;
+                trouble.iter().try_for_each(|why| write!(f, ": {why}"))
             }
             Self::Finish => f.write_str("all machines are gone"),
         }
@@ -122,6 +133,17 @@ pub fn deletion_step(
         };
     }
     ClusterDeletionStep::Finish
+}
+
+impl ClusterDeletionStep {
+    /// The step of a Cluster whose control plane the provider runs until `gone`: that goes after all else.
+    pub fn before_managed(self, cluster: &Cluster, gone: bool, trouble: Option<String>) -> Self {
+        let managed = cluster.spec.control_plane.managed.is_some();
+        match self {
+            Self::Finish if managed && !gone => Self::Managed { trouble },
+            step => step,
+        }
+    }
 }
 
 /// Whether the owner is still there.

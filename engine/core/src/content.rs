@@ -69,6 +69,21 @@ impl Content {
         ))
     }
 
+    /// What a cluster wants of a control plane that its provider runs, at `version`; `None` when it has none.
+    pub fn of_managed(cluster: &Cluster, version: &Version, catalogue: &Catalogue) -> Option<Self> {
+        let managed = cluster.spec.control_plane.managed.as_ref()?;
+        let spec = MachineTemplateSpec {
+            version: Some(version.to_string()),
+            provider_config: catalogue.effective(&managed.provider_config),
+            ..MachineTemplateSpec::default()
+        };
+        Some(Self {
+            metadata: TemplateMeta::default(),
+            spec,
+            written: managed.provider_config.clone(),
+        })
+    }
+
     /// What a set makes machines of.
     pub fn of_set(set: &MachineSet) -> Self {
         let spec = set.spec.template.spec.clone();

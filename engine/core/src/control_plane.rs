@@ -15,6 +15,7 @@ use crate::{
     compare::{Difference, compare},
     content::Content,
     machine_set::{MachineUpdate, NewMachine, is_unhealthy, update},
+    managed::Known,
     quorum::Etcd,
     upgrade::Blocker,
 };
@@ -47,6 +48,8 @@ pub struct ControlPlaneView<'a> {
     pub cluster: &'a Cluster,
     /// All its control-plane machines, those on their way out included.
     pub machines: &'a [Machine],
+    /// What the provider shows of a control plane that it runs; `None` where it runs none.
+    pub managed: Option<&'a Known>,
     /// What is known of etcd.
     pub etcd: Etcd<'a>,
     /// The lowest version of a worker (machine or kubelet); `None` without workers.
@@ -168,7 +171,7 @@ pub fn difference(want: &Content, machine: &Machine, catalogue: &Catalogue) -> D
 }
 
 /// What the control plane does next: never more than one machine at a time, and never a step that etcd's quorum
-/// does not allow.
+/// does not allow. One that a provider runs is to be ordered at the version that this says, unless it waits.
 pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecision {
     let mut out = ControlPlaneDecision::default();
     let cluster = view.cluster;
@@ -176,9 +179,10 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
         out.action = ControlPlaneAction::Wait(wait);
         out
     };
-    let Some(spec) = &cluster.spec.control_plane.machines else {
+    let form = &cluster.spec.control_plane;
+    if form.machines.is_none() && form.managed.is_none() {
         return wait(out, ControlPlaneWait::NotOurs);
-    };
+    }
     let paused = meta::is_paused(cluster);
     if !paused {
         out.leave = leave::next(view);
@@ -190,6 +194,14 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
         );
     };
     let step = version_step(view, wanted);
+    let Some(spec) = &form.machines else {
+        out.version = Some(step);
+        return match (cluster.metadata.deletion_timestamp.is_some(), paused) {
+            (true, _) => wait(out, ControlPlaneWait::Deleting),
+            (false, true) => wait(out, ControlPlaneWait::Paused),
+            (false, false) => out,
+        };
+    };
     let Some(content) = Content::of_control_plane(cluster, step.version(), view.catalogue) else {
         return wait(out, ControlPlaneWait::NotOurs);
     };

@@ -62,15 +62,17 @@ pub fn on_the_way(
     path: &Path,
     catalogue: &Catalogue,
 ) -> Vec<OnTheWay> {
-    let Some(machines) = &cluster.spec.control_plane.machines else {
-        return Vec::new();
+    let form = &cluster.spec.control_plane;
+    let config = match (&form.machines, &form.managed) {
+        (Some(machines), _) => &machines.template.spec.provider_config,
+        (None, Some(managed)) => &managed.provider_config,
+        (None, None) => return Vec::new(),
     };
     let one = |config: &ProviderConfig, version: &Version, of: &str| OnTheWay {
         image: Image::of(config, &version.to_string(), catalogue),
         version: version.clone(),
         of: of.to_owned(),
     };
-    let config = &machines.template.spec.provider_config;
     let control_plane = path.control_plane();
     let mut out: Vec<OnTheWay> = control_plane
         .map(|version| one(config, version, "the control plane"))

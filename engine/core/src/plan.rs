@@ -39,7 +39,7 @@ mod staged;
 pub use self::{
     blockers::{BlockerKind, PlanBlocker},
     departure::{Departure, depart},
-    forecast::{History, HistoryOf, Rollout, Step, forecast, has_quota},
+    forecast::{ByProvider, History, HistoryOf, Rollout, Step, forecast, has_quota},
     foresee::{Fault, faults, marked, partial, schema_of},
     origins::{Origin, Origins, Written},
     removal::{Removal, Removed},
@@ -165,6 +165,14 @@ pub enum PlanEffect {
         /// Why.
         reason: String,
     },
+    /// A control plane or a group of nodes is changed by the provider that runs it, by bounds of its own.
+    ByProvider {
+        /// Why.
+        reason: String,
+        /// Nodes that it replaces.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nodes: Option<i32>,
+    },
     /// Machines and whatever else there is are deleted with their owner.
     Removal {
         /// In this order.
@@ -180,6 +188,16 @@ impl PlanEffect {
             _ => &[],
         };
         steps.iter().flat_map(|step| &step.machines)
+    }
+
+    /// Nodes that providers run and that are deleted with their owner, by pool.
+    pub fn removed_nodes(&self) -> impl Iterator<Item = (&String, i32)> {
+        let steps = match self {
+            Self::Removal { steps } => steps.as_slice(),
+            _ => &[],
+        };
+        let nodes = steps.iter().flat_map(|step| &step.nodes);
+        nodes.map(|(pool, nodes)| (pool, *nodes))
     }
 }
 
@@ -406,6 +424,11 @@ pub fn plan(
         };
         out.drift.extend(foreseen.left.iter().cloned());
         if !foreseen.changes_something() {
+            continue;
+        }
+        let fixed = have.and_then(|have| effect::fixed(&key, have, &foreseen.after, catalogue));
+        if let Some(why) = fixed {
+            refuse(key, why);
             continue;
         }
         let effect = have.map_or(PlanEffect::None, |have| {

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    Cluster, MachineDeployment, MachineSet, machine::MachineSpec, meta, version::Version,
+    Cluster, MachineDeployment, MachineSet, ProviderConfig, machine::MachineSpec, meta,
+    version::Version,
 };
 use serde_json::{Map, Value};
 
@@ -39,6 +40,8 @@ pub struct Found {
     pub version: Option<Version>,
     /// Failure domain that it is in.
     pub failure_domain: Option<String>,
+    /// The effective settings that it was made from, if `known`: what aliases in them stood for then.
+    pub config: Option<ProviderConfig>,
     /// Whether the settings that it was told last are those that are wanted now.
     pub known: bool,
 }
@@ -104,7 +107,16 @@ pub fn pool(
             .find(|s| s.metadata.name.as_deref() == Some(name));
         let content = match there {
             Some(set) => Content::of_set(set),
-            None => mark(Content::of_pool(pool, &version, catalogue), known),
+            None => {
+                let made = found
+                    .iter()
+                    .find(|f| f.known)
+                    .and_then(|f| f.config.clone());
+                mark(
+                    frozen(Content::of_pool(pool, &version, catalogue), made),
+                    known,
+                )
+            }
         };
         let set = set_named(pool, name, &content, revision, found.len());
         let set = match there {
@@ -145,7 +157,7 @@ pub fn control_plane(
         let content =
             version.and_then(|version| Content::of_control_plane(cluster, version, catalogue));
         let Some(content) = content else { continue };
-        let content = mark(content, one.known);
+        let content = mark(frozen(content, one.config.clone()), one.known);
         let mut machine = control_plane::new_machine(name, 0, &content);
         let domain = &mut machine.spec.content.failure_domain;
         if domain.is_none() {
@@ -180,6 +192,14 @@ fn next_ordinal(found: &[Found]) -> u64 {
     ordinals
         .max()
         .map_or(0, |highest| highest.saturating_add(1))
+}
+
+/// The content with the settings that were made of it.
+fn frozen(mut content: Content, made: Option<ProviderConfig>) -> Content {
+    if let Some(made) = made {
+        content.spec.provider_config = made;
+    }
+    content
 }
 
 fn mark(mut content: Content, known: bool) -> Content {

@@ -2,12 +2,15 @@
 
 mod cluster;
 mod control_plane;
+mod group;
 mod health_check;
 mod in_sync;
 mod machine;
+mod managed;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use fleetwright_api::{
     Machine,
@@ -19,6 +22,7 @@ pub use self::{
     cluster::{
         ClusterFacts, cluster, has_converged, pool_unconverged, unconverged, upgrade_blocked,
     },
+    group::{GroupNodes, group},
     health_check::health_check,
     machine::{
         CONNECTION_GRACE_SECONDS, MachineObservation, NodeHealth, NodeObservation, UpToDate,

@@ -15,6 +15,7 @@ mod identity;
 mod later;
 mod loader;
 mod merge;
+mod purposes;
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;

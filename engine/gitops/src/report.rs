@@ -125,6 +125,11 @@ fn removal(step: &Removal) -> String {
         0 => String::new(),
         n => format!(", {}: {}", count(n), few(&step.machines)),
     };
+    let nodes: i32 = step.nodes.values().sum();
+    let machines = match nodes {
+        0 => machines,
+        nodes => format!("{machines}, and {nodes} nodes that the provider runs"),
+    };
     match step.what {
         Removed::Workers => format!("delete workers{machines}"),
         Removed::ControlPlane => format!("delete the control plane, all at once{machines}"),
@@ -274,13 +279,27 @@ fn notes(out: &mut String, change: &Change) {
         PlanEffect::RollingReplacement { reason } => {
             put(out, &format!("    replaces machines: {reason}"));
         }
+        PlanEffect::ByProvider { reason, nodes } => {
+            put(out, &format!("    {}: {reason}", by_provider(*nodes)));
+        }
         PlanEffect::None | PlanEffect::Removal { .. } => {}
+    }
+}
+
+/// What a provider does to what it runs.
+fn by_provider(nodes: Option<i32>) -> String {
+    match nodes {
+        Some(nodes) => format!("the provider rolls these {nodes} nodes, by its own bounds"),
+        None => "the provider changes what it runs".to_owned(),
     }
 }
 
 fn write_rollout(out: &mut String, rollout: &Rollout) {
     let (made, gone) = rollout.counts();
     let what = match (made, gone) {
+        (0, 0) if rollout.steps.iter().any(|s| s.provider.is_some()) => {
+            " changes at the provider".to_owned()
+        }
         (0, 0) if rollout.in_place.is_empty() => " waits".to_owned(),
         (0, 0) => String::new(),
         (made, 0) => format!(" makes {}", count(made)),
@@ -358,6 +377,10 @@ fn one(step: &Step) -> String {
     }
     if !step.delete.is_empty() {
         parts.push(format!("drain and delete {}", few(&step.delete)));
+    }
+    if let Some(provider) = &step.provider {
+        let version = step.version.as_ref().map(|v| format!(" ({v})"));
+        parts.push(format!("{provider}{}", version.unwrap_or_default()));
     }
     let wave = step.wave.as_ref().map(|wave| format!("[wave {wave}] "));
     let wave = wave.unwrap_or_default();

@@ -8,12 +8,15 @@ use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
     CreateInstance, EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError,
     UpdateInstance,
+    managed::{ManagedControlPlanes, PoolProvider},
 };
 use kube::{Client, client::Body};
 use serde_json::Value;
 use tower::BoxError;
 
 use super::{Leadership, NotLeading};
+
+mod managed;
 
 impl From<NotLeading> for ProviderError {
     fn from(error: NotLeading) -> Self {
@@ -83,6 +86,15 @@ impl Provider for Fenced<dyn Provider> {
     ) -> Result<Value, ProviderError> {
         let call = self.inner.resolve(account, version, config);
         self.leadership.guard(call).await?
+    }
+
+    fn control_planes(&self) -> Option<&dyn ManagedControlPlanes> {
+        let inner = self.inner.control_planes();
+        inner.map(|_| self as &dyn ManagedControlPlanes)
+    }
+
+    fn pools(&self) -> Option<&dyn PoolProvider> {
+        self.inner.pools().map(|_| self as &dyn PoolProvider)
     }
 
     async fn missing_image(

@@ -12,6 +12,7 @@ use crate::{
     create::USER_DATA_LIMIT,
     errors::{code, told, writes},
     provider::Aws,
+    schema::USUAL_OS,
     tags,
 };
 
@@ -132,11 +133,11 @@ fn command(account: &Account, path: &str, count: usize) -> String {
 #[async_trait]
 impl Bootstrap for Aws {
     fn operating_system<'a>(&self, config: &'a Value) -> &'a str {
-        config["os"].as_str().unwrap_or_default()
+        config["os"].as_str().unwrap_or(USUAL_OS)
     }
 
     fn waits_for_cloud_controller(&self, cluster_config: Option<&Value>) -> bool {
-        cluster_config.is_some_and(|c| c["cloudControllerManager"] == true)
+        cluster_config.is_some_and(|c| c["cloudController"] == true)
     }
 
     fn user_data_limit(&self) -> usize {

@@ -12,7 +12,7 @@ use fleetwright_providers::{
     Account, Bootstrap, ConfigSchema, CreateInstance, Infrastructure, Instance, InstanceState,
     ListScope, Provider, ProviderError, UpdateInstance,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     clients::{AllClients, Clients},
@@ -176,6 +176,12 @@ impl Aws {
     }
 }
 
+/// Puts an image in the place of what it was looked up by.
+fn freeze(fields: &mut Map<String, Value>, image: &str) {
+    fields.remove("imageLookup");
+    fields.insert("image".into(), json!(image));
+}
+
 #[async_trait]
 impl Provider for Aws {
     fn name(&self) -> &str {
@@ -207,15 +213,25 @@ impl Provider for Aws {
         if config["kind"] != MACHINE_CONFIG || fields.contains_key("image") {
             return Ok(resolved);
         }
-        fields.remove("imageLookup");
         let read = config::machine(config)?;
         let clients = self.clients(account).await?;
         let found = images::of(&clients, &read, version).await?;
         let image = found.map_err(|why| ProviderError::Terminal {
             message: format!("imageLookup: {why}"),
         })?;
-        fields.insert("image".into(), json!(image));
+        freeze(fields, &image);
         Ok(resolved)
+    }
+
+    fn as_made(&self, config: &Value, instance: &Instance) -> Value {
+        let mut made = config.clone();
+        if let Some(fields) = made.as_object_mut()
+            && config["kind"] == MACHINE_CONFIG
+            && !fields.contains_key("image")
+        {
+            freeze(fields, &instance.image);
+        }
+        made
     }
 
     async fn missing_image(

@@ -113,6 +113,10 @@ fn described(mut schema: Value, description: &str) -> Value {
     schema
 }
 
+/// The operating system of images that nobody says one of.
+pub(crate) const USUAL_OS: &str = "ubuntu-24.04";
+const SYSTEMS: [&str; 4] = [USUAL_OS, "ubuntu-22.04", "debian-12", "flatcar"];
+
 fn image_lookup() -> Value {
     json!({
         "type": "object",
@@ -168,7 +172,7 @@ fn machine() -> Value {
     add(
         "os",
         json!({
-            "type": "string", "enum": ["ubuntu-24.04", "ubuntu-22.04", "debian-12", "flatcar"], "default": "ubuntu-24.04",
+            "type": "string", "enum": SYSTEMS, "default": USUAL_OS,
             "description": "Operating system of the image: how it becomes a node.",
         }),
     );
@@ -330,6 +334,10 @@ fn cluster() -> Value {
             },
         },
     });
+    fields["cloudController"] = json!({
+        "type": "boolean", "x-fleetwright-change": "none",
+        "description": "Whether a cloud controller runs in the cluster: new nodes take no pods before it has seen them. false when left out; nodes that are there already stay as they are.",
+    });
     fields["loadBalancer"] = json!({
         "type": "object", "required": ["subnets"], "x-fleetwright-change": "in-place",
         "description": "The network load balancer that is made in front of the API.",
@@ -345,10 +353,6 @@ fn cluster() -> Value {
             },
             "securityGroups": security_groups("its", "in-place"),
         },
-    });
-    fields["cloudControllerManager"] = json!({
-        "type": "boolean", "default": false, "x-fleetwright-change": "none",
-        "description": "Whether a cloud controller manager runs in the cluster: then new nodes take no pods before it has seen them.",
     });
     fields["tags"] = tags("what is made for the cluster beside instances");
     json!({

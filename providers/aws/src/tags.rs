@@ -13,9 +13,9 @@ pub(crate) const POOL: &str = "fleetwright.dev/pool";
 pub(crate) const SET: &str = "fleetwright.dev/set";
 pub(crate) const MACHINE: &str = "fleetwright.dev/machine";
 pub(crate) const INSTANCE_KEY: &str = "fleetwright.dev/instance-key";
-pub(crate) const CONFIG_DIGEST: &str = "fleetwright.dev/config-digest";
-/// Kubernetes version of the order.
+/// Kubernetes version that the instance was made for.
 pub(crate) const VERSION: &str = "fleetwright.dev/version";
+pub(crate) const CONFIG_DIGEST: &str = "fleetwright.dev/config-digest";
 /// Keys of the user's tags that were written last, comma separated: those of them that are wanted no more are taken off. Continued
 /// with a number at its end where a value is too short for them.
 const WRITTEN: &str = "fleetwright.dev/tags";

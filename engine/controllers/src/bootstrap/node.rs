@@ -1,5 +1,7 @@
 //! What one instance is given when it is made, so that it becomes a node of its cluster.
 
+use std::time::Duration;
+
 use fleetwright_api::{Cluster, Machine, cluster::Endpoint, secret::SecretText, version::Version};
 use fleetwright_bootstrap::{
     kubeadm::{ClusterValues, NodeValues, ProviderId, Role},
@@ -8,14 +10,22 @@ use fleetwright_bootstrap::{
     user_data::{self, UserData},
 };
 use fleetwright_providers::{Account, CreateInstance, Ownership, Provider};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt, api::PostParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
 
 use super::steps;
 use crate::{
     cache::name_of,
     reconcile::{Error, Shared},
 };
+
+/// Time between two looks at the token of a machine that boots.
+const AGAIN: Duration = Duration::from_secs(300);
 
 fn invalid(error: impl std::fmt::Display) -> Error {
     Error::Invalid(error.to_string())
@@ -118,29 +128,88 @@ pub(crate) async fn user_data(
     Ok(Some(SecretText::new(text)))
 }
 
-/// Makes a token known to the cluster, for as long as an instance may take to boot.
+/// Makes a token known to the cluster, for as long as an instance usually takes to boot.
 async fn make_known(
     shared: &Shared,
     cluster: &Cluster,
     machine: &Machine,
     token: &BootstrapToken,
 ) -> Result<(), Error> {
-    let (namespace, name) = name_of(cluster);
-    let reference = shared.cluster_ref(&namespace, &name);
-    let client = shared.context.connections.client(&reference).await;
-    let client = client.map_err(|e| invalid(format!("cluster {name} cannot be reached: {e}")))?;
-    let expires = shared.now().checked_add(token::LIFE).map_err(invalid)?;
+    let secrets = tokens(shared, machine).await?;
+    let expires = until(shared.now())?;
     let words = format!("Fleetwright: machine {} joins", machine.name_any());
-    let secret = token.secret(&words, expires);
-    Api::<Secret>::namespaced(client, token::NAMESPACE)
-        .create(&PostParams::default(), &secret)
+    secrets
+        .create(&PostParams::default(), &token.secret(&words, expires))
         .await
         .map_err(|e| Error::Workload(Box::new(e)))?;
+    let before = shared.grounds.tokens.lock().insert(
+        name_of(machine),
+        Token {
+            secret: token.secret_name(),
+            expires,
+        },
+    );
+    // That of a create that came to nothing.
+    if let Some(before) = before {
+        tracing::debug!(cluster = %cluster.name_any(), secret = %before.secret, "a token is given up");
+        secrets
+            .delete(&before.secret, &DeleteParams::default())
+            .await
+            .ok();
+    }
     Ok(())
 }
 
-/// Removes what was kept for a machine, which is a node or gone.
+/// A token that a machine was given.
+pub(super) struct Token {
+    secret: String,
+    expires: Timestamp,
+}
+
+fn until(now: Timestamp) -> Result<Timestamp, Error> {
+    now.checked_add(token::LIFE).map_err(invalid)
+}
+
+/// The tokens of the machine's cluster.
+async fn tokens(shared: &Shared, machine: &Machine) -> Result<Api<Secret>, Error> {
+    let (namespace, name) = (name_of(machine).0, &machine.spec.cluster_name);
+    let reference = shared.cluster_ref(&namespace, name);
+    let client = shared.context.connections.client(&reference).await;
+    let client = client.map_err(|e| invalid(format!("cluster {name} cannot be reached: {e}")))?;
+    Ok(Api::namespaced(client, token::NAMESPACE))
+}
+
+/// Lets the token of a machine that boots slowly live on; when to look again. A token of a process before this one is not known, and ends:
+/// then a health check replaces the machine.
+pub(crate) async fn await_node(
+    shared: &Shared,
+    machine: &Machine,
+) -> Result<Option<Duration>, Error> {
+    let key = name_of(machine);
+    let known = {
+        let known = shared.grounds.tokens.lock();
+        known.get(&key).map(|t| (t.secret.clone(), t.expires))
+    };
+    let Some((secret, expires)) = known else {
+        return Ok(None);
+    };
+    let now = shared.now();
+    if let Some(expires) = token::extended(expires, now) {
+        let text = fleetwright_api::time::rfc3339_seconds(expires);
+        let patch = Patch::Merge(json!({"stringData": {"expiration": text}}));
+        let api = tokens(shared, machine).await?;
+        let written = api.patch(&secret, &PatchParams::default(), &patch).await;
+        written.map_err(|e| Error::Workload(Box::new(e)))?;
+        let token = Token { secret, expires };
+        shared.grounds.tokens.lock().insert(key, token);
+    }
+    Ok(Some(AGAIN))
+}
+
+/// Removes what a machine, which is a node or gone, booted from: what was kept at the provider, and its token.
 pub(crate) async fn discard(
+    shared: &Shared,
+    machine: &Machine,
     provider: &dyn Provider,
     account: &Account,
     owner: &Ownership,
@@ -148,5 +217,14 @@ pub(crate) async fn discard(
     let Some(bootstrap) = provider.bootstrap() else {
         return Ok(());
     };
-    Ok(bootstrap.discard(account, owner).await?)
+    bootstrap.discard(account, owner).await?;
+    let token = shared.grounds.tokens.lock().remove(&name_of(machine));
+    if let Some(token) = token
+        && let Ok(secrets) = tokens(shared, machine).await
+    {
+        // It ends by itself as well.
+        let params = DeleteParams::default();
+        secrets.delete(&token.secret, &params).await.ok();
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use fleetwright_core::{
         has_served, route,
     },
     drift::MachinesInSync,
+    group,
     machine_set::NewMachine,
     outcome::Outcome,
     quorum::Etcd,
@@ -30,7 +31,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared, control_plane, rebuild};
+use super::{Error, Shared, control_plane, managed, rebuild};
 use crate::{
     bootstrap,
     cache::name_of,
@@ -82,8 +83,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                 .map(|s| &s.spec.template.spec),
         )
         .filter_map(|c| c.version.as_deref()?.parse::<Version>().ok())
+        .chain(group::lowest_version(&pools, &shared.catalogue))
         .min();
-    let deletion = deleting.then(|| deletion_step(cluster, &pools, &sets, &machines));
+    let deletion = match deleting.then(|| deletion_step(cluster, &pools, &sets, &machines)) {
+        Some(step) => Some(managed::goes(shared, cluster, step).await),
+        None => None,
+    };
     let initialized = cluster
         .status
         .as_ref()
@@ -93,9 +98,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let versions = control_plane::allowed_versions(shared, cluster);
     let domains = control_plane::failure_domains(shared, cluster);
     let asked = health::ask(shared, &namespace, &name, &control_plane);
+    let shown = managed::known(shared, cluster);
     let gathered = ControlPlaneView {
         cluster,
         machines: &control_plane,
+        managed: shown.as_ref(),
         etcd: Etcd::Members(&[]),
         lowest_worker: lowest_worker.as_ref(),
         pools: &pools,
@@ -128,6 +135,14 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         etcd = Some((etcd::ask(shared, &reference, &control_plane).await, true));
         decision = decide(&with_etcd(gathered, etcd.as_ref()), now);
     }
+    let ordered = managed::order(shared, cluster, &decision, deletion.as_ref()).await;
+    if ordered.is_some() {
+        let gathered = ControlPlaneView {
+            managed: ordered.as_ref(),
+            ..gathered
+        };
+        decision = decide(&gathered, now);
+    }
     let etcd = etcd.map(|(answer, _)| answer);
     let key = Key::Cluster(namespace.clone(), name.clone());
     if let ControlPlaneAction::Delete { machine, .. } = &decision.action
@@ -155,12 +170,19 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
         unreachable: shared.nodes.trouble(&namespace, &name),
+        foreign_version: ordered
+            .as_ref()
+            .and_then(|known| Some(known.serves()?.to_string())),
+        managed: ordered,
         failure_domains: domains,
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
         duplicate_instances: shared.inventory.duplicated(&reference.key),
         in_sync: Some(MachinesInSync::of(&machines)),
         etcd: etcd.clone(),
-        endpoint: ground.as_ref().and_then(|ground| ground.endpoint.clone()),
+        endpoint: match &ground {
+            Some(ground) => ground.endpoint.clone(),
+            None => managed::endpoint(shared, cluster),
+        },
         certificates: ground
             .as_ref()
             .and_then(|ground| ground.certificates.clone()),
@@ -176,7 +198,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .as_ref()
         .is_some_and(|i| i.control_plane_initialized)
         && !initialized;
-    if became && ground.is_none() {
+    if became && ground.is_none() && cluster.spec.control_plane.managed.is_none() {
         // Before the status says that it has become so: a kill in between must not lose it.
         write_kubeconfig(shared, cluster).await?;
     }
@@ -223,6 +245,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let again = again
         .into_iter()
         .chain(ground.and_then(|ground| ground.again))
+        .chain(managed::next(shared, cluster))
         .min();
     let mut deeds = Deeds::of(
         shared,
@@ -235,7 +258,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         ControlPlaneAction::Create { machine, reason } => {
             tracing::info!(cluster = %name, machine = %machine.name, %reason, "control-plane machine");
             let mut machine = machine;
-            images::freeze(shared, &mut machine.spec.content).await?;
+            let content = &mut machine.spec.content;
+            content.provider_config =
+                images::resolved(shared, &content.provider_config, content.version.as_deref())
+                    .await?;
             // The counter goes up first: a name is never used twice, whatever happens in between. The read
             // is the one of this reconcile, so a stale one fails with a conflict.
             let latest = shared
@@ -418,6 +444,12 @@ async fn tear_down(
                 shared.delete(machine.as_ref()).await?;
             }
         }
+        ClusterDeletionStep::Managed { .. } => {
+            return Ok(Outcome::Wait {
+                reason: waiting,
+                retry_after: managed::next_look(shared, cluster),
+            });
+        }
         ClusterDeletionStep::Finish => {
             if let Some(waits) = bootstrap::remove(shared, cluster).await? {
                 return Ok(Outcome::wait_seconds(waits, 5));
@@ -431,7 +463,10 @@ async fn tear_down(
             return Ok(Outcome::Deleted);
         }
     }
-    Ok(Outcome::wait(waiting))
+    Ok(Outcome::Wait {
+        reason: waiting,
+        retry_after: managed::next(shared, cluster),
+    })
 }
 
 /// Keeps the cluster's kubeconfig where Cluster API keeps it: Secret `<cluster>-kubeconfig`, key `value`.
@@ -441,6 +476,16 @@ async fn write_kubeconfig(shared: &Shared, cluster: &Cluster) -> Result<(), Erro
     let Ok(Some(kubeconfig)) = shared.context.connections.kubeconfig(&reference).await else {
         return Ok(());
     };
+    store_kubeconfig(shared, cluster, kubeconfig).await
+}
+
+/// Stores a cluster's kubeconfig.
+pub(super) async fn store_kubeconfig(
+    shared: &Shared,
+    cluster: &Cluster,
+    kubeconfig: String,
+) -> Result<(), Error> {
+    let (namespace, name) = name_of(cluster);
     let secret = Secret {
         metadata: kube::api::ObjectMeta {
             name: Some(names::kubeconfig_secret(&name)),

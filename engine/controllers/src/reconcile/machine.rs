@@ -5,6 +5,8 @@ mod drifting;
 mod leaving;
 mod provision;
 
+pub(super) use provision::{account_provider, called};
+
 use std::sync::Arc;
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
@@ -31,11 +33,11 @@ pub(super) use self::provision::digest;
 use self::{
     absence::{instance, prove_absence},
     leaving::{answer, goes, has_joined_since, look},
-    provision::{called, create_instance, owner, provider, update_instance},
+    provision::{create_instance, owner, provider, update_instance},
 };
 use super::{Error, Shared, seconds_until};
 use crate::{
-    bootstrap::discard,
+    bootstrap::{await_node, discard},
     cache::name_of,
     drift, health,
     inventory::Seen,
@@ -83,6 +85,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     {
         step = next_step(&stored, &view.facts, now);
         failure = act(shared, &stored, &mut view, &step).await;
+    }
+    if let (MachineStep::WaitNode, Ok(())) = (&step, &failure) {
+        match await_node(shared, machine).await {
+            Ok(again) => retry = retry.into_iter().chain(again.map(|d| d.as_secs())).min(),
+            Err(error) => failure = Err(error),
+        }
     }
     if let Err(error) = &failure {
         detail = Some(told(error));
@@ -358,7 +366,8 @@ async fn forget_boot(shared: &Shared, machine: &Machine, view: &View) -> Result<
     let Ok((provider, account)) = provider(shared, machine, &view.account) else {
         return Ok(());
     };
-    discard(provider.as_ref(), &account, &owner(shared, machine)).await
+    let owner = owner(shared, machine);
+    discard(shared, machine, provider.as_ref(), &account, &owner).await
 }
 
 async fn workload(shared: &Shared, machine: &Machine) -> Result<kube::Client, Error> {

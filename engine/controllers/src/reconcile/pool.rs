@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{Error, Shared, rebuild};
-use crate::{cache::name_of, images, queue::Key, trail::Deeds, write::merge_diff};
+use crate::{cache::name_of, images::resolved, queue::Key, trail::Deeds, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
 
@@ -106,8 +106,6 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             shared.queue.add(Key::Pool(namespace, name));
             return Ok(Outcome::Changed);
         }
-        let mut set = new.to_set(pool);
-        images::freeze(shared, &mut set.spec.template.spec).await?;
         let changes: Vec<String> = new.because.iter().map(ToString::to_string).collect();
         let because = changes.join("; ");
         tracing::info!(pool = %name, set = %new.name, %because, "new set");
@@ -119,6 +117,10 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
             format!("create MachineSet {namespace}/{}{why}", new.name),
             seen,
         );
+        let mut set = new.to_set(pool);
+        let content = &mut set.spec.template.spec;
+        content.provider_config =
+            resolved(shared, &content.provider_config, content.version.as_deref()).await?;
         let made = shared.create(&set, BY).await;
         shared.doubt(Key::Set(namespace.clone(), new.name.clone()), made)?;
     }

@@ -32,9 +32,16 @@ fn found(
     let key = names::cluster_key(&shared.context.installation, namespace, cluster);
     let instances = shared.inventory.of_owner(written.account(), &key, pool)?;
     let wanted = shared.catalogue.effective(written).to_value();
-    let wanted = digest(&wanted, cluster_config);
+    let account = shared.caches.get::<ProviderAccount>("", written.account());
+    let provider = account.and_then(|a| shared.context.providers.get(&a.spec.provider).cloned());
     let found = instances.iter().filter_map(|instance| {
         let owner = instance.owner.as_ref()?;
+        let made = match &provider {
+            Some(provider) => provider.as_made(&wanted, instance),
+            None => wanted.clone(),
+        };
+        let known = instance.config_digest == digest(&made, cluster_config);
+        let config = made.as_object().cloned().map(ProviderConfig::from);
         Some(Found {
             machine: owner.machine.clone(),
             set: owner.set.clone(),
@@ -42,7 +49,8 @@ fn found(
             provider_id: instance.provider_id.clone(),
             version: instance.version.parse().ok(),
             failure_domain: instance.failure_domain.clone(),
-            known: instance.config_digest == wanted,
+            config: config.filter(|_| known),
+            known,
         })
     });
     Some(found.collect())

@@ -30,8 +30,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    estate::Estate,
     trail::{self, Decisions},
     ward::Ward,
+};
+pub(crate) use crate::{
+    lines::{condition_line, of_cluster, of_machine, of_pool},
+    settings::{config, merge, workload},
 };
 
 /// How long a test waits for what must come: far more than it takes, on a busy machine too.
@@ -153,29 +158,6 @@ impl Kind for Machine {
     }
 }
 
-/// Status, reason and message of a condition, as one line.
-pub(crate) fn condition_line(conditions: &[condition::Condition], kind: &str) -> String {
-    condition::get(conditions, kind).map_or_else(
-        || "none".to_owned(),
-        |c| format!("{} {}: {}", c.status, c.reason, c.message),
-    )
-}
-
-pub(crate) fn of_machine(machine: &Machine, kind: &str) -> String {
-    let status = machine.status.as_ref();
-    condition_line(status.map_or(&[], |s| &s.conditions), kind)
-}
-
-pub(crate) fn of_pool(pool: &MachineDeployment, kind: &str) -> String {
-    let status = pool.status.as_ref();
-    condition_line(status.map_or(&[], |s| &s.conditions), kind)
-}
-
-pub(crate) fn of_cluster(cluster: &Cluster, kind: &str) -> String {
-    let status = cluster.status.as_ref();
-    condition_line(status.map_or(&[], |s| &s.conditions), kind)
-}
-
 enum Change {
     Cluster(Event<Cluster>),
     Pool(Event<MachineDeployment>),
@@ -254,6 +236,8 @@ pub(crate) struct Kit {
     pub(crate) cloud: Cloud,
     /// What makes machines ill.
     pub(crate) ward: Ward,
+    /// What runs control planes and groups of nodes by itself.
+    pub(crate) estate: Estate,
     pub(crate) world: World,
     changes: SelectAll<BoxStream<'static, Change>>,
     invariants: Vec<Invariant>,
@@ -284,11 +268,15 @@ impl Kit {
         })
         .unwrap();
         let ward = Ward::new(cloud.clone());
+        let estate = Estate::new(ward.clone(), random.clone());
         let (trail, decisions) = trail::recorder();
         let context = Context {
             client: client.clone(),
-            providers: Registry::new([Arc::new(ward.clone()) as Arc<dyn Provider>]),
-            connections: Arc::new(ward.clone()),
+            providers: Registry::new([
+                Arc::new(ward.clone()) as Arc<dyn Provider>,
+                Arc::new(estate.clone()),
+            ]),
+            connections: Arc::new(estate.clone()),
             etcd: Arc::new(cloud.clone()),
             escrow: None,
             clock: Arc::new(ward.clone()),
@@ -302,6 +290,7 @@ impl Kit {
             client,
             cloud,
             ward,
+            estate,
             world: World::default(),
             invariants: Vec::new(),
             context,
@@ -594,36 +583,4 @@ impl Kit {
             ended.unwrap();
         }
     }
-}
-
-/// Puts `from` over `to`, object by object.
-pub(crate) fn merge(to: &mut Value, from: Value) {
-    match (to, from) {
-        (Value::Object(to), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(to.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (to, from) => *to = from,
-    }
-}
-
-/// Settings of a machine that boots fast.
-pub(crate) fn config(kind: &str) -> Value {
-    json!({
-        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimMachineConfig",
-        "account": "sim-eu", "instanceType": kind, "bootSeconds": 0.2,
-    })
-}
-
-/// A cluster's settings with one workload.
-pub(crate) fn workload(name: &str, replicas: usize, min_available: Option<usize>) -> Value {
-    let mut workload = json!({"name": name, "replicas": replicas, "terminationSeconds": 0});
-    if let Some(min) = min_available {
-        workload["minAvailable"] = json!(min);
-    }
-    json!({"providerConfig": {
-        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimClusterConfig",
-        "account": "sim-eu", "workloads": [workload],
-    }})
 }

@@ -17,6 +17,8 @@ mod drift;
 #[cfg(test)]
 mod drift_corrected;
 #[cfg(test)]
+mod estate;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod health;
@@ -27,6 +29,12 @@ mod kit;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod lines;
+#[cfg(test)]
+mod managed;
+#[cfg(test)]
+mod managed_pools;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod rebuilt;
@@ -34,6 +42,8 @@ mod rebuilt;
 mod refusals;
 #[cfg(test)]
 mod sets;
+#[cfg(test)]
+mod settings;
 #[cfg(test)]
 mod trail;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Whole lives of control planes, one decision at a time.
 
+mod managed;
 mod random;
 mod remediation;
 mod steps;
@@ -73,6 +74,7 @@ impl World {
             &ControlPlaneView {
                 cluster: &self.cluster,
                 machines: &self.machines,
+                managed: None,
                 etcd: match &self.etcd {
                     Some(Ok(members)) => Etcd::Members(members),
                     Some(Err(why)) => Etcd::Unknown(why),

@@ -5,7 +5,10 @@ use std::fmt;
 use fleetwright_api::{Machine, MachineDeployment, version::Version};
 
 use super::{ControlPlaneView, has_served, machine_version};
-use crate::upgrade::{Blocker, Path, path};
+use crate::{
+    managed::Known,
+    upgrade::{Blocker, Path, path},
+};
 
 /// The version that the control plane goes to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +109,9 @@ pub fn running_version(machines: &[Machine]) -> Option<Version> {
 
 /// What the control plane runs: the highest and the lowest version that serves, or what is known of it where no machine does.
 fn runs(view: &ControlPlaneView<'_>) -> Option<(Version, Version)> {
+    if let Some(runs) = view.managed.and_then(Known::runs) {
+        return Some(runs);
+    }
     let served = || {
         let served = view.machines.iter().filter(|m| has_served(m));
         served.filter_map(machine_version)
@@ -125,13 +131,15 @@ fn has_machines(pool: &MachineDeployment) -> bool {
     pool.metadata.deletion_timestamp.is_none() && pool.spec.replicas != Some(0)
 }
 
-/// The way to the cluster's version, from what serves now; `None` before anything does, and where the control plane is not
-/// on machines of ours.
+/// The way to the cluster's version, from what serves now; `None` before anything does, and where the control plane is
+/// somebody else's.
 ///
 /// # Errors
 /// What stands in its way.
 pub fn route(view: &ControlPlaneView<'_>) -> Option<Result<Path, Blocker>> {
-    view.cluster.spec.control_plane.machines.as_ref()?;
+    if view.cluster.spec.control_plane.external.is_some() {
+        return None;
+    }
     let wanted = view.cluster.spec.version.parse::<Version>().ok()?;
     Some(route_to(view, &runs(view)?.1, &wanted))
 }

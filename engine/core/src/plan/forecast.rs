@@ -3,7 +3,10 @@
 //! Nothing here decides: [`super::model`] runs the functions that the controllers run. With no other event between plan
 //! and end, machines are replaced in this order; steps that the model takes together may come one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use fleetwright_api::{
     API_VERSION, Cluster, Machine, MachineDeployment, MachineSet,
@@ -26,7 +29,7 @@ pub use self::{
 use super::{
     Change, Key, Live, Plan, PlanBlocker, Policy,
     effect::typed,
-    model::{Model, Owner},
+    model::{Model, Owner, Provided},
 };
 use crate::{catalogue::Catalogue, images::Image, waves::Place};
 
@@ -82,6 +85,50 @@ pub struct Step {
     /// Machines that are drained and deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delete: Vec<String>,
+    /// What a provider does by itself, in an order of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ByProvider>,
+}
+
+/// What a provider does by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum ByProvider {
+    /// It makes a control plane.
+    ControlPlaneMade,
+    /// It changes its control plane.
+    ControlPlaneChanged,
+    /// It makes a group of nodes.
+    NodesMade {
+        /// So many.
+        nodes: i32,
+    },
+    /// It replaces the nodes of a group.
+    NodesRolled {
+        /// So many.
+        nodes: i32,
+    },
+    /// It adds nodes to a group or takes some away.
+    NodesScaled {
+        /// From so many.
+        from: i32,
+        /// To so many.
+        to: i32,
+    },
+}
+
+impl fmt::Display for ByProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ControlPlaneMade => f.write_str("the provider makes the control plane"),
+            Self::ControlPlaneChanged => f.write_str("the provider changes the control plane"),
+            Self::NodesMade { nodes } => write!(f, "the provider makes {nodes} nodes"),
+            Self::NodesRolled { nodes } => write!(f, "the provider replaces {nodes} nodes"),
+            Self::NodesScaled { from, to } => {
+                write!(f, "the provider goes from {from} to {to} nodes")
+            }
+        }
+    }
 }
 
 impl Rollout {
@@ -156,6 +203,8 @@ pub fn forecast(
             if counts
                 && let Some(pool) = merged::<MachineDeployment>(*object, *change)
                 && pool.metadata.deletion_timestamp.is_none()
+                // Bounds of these are the provider's.
+                && !catalogue.is_group(&pool.spec.template.spec.provider_config)
             {
                 budgets.pool(&pool);
             }
@@ -194,6 +243,10 @@ pub fn forecast(
             match &mut running {
                 Some(running) => running.model.becomes(cluster, pools),
                 None => {
+                    let before = own.iter().filter_map(|k| typed(known.object(k)?));
+                    let before: Vec<MachineDeployment> = before.collect();
+                    let of: Option<Cluster> = known.object(key).and_then(typed);
+                    let provided = Provided::of(of.as_ref(), &before, catalogue);
                     let names = pools.iter().filter_map(|p| p.metadata.name.as_deref());
                     let own = names.filter_map(|name| sets.get(&(key.namespace.as_str(), name)));
                     let sets = own.flatten().map(|set| (*set).clone()).collect();
@@ -210,6 +263,7 @@ pub fn forecast(
                         now,
                         missing: &live.missing_images,
                         images: BTreeMap::new(),
+                        provided,
                         waits: BTreeMap::new(),
                     }));
                 }

@@ -9,13 +9,17 @@ use fleetwright_api::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::blockers::{self, BlockerKind};
+use super::{
+    blockers::{self, BlockerKind},
+    forecast::ByProvider,
+};
 use crate::{
     catalogue::Catalogue,
     control_plane::{
         self, ControlPlaneAction, ControlPlaneView, CreateReason, VersionStep, running_version,
         upgrading_to,
     },
+    group,
     images::{self, Image},
     machine_set::{self, NewMachine},
     pool_version::effective_version,
@@ -25,6 +29,9 @@ use crate::{
 };
 
 mod machines;
+mod managed;
+
+pub(super) use managed::Provided;
 
 use machines::{is_available, leave, made, serve, update};
 
@@ -44,6 +51,8 @@ pub(super) struct Moves {
     pub(super) version: Option<String>,
     pub(super) delete: Vec<String>,
     pub(super) in_place: Vec<String>,
+    /// What a provider does by itself.
+    pub(super) provider: Option<ByProvider>,
     /// What of the content changed, or that there is something new.
     pub(super) because: Vec<String>,
     /// Why the number changed: said only where nothing else is.
@@ -68,6 +77,8 @@ pub(super) struct Model<'a> {
     pub(super) missing: &'a BTreeMap<Image, String>,
     /// The images of machines that are made, by owner.
     pub(super) images: BTreeMap<Owner, BTreeSet<Image>>,
+    /// What providers run.
+    pub(super) provided: Provided,
     /// What waits at the end, and why, by owner.
     pub(super) waits: BTreeMap<Owner, (BlockerKind, String)>,
 }
@@ -112,16 +123,14 @@ impl Model<'_> {
                 break;
             }
         }
-        moves.retain(|_, m: &mut Moves| {
-            !(m.create.is_empty() && m.delete.is_empty() && m.in_place.is_empty())
-        });
+        moves.retain(|_, m: &mut Moves| m.steps() || !m.in_place.is_empty());
         moves
     }
 
     /// Machines that were asked for serve; those on their way out are gone. Whether any did.
     pub(super) fn progress(&mut self) -> bool {
         self.now += SignedDuration::from_secs(1);
-        let mut moved = false;
+        let mut moved = self.provide();
         for machines in self.machines.values_mut() {
             let before = machines.len();
             machines.retain(|m| m.metadata.deletion_timestamp.is_none());
@@ -145,7 +154,7 @@ impl Model<'_> {
                     control_plane_initialized: true,
                 });
             }
-        } else if status.version.is_none() {
+        } else if status.version.is_none() && self.cluster.spec.control_plane.external.is_some() {
             status.version = Some(self.cluster.spec.version.clone());
         }
         for set in &mut self.sets {
@@ -168,6 +177,7 @@ impl Model<'_> {
         ControlPlaneView {
             cluster: &self.cluster,
             machines,
+            managed: self.provided.known(&None),
             etcd: Etcd::Assumed,
             lowest_worker: None,
             pools: &self.pools,
@@ -212,6 +222,7 @@ impl Model<'_> {
         let lowest = versions
             .iter()
             .filter_map(|v| v.parse::<Version>().ok())
+            .chain(group::lowest_version(&self.pools, self.catalogue))
             .min();
         let status = self.cluster.status.as_ref();
         let mut domains = status.map_or_else(Vec::new, |s| s.failure_domains.clone());
@@ -240,6 +251,9 @@ impl Model<'_> {
         let waits = decision.version.as_ref().and_then(stays);
         self.waits(None, waits);
         let mine = moves.entry(None).or_default();
+        if self.cluster.spec.control_plane.managed.is_some() {
+            return self.order_control_plane(&decision, mine);
+        }
         let control_plane = self.machines.entry(String::new()).or_default();
         let mut changed = update(control_plane, decision.updates, mine);
         match decision.action {
@@ -274,6 +288,10 @@ impl Model<'_> {
 
     fn pool(&mut self, at: usize, moves: &mut BTreeMap<Owner, Moves>) -> bool {
         let pool = &self.pools[at];
+        let settings = &pool.spec.template.spec.provider_config;
+        if self.catalogue.is_group(settings) {
+            return self.order_group(at, moves);
+        }
         let name = pool.metadata.name.clone().unwrap_or_default();
         let version = effective_version(&self.cluster, pool);
         let own = |s: &&MachineSet| label(s.metadata.labels.as_ref()) == Some(name.as_str());
@@ -416,6 +434,11 @@ impl Model<'_> {
 }
 
 impl Moves {
+    /// Whether something comes or goes, or a provider does something.
+    pub(super) fn steps(&self) -> bool {
+        !self.create.is_empty() || !self.delete.is_empty() || self.provider.is_some()
+    }
+
     fn create(&mut self, machine: &NewMachine) {
         self.create.push(machine.name.clone());
         self.version.clone_from(&machine.spec.content.version);

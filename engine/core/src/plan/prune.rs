@@ -92,6 +92,11 @@ pub(super) fn prune(
         };
         let machines = effect.removed();
         counted.extend(machines.map(|name| (key.namespace.clone(), name.clone())));
+        for (pool, nodes) in effect.removed_nodes() {
+            // Named like no Machine.
+            let names = (0..nodes).map(|n| (key.namespace.clone(), format!("{pool}/{n}")));
+            counted.extend(names);
+        }
         deletes.push(Change {
             key,
             source: String::new(),

@@ -10,7 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Key, Live, PlanEffect, effect::typed};
+use super::{
+    Key, Live, PlanEffect,
+    effect::{nodes, typed},
+};
 use crate::cluster::{ClusterDeletionStep, deletion_step, is_control_plane};
 
 /// Things that go together; what comes after waits until all of them are gone.
@@ -22,6 +25,9 @@ pub struct Removal {
     /// Names of the machines, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<String>,
+    /// How many nodes that a provider runs go, by pool.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, i32>,
 }
 
 /// What of a Cluster or pool goes in a step.
@@ -81,9 +87,13 @@ impl<'a> Belongings<'a> {
             "Cluster" => self.of_cluster(key, object),
             "MachineDeployment" => {
                 let machines = names(self.machines(key, LABEL_DEPLOYMENT_NAME));
-                match machines.is_empty() {
+                let nodes = groups([object].into_iter());
+                match machines.is_empty() && nodes.is_empty() {
                     true => Vec::new(),
-                    false => vec![step(Removed::Workers, machines)],
+                    false => vec![Removal {
+                        nodes,
+                        ..step(Removed::Workers, machines)
+                    }],
                 }
             }
             _ => Vec::new(),
@@ -97,6 +107,7 @@ impl<'a> Belongings<'a> {
     fn of_cluster(&self, key: &Key, object: &Value) -> Vec<Removal> {
         let mut machines = self.machines(key, LABEL_CLUSTER_NAME);
         let pools = self.pools.get(&(key.namespace.as_str(), key.name.as_str()));
+        let gone_nodes = groups(pools.into_iter().flatten().copied());
         let pools = pools.into_iter().flatten();
         let mut pools: Vec<MachineDeployment> = pools.filter_map(|pool| typed(pool)).collect();
         let mut out = Vec::new();
@@ -107,18 +118,27 @@ impl<'a> Belongings<'a> {
         // A pause only puts all of it off.
         let annotations = cluster.metadata.annotations.as_mut();
         annotations.and_then(|a| a.remove(meta::ANNOTATION_PAUSED));
+        let mut gone = false;
         loop {
             let none: [MachineSet; 0] = [];
-            match deletion_step(&cluster, &pools, &none, &machines) {
+            let next = deletion_step(&cluster, &pools, &none, &machines);
+            match next.before_managed(&cluster, gone, None) {
                 ClusterDeletionStep::Workers { .. } => {
                     let (stay, go) = machines.into_iter().partition(|m| is_control_plane(m));
                     machines = stay;
                     pools.clear();
-                    out.push(step(Removed::Workers, names(go)));
+                    out.push(Removal {
+                        nodes: gone_nodes.clone(),
+                        ..step(Removed::Workers, names(go))
+                    });
                 }
                 ClusterDeletionStep::ControlPlane { .. } => {
                     out.push(step(Removed::ControlPlane, names(machines)));
                     machines = Vec::new();
+                }
+                ClusterDeletionStep::Managed { .. } => {
+                    gone = true;
+                    out.push(step(Removed::ControlPlane, Vec::new()));
                 }
                 ClusterDeletionStep::Finish | ClusterDeletionStep::Paused => {
                     out.push(step(Removed::Cluster, Vec::new()));
@@ -130,7 +150,27 @@ impl<'a> Belongings<'a> {
 }
 
 fn step(what: Removed, machines: Vec<String>) -> Removal {
-    Removal { what, machines }
+    let nodes = BTreeMap::new();
+    Removal {
+        what,
+        machines,
+        nodes,
+    }
+}
+
+/// How many nodes the pools among these have that a provider runs.
+fn groups<'a>(pools: impl Iterator<Item = &'a Value>) -> BTreeMap<String, i32> {
+    let is_group = |pool: &&Value| {
+        let finalizers = pool
+            .pointer("/metadata/finalizers")
+            .and_then(Value::as_array);
+        finalizers.is_some_and(|all| all.iter().any(|f| f == meta::FINALIZER_POOL))
+    };
+    let counted = pools.filter(is_group).filter_map(|pool| {
+        let name = pool.pointer("/metadata/name")?.as_str()?;
+        Some((name.to_owned(), nodes(pool)?))
+    });
+    counted.filter(|(_, nodes)| *nodes > 0).collect()
 }
 
 fn names(machines: Vec<&Machine>) -> Vec<String> {

@@ -37,6 +37,7 @@ fn found(machine: &str, set: &str, version: &str, known: bool) -> Found {
         provider_id: format!("x://{machine}"),
         version: version.parse().ok(),
         failure_domain: Some("a".into()),
+        config: None,
         known,
     }
 }

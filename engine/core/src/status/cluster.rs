@@ -9,11 +9,12 @@ use fleetwright_api::{
 use jiff::Timestamp;
 
 use super::{
-    Conditions, all_have, all_machines,
+    Conditions, all_machines,
     control_plane::{blocked, etcd, remediating},
-    few, in_sync,
+    few, in_sync, managed,
     pool::incomplete,
-    refusal, refused,
+    refusal,
+    workers::{pools_conditions, scaling, workers},
 };
 use crate::{
     cluster::ClusterDeletionStep,
@@ -22,6 +23,7 @@ use crate::{
         running_version, upgrading_to,
     },
     drift::MachinesInSync,
+    managed::Known,
     pool_version::{VersionReason, effective_version},
     quorum::{Member, votes},
 };
@@ -40,6 +42,8 @@ pub struct ClusterFacts {
     pub certificates: Option<Result<String, String>>,
     /// Version of a control plane that is not on machines of ours, as its API says; `None` keeps what is known.
     pub foreign_version: Option<String>,
+    /// What the provider shows of a control plane that it runs; `None` where it runs none.
+    pub managed: Option<Known>,
     /// Failure domains of control-plane machines; empty keeps what is known.
     pub failure_domains: Vec<String>,
     /// Instances that carry the cluster's key but belong to no Machine; `None` keeps what is known.
@@ -121,6 +125,9 @@ pub fn cluster(
         .is_some_and(|i| i.control_plane_initialized);
     let initialized =
         was || machines.iter().any(has_served) || (ours.is_none() && facts.reachable == Some(true));
+    let provided = cluster.spec.control_plane.managed.is_some();
+    let known = facts.managed.as_ref();
+    let initialized = initialized || known.is_some_and(|known| known.serves().is_some());
     status.initialization = Some(ClusterInitialization {
         control_plane_initialized: initialized,
     });
@@ -165,7 +172,10 @@ pub fn cluster(
     } else {
         (
             reason::NOT_INITIALIZED,
-            "waiting for the control plane's first machine",
+            match provided {
+                true => "waiting for the provider's control plane",
+                false => "waiting for the control plane's first machine",
+            },
         )
     };
     out.set(
@@ -189,6 +199,7 @@ pub fn cluster(
         ),
         None => {}
     }
+    managed::infrastructure(&mut out, known);
     held(&mut out, decision);
     blocked(&mut out, decision);
     remediating(&mut out, decision);
@@ -224,12 +235,23 @@ pub fn cluster(
         let name = m.metadata.name.as_deref().unwrap_or_default();
         m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)
     });
-    let refusal = refusal(wanted).or_else(|| match &decision.action {
+    let held = || match &decision.action {
         ControlPlaneAction::Wait(ControlPlaneWait::Held(hold)) => hold.refusal(),
         _ => None,
-    });
+    };
+    let refusal = refusal(wanted)
+        .or_else(held)
+        .or_else(|| managed::refusal(known));
     scaling(&mut out, cp.as_ref(), pools, refusal);
-    rolling(&mut out, cluster, cp.as_ref(), pools, facts, decision);
+    let provider = managed::rolling(known, status.version.as_deref(), decision.version.as_ref());
+    rolling(
+        &mut out,
+        cluster,
+        (cp.as_ref(), provider),
+        pools,
+        facts,
+        decision,
+    );
     available(&mut out, deleting);
     status.conditions = list;
     status.control_plane = cp;
@@ -238,7 +260,7 @@ pub fn cluster(
         ClusterPhase::Deleting
     } else if initialized {
         ClusterPhase::Provisioned
-    } else if machines.is_empty() && ours.is_some() {
+    } else if machines.is_empty() && (ours.is_some() || is_unmade(known)) {
         ClusterPhase::Pending
     } else {
         ClusterPhase::Provisioning
@@ -246,18 +268,9 @@ pub fn cluster(
     status
 }
 
-fn workers(pools: &[MachineDeployment]) -> MachineCounts {
-    let mut sum = MachineCounts::default();
-    for pool in pools {
-        sum.desired_replicas += pool.spec.replicas.unwrap_or(1);
-        if let Some(status) = &pool.status {
-            sum.replicas += status.replicas;
-            sum.ready_replicas += status.ready_replicas;
-            sum.available_replicas += status.available_replicas;
-            sum.up_to_date_replicas += status.up_to_date_replicas;
-        }
-    }
-    sum
+/// Whether the provider is to run the control plane, and shows none yet.
+fn is_unmade(known: Option<&Known>) -> bool {
+    known.is_some_and(|known| known.shown.is_none())
 }
 
 fn held(out: &mut Conditions<'_>, decision: &ControlPlaneDecision) {
@@ -283,6 +296,9 @@ fn control_plane(
     decision: &ControlPlaneDecision,
 ) {
     let kind = kind::CONTROL_PLANE_AVAILABLE;
+    if let Some(text) = managed::unavailable(facts) {
+        return out.set(kind, Status::False, reason::NOT_AVAILABLE, text);
+    }
     let Some(counts) = counts else {
         return match facts.reachable {
             Some(true) => out.set(kind, Status::True, reason::AVAILABLE, ""),
@@ -330,93 +346,6 @@ fn control_plane(
     }
 }
 
-fn pools_conditions(out: &mut Conditions<'_>, pools: &[MachineDeployment]) {
-    let all = || {
-        pools.iter().map(|p| {
-            (
-                p.metadata.name.as_deref().unwrap_or_default(),
-                p.status
-                    .as_ref()
-                    .map_or(&[][..], |s| s.conditions.as_slice()),
-            )
-        })
-    };
-    for (to, of, good, none) in [
-        (
-            kind::WORKERS_AVAILABLE,
-            kind::AVAILABLE,
-            reason::AVAILABLE,
-            reason::NO_WORKERS,
-        ),
-        (
-            kind::WORKER_MACHINES_READY,
-            kind::MACHINES_READY,
-            reason::READY,
-            reason::NO_REPLICAS,
-        ),
-        (
-            kind::WORKER_MACHINES_UP_TO_DATE,
-            kind::MACHINES_UP_TO_DATE,
-            reason::UP_TO_DATE,
-            reason::NO_REPLICAS,
-        ),
-    ] {
-        all_have(out, to, of, (good, none), all());
-    }
-}
-
-/// ScalingUp and ScalingDown: the control plane or a pool has fewer or more machines than wanted. Where the provider refuses machines of
-/// the control plane, that is the reason.
-fn scaling(
-    out: &mut Conditions<'_>,
-    counts: Option<&MachineCounts>,
-    pools: &[MachineDeployment],
-    refusal: Option<(&str, String)>,
-) {
-    let control_plane = |wrong: fn(&i32, &i32) -> bool| {
-        counts
-            .filter(|c| wrong(&c.replicas, &c.desired_replicas))
-            .map(|c| {
-                format!(
-                    "the control plane from {} to {} machines",
-                    c.replicas, c.desired_replicas
-                )
-            })
-    };
-    for (kind, word, wrong) in [
-        (kind::SCALING_UP, "up", i32::lt as fn(&i32, &i32) -> bool),
-        (kind::SCALING_DOWN, "down", i32::gt),
-    ] {
-        let up = kind == kind::SCALING_UP;
-        let is = |p: &&MachineDeployment| {
-            p.status
-                .as_ref()
-                .is_some_and(|s| condition::is_true(&s.conditions, kind))
-        };
-        let named = |p: &MachineDeployment| {
-            let name = p.metadata.name.as_deref().unwrap_or_default();
-            let why = p.status.as_ref().and_then(|s| refused(&s.conditions));
-            match why.filter(|_| up) {
-                Some(why) => format!("pool {name} ({why})"),
-                None => format!("pool {name}"),
-            }
-        };
-        let mut what: Vec<String> = control_plane(wrong).into_iter().collect();
-        what.extend(pools.iter().filter(is).map(named));
-        if let Some((reason, text)) = refusal.as_ref().filter(|_| up) {
-            what.insert(0, format!("the control plane ({text})"));
-            let text = format!("scaling {word} {}", few(&what));
-            out.set(kind, Status::True, reason, text);
-            continue;
-        }
-        out.flag(
-            kind,
-            !what.is_empty(),
-            format!("scaling {word} {}", few(&what)),
-        );
-    }
-}
-
 /// Why a pool is not yet what it or its cluster says; `None` when it is, as far as can be seen. A pool that follows the
 /// cluster's version keeps its generation when that changes: its own `status.version` tells. One whose control plane is held more
 /// than three minors above that version goes nowhere: what there is to do about it the cluster says, by condition `VersionHeld`.
@@ -460,7 +389,7 @@ pub fn unconverged<'a>(
     };
     let is = |kind| condition::is_true(&status.conditions, kind);
     let wanted = &cluster.spec.version;
-    let ours = cluster.spec.control_plane.machines.is_some();
+    let ours = cluster.spec.control_plane.external.is_none();
     if ours && !is(kind::VERSION_HELD) && status.version.as_ref() != Some(wanted) {
         let running = status.version.as_deref().unwrap_or("nothing");
         return Some(format!("cluster {name} runs {running}, not yet {wanted}"));
@@ -512,7 +441,7 @@ pub fn has_converged(cluster: &Cluster, pools: &[MachineDeployment]) -> bool {
 fn rolling(
     out: &mut Conditions<'_>,
     cluster: &Cluster,
-    counts: Option<&MachineCounts>,
+    (counts, provider): (Option<&MachineCounts>, Option<String>),
     pools: &[MachineDeployment],
     facts: &ClusterFacts,
     decision: &ControlPlaneDecision,
@@ -533,6 +462,7 @@ fn rolling(
             path.unwrap_or_default()
         ));
     }
+    what.extend(provider.filter(|_| what.is_empty()));
     what.extend(
         pools
             .iter()

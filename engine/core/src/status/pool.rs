@@ -53,7 +53,7 @@ fn count(machines: &[&Machine], kind: &str) -> i32 {
 }
 
 /// A selector's text form: what is written, or the label that `key` stands for.
-fn selector(written: Option<&LabelSelector>, key: &str, name: Option<&str>) -> String {
+pub(super) fn selector(written: Option<&LabelSelector>, key: &str, name: Option<&str>) -> String {
     let default = BTreeMap::from([(key.to_owned(), name.unwrap_or_default().to_owned())]);
     let labels = written
         .and_then(|s| s.match_labels.as_ref())

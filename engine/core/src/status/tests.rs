@@ -2,8 +2,10 @@
 
 mod cluster;
 mod etcd;
+mod group;
 mod health;
 mod machine;
+mod managed;
 mod pool;
 mod refusals;
 

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use fleetwright_api::API_VERSION;
-use fleetwright_core::plan::Origins;
+use fleetwright_core::{catalogue::Purpose, plan::Origins};
 use serde_json::Value;
 
 use super::{
     DesiredObject, LoadContext, LoadError, Loaded, MAX_ERRORS, ObjectKey, Outside, SourceFile,
     bases::{BASE, BASES, Library, origins},
     check::{self, Checker, Extent},
+    purposes::misplaced,
 };
 use crate::yaml::{self, Content, Node, Place};
 
@@ -314,6 +315,11 @@ impl<'l, 'a> Loader<'l, 'a> {
             }
         }
         self.provider_configs(source, document, extent);
+        let schema = self.context.provider_schema;
+        let purpose = |version: &str, kind: &str| schema(version, kind).map(Purpose::of);
+        for (place, message) in misplaced(kind, document, purpose) {
+            self.error(source, place, message);
+        }
         if kind == "MachineDeployment"
             && let Some(key) = key
             && let Some(node) = document.get("spec").and_then(|s| s.get("clusterName"))

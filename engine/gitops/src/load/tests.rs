@@ -4,6 +4,7 @@ use super::*;
 use crate::yaml;
 
 mod limits;
+mod purposes;
 mod refused;
 
 pub(super) const CLUSTER: &str = "apiVersion: fleetwright.dev/v1alpha1

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use fleetwright_core::plan::{Change, Plan, PlanEffect};
 
-use super::{count, differences, obstacle, rollouts, summary};
+use super::{by_provider, count, differences, obstacle, rollouts, summary};
 
 /// Objects that are listed one by one; the rest is counted.
 const OBJECTS: usize = 40;
@@ -120,6 +120,9 @@ fn object(sign: char, change: &Change) -> String {
         }
         PlanEffect::RollingReplacement { reason } => {
             let _ = write!(line, ": replaces machines, {}", code(reason));
+        }
+        PlanEffect::ByProvider { reason, nodes } => {
+            let _ = write!(line, ": {}, {}", by_provider(*nodes), code(reason));
         }
         PlanEffect::Removal { .. } => {
             let machines = change.effect.removed().count();

@@ -58,6 +58,7 @@ fn says_what_differs_why_and_in_which_steps() {
         value: json!(10),
     });
     let step = |step, create: &[&str], delete: &[&str]| Step {
+        provider: None,
         step,
         wave: None,
         create: create.iter().map(|n| (*n).into()).collect(),
@@ -74,6 +75,7 @@ fn says_what_differs_why_and_in_which_steps() {
                 "old",
                 PlanEffect::Removal {
                     steps: vec![Removal {
+                        nodes: BTreeMap::new(),
                         what: Removed::Workers,
                         machines: vec!["old-0".into()],
                     }],
@@ -174,6 +176,7 @@ Plan: 1 to create, 1 to change, 1 to delete, 1 refused; 1 machine made, 2 delete
 fn machines_of_a_pool_that_goes_with_its_cluster_are_counted_once() {
     let removal = |kind, namespace: &str, names: &[&str]| {
         let step = Removal {
+            nodes: BTreeMap::new(),
             what: Removed::Workers,
             machines: names.iter().map(|n| (*n).to_owned()).collect(),
         };
@@ -200,6 +203,7 @@ fn machines_of_a_pool_that_goes_with_its_cluster_are_counted_once() {
 fn long_rollouts_are_cut_and_counted() {
     let names = |n: usize| (0..n).map(|i| format!("m-{i}")).collect::<Vec<_>>();
     let steps = (0..100).map(|at| Step {
+        provider: None,
         step: at + 1,
         wave: None,
         create: names(20),

@@ -20,12 +20,20 @@ pub(super) fn provider(
     machine: &Machine,
     name: &str,
 ) -> Result<(Arc<dyn Provider>, Account), Error> {
+    account_provider(shared, &machine.namespace().unwrap_or_default(), name)
+}
+
+/// The provider and the account of this name, for an object in this namespace.
+pub(in crate::reconcile) fn account_provider(
+    shared: &Shared,
+    namespace: &str,
+    name: &str,
+) -> Result<(Arc<dyn Provider>, Account), Error> {
     let account = shared.caches.get::<ProviderAccount>("", name).ok_or_else(|| {
         Error::Invalid(format!("there is no ProviderAccount {name}: make it, or name another in providerConfig.account"))
     })?;
     let allowed = &account.spec.allowed_namespaces;
-    let namespace = machine.namespace().unwrap_or_default();
-    if !allowed.is_empty() && !allowed.contains(&namespace) {
+    if !allowed.is_empty() && !allowed.iter().any(|allowed| allowed == namespace) {
         return Err(Error::Invalid(format!(
             "ProviderAccount {name} is not for namespace {namespace}"
         )));
@@ -54,7 +62,7 @@ fn word<T>(result: &Result<T, ProviderError>) -> &'static str {
 }
 
 /// Counts a call to a provider, when it is made.
-pub(super) async fn called<T>(
+pub(in crate::reconcile) async fn called<T>(
     shared: &Shared,
     verb: &'static str,
     call: impl Future<Output = Result<T, ProviderError>>,

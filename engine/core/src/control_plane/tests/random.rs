@@ -171,6 +171,7 @@ impl Sim {
         let view = ControlPlaneView {
             cluster: &self.cluster,
             machines: &machines,
+            managed: None,
             etcd: Etcd::Members(&etcd),
             lowest_worker: worker.as_ref(),
             pools: &pools,

@@ -132,6 +132,11 @@ impl Times {
         min_ready: i64,
         rollout: &mut Rollout,
     ) {
+        if rollout.steps.iter().any(|s| s.provider.is_some()) {
+            // Nobody knows how long a provider takes.
+            (self.some, self.untold) = (true, true);
+            return;
+        }
         let steps = rollout.steps.iter().filter(|s| !s.create.is_empty());
         let steps = i64::try_from(steps.count()).unwrap_or(i64::MAX);
         if steps == 0 {

@@ -93,8 +93,7 @@ impl<'a> Running<'a> {
             if moves.is_empty() && !progress {
                 break;
             }
-            let moves_some = |m: &Moves| !m.create.is_empty() || !m.delete.is_empty();
-            self.step += usize::from(moves.values().any(moves_some));
+            self.step += usize::from(moves.values().any(Moves::steps));
             for (owner, moves) in moves {
                 let rollout = entry(&mut self.out, cluster, owner);
                 take(rollout, moves, self.step, wave);
@@ -201,6 +200,7 @@ fn entry<'m>(
 }
 
 fn take(rollout: &mut Rollout, moves: Moves, step: usize, wave: Option<&str>) {
+    let steps = moves.steps();
     if rollout.because.is_empty() && moves.because.is_empty() {
         rollout.because.extend(moves.number);
     }
@@ -214,13 +214,14 @@ fn take(rollout: &mut Rollout, moves: Moves, step: usize, wave: Option<&str>) {
             rollout.in_place.push(name);
         }
     }
-    if !moves.create.is_empty() || !moves.delete.is_empty() {
+    if steps {
         rollout.steps.push(Step {
             step,
             wave: wave.map(str::to_owned),
             create: moves.create,
             version: moves.version,
             delete: moves.delete,
+            provider: moves.provider,
         });
     }
 }

@@ -8,6 +8,7 @@ use crate::plan::{Desired, Origins, plan};
 
 mod blockers;
 mod expected;
+mod managed;
 
 fn policy() -> Policy {
     Policy {
@@ -122,6 +123,7 @@ impl Fleet {
             now: now(),
             missing: &BTreeMap::new(),
             images: BTreeMap::new(),
+            provided: Provided::default(),
             waits: BTreeMap::new(),
         };
         while !model.decide().is_empty() || model.progress() {}

@@ -22,6 +22,7 @@ fn planned(touch: impl Fn(&mut Value)) -> Plan {
         because: vec!["size".into()],
         in_place: Vec::new(),
         steps: vec![Step {
+            provider: None,
             step: 1,
             wave: None,
             create: vec!["web-3".into()],

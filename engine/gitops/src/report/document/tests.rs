@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use fleetwright_core::plan::{
-    BlockerKind, Change, FieldDiff, History, HistoryOf, Kept, Key, PlanBlocker, PlanEffect,
-    PlannedWave, Refusal, Removal, Removed, Rollout, Step, Written,
+    BlockerKind, ByProvider, Change, FieldDiff, History, HistoryOf, Kept, Key, PlanBlocker,
+    PlanEffect, PlannedWave, Refusal, Removal, Removed, Rollout, Step, Written,
 };
 use serde_json::json;
 
@@ -53,9 +53,14 @@ fn full() -> Plan {
         changes: vec![
             change(PlanEffect::InPlace { reason: reason() }),
             change(PlanEffect::RollingReplacement { reason: reason() }),
+            change(PlanEffect::ByProvider {
+                reason: reason(),
+                nodes: Some(3),
+            }),
         ],
         deletes: vec![change(PlanEffect::Removal {
             steps: vec![Removal {
+                nodes: [("web".to_owned(), 3)].into(),
                 what: Removed::ControlPlane,
                 machines: vec!["web-0".into()],
             }],
@@ -78,6 +83,7 @@ fn full() -> Plan {
             because: vec![reason()],
             in_place: vec!["web-1".into()],
             steps: vec![Step {
+                provider: Some(ByProvider::NodesRolled { nodes: 3 }),
                 step: 1,
                 wave: None,
                 create: vec!["web-2".into(), "web-3".into()],
