@@ -70,8 +70,8 @@ pub(crate) async fn resolved(
         return Ok(config.clone());
     };
     let account = shared.account(&account)?;
-    let version = version.unwrap_or_default();
-    let found = provider.resolve(&account, version, &config.to_value());
+    let (version, written) = (version.unwrap_or_default(), config.to_value());
+    let found = provider.resolve(&account, version, &written);
     Ok(match found.await? {
         serde_json::Value::Object(fields) => fields.into(),
         _ => config.clone(),
