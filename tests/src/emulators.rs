@@ -7,7 +7,7 @@ use std::{
     io::Read,
     net::TcpListener,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -107,7 +107,7 @@ impl Emulator {
 
     #[expect(clippy::expect_used, reason = "tests alone call it")]
     fn run(
-        program: &PathBuf,
+        program: &Path,
         arguments: impl Iterator<Item = String>,
         environment: &[(&str, &str)],
         port: Option<u16>,

@@ -12,7 +12,8 @@ use crate::{
     create::USER_DATA_LIMIT,
     errors::{code, told, writes},
     provider::Aws,
-    schema, tags,
+    schema::USUAL_OS,
+    tags,
 };
 
 /// Most characters of a parameter in the tier that costs nothing.
@@ -42,23 +43,29 @@ const PROVIDER_ID: &str = concat!(
 );
 
 /// Reads parameters by curl alone: the instance's own rights from its metadata, a signed call for each parameter. Where both are found
-/// can be told by the variables that AWS' tools know.
-const READ: &str = r#"(set -eu
-imds="${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}"
+/// can be told by the variables that AWS' tools know. It prints all or nothing, and says by its status which; shells that wait for that
+/// status do not stop by themselves at what fails.
+const READ: &str = r#"(imds="${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}"
 ssm="${AWS_ENDPOINT_URL_SSM:-@url@}"
-token=$(curl -fsS --retry 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$imds/latest/api/token")
+token=$(curl -fsS --retry 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$imds/latest/api/token") || exit 1
 ask() { curl -fsS --retry 5 -H "X-aws-ec2-metadata-token: $token" "$imds/latest/meta-data/iam/security-credentials/$1"; }
-role=$(ask '' | head -n 1)
-rights=$(ask "$role")
 field() { printf '%s' "$2" | tr -d '\n' | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"; }
+role=$(ask '') || exit 1
+rights=$(ask "$role") || exit 1
+user="$(field AccessKeyId "$rights"):$(field SecretAccessKey "$rights")"
+session=$(field Token "$rights")
+text=
 n=0
 while [ "$n" -lt @count@ ]; do
-    answer=$(printf 'user = "%s:%s"\nheader = "X-Amz-Security-Token: %s"\n' "$(field AccessKeyId "$rights")" "$(field SecretAccessKey "$rights")" "$(field Token "$rights")" |
+    answer=$(printf 'user = "%s"\nheader = "X-Amz-Security-Token: %s"\n' "$user" "$session" |
         curl -fsS --retry 5 -K - --aws-sigv4 'aws:amz:@region@:ssm' -H 'Content-Type: application/x-amz-json-1.1' \
-            -H 'X-Amz-Target: AmazonSSM.GetParameter' -d "{\"Name\":\"@path@/$n\",\"WithDecryption\":true}" "$ssm/")
-    field Value "$answer"
+            -H 'X-Amz-Target: AmazonSSM.GetParameter' -d "{\"Name\":\"@path@/$n\",\"WithDecryption\":true}" "$ssm/") || exit 1
+    part=$(field Value "$answer")
+    [ -n "$part" ] || exit 1
+    text="$text$part"
     n=$((n + 1))
-done) | base64 -d"#;
+done
+printf '%s' "$text" | base64 -d)"#;
 
 /// Under which the machine's parameters are.
 ///
@@ -126,14 +133,11 @@ fn command(account: &Account, path: &str, count: usize) -> String {
 #[async_trait]
 impl Bootstrap for Aws {
     fn operating_system<'a>(&self, config: &'a Value) -> &'a str {
-        let looked_up = config["imageLookup"]["os"].as_str();
-        looked_up
-            .or(config["os"].as_str())
-            .unwrap_or(schema::USUAL_OS)
+        config["os"].as_str().unwrap_or(USUAL_OS)
     }
 
     fn waits_for_cloud_controller(&self, cluster_config: Option<&Value>) -> bool {
-        cluster_config.is_some_and(|config| config["cloudController"] == true)
+        cluster_config.is_some_and(|c| c["cloudController"] == true)
     }
 
     fn user_data_limit(&self) -> usize {

@@ -11,7 +11,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use fleetwright_providers::{Account, ProviderError};
 use parking_lot::Mutex;
 
-use crate::config::PROVIDER;
+use crate::{config::PROVIDER, whole::Whole};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -122,8 +122,16 @@ impl AllClients {
         }
         let config = self.load(account).await?;
         let clients = Arc::new(Clients {
-            ec2: aws_sdk_ec2::Client::new(&config),
-            balancing: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+            ec2: aws_sdk_ec2::Client::from_conf(
+                aws_sdk_ec2::config::Builder::from(&config)
+                    .interceptor(Whole)
+                    .build(),
+            ),
+            balancing: aws_sdk_elasticloadbalancingv2::Client::from_conf(
+                aws_sdk_elasticloadbalancingv2::config::Builder::from(&config)
+                    .interceptor(Whole)
+                    .build(),
+            ),
             ssm: aws_sdk_ssm::Client::new(&config),
         });
         let entry = (made, Arc::clone(&clients));

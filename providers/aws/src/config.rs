@@ -20,6 +20,7 @@ pub const PROVIDER: &str = "aws";
 pub(crate) struct MachineConfig {
     pub(crate) instance_type: String,
     pub(crate) image: Option<String>,
+    pub(crate) os: String,
     pub(crate) image_lookup: Option<ImageLookup>,
     #[serde(default)]
     pub(crate) subnets: Vec<Subnet>,
@@ -44,11 +45,21 @@ pub(crate) struct MachineConfig {
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(crate) struct ImageLookup {
-    pub(crate) os: Option<String>,
     pub(crate) architecture: String,
     pub(crate) parameter: Option<String>,
     pub(crate) name: Option<String>,
-    pub(crate) owner: String,
+    pub(crate) owner: Option<String>,
+}
+
+impl Default for ImageLookup {
+    fn default() -> Self {
+        Self {
+            architecture: "amd64".into(),
+            parameter: None,
+            name: None,
+            owner: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

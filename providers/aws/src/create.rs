@@ -35,8 +35,8 @@ fn client_token(instance_key: &str) -> String {
 fn all_tags(order: &CreateInstance, config: &MachineConfig) -> Tags {
     let mut all = tags::of_user(&config.tags);
     all.extend(tags::of_owner(&order.owner));
-    all.insert(tags::VERSION.into(), order.version.clone());
     all.insert(tags::CONFIG_DIGEST.into(), order.config_digest.clone());
+    all.insert(tags::VERSION.into(), order.version.clone());
     all
 }
 

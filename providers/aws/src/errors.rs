@@ -169,8 +169,9 @@ fn meaning(code: &str, status: u16) -> Meaning {
         401 | 403 => Meaning::Credentials,
         429 => Meaning::Throttled,
         503 => Meaning::Unavailable,
-        status if status >= 500 => Meaning::Unknown,
-        _ => Meaning::Terminal,
+        status if (400..500).contains(&status) => Meaning::Terminal,
+        // Also an answer of success that cannot be read.
+        _ => Meaning::Unknown,
     }
 }
 
@@ -339,6 +340,7 @@ mod tests {
             ("InternalFailure", 500),
             ("", 500),
             ("", 502),
+            ("", 200),
         ] {
             assert_eq!(
                 word(reads("DescribeInstances"), code, status),

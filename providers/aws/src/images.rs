@@ -22,7 +22,7 @@ enum Place {
 /// Of images that were looked up: the id, or why there is none.
 pub(crate) type Found = Result<String, String>;
 
-fn filled(text: &str, lookup: &ImageLookup, version: &str) -> String {
+fn filled(text: &str, os: &str, lookup: &ImageLookup, version: &str) -> String {
     let version = version.trim_start_matches('v');
     let mut parts = version.splitn(3, '.');
     let minor = match (parts.next(), parts.next()) {
@@ -31,26 +31,26 @@ fn filled(text: &str, lookup: &ImageLookup, version: &str) -> String {
     };
     text.replace("{kubernetesVersion}", version)
         .replace("{kubernetesMinor}", &minor)
-        .replace("{os}", lookup.os.as_deref().unwrap_or_default())
+        .replace("{os}", os)
         .replace("{architecture}", &lookup.architecture)
 }
 
 /// Where the image of this lookup is told.
-fn place(lookup: &ImageLookup, version: &str) -> Place {
-    let parameter = |text: &str| Place::Parameter(filled(text, lookup, version));
-    match (&lookup.parameter, &lookup.name, lookup.os.as_deref()) {
+fn place(os: &str, lookup: &ImageLookup, version: &str) -> Place {
+    let parameter = |text: &str| Place::Parameter(filled(text, os, lookup, version));
+    match (&lookup.parameter, &lookup.name, os) {
         (Some(own), ..) => parameter(own),
         (None, Some(name), _) => Place::Name {
-            name: filled(name, lookup, version),
-            owner: lookup.owner.clone(),
+            name: filled(name, os, lookup, version),
+            owner: lookup.owner.clone().unwrap_or_else(|| "self".into()),
         },
-        (None, None, Some("ubuntu-22.04")) => parameter(
+        (None, None, "ubuntu-22.04") => parameter(
             "/aws/service/canonical/ubuntu/server/22.04/stable/current/{architecture}/hvm/ebs-gp2/ami-id",
         ),
-        (None, None, Some("ubuntu-24.04")) => parameter(
+        (None, None, "ubuntu-24.04") => parameter(
             "/aws/service/canonical/ubuntu/server/24.04/stable/current/{architecture}/hvm/ebs-gp3/ami-id",
         ),
-        (None, None, Some("debian-12")) => {
+        (None, None, "debian-12") => {
             parameter("/aws/service/debian/release/12/latest/{architecture}")
         }
         // Flatcar is the one that is left, and has no parameters.
@@ -74,10 +74,11 @@ fn architecture(lookup: &ImageLookup) -> &'static str {
 /// AWS cannot be asked.
 async fn find(
     clients: &Clients,
+    os: &str,
     lookup: &ImageLookup,
     version: &str,
 ) -> Result<Found, ProviderError> {
-    match place(lookup, version) {
+    match place(os, lookup, version) {
         Place::Parameter(name) => {
             let found = clients.ssm.get_parameter().name(&name).send().await;
             let found = match found.map_err(|e| told(reads("GetParameter"), e)) {
@@ -131,11 +132,11 @@ pub(crate) async fn of(
     config: &MachineConfig,
     version: &str,
 ) -> Result<Found, ProviderError> {
-    match (&config.image, &config.image_lookup) {
-        (Some(image), _) => Ok(Ok(image.clone())),
-        (None, Some(lookup)) => find(clients, lookup, version).await,
-        (None, None) => Ok(Err("neither image nor imageLookup is set".into())),
+    if let Some(image) = &config.image {
+        return Ok(Ok(image.clone()));
     }
+    let lookup = config.image_lookup.clone().unwrap_or_default();
+    find(clients, &config.os, &lookup, version).await
 }
 
 /// The image with this id; `None` where there is none here.
@@ -214,54 +215,63 @@ pub(crate) async fn missing(
 mod tests {
     use super::*;
 
-    fn lookup(os: Option<&str>, parameter: Option<&str>, name: Option<&str>) -> ImageLookup {
+    fn lookup(parameter: Option<&str>, name: Option<&str>) -> ImageLookup {
         ImageLookup {
-            os: os.map(Into::into),
             architecture: "arm64".into(),
             parameter: parameter.map(Into::into),
             name: name.map(Into::into),
-            owner: "self".into(),
+            ..ImageLookup::default()
         }
     }
 
     #[test]
     fn publishers_tell_their_images_unless_others_are_named() {
         let parameter = |text: &str| Place::Parameter(text.to_owned());
-        for (given, expected) in [
+        let named = |name: &str, owner: &str| Place::Name {
+            name: name.into(),
+            owner: owner.into(),
+        };
+        let (own, none) = (
+            "/k8s/{kubernetesMinor}/{os}/{architecture}",
+            lookup(None, None),
+        );
+        for (os, given, expected) in [
             (
-                lookup(Some("ubuntu-24.04"), None, None),
+                "ubuntu-24.04",
+                none.clone(),
                 parameter(
                     "/aws/service/canonical/ubuntu/server/24.04/stable/current/arm64/hvm/ebs-gp3/ami-id",
                 ),
             ),
             (
-                lookup(Some("debian-12"), None, None),
+                "ubuntu-22.04",
+                ImageLookup::default(),
+                parameter(
+                    "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id",
+                ),
+            ),
+            (
+                "debian-12",
+                none.clone(),
                 parameter("/aws/service/debian/release/12/latest/arm64"),
             ),
             (
-                lookup(Some("flatcar"), None, None),
-                Place::Name {
-                    name: "Flatcar-stable-*-hvm".into(),
-                    owner: "075585003325".into(),
-                },
+                "flatcar",
+                none,
+                named("Flatcar-stable-*-hvm", "075585003325"),
             ),
             (
-                lookup(
-                    Some("debian-12"),
-                    Some("/k8s/{kubernetesMinor}/{os}/{architecture}"),
-                    None,
-                ),
+                "debian-12",
+                lookup(Some(own), None),
                 parameter("/k8s/1.34/debian-12/arm64"),
             ),
             (
-                lookup(None, None, Some("node-{kubernetesVersion}-*")),
-                Place::Name {
-                    name: "node-1.34.2-*".into(),
-                    owner: "self".into(),
-                },
+                "flatcar",
+                lookup(None, Some("node-{kubernetesVersion}-*")),
+                named("node-1.34.2-*", "self"),
             ),
         ] {
-            assert_eq!(place(&given, "v1.34.2"), expected);
+            assert_eq!(place(os, &given, "v1.34.2"), expected);
         }
     }
 }

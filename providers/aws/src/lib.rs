@@ -17,6 +17,7 @@ mod recent;
 mod schema;
 mod tags;
 mod update;
+mod whole;
 
 pub use provider::Aws;
 pub use schema::schemas;

@@ -176,12 +176,9 @@ impl Aws {
     }
 }
 
-/// Puts an image in the place of its alias; what else the alias said of it stays.
+/// Puts an image in the place of what it was looked up by.
 fn freeze(fields: &mut Map<String, Value>, image: &str) {
-    let lookup = fields.remove("imageLookup").unwrap_or_default();
-    if let Some(os) = lookup.get("os") {
-        fields.entry("os").or_insert_with(|| os.clone());
-    }
+    fields.remove("imageLookup");
     fields.insert("image".into(), json!(image));
 }
 
@@ -213,7 +210,7 @@ impl Provider for Aws {
         let Some(fields) = resolved.as_object_mut() else {
             return Ok(resolved);
         };
-        if config["kind"] != MACHINE_CONFIG || !fields.contains_key("imageLookup") {
+        if config["kind"] != MACHINE_CONFIG || fields.contains_key("image") {
             return Ok(resolved);
         }
         let read = config::machine(config)?;
@@ -229,7 +226,8 @@ impl Provider for Aws {
     fn as_made(&self, config: &Value, instance: &Instance) -> Value {
         let mut made = config.clone();
         if let Some(fields) = made.as_object_mut()
-            && fields.contains_key("imageLookup")
+            && config["kind"] == MACHINE_CONFIG
+            && !fields.contains_key("image")
         {
             freeze(fields, &instance.image);
         }

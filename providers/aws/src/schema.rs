@@ -120,34 +120,26 @@ const SYSTEMS: [&str; 4] = [USUAL_OS, "ubuntu-22.04", "debian-12", "flatcar"];
 fn image_lookup() -> Value {
     json!({
         "type": "object",
-        "description": "What the image is for. The newest one is taken when a set or a control-plane machine is made, and stays.",
+        "description": "Which image is looked up where none is given: of the operating system's publisher, unless parameter or name says otherwise. The newest one is taken when a set or a control-plane machine is made, and stays.",
         "properties": {
-            "os": {
-                "type": "string", "enum": SYSTEMS,
-                "description": "Operating system, from its publisher unless parameter or name says otherwise.",
-            },
             "architecture": {
                 "type": "string", "enum": ["amd64", "arm64"], "default": "amd64",
                 "description": "Architecture of the processor.",
             },
             "parameter": {
                 "type": "string", "pattern": "^/", "maxLength": 1011,
-                "description": "Name of an SSM parameter that holds the image's id. {kubernetesVersion} in it stands for 1.34.2, {kubernetesMinor} for 1.34, {os} and {architecture} for the fields.",
+                "description": "Name of an SSM parameter that holds the image's id. {kubernetesVersion} in it stands for 1.34.2, {kubernetesMinor} for 1.34, {os} for the operating system, {architecture} for the field.",
             },
             "name": {
                 "type": "string", "minLength": 1, "maxLength": 128,
                 "description": "Name of the image, with * and ? and what parameter has in braces; the newest counts.",
             },
             "owner": {
-                "type": "string", "pattern": "^([0-9]{12}|self|amazon|aws-marketplace)$", "default": "self",
-                "description": "Account that owns images of this name.",
+                "type": "string", "pattern": "^([0-9]{12}|self|amazon|aws-marketplace)$",
+                "description": "Account that owns images of this name; self when left out.",
             },
         },
         "x-kubernetes-validations": [
-            {
-                "rule": "has(self.os) || has(self.parameter) || has(self.name)",
-                "message": "set os, or parameter or name of images of your own",
-            },
             {
                 "rule": "!has(self.parameter) || !has(self.name)",
                 "message": "set one of parameter and name", "fieldPath": ".name",
@@ -155,10 +147,6 @@ fn image_lookup() -> Value {
             {
                 "rule": "!has(self.owner) || has(self.name)",
                 "message": "owner is for images by name", "fieldPath": ".owner",
-            },
-            {
-                "rule": "has(self.os) || [has(self.parameter) ? self.parameter : '', has(self.name) ? self.name : ''].all(text, !text.contains('{os}'))",
-                "message": "{os} is used and not set", "fieldPath": ".os",
             },
         ],
     })
@@ -179,6 +167,13 @@ fn machine() -> Value {
         json!({
             "type": "string", "pattern": "^ami-[0-9a-f]{8,17}$",
             "description": "Id of the image that it boots.",
+        }),
+    );
+    add(
+        "os",
+        json!({
+            "type": "string", "enum": SYSTEMS, "default": USUAL_OS,
+            "description": "Operating system of the image: how it becomes a node.",
         }),
     );
     add("imageLookup", image_lookup());
@@ -302,13 +297,6 @@ fn machine() -> Value {
         }),
     );
     add(
-        "os",
-        json!({
-            "type": "string", "enum": SYSTEMS,
-            "description": "Operating system of image, which says how instances are set up: ubuntu-24.04 when left out. For an imageLookup, its os.",
-        }),
-    );
-    add(
         "capacityReservation",
         json!({
             "type": "string", "pattern": "^cr-[0-9a-f]{8,17}$",
@@ -319,8 +307,8 @@ fn machine() -> Value {
         "type": "object", "required": ["account", "instanceType"], "properties": fields,
         "x-kubernetes-validations": [
             {
-                "rule": "has(self.image) != has(self.imageLookup)",
-                "message": "set exactly one of image and imageLookup",
+                "rule": "!has(self.image) || !has(self.imageLookup)",
+                "message": "set one of image and imageLookup", "fieldPath": ".imageLookup",
             },
             {
                 "rule": "!has(self.cpuCredits) || self.instanceType.startsWith('t')",

@@ -170,7 +170,7 @@ mod tests {
         assert!(written.values().all(|v| v.len() <= LONGEST));
         let gone = outdated(&written, &of_user(&Tags::new()));
         assert_eq!(gone.len(), written.len());
-        // AWS allows 50; whose an instance is and the digest and the version take ten.
+        // AWS allows 50; whose an instance is and the digest take ten.
         assert!(written.len() > many.len() && written.len() + 10 <= 50);
     }
 }

@@ -257,6 +257,11 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     match decision.action {
         ControlPlaneAction::Create { machine, reason } => {
             tracing::info!(cluster = %name, machine = %machine.name, %reason, "control-plane machine");
+            let mut machine = machine;
+            let content = &mut machine.spec.content;
+            content.provider_config =
+                images::resolved(shared, &content.provider_config, content.version.as_deref())
+                    .await?;
             // The counter goes up first: a name is never used twice, whatever happens in between. The read
             // is the one of this reconcile, so a stale one fails with a conflict.
             let latest = shared
@@ -268,11 +273,6 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
                     .patch(&latest, Shared::ordinal_patch(machine.ordinal + 1), BY)
                     .await?;
             }
-            let mut machine = machine;
-            let content = &mut machine.spec.content;
-            content.provider_config =
-                images::resolved(shared, &content.provider_config, content.version.as_deref())
-                    .await?;
             let mut new = to_machine(shared, cluster, *machine)?;
             new.annotations_mut().insert(
                 meta::ANNOTATION_MADE_BECAUSE.to_owned(),

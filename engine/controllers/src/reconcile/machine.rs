@@ -407,6 +407,14 @@ fn observe(
         Seen::There(i) => Some(i),
         _ => None,
     };
+    let reason = instance.and_then(|i| i.reason.as_deref());
+    let detail = match reason {
+        Some(reason) => Some(format!(
+            "{}; the provider says: {reason}",
+            detail.unwrap_or_else(|| step.to_string())
+        )),
+        None => detail,
+    };
     let paused = step == MachineStep::Paused;
     let (drift, correction) = drifting::read(shared, machine, view, paused, failure, now);
     let observation = MachineObservation {

@@ -358,3 +358,36 @@ async fn scaling_in_the_middle_of_a_rollout_goes_to_the_new_machines() {
     );
     kit.stop().await;
 }
+
+/// What is newer when a pool grows is not what its set was made of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alias_stands_for_what_it_stood_for_when_the_set_was_made() {
+    let mut kit = Kit::start().await;
+    kit.ward.newest("ubuntu-a");
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    let alias = json!({"template": {"spec": {"providerConfig": {"image": "newest"}}}});
+    kit.pool("eu-web", "eu", 1, alias).await;
+    kit.until_settled("eu").await;
+    kit.ward.newest("ubuntu-b");
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 3}}))
+        .await;
+    kit.until("there are three and nothing moves", |w| {
+        (w.workers("eu-web").len() == 3 && w.settled("eu")).then_some(())
+    })
+    .await;
+    for machine in kit.world.workers("eu-web") {
+        let shown = machine.status.as_ref().and_then(|s| s.instance.as_ref());
+        assert_eq!(shown.map(|i| i.image.as_str()), Some("ubuntu-a"));
+    }
+    // Another set is made of what is newest by then.
+    let change =
+        json!({"spec": {"template": {"spec": {"providerConfig": {"instanceType": "sim.large"}}}}});
+    kit.patch::<MachineDeployment>("eu-web", change).await;
+    kit.until_settled("eu").await;
+    for machine in kit.world.workers("eu-web") {
+        let shown = machine.status.as_ref().and_then(|s| s.instance.as_ref());
+        assert_eq!(shown.map(|i| i.image.as_str()), Some("ubuntu-b"));
+    }
+    assert_eq!(kit.made().len(), 1 + 3 + 3);
+    kit.stop().await;
+}

@@ -260,6 +260,11 @@ async fn an_instance_that_the_provider_gives_up_is_replaced_without_any_check() 
         mark,
         "False InstanceFailed: the provider says that the instance will never run"
     );
+    let line = of_machine(&kit.world.machines[&failed], kind::INFRASTRUCTURE_READY);
+    assert!(
+        line.ends_with("; the provider says: no such disk"),
+        "{line}"
+    );
     kit.until_replaced("eu", &failed).await;
     kit.stop().await;
 }

@@ -23,6 +23,7 @@ struct Ills {
     failed: BTreeSet<String>,
     hidden: BTreeSet<String>,
     unlisted: bool,
+    newest: Option<String>,
     unreachable: BTreeSet<String>,
     ahead: SignedDuration,
 }
@@ -49,6 +50,11 @@ impl Ward {
     /// Lists show them again.
     pub(crate) fn show_again(&self, machine: &str) {
         self.1.lock().unwrap().hidden.remove(machine);
+    }
+
+    /// From now on image `newest` stands for this one.
+    pub(crate) fn newest(&self, image: &str) {
+        self.1.lock().unwrap().newest = Some(image.to_owned());
     }
 
     /// Whether lists fail from now on.
@@ -80,6 +86,7 @@ impl Ward {
         let machine = instance.owner.as_ref().map(|o| &o.machine);
         if machine.is_some_and(|m| ills.failed.contains(m)) {
             instance.state = InstanceState::Failed;
+            instance.reason = Some("no such disk".into());
         }
         instance
     }
@@ -159,6 +166,19 @@ impl Provider for Ward {
 
     fn failure_domains(&self, account: &Account, config: &ProviderConfig) -> Vec<String> {
         self.0.failure_domains(account, config)
+    }
+
+    async fn resolve(
+        &self,
+        _: &Account,
+        _: &str,
+        config: &serde_json::Value,
+    ) -> Result<serde_json::Value, ProviderError> {
+        let mut config = config.clone();
+        if config["image"] == "newest" {
+            config["image"] = self.1.lock().unwrap().newest.clone().into();
+        }
+        Ok(config)
     }
 
     async fn missing_image(

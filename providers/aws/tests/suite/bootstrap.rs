@@ -2,34 +2,48 @@
 
 use std::{process::Stdio, sync::Arc};
 
-use axum::{Router, extract::Path, http::HeaderMap, routing};
+use axum::{
+    Router,
+    extract::Path,
+    http::{HeaderMap, StatusCode},
+    routing,
+};
 use fleetwright_api::secret::SecretText;
-use fleetwright_providers::{Bootstrap, Provider};
+use fleetwright_providers::Provider;
 use fleetwright_tests::tools::tool;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command, task::JoinSet};
 
 use crate::kit::{Place, sdk};
 
+const RIGHTS: &str = r#"{
+  "Code" : "Success",
+  "Type" : "AWS-HMAC",
+  "AccessKeyId" : "ASIATEST",
+  "SecretAccessKey" : "a/b+c",
+  "Token" : "IQoJ/+==",
+  "Expiration" : "2030-01-01T00:00:00Z"
+}"#;
+
+async fn read(Path(path): Path<String>, headers: HeaderMap) -> Result<&'static str, StatusCode> {
+    // Without a token nothing is told, as where IMDSv2 is required.
+    if headers
+        .get("x-aws-ec2-metadata-token")
+        .is_none_or(|t| t != "token")
+    {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    match path.as_str() {
+        "iam/security-credentials/" => Ok("node"),
+        "iam/security-credentials/node" => Ok(RIGHTS),
+        "placement/availability-zone" => Ok("eu-central-1b"),
+        "instance-id" => Ok("i-0123"),
+        _ => Err(StatusCode::NOT_FOUND),
+    }
+}
+
 /// The metadata service of an instance: in place of the one at 169.254.169.254, which no emulator is.
 async fn metadata(tasks: &mut JoinSet<()>) -> String {
-    const RIGHTS: &str = "{\n  \"Code\" : \"Success\",\n  \"Type\" : \"AWS-HMAC\",\n  \"AccessKeyId\" : \"ASIATEST\",\n  \"SecretAccessKey\" : \"a/b+c\",\n  \"Token\" : \"IQoJ/+==\",\n  \"Expiration\" : \"2030-01-01T00:00:00Z\"\n}";
-    let read = async |Path(path): Path<String>, headers: HeaderMap| {
-        // Without a token nothing is told, as where IMDSv2 is required.
-        if headers
-            .get("x-aws-ec2-metadata-token")
-            .is_none_or(|t| t != "token")
-        {
-            return Err(axum::http::StatusCode::UNAUTHORIZED);
-        }
-        match path.as_str() {
-            "iam/security-credentials/" => Ok("node"),
-            "iam/security-credentials/node" => Ok(RIGHTS),
-            "placement/availability-zone" => Ok("eu-central-1b"),
-            "instance-id" => Ok("i-0123"),
-            _ => Err(axum::http::StatusCode::NOT_FOUND),
-        }
-    };
     let routes = Router::new()
         .route("/latest/api/token", routing::put("token"))
         .route("/latest/meta-data/{*path}", routing::get(read));
@@ -70,7 +84,7 @@ async fn an_instance_reads_what_was_kept_for_it() {
         .map(|n| format!("line {n}: 'é' \"$HOME\" \\ `x`\n"))
         .collect();
     let secret = SecretText::new(&*long);
-    let keep = async |config, text: &SecretText| {
+    let keep = async |config: &Value, text: &SecretText| {
         bootstrap.keep(&account, &order.owner, config, text).await
     };
     let error = keep(&order.config, &secret).await.unwrap_err();
@@ -83,6 +97,12 @@ async fn an_instance_reads_what_was_kept_for_it() {
     let command = keep(&config, &secret).await.unwrap();
     assert!(!command.contains("line 1"));
     assert_eq!(run(&command, &metadata).await, (true, long.to_string()));
+    let (good, printed) = run(
+        &format!("if {command}; then exit 0; else exit 1; fi"),
+        "http://127.0.0.1:1",
+    )
+    .await;
+    assert_eq!((good, printed.as_str()), (false, ""));
     // What is kept again takes the place of what was kept.
     let command = keep(&config, &SecretText::new("short\n")).await.unwrap();
     assert_eq!(run(&command, &metadata).await, (true, "short\n".to_owned()));

@@ -129,6 +129,7 @@ async fn an_update_leaves_alone_what_is_not_ours() {
     };
     let (account, mut order) = (here.account(), here.order("c", "m"));
     order.config["tags"] = json!({"team": "a", "cost": "7"});
+    order.config["rootVolume"] = json!({"sizeGiB": 20});
     let made = here.aws.create(&account, &order).await.unwrap();
     let (_, zone) = &here.subnets[0];
     let other = here
