@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fleetwright_api::API_VERSION;
-use fleetwright_gitops::yaml;
+use fleetwright_core::yaml;
 use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},

@@ -61,7 +61,7 @@ pub struct ClusterSpec {
     /// How many machines of the cluster may be out of service at once; no limit of its own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionBudget>,
-    /// Manifests applied to the new cluster before its pools count.
+    /// Manifests applied to the new cluster before its pools count, and again when they change; nothing of them is ever deleted there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub bootstrap_manifests: Vec<BootstrapManifest>,
@@ -231,12 +231,17 @@ pub struct UpgradePolicy {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.path) != has(self.configMap)", "message": "set exactly one of path and configMap"}]))]
 pub struct BootstrapManifest {
-    /// Path in the repository.
+    /// File with YAML or JSON documents, as a path from the folder that the Fleet follows; for Clusters in Git alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// ConfigMap in the same namespace.
+    /// ConfigMap in the same namespace, whose values are YAML or JSON documents; those of keys that end in `.gz` are compressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<String>,
+    /// SHA-256 of the content, in hexadecimal digits. Not written by hand: whoever reads the repository fills it in, so that a changed
+    /// manifest is a change of the Cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub content_hash: Option<String>,
 }
 
 /// What is known of the cluster.
@@ -252,6 +257,9 @@ pub struct ClusterStatus {
     /// Milestones that are never taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialization: Option<ClusterInitialization>,
+    /// SHA-256 of all bootstrap manifests together as they were last applied, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap_manifests_hash: Option<String>,
     /// Version that every control-plane machine runs: what pools without a version of their own use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -306,6 +314,9 @@ pub struct ClusterInitialization {
     /// An API server of the control plane has served.
     #[serde(default)]
     pub control_plane_initialized: bool,
+    /// All bootstrap manifests have been applied once; or there were none when the control plane began to serve.
+    #[serde(default)]
+    pub bootstrap_manifests_applied: bool,
 }
 
 /// Host and port.

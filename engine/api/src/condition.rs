@@ -74,6 +74,8 @@ pub mod kind {
         UPGRADE_BLOCKED = "UpgradeBlocked";
         /// The live state equals Git's.
         IN_SYNC = "InSync";
+        /// The cluster has its bootstrap manifests as they are wanted.
+        BOOTSTRAP_MANIFESTS_APPLIED = "BootstrapManifestsApplied";
     }
 }
 
@@ -234,6 +236,12 @@ pub mod reason {
         UNREADABLE = "Unreadable";
         /// The version is not held.
         NOT_HELD = "NotHeld";
+        /// See [`super::kind::BOOTSTRAP_MANIFESTS_APPLIED`].
+        APPLIED = "Applied";
+        /// They are on their way to the cluster.
+        APPLYING = "Applying";
+        /// The cluster will not take them as they are: they must change.
+        REFUSED = "Refused";
     }
 }
 

@@ -18,6 +18,10 @@ pub const LABEL_FLEET: &str = "fleetwright.dev/fleet";
 
 /// Annotation on what a Fleet applied: the revision that last changed its content.
 pub const ANNOTATION_REVISION: &str = "fleetwright.dev/revision";
+/// Annotation on a ConfigMap that holds a bootstrap manifest: hash of the manifest ([`crate::cluster::BootstrapManifest`]).
+pub const ANNOTATION_CONTENT_HASH: &str = "fleetwright.dev/content-hash";
+/// Annotation on a ConfigMap that holds a bootstrap manifest: the file's path, from the folder that the Fleet follows.
+pub const ANNOTATION_MANIFEST_PATH: &str = "fleetwright.dev/manifest-path";
 /// Annotation: controllers leave the object alone while it is there.
 pub const ANNOTATION_PAUSED: &str = "fleetwright.dev/paused";
 /// Annotation on a pool: time after which older machines are replaced, put by `rollout restart`.
@@ -97,6 +101,9 @@ pub const FINALIZER_FLEET: &str = "fleet.fleetwright.dev";
 pub const FINALIZER_POOL: &str = "pool.fleetwright.dev";
 /// Finalizer of Machines.
 pub const FINALIZER_MACHINE: &str = "machine.fleetwright.dev";
+
+/// Field manager of bootstrap manifests in workload clusters.
+pub const MANAGER_BOOTSTRAP: &str = "fleetwright-bootstrap";
 
 /// Field manager that holds values which Git stopped declaring but that must not fall back.
 pub const MANAGER_HANDOVER: &str = "fleetwright-handover";

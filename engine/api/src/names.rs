@@ -62,6 +62,12 @@ pub fn machine(set: &str, ordinal: u64) -> String {
     child_name(set, &ordinal.to_string(), MAX_NAME)
 }
 
+/// Name of the ConfigMap that holds a cluster's bootstrap manifest of this path.
+pub fn bootstrap_manifest(cluster: &str, path: &str) -> String {
+    let suffix = format!("manifest-{}", short_hash(["manifest", path], 10));
+    child_name(cluster, &suffix, MAX_NAME)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

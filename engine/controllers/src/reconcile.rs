@@ -6,6 +6,7 @@ mod control_plane;
 mod group;
 mod machine;
 mod managed;
+mod manifests;
 mod pool;
 mod provider;
 mod rebuild;
@@ -47,6 +48,8 @@ use crate::{
     rooms::Rooms,
     write::merge_diff,
 };
+
+pub(crate) use self::manifests::Manifests;
 
 /// Why a reconcile failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +123,7 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
+    pub(crate) manifests: Manifests,
     pub(crate) images: Images,
     pub(crate) drifts: Drifts,
     /// Control planes that providers run, their kubeconfigs, and groups of nodes.
@@ -326,6 +330,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
                 managed::forget(shared, namespace, name);
                 shared.grounds.forget(namespace, name);
                 shared.approvals.forget(namespace, name);
+                shared.manifests.forget(namespace, name);
                 shared
                     .drifts
                     .told(&shared.context.metrics, key.clone(), Vec::new());

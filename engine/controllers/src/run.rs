@@ -68,6 +68,7 @@ impl Controllers {
             budgets: Budgets::default(),
             rooms: Rooms::default(),
             etcds: Etcds::default(),
+            manifests: Default::default(),
             drifts: Drifts::default(),
             images: Images::default(),
             control_planes: Looks::default(),

@@ -1,5 +1,6 @@
 //! Statuses from what was observed: counts, phases and conditions. A condition's transition time stays while its status does.
 
+mod bootstrap;
 mod cluster;
 mod control_plane;
 mod group;
@@ -19,6 +20,7 @@ use fleetwright_api::{
 use jiff::Timestamp;
 
 pub use self::{
+    bootstrap::manifests_refused,
     cluster::{
         ClusterFacts, cluster, has_converged, pool_unconverged, unconverged, upgrade_blocked,
     },
@@ -99,7 +101,7 @@ pub fn refused(conditions: &[Condition]) -> Option<&str> {
 }
 
 /// At most three of `items` in one message.
-fn few(items: &[String]) -> String {
+pub(crate) fn few(items: &[String]) -> String {
     let mut text = items.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
     if items.len() > 3 {
         text.push_str(&format!("; and {} more", items.len() - 3));

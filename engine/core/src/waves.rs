@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
+    meta::LABEL_CLUSTER_NAME,
     time::k8s_time,
     waves::{REST, Wave, WaveState, WaveStatus, Window},
 };
@@ -365,6 +366,10 @@ pub(crate) fn cluster_of<'a>(key: &'a Key, object: &'a Value) -> Option<&'a str>
         "MachineDeployment" | "MachineHealthCheck" => {
             object.pointer("/spec/clusterName").and_then(Value::as_str)
         }
+        // Its bootstrap manifests.
+        "ConfigMap" => object
+            .pointer("/metadata/labels")
+            .and_then(|labels| labels.get(LABEL_CLUSTER_NAME)?.as_str()),
         _ => None,
     }
 }

@@ -180,11 +180,13 @@ pub fn cluster_waits(cluster: &Cluster) -> Option<Statement> {
         .or_else(|| is(kind::ROLLING_OUT))
         .or_else(|| is(kind::SCALING_DOWN))
         .or_else(|| is(kind::SCALING_UP))
+        .or_else(|| not(kind::BOOTSTRAP_MANIFESTS_APPLIED))
         .or_else(|| not(kind::AVAILABLE));
     let paused = is(kind::PAUSED);
     let found = first.or(paused)?;
     let mut text = match found.type_.as_str() {
         kind::PAUSED => "paused".to_owned(),
+        kind::BOOTSTRAP_MANIFESTS_APPLIED => format!("bootstrap manifests: {}", message(found)),
         _ => message(found).to_owned(),
     };
     if found.type_ == kind::ROLLING_OUT

@@ -26,7 +26,7 @@ mod staging;
 pub mod sync;
 mod tell;
 pub mod wishes;
-pub mod yaml;
 
 pub use annotate::render;
+use fleetwright_core::yaml;
 pub use metrics::Metrics;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use fleetwright_api::fleet::Allow;
-use fleetwright_core::plan::Origins;
+use fleetwright_core::{plan::Origins, yaml::with_room};
 use serde_json::Value;
 
 pub use self::later::refused;
@@ -14,6 +14,7 @@ pub mod check;
 mod identity;
 mod later;
 mod loader;
+mod manifests;
 mod merge;
 mod purposes;
 
@@ -25,9 +26,6 @@ pub const MAX_TOTAL_BYTES: usize = 64 << 20;
 pub const MAX_TOTAL_NODES: usize = if cfg!(test) { 100_000 } else { 4_000_000 };
 /// Most mistakes that are reported.
 pub const MAX_ERRORS: usize = 200;
-
-/// Stack of the thread that loads: what is nested as deep as is allowed needs more than threads have.
-const STACK: usize = 16 << 20;
 
 /// A file: path with `/` between its parts, relative to the followed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +122,7 @@ pub fn dangling(outside: &[Outside], live: &BTreeSet<(String, String)>) -> Vec<L
     missing.map(|o| o.otherwise.clone()).collect()
 }
 
-/// Reads all documents of `files`. Files that are not YAML or JSON, and those below a name that begins with a dot, are ignored, unless
+/// Reads all documents of `files`; those of files that Clusters name as their bootstrap manifests are for the clusters. Files that are not YAML or JSON, and those below a name that begins with a dot, are ignored, unless
 /// they could not be read: a link or a submodule in a folder's place may hide what the folder held.
 pub fn load(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
     let broken = |why: String| Loaded {
@@ -136,24 +134,20 @@ pub fn load(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
         }],
         ..Loaded::default()
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK);
-        match thread.spawn_scoped(scope, || load_here(files, context)) {
-            Ok(loading) => loading
-                .join()
-                .unwrap_or_else(|_| broken("a bug of ours, please report it".into())),
-            Err(error) => broken(error.to_string()),
-        }
-    })
+    with_room(|| load_here(files, context)).unwrap_or_else(broken)
 }
 
 fn load_here(files: &[SourceFile], context: &LoadContext<'_>) -> Loaded {
     let counts = |file: &&SourceFile| file.content.is_err() || is_manifest(&file.path);
     let mut sorted: Vec<&SourceFile> = files.iter().filter(counts).collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    let manifests = manifests::named(&sorted);
     let mut loader = Loader::new(&sorted, context);
     for file in sorted {
-        loader.file(file);
+        match manifests.contains(&file.path) {
+            true => loader.manifest(file),
+            false => loader.file(file),
+        }
     }
     loader.finish()
 }

@@ -60,8 +60,9 @@ fn cluster<'a>(
     }
     let pools: Vec<_> = pools.into_iter().collect();
     if let Some(words) = status::unconverged(cluster, pools.iter().copied()) {
-        let blocked =
-            blocked_control_plane(cluster).or_else(|| pools.iter().find_map(|p| blocked(p)));
+        let blocked = blocked_control_plane(cluster)
+            .or_else(|| status::manifests_refused(cluster))
+            .or_else(|| pools.iter().find_map(|p| blocked(p)));
         return blocked.map_or(Standing::Converging(words), Standing::Blocked);
     }
     let conditions = cluster.status.iter().flat_map(|s| &s.conditions);

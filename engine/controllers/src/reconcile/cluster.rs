@@ -31,7 +31,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared, control_plane, managed, rebuild};
+use super::{Error, Shared, control_plane, managed, manifests, rebuild};
 use crate::{
     bootstrap,
     cache::name_of,
@@ -167,6 +167,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .iter()
         .filter_map(|m| m.spec.instance_key.clone())
         .collect();
+    let serves = initialized || control_plane.iter().any(has_served);
+    let manifests = manifests::look(shared, cluster, serves).await;
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
         unreachable: shared.nodes.trouble(&namespace, &name),
@@ -189,6 +191,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         path: route
             .filter(|path| path.control_plane().count() > 1)
             .map(|path| path.to_string()),
+        manifests: manifests.standing,
         deletion: deletion.clone(),
         ..ClusterFacts::default()
     };
@@ -246,6 +249,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .into_iter()
         .chain(ground.and_then(|ground| ground.again))
         .chain(managed::next(shared, cluster))
+        .chain(manifests.next)
         .min();
     let mut deeds = Deeds::of(
         shared,

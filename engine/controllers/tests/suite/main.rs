@@ -35,6 +35,8 @@ mod managed;
 #[cfg(test)]
 mod managed_pools;
 #[cfg(test)]
+mod manifests;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod rebuilt;

@@ -390,6 +390,7 @@ fn a_machine_that_may_carry_etcd_unseen_stays() {
     let status = w.cluster.status.as_mut().unwrap();
     status.initialization = Some(fleetwright_api::cluster::ClusterInitialization {
         control_plane_initialized: true,
+        ..Default::default()
     });
     w.cluster.spec.version = "v1.33.0".into();
     assert!(matches!(

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use fleetwright_api::meta::{ANNOTATION_REVISION, LABEL_FLEET};
+use fleetwright_api::{
+    meta::{ANNOTATION_REVISION, LABEL_FLEET},
+    names::short_hash,
+};
 use serde_json::{Map, Value};
 
 use super::FieldDiff;
 
 /// The part of an object that a plan speaks of: no status, and of the metadata names, labels and annotations, without the
-/// marks of the inventory.
+/// marks of the inventory. Of bytes it says how many and which: nobody reads them.
 pub(super) fn shown(object: &Value) -> Value {
     let mut out = object.clone();
     if let Some(map) = out.as_object_mut() {
@@ -28,6 +31,19 @@ pub(super) fn shown(object: &Value) -> Value {
                     metadata.remove(field);
                 }
             }
+        }
+    }
+    let is_bytes = object.get("kind").is_some_and(|kind| kind == "ConfigMap");
+    let bytes = out.get_mut("binaryData").and_then(Value::as_object_mut);
+    for value in bytes
+        .filter(|_| is_bytes)
+        .into_iter()
+        .flat_map(Map::values_mut)
+    {
+        if let Some(encoded) = value.as_str() {
+            let padding = encoded.bytes().rev().take_while(|b| *b == b'=').count();
+            let size = (encoded.len() / 4 * 3).saturating_sub(padding);
+            *value = format!("{size} bytes, {}", short_hash([encoded], 16)).into();
         }
     }
     out

@@ -152,6 +152,7 @@ impl Model<'_> {
                 status.version = Some(version.to_string());
                 status.initialization = Some(ClusterInitialization {
                     control_plane_initialized: true,
+                    bootstrap_manifests_applied: true,
                 });
             }
         } else if status.version.is_none() && self.cluster.spec.control_plane.external.is_some() {

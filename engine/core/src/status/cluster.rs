@@ -9,7 +9,7 @@ use fleetwright_api::{
 use jiff::Timestamp;
 
 use super::{
-    Conditions, all_machines,
+    Conditions, all_machines, bootstrap,
     control_plane::{blocked, etcd, remediating},
     few, in_sync, managed,
     pool::incomplete,
@@ -24,6 +24,7 @@ use crate::{
     },
     drift::MachinesInSync,
     managed::Known,
+    manifests::Standing,
     pool_version::{VersionReason, effective_version},
     quorum::{Member, votes},
 };
@@ -56,6 +57,8 @@ pub struct ClusterFacts {
     pub etcd: Option<Result<Vec<Member>, String>>,
     /// The way of an upgrade over several minor versions, in words.
     pub path: Option<String>,
+    /// How far its bootstrap manifests have come; `None` where nobody looked.
+    pub manifests: Option<Standing>,
     /// What is done next for a Cluster on its way out.
     pub deletion: Option<ClusterDeletionStep>,
 }
@@ -128,9 +131,6 @@ pub fn cluster(
     let provided = cluster.spec.control_plane.managed.is_some();
     let known = facts.managed.as_ref();
     let initialized = initialized || known.is_some_and(|known| known.serves().is_some());
-    status.initialization = Some(ClusterInitialization {
-        control_plane_initialized: initialized,
-    });
 
     let cp = ours.map(|spec| MachineCounts {
         desired_replicas: spec.replicas.unwrap_or(1),
@@ -200,6 +200,7 @@ pub fn cluster(
         None => {}
     }
     managed::infrastructure(&mut out, known);
+    let (manifests, bootstrapped) = bootstrap::applied(&mut out, cluster, facts, initialized);
     held(&mut out, decision);
     blocked(&mut out, decision);
     remediating(&mut out, decision);
@@ -252,8 +253,13 @@ pub fn cluster(
         facts,
         decision,
     );
-    available(&mut out, deleting);
+    available(&mut out, deleting, bootstrapped);
     status.conditions = list;
+    status.bootstrap_manifests_hash = manifests;
+    status.initialization = Some(ClusterInitialization {
+        control_plane_initialized: initialized,
+        bootstrap_manifests_applied: bootstrapped,
+    });
     status.control_plane = cp;
     status.workers = Some(workers);
     status.phase = Some(if deleting {
@@ -394,6 +400,9 @@ pub fn unconverged<'a>(
         let running = status.version.as_deref().unwrap_or("nothing");
         return Some(format!("cluster {name} runs {running}, not yet {wanted}"));
     }
+    if let Some(words) = bootstrap::missing(cluster, status) {
+        return Some(words);
+    }
     for (kind, want) in [(kind::ROLLING_OUT, false), (kind::AVAILABLE, true)] {
         if is(kind) != want {
             let text = condition::get(&status.conditions, kind).map_or("", |c| c.message.as_str());
@@ -420,7 +429,9 @@ pub fn unconverged<'a>(
 
 /// What a pool is not yet, in words; `None` when it is what it and its cluster say.
 pub fn pool_unconverged(cluster: Option<&Cluster>, pool: &MachineDeployment) -> Option<String> {
-    incomplete(pool).or_else(|| behind(cluster?, pool))
+    incomplete(pool)
+        .or_else(|| bootstrap::awaited(cluster?, pool))
+        .or_else(|| behind(cluster?, pool))
 }
 
 /// What stands in the way of the cluster's upgrade, with the remedy, as far as its latest change was seen.
@@ -492,8 +503,8 @@ fn rolling(
     );
 }
 
-/// Available: not on its way out, reachable, control plane and workers available.
-fn available(out: &mut Conditions<'_>, deleting: bool) {
+/// Available: not on its way out, reachable, control plane and workers available, and once it has had its bootstrap manifests.
+fn available(out: &mut Conditions<'_>, deleting: bool, bootstrapped: bool) {
     let (mut bad, mut unknown) = (Vec::new(), Vec::new());
     if deleting {
         let text = condition::get(out.list, kind::DELETING).map(|c| c.message.clone());
@@ -504,12 +515,13 @@ fn available(out: &mut Conditions<'_>, deleting: bool) {
         kind::REMOTE_CONNECTION_PROBE,
         kind::WORKERS_AVAILABLE,
     ];
-    for name in needed {
+    let bootstrap = (!bootstrapped).then_some(kind::BOOTSTRAP_MANIFESTS_APPLIED);
+    for name in needed.into_iter().chain(bootstrap) {
         match condition::get(out.list, name) {
             Some(c) if c.status == "True" => {}
             Some(c) if c.status == "False" => bad.push(format!("{name}: {}", c.message)),
             Some(c) => unknown.push(format!("{name}: {}", c.message)),
-            None if name == kind::REMOTE_CONNECTION_PROBE => {}
+            None if name == kind::REMOTE_CONNECTION_PROBE || bootstrap == Some(name) => {}
             None => unknown.push(format!("{name}: not known yet")),
         }
     }

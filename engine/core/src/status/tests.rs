@@ -1,5 +1,6 @@
 //! Statuses, row by row: every condition with every reason and message that it can have.
 
+mod bootstrap;
 mod cluster;
 mod etcd;
 mod group;

@@ -46,6 +46,7 @@ fn an_object_is_in_the_first_wave_that_selects_it() {
         of_cluster("MachineDeployment", "live-web", "live", json!({})),
         of_cluster("MachineHealthCheck", "b-check", "b", json!({"gpu": "yes"})),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm", "namespace": "default", "labels": {"tier": "prod"}}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b-manifest", "namespace": "default", "labels": {"fleetwright.dev/cluster-name": "b"}}}),
     ]
     .into_iter()
     .map(|document| Desired { document, source: String::new(), origins: Default::default() })
@@ -73,10 +74,12 @@ fn an_object_is_in_the_first_wave_that_selects_it() {
         ("live-web", Some("prod")),
         ("b-check", Some("prod")),
         ("cm", None),
+        // A cluster's bootstrap manifests come with it.
+        ("b-manifest", Some("prod")),
     ] {
         assert_eq!(place(name), want, "{name}");
     }
-    assert_eq!(places.at(Place(3)).count(), 5);
+    assert_eq!(places.at(Place(3)).count(), 6);
 }
 
 /// What waits, by the names of waves, `-` for the deletions.

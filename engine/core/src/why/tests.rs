@@ -300,13 +300,29 @@ fn sets_pools_and_clusters_name_the_machines_that_hold_them_up() {
 }
 
 #[test]
-fn what_is_as_it_says_waits_for_nothing() {
+fn what_is_as_it_says_waits_for_nothing_and_what_lacks_its_manifests_for_those() {
     let good = json!([
         condition("Available", "True", "Available", "", 0),
         condition("RollingOut", "False", "NotRollingOut", "", 0)
     ]);
     assert_eq!(pool_waits(&pool(1, good.clone())), None);
     assert_eq!(cluster_waits(&cluster(json!({}), good)), None);
+    let refused = json!([
+        condition("Available", "True", "Available", "", 0),
+        condition(
+            "BootstrapManifestsApplied",
+            "False",
+            "Refused",
+            "ConfigMap cni: no",
+            -300
+        )
+    ]);
+    assert_eq!(
+        cluster_waits(&cluster(json!({}), refused))
+            .unwrap()
+            .sentence(at(0)),
+        "bootstrap manifests: ConfigMap cni: no, since 5 m"
+    );
     let mut unseen = pool(1, json!([]));
     unseen.metadata.generation = Some(3);
     assert_eq!(

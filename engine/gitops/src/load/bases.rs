@@ -99,6 +99,13 @@ impl<'f, 'a> Library<'f, 'a> {
         }
     }
 
+    /// Whether there are files below this path.
+    pub fn has_folder(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        let next = self.files.range(below.as_str()..).next();
+        next.is_some_and(|(path, _)| path.starts_with(&below))
+    }
+
     /// Whether so many values more are within the bounds of a load.
     ///
     /// # Errors

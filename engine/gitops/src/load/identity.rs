@@ -78,7 +78,7 @@ impl Loader<'_, '_> {
                 source,
                 kind_place,
                 format!(
-                    "unknown kind {kind} of {api_version}: Git may hold {}",
+                    "unknown kind {kind} of {api_version}: Git may hold {}; what is for a workload cluster stands in a file that the Cluster's bootstrapManifests name",
                     known.join(", ")
                 ),
             );

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::{
     DesiredObject, LoadContext, LoadError, Loaded, MAX_ERRORS, ObjectKey, Outside, SourceFile,
-    bases::{BASE, BASES, Library, origins},
+    bases::{BASE, BASES, Library, TooMuch, origins},
     check::{self, Checker, Extent},
+    manifests::Manifests,
     purposes::misplaced,
 };
 use crate::yaml::{self, Content, Node, Place};
@@ -21,9 +22,10 @@ pub(super) struct Loader<'l, 'a> {
     pub(super) context: &'l LoadContext<'a>,
     schemas: &'static BTreeMap<String, Value>,
     checker: Checker,
-    library: Library<'l, 'a>,
+    pub(super) library: Library<'l, 'a>,
+    pub(super) manifests: Manifests,
     pub(super) seen: BTreeMap<ObjectKey, (Arc<str>, Place)>,
-    objects: BTreeMap<ObjectKey, DesiredObject>,
+    pub(super) objects: BTreeMap<ObjectKey, DesiredObject>,
     pools: Vec<(ObjectKey, LoadError)>,
     /// Documents that are built on others: all files are looked through first.
     waiting: Vec<Waiting>,
@@ -40,6 +42,7 @@ struct Waiting {
 }
 
 /// Where a document and what it is built on stand.
+#[derive(Clone)]
 pub(super) struct Source {
     /// The files of its layers.
     pub(super) files: Vec<Arc<str>>,
@@ -90,6 +93,7 @@ impl<'l, 'a> Loader<'l, 'a> {
             schemas: check::kind_schemas(),
             checker: Checker::default(),
             library: Library::new(files, context),
+            manifests: Manifests::default(),
             seen: BTreeMap::new(),
             objects: BTreeMap::new(),
             pools: Vec::new(),
@@ -103,6 +107,7 @@ impl<'l, 'a> Loader<'l, 'a> {
         for document in std::mem::take(&mut self.waiting) {
             self.build(&document);
         }
+        self.keep();
         let outside = self.outside();
         let errors = self.errors.into_iter().take(MAX_ERRORS);
         Loaded {
@@ -130,14 +135,31 @@ impl<'l, 'a> Loader<'l, 'a> {
         }
     }
 
+    /// How many mistakes were found so far.
+    pub(super) fn mistakes(&self) -> usize {
+        self.errors.len()
+    }
+
     pub(super) fn file(&mut self, file: &SourceFile) {
+        if let Some((source, documents)) = self.nodes(file) {
+            for document in documents {
+                self.document(&source, document);
+            }
+        }
+    }
+
+    /// The documents of a file, as far as there is room for them.
+    pub(super) fn nodes(&mut self, file: &SourceFile) -> Option<(Source, Vec<Node>)> {
         let source = Source {
             files: vec![file.path.as_str().into()],
             name: String::new(),
         };
         let bytes = match &file.content {
             Ok(bytes) => bytes,
-            Err(why) => return self.error(&source, Place::START, why),
+            Err(why) => {
+                self.error(&source, Place::START, why);
+                return None;
+            }
         };
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
@@ -148,23 +170,28 @@ impl<'l, 'a> Loader<'l, 'a> {
                     line: u32::try_from(lines + 1).unwrap_or(u32::MAX),
                     ..Place::START
                 };
-                return self.error(&source, place, "not UTF-8 text");
+                self.error(&source, place, "not UTF-8 text");
+                return None;
             }
         };
         if self.library.spend(0).is_err() {
-            return;
+            return None;
         }
-        match yaml::parse(text) {
-            Ok(documents) => {
-                for document in documents {
-                    if let Err(error) = self.library.spend(document.count()) {
-                        return self.error(&source, document.place, error.to_string());
-                    }
-                    self.document(&source, document);
-                }
+        let mut documents = match yaml::parse(text) {
+            Ok(documents) => documents,
+            Err(error) => {
+                self.error(&source, error.place, error.message);
+                return None;
             }
-            Err(error) => self.error(&source, error.place, error.message),
+        };
+        let spent = documents
+            .iter()
+            .position(|node| self.library.spend(node.count()).is_err());
+        if let Some((at, node)) = spent.and_then(|at| Some((at, documents.get(at)?))) {
+            self.error(&source, node.place, TooMuch.to_string());
+            documents.truncate(at);
         }
+        Some((source, documents))
     }
 
     fn document(&mut self, source: &Source, mut node: Node) {
@@ -253,6 +280,7 @@ impl<'l, 'a> Loader<'l, 'a> {
         {
             metadata.insert("namespace".into(), key.namespace.clone().into());
         }
+        self.wants(&key, source, node);
         let object = DesiredObject {
             key: key.clone(),
             document: value,

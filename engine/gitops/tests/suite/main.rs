@@ -21,6 +21,8 @@ mod kit;
 #[cfg(test)]
 mod looping;
 #[cfg(test)]
+mod manifests;
+#[cfg(test)]
 mod prune;
 #[cfg(test)]
 mod pulls;

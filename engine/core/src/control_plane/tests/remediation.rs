@@ -36,6 +36,7 @@ fn world(replicas: i32) -> World {
 fn initialize(w: &mut World) {
     w.cluster.status.as_mut().unwrap().initialization = Some(ClusterInitialization {
         control_plane_initialized: true,
+        ..Default::default()
     });
 }
 

@@ -41,7 +41,7 @@ pub(super) fn settled() -> ControlPlaneDecision {
 }
 
 /// A control-plane machine that has served, at this version.
-fn served(name: &str, version: &str, text: &str) -> Machine {
+pub(super) fn served(name: &str, version: &str, text: &str) -> Machine {
     let mut m = member(name, "none", false, text);
     m.metadata.owner_references = None;
     m.spec.content.version = Some(version.into());
@@ -65,7 +65,7 @@ fn pool(name: &str, status: Value, text: &str) -> MachineDeployment {
     pool
 }
 
-fn whole_pool(name: &str) -> MachineDeployment {
+pub(super) fn whole_pool(name: &str) -> MachineDeployment {
     pool(
         name,
         json!({"replicas": 2, "readyReplicas": 2, "availableReplicas": 2, "upToDateReplicas": 2}),
@@ -73,7 +73,7 @@ fn whole_pool(name: &str) -> MachineDeployment {
     )
 }
 
-fn reached() -> ClusterFacts {
+pub(super) fn reached() -> ClusterFacts {
     ClusterFacts {
         reachable: Some(true),
         ..ClusterFacts::default()

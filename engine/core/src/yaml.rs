@@ -180,6 +180,25 @@ impl Node {
     }
 }
 
+/// Stack of a thread that reads: what is nested as deep as is allowed needs more than threads have.
+const STACK: usize = 16 << 20;
+
+/// Runs `work`, which reads documents, where there is room for them.
+///
+/// # Errors
+/// Why it came to no end.
+pub fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        match thread.spawn_scoped(scope, work) {
+            Ok(reading) => reading
+                .join()
+                .map_err(|_| "a bug of ours, please report it".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
 /// All documents of a file; documents without content are left out.
 ///
 /// # Errors
