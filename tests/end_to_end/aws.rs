@@ -287,9 +287,13 @@ async fn a_cluster_on_aws_from_a_commit_to_its_end() {
     assert_eq!(escrowed, 1, "the keys are in escrow");
     let facts = aws
         .boto(
-            "import base64
+            "import base64, gzip, yaml
+def plain(f):
+    packed = f.get('encoding', '').startswith('gz')
+    return gzip.decompress(base64.b64decode(f['content'])).decode() if packed else f['content']
 i = instances('running')
 data = [base64.b64decode(ec2.describe_instance_attribute(InstanceId=x['InstanceId'], Attribute='userData')['UserData']['Value']).decode() for x in i]
+data = [d + ''.join(plain(f) for f in yaml.safe_load(d)['write_files']) for d in data]
 out = dict(secret=[d for d in data if 'PRIVATE KEY' in d], fetch=[('aws-sigv4' in d) for d in data],
   imds=[x['MetadataOptions']['HttpTokens'] for x in i], kept=len(ssm.describe_parameters()['Parameters']))",
         )
