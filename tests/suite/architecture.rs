@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bootstrap", &["api"]),
     ("apiserver", &["store", "schema", "api"]),
     ("gitops", &["core", "schema", "api"]),
-    ("controllers", &["core", "api", "providers"]),
+    ("controllers", &["core", "api", "providers", "bootstrap"]),
     ("workload", &["api", "providers"]),
     ("providers", &["api", "schema"]),
     ("provider-aws", &["providers", "schema", "api"]),
