@@ -13,6 +13,7 @@ use fleetwright_core::{
         has_served, route,
     },
     drift::MachinesInSync,
+    external::differs,
     machine_set::NewMachine,
     outcome::Outcome,
     quorum::Etcd,
@@ -141,7 +142,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Unlisted(why));
     }
 
-    if control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
+    let ours = cluster.spec.control_plane.machines.is_some();
+    if !ours || control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
         // Sent to the task that owns the watches; it knows which run already.
         shared.follow.send(reference.clone()).ok();
     }
@@ -149,7 +151,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .iter()
         .filter_map(|m| m.spec.instance_key.clone())
         .collect();
+    let external = cluster.spec.control_plane.external.as_ref();
+    let served = external.and_then(|_| shared.nodes.served(&namespace, &name));
+    let others = external.and_then(|_| shared.nodes.unmanaged(&namespace, &name, &machines));
     let facts = ClusterFacts {
+        foreign_version: served.as_ref().map(|(oldest, _)| oldest.clone()),
+        foreign_newest: served.map(|(_, newest)| newest),
+        unmanaged_nodes: others,
         reachable: shared.nodes.reachable(&namespace, &name),
         unreachable: shared.nodes.trouble(&namespace, &name),
         failure_domains: domains,
@@ -181,6 +189,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         kinds.len() + new.duplicate_instances.len(),
         DriftKind::Duplicated,
     );
+    kinds.extend(differs(cluster, new.version.as_deref()).map(|_| DriftKind::Version));
     shared
         .drifts
         .told(&shared.context.metrics, key.clone(), kinds);

@@ -17,6 +17,8 @@ mod drift;
 #[cfg(test)]
 mod drift_corrected;
 #[cfg(test)]
+mod external;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod health;

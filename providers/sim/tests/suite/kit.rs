@@ -116,6 +116,7 @@ pub(crate) fn cluster_ref(key: &str) -> ClusterRef {
         namespace: "default".into(),
         name: "eu".into(),
         key: key.into(),
+        ..ClusterRef::default()
     }
 }
 
