@@ -22,7 +22,7 @@ use fleetwright_webhook::{
     outbox::Outbox,
     receiver::Receiver,
 };
-use fleetwright_workload::Connections;
+use fleetwright_workload::{Connections, Etcd};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -138,11 +138,16 @@ impl Engine {
             }
         };
 
-        let real = Connections::new(client.clone(), Arc::clone(&random));
+        let real = Arc::new(Connections::new(client.clone(), Arc::clone(&random)));
+        let real_etcd = Etcd::new(client.clone(), Arc::clone(&real), Arc::clone(&clock));
         let cloud = Cloudy {
             connections: Arc::new(Routed {
                 simulated: Arc::clone(&simulated.connections),
-                real: Arc::new(real),
+                real,
+            }),
+            etcd: Arc::new(Routed {
+                simulated: Arc::clone(&simulated.etcd),
+                real: Arc::new(real_etcd),
             }),
             ..simulated
         };

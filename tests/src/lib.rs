@@ -1,6 +1,7 @@
 //! What the tests of the whole share.
 
 pub mod conformance;
+pub mod forward;
 pub mod pki;
 pub mod reference;
 pub mod tools;

@@ -5,6 +5,8 @@ use std::process::Command;
 
 /// The only programs and data for whose absence a test may be skipped.
 const SKIPPABLE: &[&str] = &[
+    "etcd",
+    "etcdctl",
     "github-api.json",
     "github-webhooks.json",
     "gpg",
