@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fleetwright_provider_sim::config;
-use fleetwright_providers::{ClusterConnections, ClusterRef, ConnectionError};
+use fleetwright_providers::{
+    ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers,
+};
 
 /// Two ways, of which each cluster has one.
 pub(crate) struct Routed<T: ?Sized> {
@@ -29,6 +31,17 @@ impl ClusterConnections for Routed<dyn ClusterConnections> {
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
         self.of(cluster).kubeconfig(cluster).await
+    }
+}
+
+#[async_trait]
+impl EtcdMembers for Routed<dyn EtcdMembers> {
+    async fn members(&self, cluster: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError> {
+        self.of(cluster).members(cluster).await
+    }
+
+    async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
+        self.of(cluster).remove(cluster, name).await
     }
 }
 

@@ -159,9 +159,10 @@ pub(crate) async fn take_part(
 /// The same work, that stops at the deadline.
 fn fenced(mut workers: Workers, leadership: &Leadership) -> Workers {
     let cloud = &mut workers.cloud;
-    cloud.provider = Arc::new(Fenced::new(leadership.clone(), cloud.provider.clone()));
     cloud.connections = Arc::new(Fenced::new(leadership.clone(), cloud.connections.clone()));
     cloud.etcd = Arc::new(Fenced::new(leadership.clone(), cloud.etcd.clone()));
+    let fence = |provider| Arc::new(Fenced::new(leadership.clone(), provider)) as _;
+    workers.providers = workers.providers.map(fence);
     workers
 }
 
@@ -181,7 +182,7 @@ mod tests {
     };
     use fleetwright_providers::{
         Account, ConfigSchema, CreateInstance, Instance, ListScope, Provider, ProviderError,
-        UpdateInstance,
+        Registry, UpdateInstance,
     };
     use kube::api::PostParams;
     use parking_lot::Mutex;
@@ -257,10 +258,9 @@ mod tests {
             before: AtomicUsize::new(0),
             after: AtomicUsize::new(0),
         });
-        let mut simulated = cloud::none();
-        simulated.provider = sleeper.clone();
         let workers = Workers {
-            cloud: simulated,
+            providers: Registry::new([sleeper.clone() as Arc<dyn Provider>]),
+            cloud: cloud::none(),
             clock,
             random,
             installation: "default".into(),

@@ -16,12 +16,13 @@ use fleetwright_gitops::{
     source::{AppTokens, Caches},
     sync::Sync,
 };
+use fleetwright_providers::Registry;
 use fleetwright_webhook::{
     forge::{Defaults, Forges},
     outbox::Outbox,
     receiver::Receiver,
 };
-use fleetwright_workload::Connections;
+use fleetwright_workload::{Connections, Etcd};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -138,11 +139,16 @@ impl Engine {
             }
         };
 
-        let real = Connections::new(client.clone(), Arc::clone(&random));
+        let real = Arc::new(Connections::new(client.clone(), Arc::clone(&random)));
+        let real_etcd = Etcd::new(client.clone(), Arc::clone(&real), Arc::clone(&clock));
         let cloud = Cloudy {
             connections: Arc::new(Routed {
                 simulated: Arc::clone(&simulated.connections),
-                real: Arc::new(real),
+                real,
+            }),
+            etcd: Arc::new(Routed {
+                simulated: Arc::clone(&simulated.etcd),
+                real: Arc::new(real_etcd),
             }),
             ..simulated
         };
@@ -153,6 +159,7 @@ impl Engine {
         let counted = Metrics::register(&mut metrics);
         let forges = counted.forges.clone();
         let workers = Workers {
+            providers: providers::registry(Arc::clone(&cloud.provider), &options.installation),
             cloud,
             clock: Arc::clone(&clock),
             random,
@@ -253,6 +260,7 @@ async fn prepare(client: &kube::Client, options: &Options, simulated: bool) -> R
 
 /// What one engine alone may do at a time: controllers, sync and commit statuses.
 pub(crate) struct Workers {
+    pub(crate) providers: Registry,
     pub(crate) cloud: Cloudy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -278,7 +286,7 @@ impl Workers {
         tasks: &mut JoinSet<Result<(), Failure>>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let providers = providers::registry(self.cloud.provider, &self.installation);
+        let providers = self.providers;
         let catalogue = Arc::new(catalogue(providers.schemas()));
         let forges = Arc::new(step(Forges::new(), "cannot reach forges")?);
         let tokens: Arc<dyn AppTokens> = Arc::new(Tokens(forges.apps()));

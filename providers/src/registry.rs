@@ -19,6 +19,12 @@ impl Registry {
         )
     }
 
+    /// The same providers, each as `wrap` makes it.
+    #[must_use]
+    pub fn map(&self, wrap: impl Fn(Arc<dyn Provider>) -> Arc<dyn Provider>) -> Self {
+        Self::new(self.0.values().cloned().map(wrap))
+    }
+
     /// The provider of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Provider>> {
         self.0.get(name)

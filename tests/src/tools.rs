@@ -10,6 +10,8 @@ const SKIPPABLE: &[&str] = &[
     "cloud-init",
     "curl",
     "emulators-python",
+    "etcd",
+    "etcdctl",
     "github-api.json",
     "github-webhooks.json",
     "gpg",

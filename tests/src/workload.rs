@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests alone call it")]
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -15,7 +16,11 @@ use fleetwright_api::{random::SeededRandom, time::SystemClock};
 use fleetwright_apiserver::{ApiServer, Auth, Options, User, connections};
 use fleetwright_store::Store;
 use http::{Request, Response, header};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -26,13 +31,16 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::pki::Authority;
+use crate::{forward, pki::Authority};
 
 /// What a test changes while the cluster serves.
 struct Knobs {
     auth: Mutex<Auth>,
     version: Mutex<String>,
     silent: AtomicBool,
+    /// Ports of this machine that stand for those of pods.
+    forwards: Mutex<BTreeMap<String, u16>>,
+    forwarding: Mutex<JoinSet<()>>,
     accepted: AtomicUsize,
 }
 
@@ -77,6 +85,8 @@ impl Workload {
                 auth: Mutex::new(Auth::default().with(TOKEN, User::admin())),
                 version: Mutex::new(version.into()),
                 silent: AtomicBool::new(false),
+                forwards: Mutex::default(),
+                forwarding: Mutex::default(),
                 accepted: AtomicUsize::new(0),
             }),
             stop: CancellationToken::new(),
@@ -131,6 +141,15 @@ impl Workload {
         version.clone_into(&mut self.knobs.version.lock().unwrap());
     }
 
+    /// Port-forward to this pod, to whatever port, leads to a port of this machine.
+    ///
+    /// # Panics
+    /// When the test has panicked elsewhere.
+    pub fn forward(&self, pod: &str, port: u16) {
+        let mut forwards = self.knobs.forwards.lock().unwrap();
+        forwards.insert(pod.to_owned(), port);
+    }
+
     /// Whether it takes requests and never answers.
     pub fn silent(&self, is: bool) {
         self.knobs.silent.store(is, Ordering::SeqCst);
@@ -172,15 +191,19 @@ impl Workload {
                         return;
                     };
                     let certified = stream.get_ref().1.peer_certificates().is_some();
-                    connections::answer(stream, move |request| {
+                    let service = service_fn(move |request| {
                         let (server, knobs) = (server.clone(), Arc::clone(&knobs));
                         async move {
                             Ok::<_, std::convert::Infallible>(
                                 answer(&server, &knobs, request, certified).await,
                             )
                         }
-                    })
-                    .await;
+                    });
+                    let builder = Builder::new(TokioExecutor::new());
+                    let served =
+                        builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                    // Whoever broke off knows.
+                    served.await.ok();
                 }
             })
             .await;
@@ -197,7 +220,14 @@ async fn answer(
     if knobs.silent.load(Ordering::SeqCst) {
         std::future::pending::<()>().await;
     }
-    let version = request.uri().path() == "/version";
+    let path = request.uri().path();
+    let pod = path.strip_suffix("/portforward");
+    if let Some((_, pod)) = pod.and_then(|path| path.rsplit_once("/pods/")) {
+        let port = knobs.forwards.lock().unwrap().get(pod).copied();
+        let mut tasks = knobs.forwarding.lock().unwrap();
+        return forward::answer(request, port, &mut tasks);
+    }
+    let version = path == "/version";
     let auth = knobs.auth.lock().unwrap().clone();
     let answer = if certified && !request.headers().contains_key(header::AUTHORIZATION) {
         server.handle(User::admin(), request).await

@@ -169,7 +169,7 @@ pub struct ManagedControlPlane {
     pub provider_config: ProviderConfig,
 }
 
-/// Somebody else's control plane.
+/// Somebody else's control plane. `spec.version` says what its user takes it to run; nothing here changes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalControlPlane {
@@ -260,7 +260,8 @@ pub struct ClusterStatus {
     /// SHA-256 of all bootstrap manifests together as they were last applied, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap_manifests_hash: Option<String>,
-    /// Version that every control-plane machine runs: what pools without a version of their own use.
+    /// Version that every control-plane machine runs: what pools without a version of their own use. Of somebody else's control plane it is
+    /// the oldest version that its API said within ten minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Newest version that a control-plane machine has or is to get, while it is not the running one: pools keep within three
@@ -288,6 +289,9 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub duplicate_instances: Vec<String>,
+    /// Nodes of somebody else's cluster that belong to no Machine: they are never touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmanaged_nodes: Option<i32>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -30,6 +30,8 @@ pub enum DriftKind {
     Label,
     /// The node has another taint than its Machine hands to it.
     Taint,
+    /// Somebody else's control plane runs another version than its Cluster says.
+    Version,
 }
 
 impl DriftKind {
@@ -45,6 +47,7 @@ impl DriftKind {
             Self::Kubelet => "Kubelet",
             Self::Label => "Label",
             Self::Taint => "Taint",
+            Self::Version => "Version",
         }
     }
 }
@@ -114,7 +117,7 @@ impl fmt::Display for MachineDrift {
                 )
             }
             // These are no machine's.
-            DriftKind::Field | DriftKind::Orphaned | DriftKind::Duplicated => {
+            DriftKind::Field | DriftKind::Orphaned | DriftKind::Duplicated | DriftKind::Version => {
                 write!(f, "{} is {found}, wanted is {wanted}", self.what)
             }
         }

@@ -52,6 +52,11 @@ pub fn kubeconfig_secret(cluster: &str) -> String {
     format!("{cluster}-kubeconfig")
 }
 
+/// Name of the Secret with the authority of a cluster's etcd, as Cluster API has it.
+pub fn etcd_secret(cluster: &str) -> String {
+    format!("{cluster}-etcd")
+}
+
 /// Name of a set, from its pool and the hash of its content.
 pub fn machine_set(pool: &str, hash: &str) -> String {
     child_name(pool, hash, MAX_NAME)

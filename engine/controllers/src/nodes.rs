@@ -1,13 +1,18 @@
 //! The nodes of workload clusters: one watch per cluster, kept as small projections.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fleetwright_api::{
-    Cluster,
+    Cluster, Machine,
     condition::{self, kind},
     machine::NodeInfo,
 };
 use fleetwright_core::{
+    external::Served,
     health::NodeCondition,
     status::{CONNECTION_GRACE_SECONDS, NodeHealth},
 };
@@ -15,7 +20,7 @@ use fleetwright_providers::ClusterRef;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Taint};
-use kube::{Api, ResourceExt, runtime::watcher};
+use kube::{Api, Client, ResourceExt, runtime::watcher};
 use litemap::LiteMap;
 use parking_lot::Mutex;
 use tokio::{
@@ -23,7 +28,11 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{node_sync, queue::Key, reconcile::Shared};
+use crate::{
+    node_sync,
+    queue::Key,
+    reconcile::{Shared, node_name},
+};
 
 /// Time between two looks whether a cluster whose nodes are watched can still be reached: a watch alone does not tell.
 const LOOK: Duration = Duration::from_secs(30);
@@ -75,6 +84,8 @@ struct ClusterNodes {
     lost: Option<Timestamp>,
     /// Why it does not.
     why: Option<String>,
+    /// What somebody else's control plane said of its version.
+    served: Served,
     /// Since when it answers again after it could not be reached for long.
     seen_since: Option<Timestamp>,
     task: Option<AbortHandle>,
@@ -186,6 +197,35 @@ impl Nodes {
             .map(|c| c.synced)
     }
 
+    /// The oldest and the newest version that somebody else's control plane serves; `None` while that is not known.
+    pub(crate) fn served(&self, namespace: &str, cluster: &str) -> Option<(String, String)> {
+        let key = (namespace.to_owned(), cluster.to_owned());
+        let clusters = self.clusters.lock();
+        let served = &clusters.get(&key)?.served;
+        Some((served.oldest()?.to_string(), served.newest()?.to_string()))
+    }
+
+    /// How many nodes are of none of these machines; `None` while the cluster is not seen.
+    pub(crate) fn unmanaged(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        machines: &[Arc<Machine>],
+    ) -> Option<i32> {
+        let ids = machines
+            .iter()
+            .filter_map(|m| m.spec.provider_id.as_deref());
+        let ids: BTreeSet<&str> = ids.collect();
+        let names: BTreeSet<&str> = machines.iter().filter_map(|m| node_name(m)).collect();
+        let key = (namespace.to_owned(), cluster.to_owned());
+        let clusters = self.clusters.lock();
+        let known = clusters.get(&key).filter(|c| c.synced)?;
+        let is_ours =
+            |n: &NodeView| ids.contains(n.provider_id.as_str()) || names.contains(n.name.as_str());
+        let others = known.nodes.values().filter(|n| !is_ours(n)).count();
+        i32::try_from(others).ok()
+    }
+
     /// Since when the cluster is seen again after it could not be reached for long: what happened before was not seen.
     pub(crate) fn seen_since(&self, namespace: &str, cluster: &str) -> Option<Timestamp> {
         let key = (namespace.to_owned(), cluster.to_owned());
@@ -273,6 +313,7 @@ async fn watch_once(shared: &Arc<Shared>, cluster: &ClusterRef, pause: &mut Dura
         Ok(client) => client,
         Err(error) => return error.to_string(),
     };
+    hear(shared, cluster, &client).await;
     let mut events = watcher::watcher(Api::<Node>::all(client), watcher::Config::default()).boxed();
     let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
     loop {
@@ -286,10 +327,29 @@ async fn watch_once(shared: &Arc<Shared>, cluster: &ClusterRef, pause: &mut Dura
                 Some(Err(error)) => return format!("the watch of its nodes broke: {error}"),
                 None => return "the watch of its nodes ended".to_owned(),
             },
-            _ = looks.tick() => if let Err(error) = reach().await {
-                return error.to_string();
+            _ = looks.tick() => match reach().await {
+                Ok(client) => hear(shared, cluster, &client).await,
+                Err(error) => return error.to_string(),
             }
         }
+    }
+}
+
+/// Asks somebody else's control plane which version it runs; ours is known by its machines. Where it does not say, what it said before
+/// counts: whether it answers at all is looked at by others.
+async fn hear(shared: &Shared, cluster: &ClusterRef, client: &Client) {
+    let (namespace, name) = (&cluster.namespace, &cluster.name);
+    let Some(known) = shared.external(namespace, name) else {
+        return;
+    };
+    let asked = tokio::time::timeout(LOOK, client.apiserver_version()).await;
+    let Ok(Ok(said)) = asked else { return };
+    let known = known.status.as_ref().and_then(|s| s.version.as_deref());
+    let now = shared.now();
+    let hear = |c: &mut ClusterNodes| c.served.hear(&said.git_version, known, now);
+    if shared.nodes.with(cluster, hear) {
+        let key = Key::Cluster(namespace.clone(), name.clone());
+        shared.queue.add(key);
     }
 }
 
@@ -338,8 +398,7 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
             let view = project(shared, &node);
             let before = shared.nodes.with(cluster, |c| c.put(Arc::clone(&view)));
             if before.as_ref().is_none_or(|before| !before.same(&view)) {
-                shared.wake_machine_of_node(cluster, &view.provider_id, &view.name);
-                shared.wake_group_of_node(cluster, &view);
+                wake(shared, cluster, &view, before.is_none());
             }
             // It may have been one of two that another machine could not tell apart.
             if let Some(before) = before.filter(|b| b.provider_id != view.provider_id) {
@@ -349,9 +408,19 @@ fn observe(shared: &Shared, cluster: &ClusterRef, event: watcher::Event<Node>) {
         watcher::Event::Delete(node) => {
             let view = project(shared, &node);
             shared.nodes.with(cluster, |c| c.remove(&view.name));
-            shared.wake_machine_of_node(cluster, &view.provider_id, &view.name);
-            shared.wake_group_of_node(cluster, &view);
+            wake(shared, cluster, &view, true);
         }
+    }
+}
+
+/// Wakes the machine or the group of a node. A node that comes or goes and is nobody's is news for its Cluster, where that is somebody else's.
+fn wake(shared: &Shared, cluster: &ClusterRef, node: &NodeView, came_or_went: bool) {
+    let found = shared.wake_machine_of_node(cluster, &node.provider_id, &node.name);
+    shared.wake_group_of_node(cluster, node);
+    let (namespace, name) = (&cluster.namespace, &cluster.name);
+    if came_or_went && !found && shared.external(namespace, name).is_some() {
+        let key = Key::Cluster(namespace.clone(), name.clone());
+        shared.queue.add(key);
     }
 }
 

@@ -189,8 +189,16 @@ impl Shared {
         }
     }
 
-    /// Wakes the machine of a node: the one with its providerID, or the one that was given this node.
-    pub(crate) fn wake_machine_of_node(&self, cluster: &ClusterRef, id: &str, node: &str) {
+    /// The Cluster, where its control plane is somebody else's.
+    pub(crate) fn external(&self, namespace: &str, name: &str) -> Option<Arc<Cluster>> {
+        let cluster = self.caches.get::<Cluster>(namespace, name)?;
+        let external = cluster.spec.control_plane.external.is_some();
+        external.then_some(cluster)
+    }
+
+    /// Wakes the machine of a node: the one with its providerID, or the one that was given this node. Whether there is one.
+    pub(crate) fn wake_machine_of_node(&self, cluster: &ClusterRef, id: &str, node: &str) -> bool {
+        let mut found = false;
         let (namespace, name) = (cluster.namespace.clone(), cluster.name.clone());
         let by_id = Mark::ProviderId(namespace.clone(), name.clone(), id.to_owned());
         let by_name = Mark::Node(namespace, name, node.to_owned());
@@ -200,7 +208,9 @@ impl Shared {
         {
             let key = Key::Machine(cluster.namespace.clone(), machine.name_any());
             self.queue.add(key);
+            found = true;
         }
+        found
     }
 
     /// Wakes the pools of a cluster whose nodes are a provider's.

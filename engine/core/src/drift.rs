@@ -26,7 +26,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::correction::{Correction, correct};
-use crate::plan::{Drift, Key};
+use crate::{
+    external::differs,
+    plan::{Drift, Key},
+};
 
 /// Most things of one machine that are told.
 const MOST: usize = 32;
@@ -339,7 +342,7 @@ pub fn is_same(made: &InstanceView, seen: &InstanceView) -> bool {
 }
 
 /// Whether two versions differ; what a distribution adds to them does not count, nor what is no version.
-fn is_other(wanted: &str, found: &str) -> bool {
+pub(crate) fn is_other(wanted: &str, found: &str) -> bool {
     let parts = |text: &str| {
         let version = text.parse::<Version>().ok()?;
         Some((version.major(), version.minor(), version.patch()))
@@ -417,7 +420,20 @@ pub fn findings_of_cluster(cluster: &Cluster) -> Vec<Finding> {
         let hint = "delete the one that is not the Machine's (spec.providerID) at its provider";
         finding(DriftKind::Duplicated, id, message, hint)
     });
-    orphaned.chain(duplicated).collect()
+    let version = differs(cluster, status.version.as_deref()).map(|(declared, runs)| Finding {
+        wanted: Some(Value::String(declared.to_owned())),
+        ..finding(
+            DriftKind::Version,
+            &runs.to_owned(),
+            format!("the control plane runs {runs}, declared is {declared}"),
+            "set spec.version to what it runs, or have whoever runs it upgrade it: it is never changed for you",
+        )
+    });
+    let version = version.map(|found| Finding {
+        what: "version".into(),
+        ..found
+    });
+    orphaned.chain(duplicated).chain(version).collect()
 }
 
 fn key(kind: &str, metadata: &ObjectMeta) -> Key {

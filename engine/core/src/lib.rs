@@ -12,6 +12,7 @@ pub mod control_plane;
 pub mod disruption;
 pub mod drain;
 pub mod drift;
+pub mod external;
 pub mod group;
 pub mod health;
 pub mod images;

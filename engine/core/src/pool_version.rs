@@ -133,27 +133,18 @@ pub fn effective_version(cluster: &Cluster, pool: &MachineDeployment) -> PoolVer
         .as_ref()
         .and_then(|s| s.version.as_deref())
         .and_then(|v| parse(v).ok());
-    let ours = cluster.spec.control_plane.external.is_none();
     let fine = if written.is_some() {
         VersionReason::Own
     } else {
         VersionReason::FollowsCluster
     };
     let Some(running) = running else {
-        // Nobody tells us what an external control plane runs: its user says it in spec.version.
-        return if ours {
-            PoolVersion {
-                version: None,
-                reason: VersionReason::WaitingForControlPlane {
-                    target,
-                    running: None,
-                },
-            }
-        } else {
-            PoolVersion {
-                version: Some(target),
-                reason: fine,
-            }
+        return PoolVersion {
+            version: None,
+            reason: VersionReason::WaitingForControlPlane {
+                target,
+                running: None,
+            },
         };
     };
     // A machine of the version that the control plane goes to may serve at any moment.

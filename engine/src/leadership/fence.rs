@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
-    Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
-    CreateInstance, EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError,
-    UpdateInstance,
+    Account, Bootstrap, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
+    CreateInstance, EtcdMember, EtcdMembers, Infrastructure, Instance, ListScope, Provider,
+    ProviderError, UpdateInstance,
     managed::{ManagedControlPlanes, PoolProvider},
 };
 use kube::{Client, client::Body};
@@ -16,6 +16,7 @@ use tower::BoxError;
 
 use super::{Leadership, NotLeading};
 
+mod boot;
 mod managed;
 
 impl From<NotLeading> for ProviderError {
@@ -86,6 +87,20 @@ impl Provider for Fenced<dyn Provider> {
     ) -> Result<Value, ProviderError> {
         let call = self.inner.resolve(account, version, config);
         self.leadership.guard(call).await?
+    }
+
+    fn as_made(&self, config: &Value, instance: &Instance) -> Value {
+        self.inner.as_made(config, instance)
+    }
+
+    fn bootstrap(&self) -> Option<&dyn Bootstrap> {
+        self.inner.bootstrap()?;
+        Some(self)
+    }
+
+    fn infrastructure(&self) -> Option<&dyn Infrastructure> {
+        self.inner.infrastructure()?;
+        Some(self)
     }
 
     fn control_planes(&self) -> Option<&dyn ManagedControlPlanes> {

@@ -55,8 +55,8 @@ impl Doubt {
 pub(crate) fn check(config: &Config) -> Result<(), &'static str> {
     // The library panics otherwise.
     let token = config.auth_info.token.as_ref();
-    let fits = |token: &SecretString| HeaderValue::from_str(token.expose_secret()).is_ok();
-    if !token.is_none_or(fits) || config.auth_layer().is_err() {
+    let unfit = |token: &SecretString| HeaderValue::from_str(token.expose_secret()).is_err();
+    if token.is_some_and(unfit) || config.auth_layer().is_err() {
         return Err("token has characters that no header can have");
     }
     let names = config.extra_headers_layer().map(drop);

@@ -24,7 +24,7 @@ const SECRET: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(25);
 const PROBE_ANSWER: Duration = Duration::from_secs(10);
 /// What of a reason is told, in characters.
-const LONGEST_WHY: usize = 500;
+pub(crate) const LONGEST_WHY: usize = 500;
 /// A cluster that nobody asked for in so long is gone.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 

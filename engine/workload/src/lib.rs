@@ -6,6 +6,8 @@
 mod back_off;
 mod client;
 mod connections;
+mod etcd;
 pub mod kubeconfig;
 
 pub use connections::Connections;
+pub use etcd::Etcd;

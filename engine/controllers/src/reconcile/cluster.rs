@@ -13,6 +13,7 @@ use fleetwright_core::{
         has_served, route,
     },
     drift::MachinesInSync,
+    external::differs,
     group,
     machine_set::NewMachine,
     outcome::Outcome,
@@ -159,7 +160,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Held(why));
     }
 
-    if control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
+    let ours = cluster.spec.control_plane.machines.is_some();
+    if !ours || control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
         // Sent to the task that owns the watches; it knows which run already.
         shared.follow.send(reference.clone()).ok();
     }
@@ -169,12 +171,20 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .collect();
     let serves = initialized || control_plane.iter().any(has_served);
     let manifests = manifests::look(shared, cluster, serves).await;
+    let external = cluster.spec.control_plane.external.as_ref();
+    let served = external.and_then(|_| shared.nodes.served(&namespace, &name));
+    let others = external.and_then(|_| shared.nodes.unmanaged(&namespace, &name, &machines));
     let facts = ClusterFacts {
+        foreign_version: match &served {
+            Some((oldest, _)) => Some(oldest.clone()),
+            None => ordered
+                .as_ref()
+                .and_then(|known| Some(known.serves()?.to_string())),
+        },
+        foreign_newest: served.map(|(_, newest)| newest),
+        unmanaged_nodes: others,
         reachable: shared.nodes.reachable(&namespace, &name),
         unreachable: shared.nodes.trouble(&namespace, &name),
-        foreign_version: ordered
-            .as_ref()
-            .and_then(|known| Some(known.serves()?.to_string())),
         managed: ordered,
         failure_domains: domains,
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
@@ -213,6 +223,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         kinds.len() + new.duplicate_instances.len(),
         DriftKind::Duplicated,
     );
+    kinds.extend(differs(cluster, new.version.as_deref()).map(|_| DriftKind::Version));
     shared
         .drifts
         .told(&shared.context.metrics, key.clone(), kinds);

@@ -247,9 +247,10 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         instance,
         node: node_state,
         may_start: is_control_plane(machine) || cluster.as_ref().is_some_and(initialized),
-        cluster_deleting: cluster
-            .as_ref()
-            .is_none_or(|c| c.metadata.deletion_timestamp.is_some()),
+        // Somebody else's cluster stays: there machines are drained and their nodes deleted as ever.
+        cluster_deleting: cluster.as_ref().is_none_or(|c| {
+            c.metadata.deletion_timestamp.is_some() && c.spec.control_plane.external.is_none()
+        }),
         cluster_paused: cluster
             .as_ref()
             .is_some_and(|c| meta::is_paused(c.as_ref())),

@@ -14,6 +14,7 @@ use fleetwright_core::{cluster::is_control_plane, status};
 use fleetwright_provider_sim::{Cloud, CloudOptions, Fault};
 use fleetwright_providers::{Account, ClusterConnections, ClusterRef, Provider, Registry};
 use fleetwright_store::Store;
+use fleetwright_workload::Connections;
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -267,7 +268,8 @@ impl Kit {
             random: random.clone(),
         })
         .unwrap();
-        let ward = Ward::new(cloud.clone());
+        let real = Connections::new(client.clone(), random.clone());
+        let ward = Ward::new(cloud.clone(), real);
         let estate = Estate::new(ward.clone(), random.clone());
         let (trail, decisions) = trail::recorder();
         let context = Context {

@@ -19,6 +19,8 @@ mod drift_corrected;
 #[cfg(test)]
 mod estate;
 #[cfg(test)]
+mod external;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod health;

@@ -16,6 +16,7 @@ use fleetwright_providers::{
     Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
     Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
 };
+use fleetwright_workload::Connections;
 use jiff::{SignedDuration, Timestamp};
 
 #[derive(Default)]
@@ -25,16 +26,18 @@ struct Ills {
     unlisted: bool,
     newest: Option<String>,
     unreachable: BTreeSet<String>,
+    booted: BTreeSet<String>,
     ahead: SignedDuration,
 }
 
 /// The simulated cloud as the controllers see it.
 #[derive(Clone)]
-pub(crate) struct Ward(Cloud, Arc<Mutex<Ills>>);
+pub(crate) struct Ward(Cloud, Arc<Mutex<Ills>>, Arc<Connections>);
 
 impl Ward {
-    pub(crate) fn new(cloud: Cloud) -> Self {
-        Self(cloud, Arc::default())
+    /// Clusters of others than the simulated cloud are reached by `real`.
+    pub(crate) fn new(cloud: Cloud, real: Connections) -> Self {
+        Self(cloud, Arc::default(), Arc::new(real))
     }
 
     /// From now on the instance of this machine is shown as failed.
@@ -55,6 +58,12 @@ impl Ward {
     /// From now on image `newest` stands for this one.
     pub(crate) fn newest(&self, image: &str) {
         self.1.lock().unwrap().newest = Some(image.to_owned());
+    }
+
+    /// From now on instances of this cluster run as soon as they are made: the simulated cloud waits for an API of its own.
+    pub(crate) fn boot(&self, cluster: &str) {
+        let cluster = format!("default/{cluster}");
+        self.1.lock().unwrap().booted.insert(cluster);
     }
 
     /// Whether lists fail from now on.
@@ -87,6 +96,11 @@ impl Ward {
         if machine.is_some_and(|m| ills.failed.contains(m)) {
             instance.state = InstanceState::Failed;
             instance.reason = Some("no such disk".into());
+        }
+        let cluster = instance.owner.as_ref().map(|o| &o.cluster);
+        let pending = instance.state == InstanceState::Pending;
+        if pending && cluster.is_some_and(|c| ills.booted.contains(c)) {
+            instance.state = InstanceState::Running;
         }
         instance
     }
@@ -197,7 +211,10 @@ impl ClusterConnections for Ward {
         if self.1.lock().unwrap().unreachable.contains(&cluster.name) {
             return Err(ConnectionError::NotYet);
         }
-        self.0.client(cluster).await
+        match cluster.provider.as_deref() {
+            Some("sim") => self.0.client(cluster).await,
+            _ => self.2.client(cluster).await,
+        }
     }
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {

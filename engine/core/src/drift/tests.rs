@@ -368,8 +368,8 @@ fn findings_say_what_and_what_to_do() {
     .found;
     let cluster: Cluster = serde_json::from_value(json!({
         "metadata": {"namespace": "default", "name": "a"},
-        "spec": {"version": "v1.33.2", "controlPlane": {}},
-        "status": {"unmanagedInstances": ["i-8"], "duplicateInstances": ["i-9"]},
+        "spec": {"version": "v1.33.2", "controlPlane": {"external": {"kubeconfigSecretRef": {"name": "s"}}}},
+        "status": {"version": "v1.34.0", "unmanagedInstances": ["i-8"], "duplicateInstances": ["i-9"]},
     }))
     .unwrap();
     let field = Drift {
@@ -402,6 +402,7 @@ fn findings_say_what_and_what_to_do() {
                 .into(),
             "Cluster default/a: instance i-9 carries the key of a Machine that another one has too"
                 .into(),
+            "Cluster default/a: the control plane runs v1.34.0, declared is v1.33.2".into(),
             format!(
                 "Cluster default/a: .spec.version is held by kubectl since 1970-01-01T00:00:00Z: {long}, where Git says \"v1.33.2\""
             ),

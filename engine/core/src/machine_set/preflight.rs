@@ -100,8 +100,8 @@ impl fmt::Display for PreflightFailure {
     }
 }
 
-/// The checks that do not pass for machines of `set`, which `pool` owns. A control plane of somebody else's whose version nobody
-/// knows passes; so does a set without a version, where the control plane serves.
+/// The checks that do not pass for machines of `set`, which `pool` owns. A set without a version passes where the control plane
+/// serves.
 pub fn preflight(
     set: &MachineSet,
     pool: Option<&MachineDeployment>,
@@ -127,10 +127,7 @@ fn failures(set: &MachineSet, cluster: &Cluster) -> Vec<PreflightFailure> {
     let name = cluster.metadata.name.clone().unwrap_or_default();
     let status = cluster.status.as_ref();
     let Some(running) = status.and_then(|s| s.version.as_deref()) else {
-        return match cluster.spec.control_plane.external {
-            Some(_) => Vec::new(),
-            None => vec![PreflightFailure::Provisioning { cluster: name }],
-        };
+        return vec![PreflightFailure::Provisioning { cluster: name }];
     };
     let upgrading = status.and_then(|s| s.upgrading_to.as_deref());
     let Some(version) = set.spec.template.spec.version.as_deref() else {

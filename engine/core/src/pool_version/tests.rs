@@ -152,20 +152,44 @@ fn new_machines_get_this_version_and_why() {
 }
 
 #[test]
-fn somebody_elses_control_plane_runs_what_its_user_says_until_it_can_be_asked() {
-    let cluster = serde_json::from_value(json!({
-        "metadata": {},
-        "spec": {"version": "v1.33.0", "controlPlane": {"external": {"kubeconfigSecretRef": {"name": "s"}}}},
-    }))
-    .unwrap();
-    let pool = serde_json::from_value(json!({
-        "metadata": {},
-        "spec": {"clusterName": "c", "template": {"spec": {"providerConfig": {}}}},
-    }))
-    .unwrap();
-    let got = effective_version(&cluster, &pool);
-    assert_eq!(
-        got.version.map(|v| v.to_string()).as_deref(),
-        Some("v1.33.0")
-    );
+fn what_its_user_says_of_somebody_elses_control_plane_is_believed_no_more_than_the_control_plane() {
+    for (runs, version, why) in [
+        (None, None, "waits for the control plane to run v1.33.0"),
+        (
+            Some("v1.33.0"),
+            Some("v1.33.0"),
+            "follows the cluster's version",
+        ),
+        (
+            Some("v1.32.7"),
+            Some("v1.32.7"),
+            "waits for the control plane to run v1.33.0 (it runs v1.32.7)",
+        ),
+        (
+            Some("v1.35.1"),
+            Some("v1.33.0"),
+            "follows the cluster's version",
+        ),
+        (
+            Some("v1.37.0"),
+            None,
+            "v1.33.0 is more than three minors below the control plane's v1.37.0: set a newer version",
+        ),
+    ] {
+        let cluster = serde_json::from_value(json!({
+            "metadata": {},
+            "spec": {"version": "v1.33.0", "controlPlane": {"external": {"kubeconfigSecretRef": {"name": "s"}}}},
+            "status": {"version": runs},
+        }))
+        .unwrap();
+        let pool = serde_json::from_value(json!({
+            "metadata": {},
+            "spec": {"clusterName": "c", "template": {"spec": {"providerConfig": {}}}},
+        }))
+        .unwrap();
+        let got = effective_version(&cluster, &pool);
+        let got_version = got.version.map(|v| v.to_string());
+        assert_eq!(got_version.as_deref(), version, "{runs:?}");
+        assert_eq!(got.reason.to_string(), why, "{runs:?}");
+    }
 }

@@ -23,6 +23,7 @@ use crate::{
         running_version, upgrading_to,
     },
     drift::MachinesInSync,
+    external::differs,
     managed::Known,
     manifests::Standing,
     pool_version::{VersionReason, effective_version},
@@ -45,6 +46,10 @@ pub struct ClusterFacts {
     pub foreign_version: Option<String>,
     /// What the provider shows of a control plane that it runs; `None` where it runs none.
     pub managed: Option<Known>,
+    /// Newest version that a part of such a control plane runs or is about to run, where that is known.
+    pub foreign_newest: Option<String>,
+    /// Nodes of somebody else's cluster that belong to no Machine; `None` keeps what is known.
+    pub unmanaged_nodes: Option<i32>,
     /// Failure domains of control-plane machines; empty keeps what is known.
     pub failure_domains: Vec<String>,
     /// Instances that carry the cluster's key but belong to no Machine; `None` keeps what is known.
@@ -121,7 +126,14 @@ pub fn cluster(
         status.unmanaged_instances.clone(),
         status.duplicate_instances.clone(),
     );
-    status.upgrading_to = upgrading_to(machines, decision, status.version.as_deref());
+    status.upgrading_to = match ours {
+        Some(_) => upgrading_to(machines, decision, status.version.as_deref()),
+        None => facts
+            .foreign_newest
+            .clone()
+            .filter(|newest| status.version.as_ref() != Some(newest)),
+    };
+    status.unmanaged_nodes = facts.unmanaged_nodes.or(status.unmanaged_nodes);
     let was = status
         .initialization
         .as_ref()
@@ -170,13 +182,12 @@ pub fn cluster(
     let (why, text) = if initialized {
         (reason::INITIALIZED, "")
     } else {
-        (
-            reason::NOT_INITIALIZED,
-            match provided {
-                true => "waiting for the provider's control plane",
-                false => "waiting for the control plane's first machine",
-            },
-        )
+        let what = match (provided, ours) {
+            (true, _) => "waiting for the provider's control plane",
+            (_, Some(_)) => "waiting for the control plane's first machine",
+            (_, None) => "waiting for the cluster's API to answer",
+        };
+        (reason::NOT_INITIALIZED, what)
     };
     out.set(
         kind::CONTROL_PLANE_INITIALIZED,
@@ -204,7 +215,8 @@ pub fn cluster(
     held(&mut out, decision);
     blocked(&mut out, decision);
     remediating(&mut out, decision);
-    in_sync::of_cluster(&mut out, facts, &strays);
+    let version = differs(cluster, status.version.as_deref());
+    in_sync::of_cluster(&mut out, facts, &strays, version);
     etcd(&mut out, facts);
     control_plane(&mut out, cp.as_ref(), initialized, facts, decision);
     if ours.is_some() {

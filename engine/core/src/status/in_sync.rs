@@ -40,11 +40,12 @@ pub(super) fn of_machine(out: &mut Conditions<'_>, reading: &Reading) {
     }
 }
 
-/// InSync: no machine differs, and no instance is nobody's or there twice.
+/// InSync: no machine differs, no instance is nobody's or there twice, and somebody else's control plane runs what is declared.
 pub(super) fn of_cluster(
     out: &mut Conditions<'_>,
     facts: &ClusterFacts,
     (orphaned, duplicated): &(Vec<String>, Vec<String>),
+    version: Option<(&str, &str)>,
 ) {
     let Some(counts) = &facts.in_sync else {
         return;
@@ -63,6 +64,11 @@ pub(super) fn of_cluster(
         if let Some(first) = list.first() {
             what.push(format!("instances {words}: {}, first: {first}", list.len()));
         }
+    }
+    if let Some((declared, runs)) = version {
+        what.push(format!(
+            "the control plane runs {runs}, declared is {declared}"
+        ));
     }
     let known = facts.unmanaged_instances.is_some() || is_known(out, kind::IN_SYNC);
     let unknown = match (counts.unknown, known) {

@@ -21,7 +21,7 @@ impl Fenced<dyn Provider> {
     }
 }
 
-fn lacks() -> ProviderError {
+pub(super) fn lacks() -> ProviderError {
     let message = "the provider runs no such thing".into();
     ProviderError::Terminal { message }
 }

@@ -20,7 +20,7 @@ use kube::{
 };
 
 pub(crate) struct Kit {
-    api: Client,
+    pub(crate) api: Client,
     pub(crate) connections: Connections,
 }
 
@@ -81,9 +81,31 @@ impl Kit {
     }
 
     pub(crate) async fn withdraw(&self, cluster: &str) {
-        let name = format!("{cluster}-kubeconfig");
+        self.remove(&format!("{cluster}-kubeconfig")).await;
+    }
+
+    /// Takes a Secret away.
+    pub(crate) async fn remove(&self, name: &str) {
         let api = self.secrets();
-        api.delete(&name, &DeleteParams::default()).await.unwrap();
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// A Secret with an authority, as Cluster API keeps it.
+    pub(crate) async fn authority(&self, name: &str, certificate: &str, key: &str) {
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            string_data: Some(
+                [("tls.crt", certificate), ("tls.key", key)]
+                    .map(|(key, text)| (key.to_owned(), text.to_owned()))
+                    .into(),
+            ),
+            ..Secret::default()
+        };
+        let api = self.secrets();
+        api.create(&PostParams::default(), &secret).await.unwrap();
     }
 
     /// As whom the cluster knows us.

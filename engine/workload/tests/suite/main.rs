@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod etcd;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod memory;

@@ -1,7 +1,10 @@
 //! Status of a Cluster, and when it has converged.
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, cluster::ClusterPhase, condition::kind, meta,
+    Cluster, Machine, MachineDeployment,
+    cluster::{ClusterPhase, ClusterStatus},
+    condition::kind,
+    meta,
     time::k8s_time,
 };
 use serde_json::{Value, json};
@@ -240,6 +243,56 @@ fn the_probe_says_whether_the_api_answers() {
         let new = cluster(&ours(1), &[], &[], &facts, &settled(), at(0));
         assert_eq!(line(&new.conditions, kind::REMOTE_CONNECTION_PROBE), want);
     }
+}
+
+#[test]
+fn somebody_elses_control_plane_is_told_as_it_is() {
+    let mut c = theirs();
+    let initialized = |s: &ClusterStatus| line(&s.conditions, kind::CONTROL_PLANE_INITIALIZED);
+    let none = cluster(&c, &[], &[], &ClusterFacts::default(), &settled(), at(0));
+    assert_eq!(
+        initialized(&none),
+        "False NotInitialized: waiting for the cluster's API to answer"
+    );
+    let facts = ClusterFacts {
+        foreign_version: Some("v1.32.7".into()),
+        foreign_newest: Some("v1.33.0".into()),
+        unmanaged_nodes: Some(3),
+        unmanaged_instances: Some(Vec::new()),
+        in_sync: Some(MachinesInSync::default()),
+        ..reached()
+    };
+    let seen = cluster(&c, &[], &[], &facts, &settled(), at(0));
+    assert_eq!(initialized(&seen), "True Initialized");
+    let versions = |s: &ClusterStatus| (s.version.clone(), s.upgrading_to.clone());
+    assert_eq!(
+        versions(&seen),
+        (Some("v1.32.7".into()), Some("v1.33.0".into()))
+    );
+    assert_eq!(seen.unmanaged_nodes, Some(3));
+    assert_eq!(seen.control_plane, None);
+    let differs = "False Drifted: the control plane runs v1.32.7, declared is v1.33.0";
+    assert_eq!(line(&seen.conditions, kind::IN_SYNC), differs);
+    // It cannot be asked: what was known stays, and still differs.
+    c.status = Some(seen);
+    let down = ClusterFacts {
+        reachable: Some(false),
+        in_sync: Some(MachinesInSync::default()),
+        ..ClusterFacts::default()
+    };
+    let still = cluster(&c, &[], &[], &down, &settled(), at(1));
+    assert_eq!(still.version.as_deref(), Some("v1.32.7"));
+    assert_eq!(still.unmanaged_nodes, Some(3));
+    assert_eq!(line(&still.conditions, kind::IN_SYNC), differs);
+    // All of it runs what is declared.
+    let facts = ClusterFacts {
+        foreign_version: Some("v1.33.0".into()),
+        foreign_newest: Some("v1.33.0".into()),
+        ..facts
+    };
+    let done = cluster(&c, &[], &[], &facts, &settled(), at(2));
+    assert_eq!(versions(&done), (Some("v1.33.0".into()), None));
+    assert_eq!(line(&done.conditions, kind::IN_SYNC), "True InSync");
 }
 
 #[test]

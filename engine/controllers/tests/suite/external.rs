@@ -1,0 +1,311 @@
+//! Clusters that somebody else runs: followed by their kubeconfigs, over TLS.
+
+use std::collections::BTreeSet;
+
+use fleetwright_api::{Cluster, Machine, MachineDeployment, condition::kind};
+use fleetwright_tests::workload::{TOKEN, Workload};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Node, Secret},
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use crate::kit::{Kit, World, is_available, of_cluster, of_pool};
+
+impl Kit {
+    /// Somebody else's cluster and its Cluster, which says that it is of `version`.
+    async fn external(&self, name: &str, version: &str) -> Workload {
+        let workload = Workload::start().await;
+        self.ward.boot(name);
+        let kubeconfig = workload.kubeconfig(&json!({"token": TOKEN}));
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}-access")),
+                ..ObjectMeta::default()
+            },
+            data: Some([("value".to_owned(), ByteString(kubeconfig.into_bytes()))].into()),
+            ..Secret::default()
+        };
+        let secrets = self.api::<Secret>();
+        secrets
+            .create(&PostParams::default(), &secret)
+            .await
+            .unwrap();
+        let access = json!({"kubeconfigSecretRef": {"name": format!("{name}-access")}});
+        let more = json!({"controlPlane": {"machines": null, "external": access}});
+        self.cluster(name, version, 1, more).await;
+        workload
+    }
+
+    /// What the machines' kubelets would do: nodes for those that have an instance and none yet.
+    async fn register(&self, workload: &Workload) {
+        for machine in self.world.machines.values() {
+            if let Some(id) = &machine.spec.provider_id
+                && machine.metadata.deletion_timestamp.is_none()
+            {
+                let version = machine.spec.content.version.as_deref();
+                node(
+                    workload,
+                    &machine.name_any(),
+                    id,
+                    version.unwrap_or_default(),
+                )
+                .await;
+            }
+        }
+    }
+
+    /// Follows every change, with nodes for what boots, until `done` says so.
+    async fn until_with_nodes(
+        &mut self,
+        workload: &Workload,
+        what: &str,
+        done: impl Fn(&World) -> bool,
+    ) {
+        loop {
+            self.register(workload).await;
+            let nodes = names(workload).await;
+            let news = |w: &World| {
+                let boots = |m: &Machine| {
+                    m.spec.provider_id.is_some()
+                        && m.metadata.deletion_timestamp.is_none()
+                        && !nodes.contains(&m.name_any())
+                };
+                (done(w) || w.machines.values().any(boots)).then(|| done(w))
+            };
+            if self.until(what, news).await {
+                return;
+            }
+        }
+    }
+}
+
+/// A node of the cluster that is ready.
+async fn node(workload: &Workload, name: &str, id: &str, version: &str) {
+    let api = Api::<Node>::all(workload.client());
+    if api.get_opt(name).await.unwrap().is_some() {
+        return;
+    }
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"providerID": id},
+    });
+    let node = serde_json::from_value(node).unwrap();
+    api.create(&PostParams::default(), &node).await.unwrap();
+    let ready =
+        json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let status = json!({"status": {"conditions": ready, "nodeInfo": {
+        "kubeletVersion": version, "osImage": "", "architecture": "", "bootID": "", "containerRuntimeVersion": "",
+        "kernelVersion": "", "kubeProxyVersion": "", "machineID": "", "operatingSystem": "", "systemUUID": "",
+    }}});
+    let patch = Patch::Merge(status);
+    api.patch_status(name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+async fn names(workload: &Workload) -> BTreeSet<String> {
+    let api = Api::<Node>::all(workload.client());
+    let all = api.list(&ListParams::default()).await.unwrap();
+    all.items.iter().map(ResourceExt::name_any).collect()
+}
+
+fn version_of(world: &World, cluster: &str) -> Option<String> {
+    world.clusters[cluster].status.as_ref()?.version.clone()
+}
+
+fn unmanaged(world: &World, cluster: &str) -> Option<i32> {
+    world.clusters[cluster].status.as_ref()?.unmanaged_nodes
+}
+
+/// Whether the pool has so many machines, all of this version and available.
+fn has(world: &World, pool: &str, count: usize, version: &str) -> bool {
+    let machines = world.workers(pool);
+    let right =
+        |m: &&&Machine| is_available(m) && m.spec.content.version.as_deref() == Some(version);
+    machines.len() == count && machines.iter().filter(right).count() == count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_followed_and_machines_join_it() {
+    let mut kit = Kit::start().await;
+    let workload = kit.external("theirs", "v1.33.2").await;
+    node(&workload, "stranger", "other:///1", "v1.33.2").await;
+    kit.pool("web", "theirs", 2, json!({})).await;
+    kit.until_with_nodes(&workload, "the pool serves", |w| {
+        has(w, "web", 2, "v1.33.2")
+            && of_cluster(&w.clusters["theirs"], kind::AVAILABLE).starts_with("True")
+    })
+    .await;
+    kit.until("its strangers are counted", |w| {
+        (unmanaged(w, "theirs") == Some(1)).then_some(())
+    })
+    .await;
+    let cluster = &kit.world.clusters["theirs"];
+    for (kind, want) in [
+        (kind::CONTROL_PLANE_INITIALIZED, "True Initialized: "),
+        (kind::CONTROL_PLANE_AVAILABLE, "True Available: "),
+        (kind::REMOTE_CONNECTION_PROBE, "True ProbeSucceeded: "),
+        (kind::ETCD_CLUSTER_HEALTHY, "none"),
+        (kind::CONTROL_PLANE_MACHINES_READY, "none"),
+    ] {
+        assert_eq!(of_cluster(cluster, kind), want, "{kind}");
+    }
+    assert_eq!(version_of(&kit.world, "theirs").as_deref(), Some("v1.33.2"));
+    assert!(kit.world.control_plane("theirs").is_empty());
+
+    // Another stranger comes, and goes.
+    let nodes = Api::<Node>::all(workload.client());
+    node(&workload, "another", "other:///2", "v1.33.2").await;
+    kit.until("another is counted", |w| {
+        (unmanaged(w, "theirs") == Some(2)).then_some(())
+    })
+    .await;
+    nodes
+        .delete("another", &DeleteParams::default())
+        .await
+        .unwrap();
+    kit.until("it is not counted any more", |w| {
+        (unmanaged(w, "theirs") == Some(1)).then_some(())
+    })
+    .await;
+    // Machines are written on their nodes, and nothing on others'.
+    let stranger = nodes.get("stranger").await.unwrap();
+    assert!(stranger.annotations().is_empty(), "{stranger:?}");
+
+    // The Cluster goes with what is ours: its pools, drained, and their nodes.
+    let clusters = kit.api::<Cluster>();
+    clusters
+        .delete("theirs", &DeleteParams::default())
+        .await
+        .unwrap();
+    kit.until("the Cluster is gone", |w| {
+        (w.clusters.is_empty() && w.machines.is_empty() && w.pools.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(
+        names(&workload).await,
+        BTreeSet::from(["stranger".to_owned()])
+    );
+    let stranger = nodes.get("stranger").await.unwrap();
+    assert!(stranger.annotations().is_empty(), "{stranger:?}");
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pools_keep_within_what_it_really_runs() {
+    let mut kit = Kit::start().await;
+    // Its user says more than it runs.
+    let mut workload = kit.external("theirs", "v1.34.0").await;
+    kit.pool("web", "theirs", 1, json!({})).await;
+    kit.until_with_nodes(&workload, "the pool serves at what runs", |w| {
+        has(w, "web", 1, "v1.33.2")
+    })
+    .await;
+    kit.until("that is said", |w| {
+        let line = of_cluster(&w.clusters["theirs"], kind::IN_SYNC);
+        line.contains("the control plane runs v1.33.2, declared is v1.34.0")
+            .then_some(())
+    })
+    .await;
+    // It is upgraded: until ten minutes have passed an old API server may be met.
+    workload.be("v1.34.0-gke.7");
+    workload.die().await;
+    workload.come_back().await;
+    kit.until("both are known", |w| {
+        let status = w.clusters["theirs"].status.as_ref()?;
+        let both = (status.version.as_deref(), status.upgrading_to.as_deref());
+        (both == (Some("v1.33.2"), Some("v1.34.0"))).then_some(())
+    })
+    .await;
+    assert!(has(&kit.world, "web", 1, "v1.33.2"));
+    kit.ward.ahead(700);
+    workload.die().await;
+    workload.come_back().await;
+    kit.until_with_nodes(&workload, "the pool follows", |w| {
+        has(w, "web", 1, "v1.34.0")
+    })
+    .await;
+    kit.until("nothing differs", |w| {
+        let line = of_cluster(&w.clusters["theirs"], kind::IN_SYNC);
+        line.starts_with("True").then_some(())
+    })
+    .await;
+    // A pool of an own version that is too new waits.
+    let newer = json!({"template": {"spec": {"version": "v1.35.0"}}});
+    kit.pool("eager", "theirs", 1, newer).await;
+    kit.until("it waits", |w| {
+        let pool = w.pools.get("eager")?;
+        let line = of_pool(pool, kind::AVAILABLE);
+        line.contains("waits for the control plane to run v1.35.0 (it runs v1.34.0)")
+            .then_some(())
+    })
+    .await;
+    assert!(kit.world.workers("eager").is_empty());
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_goes_while_it_is_down() {
+    let mut kit = Kit::start().await;
+    let mut workload = kit.external("theirs", "v1.33.2").await;
+    kit.pool("web", "theirs", 3, json!({})).await;
+    kit.check("web", "theirs", 60, json!({})).await;
+    kit.until_with_nodes(&workload, "the pool serves", |w| {
+        has(w, "web", 3, "v1.33.2")
+    })
+    .await;
+    let before: Vec<String> = kit.world.machines.keys().cloned().collect();
+    let known = before.clone();
+    kit.always(move |w| {
+        let leaves = |m: &Machine| m.metadata.deletion_timestamp.is_some();
+        match known
+            .iter()
+            .find(|name| w.machines.get(*name).is_none_or(leaves))
+        {
+            Some(name) => Err(format!("{name} goes")),
+            None => Ok(()),
+        }
+    });
+    // Its watch is open when it dies, and three days pass.
+    workload.die().await;
+    kit.until("the Cluster says why", |w| {
+        let line = of_cluster(&w.clusters["theirs"], kind::REMOTE_CONNECTION_PROBE);
+        (line.starts_with("False ProbeFailed: the cluster's API does not answer: ")
+            && line.contains("refused"))
+        .then_some(())
+    })
+    .await;
+    kit.ward.ahead(3 * 24 * 3600);
+    // A commit changes the pool: another machine comes, and cannot join; those that serve stay.
+    let change =
+        json!({"spec": {"template": {"spec": {"providerConfig": {"instanceType": "sim.large"}}}}});
+    kit.patch::<MachineDeployment>("web", change).await;
+    kit.until("another machine is made", |w| {
+        let made = |m: &&Machine| !before.contains(&m.name_any()) && m.spec.provider_id.is_some();
+        w.workers("web").into_iter().find(made).map(drop)
+    })
+    .await;
+    // Another cluster comes up beside it: everything has been looked at.
+    kit.cluster("us", "v1.33.2", 1, json!({})).await;
+    kit.pool("us-web", "us", 1, json!({})).await;
+    kit.until_settled("us").await;
+    let deleted = |kit: &Kit| {
+        kit.journal()
+            .iter()
+            .filter(|e| e["verb"] == "delete")
+            .count()
+    };
+    assert_eq!(deleted(&kit), 0);
+    workload.come_back().await;
+    kit.until("the Cluster is seen again", |w| {
+        let line = of_cluster(&w.clusters["theirs"], kind::REMOTE_CONNECTION_PROBE);
+        line.starts_with("True").then_some(())
+    })
+    .await;
+    assert_eq!(deleted(&kit), 0);
+    kit.stop().await;
+}

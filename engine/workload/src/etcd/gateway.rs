@@ -1,0 +1,136 @@
+//! The JSON gateway of one member of etcd, through its pod.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use rustls::pki_types::ServerName;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::view::{Answer, Members, Status};
+
+/// etcd's port for clients.
+const PORT: u16 = 2379;
+/// A name that the certificate of every member has: kubeadm gives it to them, and each is asked in its own pod.
+const HOST: &str = "localhost";
+/// Largest answer: a list of members has some hundred bytes for each.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Why a call did not do what it was to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There is no such member.
+    #[error("there is no such member")]
+    NotFound,
+    /// etcd says no, or says nothing that can be understood.
+    #[error("{0}")]
+    Other(String),
+}
+
+fn other(error: impl fmt::Display) -> Failure {
+    Failure::Other(error.to_string())
+}
+
+/// A connection to one member. It ends with this.
+pub(crate) struct Gateway {
+    calls: SendRequest<Full<Bytes>>,
+    // What carries the connection; it ends when this is dropped.
+    _carriers: JoinSet<()>,
+}
+
+impl Gateway {
+    /// Connects to the etcd in `pod`.
+    ///
+    /// # Errors
+    /// Which part of the way is broken.
+    pub(crate) async fn open(
+        api: &Api<Pod>,
+        pod: &str,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Self, String> {
+        let forwarded = api.portforward(pod, &[PORT]).await;
+        let mut forwarded = forwarded.map_err(|e| format!("no way to its port: {e}"))?;
+        let stream = forwarded.take_stream(PORT).ok_or("no way to its port")?;
+        let host = ServerName::try_from(HOST).map_err(|e| e.to_string())?;
+        let stream = TlsConnector::from(tls).connect(host, stream).await;
+        let stream = stream.map_err(|e| format!("TLS: {e}"))?;
+        let shaken = http1::handshake(TokioIo::new(stream)).await;
+        let (calls, connection) = shaken.map_err(|e| e.to_string())?;
+        let mut carriers = JoinSet::new();
+        carriers.spawn(async move {
+            // Whoever waits for an answer is told.
+            connection.await.ok();
+            forwarded.abort();
+        });
+        Ok(Self {
+            calls,
+            _carriers: carriers,
+        })
+    }
+
+    /// Makes one call: `path` is below `/v3`.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, Failure> {
+        let request = Request::post(format!("/v3/{path}"))
+            .header(header::HOST, HOST)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body.to_string()))
+            .map_err(other)?;
+        self.calls.ready().await.map_err(other)?;
+        let answer = self.calls.send_request(request).await.map_err(other)?;
+        let well = answer.status().is_success();
+        let status = answer.status();
+        let bytes = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
+        let bytes = bytes.map_err(|e| Failure::Other(format!("the answer broke off: {e}")))?;
+        let bytes = bytes.to_bytes();
+        if well {
+            return serde_json::from_slice(&bytes).map_err(other);
+        }
+        let refusal: Refusal = serde_json::from_slice(&bytes).unwrap_or_default();
+        Err(match refusal.code {
+            NOT_FOUND => Failure::NotFound,
+            _ if refusal.error.is_empty() => Failure::Other(format!("it answers {status}")),
+            _ => Failure::Other(refusal.error),
+        })
+    }
+
+    pub(crate) async fn status(&mut self) -> Result<Status, Failure> {
+        self.call("maintenance/status", &json!({})).await
+    }
+
+    /// What this member says of itself, and of all where it does: one that only learns says nothing of others.
+    pub(crate) async fn answer(&mut self) -> Result<Answer, Failure> {
+        let status = self.status().await?;
+        let members = self.call("cluster/member/list", &json!({})).await;
+        let alarms = self
+            .call("maintenance/alarm", &json!({"action": "GET"}))
+            .await;
+        let both = members.and_then(|members: Members| Ok((members, alarms?)));
+        Ok(Answer::new(status, both.ok()))
+    }
+}
+
+/// gRPC's code of what is not there.
+const NOT_FOUND: i32 = 5;
+
+/// What the gateway answers where a call fails.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    code: i32,
+    error: String,
+}

@@ -1,0 +1,383 @@
+//! Real etcd members on loopback, each behind the port-forward of its pod in a workload cluster.
+
+use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, process::Stdio, sync::Arc};
+
+use fleetwright_api::time::SystemClock;
+use fleetwright_providers::{ClusterRef, EtcdMember, EtcdMembers};
+use fleetwright_tests::{
+    pki::Authority,
+    tools::tool,
+    workload::{TOKEN, Workload},
+};
+use fleetwright_workload::{Connections, Etcd};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinSet,
+};
+
+use crate::kit::{Kit, cluster};
+
+struct Member {
+    client: u16,
+    peer: u16,
+    process: Option<Child>,
+}
+
+struct Members {
+    kit: Kit,
+    workload: Workload,
+    etcd: Etcd,
+    authority: Authority,
+    all: BTreeMap<String, Member>,
+    programs: (PathBuf, PathBuf),
+    dir: tempfile::TempDir,
+    logs: JoinSet<()>,
+}
+
+/// Ports that nobody has.
+fn ports() -> (u16, u16) {
+    let any = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (one, other) = (any(), any());
+    let port = |l: &TcpListener| l.local_addr().unwrap().port();
+    (port(&one), port(&other))
+}
+
+fn url(port: u16) -> String {
+    format!("https://127.0.0.1:{port}")
+}
+
+impl Members {
+    /// These members; `None` where there is no etcd here.
+    async fn start(names: &[&str]) -> Option<Self> {
+        let programs = (tool("etcd")?, tool("etcdctl")?);
+        let (kit, workload) = (Kit::new(), Workload::start().await);
+        let kubeconfig = workload.kubeconfig(&json!({"token": TOKEN}));
+        kit.secret("eu", "value", &kubeconfig).await;
+        let authority = Authority::new("etcd-ca");
+        kit.authority(
+            "eu-etcd",
+            &authority.identity.certificate,
+            &authority.identity.key,
+        )
+        .await;
+        let connections = Arc::new(Connections::new(
+            kit.api.clone(),
+            Arc::new(fleetwright_api::random::OsRandom),
+        ));
+        let etcd = Etcd::new(kit.api.clone(), connections, Arc::new(SystemClock));
+        let mut members = Self {
+            kit,
+            workload,
+            etcd,
+            authority,
+            all: BTreeMap::new(),
+            programs,
+            dir: tempfile::tempdir().unwrap(),
+            logs: JoinSet::new(),
+        };
+        for name in names {
+            members.add(name).await;
+        }
+        let initial = members.initial(names);
+        for name in names {
+            members.begin(name, "new", &initial);
+        }
+        for name in names {
+            members.until_ready(name).await;
+        }
+        Some(members)
+    }
+
+    fn cluster() -> ClusterRef {
+        ClusterRef {
+            provider: Some("aws".into()),
+            ..cluster("eu")
+        }
+    }
+
+    /// The pod of a member, and its certificate: nothing runs yet.
+    async fn add(&mut self, name: &str) {
+        let (client, peer) = ports();
+        let member = Member {
+            client,
+            peer,
+            process: None,
+        };
+        self.all.insert(name.to_owned(), member);
+        let identity = self.authority.sign(name, &["localhost", "127.0.0.1", name]);
+        for (ending, text) in [("crt", &identity.certificate), ("key", &identity.key)] {
+            std::fs::write(self.path(&format!("{name}.{ending}")), text).unwrap();
+        }
+        std::fs::write(self.path("ca.crt"), &self.authority.identity.certificate).unwrap();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("etcd-{name}"), "labels": {"component": "etcd", "tier": "control-plane"}},
+            "spec": {"nodeName": name, "containers": [{"name": "etcd", "image": "etcd"}]},
+        });
+        let pods = Api::<Pod>::namespaced(self.workload.client(), "kube-system");
+        let pod = serde_json::from_value(pod).unwrap();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+        self.workload.forward(&format!("etcd-{name}"), client);
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn initial(&self, names: &[&str]) -> String {
+        let one = |name: &&str| format!("{name}={}", url(self.all[*name].peer));
+        names.iter().map(one).collect::<Vec<_>>().join(",")
+    }
+
+    /// Starts a member's process.
+    fn begin(&mut self, name: &str, state: &str, initial: &str) {
+        let member = &self.all[name];
+        let (client, peer) = (url(member.client), url(member.peer));
+        let (certificate, key) = (
+            self.path(&format!("{name}.crt")),
+            self.path(&format!("{name}.key")),
+        );
+        let (ca, data) = (self.path("ca.crt"), self.path(name));
+        let process = Command::new(&self.programs.0)
+            .args(["--name", name, "--data-dir", &data])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args([
+                "--initial-cluster",
+                initial,
+                "--initial-cluster-state",
+                state,
+            ])
+            .args(["--cert-file", &certificate, "--key-file", &key])
+            .args(["--peer-cert-file", &certificate, "--peer-key-file", &key])
+            .args(["--trusted-ca-file", &ca, "--peer-trusted-ca-file", &ca])
+            .args(["--client-cert-auth", "--peer-client-cert-auth"])
+            .args(["--logger", "zap", "--log-outputs", "stderr"])
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.all.get_mut(name).unwrap().process = Some(process);
+    }
+
+    /// Waits until a member says that it serves clients, and goes on reading what it says.
+    async fn until_ready(&mut self, name: &str) {
+        let process = self.all.get_mut(name).unwrap().process.as_mut().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("serving client traffic") {
+                self.logs
+                    .spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return;
+            }
+            said += &line;
+            said += "\n";
+        }
+        panic!("{name} ends before it serves: {said}");
+    }
+
+    async fn kill(&mut self, name: &str) {
+        let process = self.all.get_mut(name).unwrap().process.take();
+        process.unwrap().kill().await.unwrap();
+    }
+
+    /// What etcd's own tool says, asked at these members.
+    async fn etcdctl(&self, at: &[&str], command: &[&str]) -> String {
+        let endpoints: Vec<String> = at.iter().map(|name| url(self.all[*name].client)).collect();
+        let first = at[0];
+        let said = Command::new(&self.programs.1)
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &endpoints.join(",")])
+            .args(["--cacert", &self.path("ca.crt")])
+            .args(["--cert", &self.path(&format!("{first}.crt"))])
+            .args(["--key", &self.path(&format!("{first}.key"))])
+            .args(command)
+            .output()
+            .await
+            .unwrap();
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.success(), "{command:?}: {words}");
+        String::from_utf8(said.stdout).unwrap()
+    }
+
+    /// Who leads, as etcd's own tool has it.
+    async fn leader(&self, at: &[&str]) -> String {
+        let said = self
+            .etcdctl(at, &["endpoint", "status", "-w", "json"])
+            .await;
+        let all: Value = serde_json::from_str(&said).unwrap();
+        let leads = |one: &&Value| one["Status"]["leader"] == one["Status"]["header"]["member_id"];
+        let leader = all.as_array().unwrap().iter().find(leads).unwrap();
+        let endpoint = leader["Endpoint"].as_str().unwrap();
+        let of = |(_, m): &(&String, &Member)| url(m.client) == endpoint;
+        self.all.iter().find(of).unwrap().0.clone()
+    }
+
+    /// Removes a member. etcd changes nothing of its members in the first seconds after they have found each other.
+    async fn remove(&self, name: &str) {
+        let end = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        while let Err(error) = self.etcd.remove(&Self::cluster(), name).await {
+            let why = error.to_string();
+            assert!(why.ends_with("unhealthy cluster"), "{why}");
+            assert!(tokio::time::Instant::now() < end, "{why}");
+        }
+    }
+
+    /// What we say of the members, once it is what `done` wants.
+    async fn until(&self, what: &str, done: impl Fn(&[EtcdMember]) -> bool) -> Vec<EtcdMember> {
+        let end = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let told = self.etcd.members(&Self::cluster()).await;
+            if let Ok(members) = &told
+                && done(members)
+            {
+                return members.clone();
+            }
+            assert!(
+                tokio::time::Instant::now() < end,
+                "it does not come: {what}: {told:?}"
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn named(members: &[EtcdMember]) -> Vec<&str> {
+    members.iter().map(|m| m.name.as_str()).collect()
+}
+
+fn healthy(members: &[EtcdMember]) -> Vec<&str> {
+    let well = members.iter().filter(|m| m.healthy);
+    well.map(|m| m.name.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_seen_and_the_one_that_leads_is_removed_after_another_leads() {
+    let Some(mut etcd) = Members::start(&["a", "b", "c"]).await else {
+        return;
+    };
+    let all = etcd
+        .until("all are well", |m| healthy(m) == ["a", "b", "c"])
+        .await;
+    assert!(all.iter().all(|m| !m.learner && !m.starting));
+    let leader = etcd.leader(&["a", "b", "c"]).await;
+    etcd.remove(&leader).await;
+    let left: Vec<String> = ["a", "b", "c"]
+        .into_iter()
+        .filter(|name| *name != leader)
+        .map(str::to_owned)
+        .collect();
+    let left: Vec<&str> = left.iter().map(String::as_str).collect();
+    // At once, without an election in between: the other led before.
+    let now = etcd.etcd.members(&Members::cluster()).await.unwrap();
+    assert_eq!(healthy(&now), left);
+    assert!(left.contains(&etcd.leader(&left).await.as_str()));
+    // Again, and one that never was.
+    for name in [leader.as_str(), "stranger"] {
+        etcd.etcd.remove(&Members::cluster(), name).await.unwrap();
+    }
+    let now = etcd.etcd.members(&Members::cluster()).await.unwrap();
+    assert_eq!(named(&now), left);
+
+    // A learner is added, and starts.
+    etcd.add("d").await;
+    let peer = url(etcd.all["d"].peer);
+    let add = ["member", "add", "d", "--learner", "--peer-urls", &peer];
+    etcd.etcdctl(&left, &add).await;
+    let all = etcd.until("it is known", |m| m.len() == 3).await;
+    let learner = all.iter().find(|m| m.learner).unwrap();
+    assert!(learner.starting && !learner.healthy, "{learner:?}");
+    assert_eq!(learner.name, peer);
+    let mut names = left.clone();
+    names.push("d");
+    let initial = etcd.initial(&names);
+    etcd.begin("d", "existing", &initial);
+    etcd.until_ready("d").await;
+    let all = etcd
+        .until("it has started", |m| {
+            m.iter().all(|m| !m.starting && m.healthy)
+        })
+        .await;
+    let learners: Vec<&str> = all
+        .iter()
+        .filter(|m| m.learner)
+        .map(|m| m.name.as_str())
+        .collect();
+    assert_eq!(learners, ["d"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_down_is_told_and_removed_and_without_quorum_nobody_knows() {
+    let Some(mut etcd) = Members::start(&["a", "b", "c"]).await else {
+        return;
+    };
+    etcd.until("all are well", |m| {
+        m.len() == 3 && m.iter().all(|m| m.healthy)
+    })
+    .await;
+    etcd.kill("c").await;
+    let seen = etcd
+        .until("two are well", |m| healthy(m) == ["a", "b"])
+        .await;
+    assert_eq!(named(&seen), ["a", "b", "c"]);
+    etcd.remove("c").await;
+    let seen = etcd.etcd.members(&Members::cluster()).await.unwrap();
+    assert_eq!(healthy(&seen), ["a", "b"]);
+    assert_eq!(seen.len(), 2);
+
+    // The other of two: what is left has no quorum, and says nothing of members.
+    etcd.kill("b").await;
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let why = loop {
+        match etcd.etcd.members(&Members::cluster()).await {
+            Err(error) => break error.to_string(),
+            Ok(_) => assert!(tokio::time::Instant::now() < end, "a quorum of one"),
+        }
+    };
+    assert!(why.contains("it has no quorum"), "{why}");
+    let refused = etcd.etcd.remove(&Members::cluster(), "b").await;
+    assert!(refused.is_err());
+    etcd.kill("a").await;
+    let why = etcd.etcd.members(&Members::cluster()).await.unwrap_err();
+    let why = why.to_string();
+    assert!(
+        why.starts_with("no member of etcd answers: etcd-a: "),
+        "{why}"
+    );
+    // No pods, and no authority.
+    let pods = Api::<Pod>::namespaced(etcd.workload.client(), "kube-system");
+    for name in ["a", "b", "c"] {
+        let params = DeleteParams::default().grace_period(0);
+        pods.delete(&format!("etcd-{name}"), &params).await.unwrap();
+    }
+    let why = etcd.etcd.members(&Members::cluster()).await.unwrap_err();
+    assert!(
+        why.to_string().starts_with("no pod in kube-system has"),
+        "{why}"
+    );
+    etcd.kit.remove("eu-etcd").await;
+    let why = etcd.etcd.members(&Members::cluster()).await.unwrap_err();
+    assert_eq!(
+        why.to_string(),
+        "etcd's authority in Secret default/eu-etcd: there is no such Secret"
+    );
+}
