@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod control_plane;
 mod machine;
+mod manifests;
 mod pool;
 mod rebuild;
 mod set;
@@ -37,6 +38,8 @@ use crate::{
     rooms::Rooms,
     write::merge_diff,
 };
+
+pub(crate) use self::manifests::Manifests;
 
 /// Why a reconcile failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +111,7 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
+    pub(crate) manifests: Manifests,
     pub(crate) images: Images,
     pub(crate) drifts: Drifts,
     /// Machines and sets that may have been written though no answer came.
@@ -275,6 +279,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
+                shared.manifests.forget(namespace, name);
                 shared
                     .drifts
                     .told(&shared.context.metrics, key.clone(), Vec::new());

@@ -63,6 +63,7 @@ impl Controllers {
             budgets: Budgets::default(),
             rooms: Rooms::default(),
             etcds: Etcds::default(),
+            manifests: Default::default(),
             drifts: Drifts::default(),
             images: Images::default(),
             doubtful: parking_lot::Mutex::default(),

@@ -24,6 +24,7 @@ fn cluster_part(cluster: &Cluster) -> impl PartialEq {
         workers: None,
         unmanaged_instances: Vec::new(),
         duplicate_instances: Vec::new(),
+        bootstrap_manifests_hash: None,
         ..status
     });
     let fleet = cluster.labels().get(meta::LABEL_FLEET).cloned();

@@ -29,7 +29,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Shared, control_plane, rebuild};
+use super::{Error, Shared, control_plane, manifests, rebuild};
 use crate::{
     cache::name_of,
     etcd::{self, Answer},
@@ -148,6 +148,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .iter()
         .filter_map(|m| m.spec.instance_key.clone())
         .collect();
+    let serves = initialized || control_plane.iter().any(has_served);
+    let manifests = manifests::look(shared, cluster, serves).await;
     let facts = ClusterFacts {
         reachable: shared.nodes.reachable(&namespace, &name),
         failure_domains: domains,
@@ -158,6 +160,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         path: route
             .filter(|path| path.control_plane().count() > 1)
             .map(|path| path.to_string()),
+        manifests: manifests.standing,
         deletion: deletion.clone(),
         ..ClusterFacts::default()
     };
@@ -211,6 +214,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     // A storm of failures passes though nothing happens.
     decision.look_again = decision.look_again.into_iter().chain(asked.next).min();
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
+    let again = again.into_iter().chain(manifests.next).min();
     let mut deeds = Deeds::of(
         shared,
         "Cluster",

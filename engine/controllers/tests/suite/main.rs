@@ -27,6 +27,8 @@ mod kit;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod manifests;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod rebuilt;

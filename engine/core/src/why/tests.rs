@@ -309,7 +309,13 @@ fn what_is_as_it_says_waits_for_nothing_and_what_lacks_its_manifests_for_those()
     assert_eq!(cluster_waits(&cluster(json!({}), good)), None);
     let refused = json!([
         condition("Available", "True", "Available", "", 0),
-        condition("BootstrapManifestsApplied", "False", "Refused", "ConfigMap cni: no", -300)
+        condition(
+            "BootstrapManifestsApplied",
+            "False",
+            "Refused",
+            "ConfigMap cni: no",
+            -300
+        )
     ]);
     assert_eq!(
         cluster_waits(&cluster(json!({}), refused))
