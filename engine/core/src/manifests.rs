@@ -134,8 +134,8 @@ pub enum Step {
     Rest,
     /// Nothing before this time has passed.
     Pause(Duration),
-    /// The manifests are read and brought to the cluster.
-    Look,
+    /// These are read and brought to the cluster.
+    Look(Vec<Source>),
     /// They cannot be found at all, whoever looks: why.
     Refuse(String),
 }
@@ -157,7 +157,7 @@ pub fn step(cluster: &Cluster, serves: bool, last: Option<(&Attempt, Duration)>)
     }
     match last.filter(|(last, _)| last.wanted == wanted) {
         Some((last, since)) if since < last.holds() => Step::Pause(last.holds() - since),
-        _ => Step::Look,
+        _ => Step::Look(wanted),
     }
 }
 

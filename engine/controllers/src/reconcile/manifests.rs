@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use fleetwright_api::{Cluster, meta};
 use fleetwright_core::manifests::{
     Answer, Attempt, Document, MAX_DOCUMENTS, Source, Standing, Step, contents, documents, hash_of,
-    ordered, sources, step, sum, whole,
+    ordered, step, sum, whole,
 };
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::APIResourceList};
 use kube::{
@@ -62,9 +62,7 @@ pub(super) async fn look(shared: &Shared, cluster: &Cluster, serves: bool) -> Lo
             standing: last.map(|(last, _)| last.standing),
             next: Some(left),
         },
-        Step::Look => {
-            // That all can be found is what makes a look due.
-            let wanted = sources(cluster).unwrap_or_default();
+        Step::Look(wanted) => {
             let standing = bring(shared, cluster, &wanted).await;
             let all_known = whole(&wanted).is_some();
             let attempt = Attempt::after(last.as_ref().map(|(last, _)| last), wanted, standing);

@@ -96,7 +96,7 @@ pub fn hash<'a>(contents: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Stri
 
 /// [`hash`] of what a ConfigMap holds.
 #[must_use]
-pub fn hash_of(contents: &Contents) -> String {
+pub fn hash_of(contents: &[(String, Vec<u8>)]) -> String {
     let parts = contents.iter();
     hash(parts.map(|(key, content)| (key.as_str(), content.as_slice())))
 }
@@ -213,7 +213,7 @@ pub fn document(node: &Node) -> Result<Document, (Place, String)> {
 ///
 /// # Errors
 /// The first mistake, as `key:line:column: what is wrong`.
-pub fn documents(contents: &Contents) -> Result<Vec<Document>, String> {
+pub fn documents(contents: &[(String, Vec<u8>)]) -> Result<Vec<Document>, String> {
     let read = || {
         let mut out = Vec::new();
         for (key, content) in contents {

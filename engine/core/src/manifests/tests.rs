@@ -153,7 +153,7 @@ fn kinds_come_before_namespaces_and_those_before_the_rest() {
         one("CustomResourceDefinition", "d"),
         one("Namespace", "e"),
     ];
-    let read = documents(&vec![("m".to_owned(), text.concat().into_bytes())]).unwrap();
+    let read = documents(&[("m".to_owned(), text.concat().into_bytes())]).unwrap();
     let names: Vec<String> = ordered(read).into_iter().map(|d| d.name).collect();
     assert_eq!(names, ["d", "b", "e", "a", "c"]);
 }
@@ -167,10 +167,11 @@ fn what_is_due() {
     let hash = whole_of(&known);
     assert!(hash.is_some());
     assert_eq!(whole_of(&foreign), None);
+    let look = |list: &Value| Step::Look(sources(&cluster(list.clone())).unwrap());
     let rows = [
         ("none are wanted", cluster(json!([])), true, Step::Rest),
         ("nothing serves", cluster(known.clone()), false, Step::Rest),
-        ("new", cluster(known.clone()), true, Step::Look),
+        ("new", cluster(known.clone()), true, look(&known)),
         (
             "applied",
             with_status(known.clone(), hash.clone()),
@@ -181,13 +182,13 @@ fn what_is_due() {
             "others were applied",
             with_status(known.clone(), Some("x".into())),
             true,
-            Step::Look,
+            look(&known),
         ),
         (
             "what is somebody else's is looked at",
             with_status(foreign.clone(), Some("x".into())),
             true,
-            Step::Look,
+            look(&foreign),
         ),
         (
             "a path that nobody read",
@@ -217,9 +218,13 @@ fn what_is_due() {
         step(&fresh, true, Some((&first, seconds(0)))),
         Step::Pause(seconds(1))
     );
-    assert_eq!(step(&fresh, true, Some((&first, seconds(1)))), Step::Look);
-    let other = cluster(json!([{"path": "a.yaml", "contentHash": "3"}]));
-    assert_eq!(step(&other, true, Some((&first, seconds(0)))), Step::Look);
+    assert_eq!(step(&fresh, true, Some((&first, seconds(1)))), look(&known));
+    let others = json!([{"path": "a.yaml", "contentHash": "3"}]);
+    let other = cluster(others.clone());
+    assert_eq!(
+        step(&other, true, Some((&first, seconds(0)))),
+        look(&others)
+    );
     let mut last = first;
     let mut pauses = Vec::new();
     for _ in 0..8 {

@@ -80,9 +80,10 @@ async fn an_instance_reads_what_was_kept_for_it() {
     let (account, mut order) = (here.account(), here.order("c", "m"));
     let bootstrap = here.aws.bootstrap().unwrap();
     assert_eq!(bootstrap.user_data_limit(), 16_384);
-    let long: Arc<str> = (0..900)
+    let long: String = (0..900)
         .map(|n| format!("line {n}: 'é' \"$HOME\" \\ `x`\n"))
         .collect();
+    let long: Arc<str> = long.into();
     let secret = SecretText::new(&*long);
     let keep = async |config: &Value, text: &SecretText| {
         bootstrap.keep(&account, &order.owner, config, text).await

@@ -298,7 +298,8 @@ async fn a_page_that_does_not_come() {
         let order = here.order("c", &format!("m-{n}"));
         here.aws.create(&account, &order).await.unwrap();
     }
-    let list = || here.aws.list(&account, &ListScope::Cluster("c".into()));
+    let scope = ListScope::Cluster("c".into());
+    let list = || here.aws.list(&account, &scope);
     assert_eq!(list().await.unwrap().len(), 7);
     // The first request fails, and from then on every second page.
     let rule = json!({"sequence": {"fail": 1, "pass": 1}, "error": {"code": "InternalError"}});

@@ -87,7 +87,8 @@ async fn what_speaks_against_a_boot_is_told_before() {
     let missing = async |field: &str, value: &str| {
         let mut config = here.config();
         config[field] = json!(value);
-        let asked = here.aws.missing_image(&here.account(), "v1.36.2", &config);
+        let account = here.account();
+        let asked = here.aws.missing_image(&account, "v1.36.2", &config);
         asked.await.unwrap().unwrap_or_default()
     };
     assert_eq!(missing("keyName", "any").await, "");

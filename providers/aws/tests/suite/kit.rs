@@ -57,7 +57,6 @@ pub(crate) struct Place {
     pub(crate) ec2: Client,
     /// Subnets with their availability zones.
     pub(crate) subnets: Vec<(String, String)>,
-    pub(crate) network: String,
     pub(crate) groups: [String; 2],
 }
 
@@ -119,7 +118,6 @@ impl Place {
             aws: Aws::new(INSTALLATION),
             ec2,
             subnets,
-            network,
             groups: groups.try_into().unwrap(),
         })
     }
