@@ -23,6 +23,8 @@ mod kit;
 #[cfg(test)]
 mod leader;
 #[cfg(test)]
+mod manifests;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod notes;
