@@ -29,14 +29,14 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use crate::{
-    lines::{condition_line, of_cluster, of_machine, of_pool},
-    settings::{config, merge, workload},
-};
 use crate::{
     estate::Estate,
     trail::{self, Decisions},
     ward::Ward,
+};
+pub(crate) use crate::{
+    lines::{condition_line, of_cluster, of_machine, of_pool},
+    settings::{config, merge, workload},
 };
 
 /// How long a test waits for what must come: far more than it takes, on a busy machine too.
