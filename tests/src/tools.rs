@@ -10,6 +10,7 @@ const SKIPPABLE: &[&str] = &[
     "cloud-init",
     "curl",
     "emulators-python",
+    "fakecloud",
     "github-api.json",
     "github-webhooks.json",
     "gpg",
