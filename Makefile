@@ -1,4 +1,4 @@
-.PHONY: run test bench fuzz simulation simulate simulate-bugs lint docs
+.PHONY: run test test-long bench fuzz simulation simulate simulate-bugs lint docs
 
 # State, certificates and the token stay in .fleetwright; Ctrl-C stops it, the next run resumes.
 run:
@@ -11,6 +11,14 @@ FEATURES = --features fleetwright/aws
 test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(getconf _NPROCESSORS_ONLN))
 test:
 	cargo test --workspace --locked $(FEATURES)
+
+TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fleetwright/tools
+
+# What needs a server that takes a quarter of an hour to build, once: versions of EKS.
+test-long: export PATH := $(TOOLS):$(PATH)
+test-long:
+	.ci/install-fakecloud $(TOOLS)
+	cargo test --locked --package fleetwright-provider-aws --test long
 
 # In release mode; a few minutes. ARGS="--machines 200 --objects 2000" makes it small; see docs/benchmarks.md.
 bench:

@@ -216,6 +216,16 @@ pub async fn moto() -> Option<Emulator> {
     Emulator::start("moto_server", &arguments, &checks, "/moto-api/").await
 }
 
+/// AWS by fakecloud: of EKS it knows updates of versions, and what is under way.
+///
+/// # Panics
+/// As [`Emulator::start`] does.
+pub async fn fakecloud() -> Option<Emulator> {
+    let address = format!("127.0.0.1:{PORT}");
+    let arguments = ["--addr", &address, "--log-level", "warn"];
+    Emulator::start("fakecloud", &arguments, &[], "/_fakecloud/health").await
+}
+
 /// A proxy in front of `upstream` by which calls go wrong, microburst.
 ///
 /// # Panics

@@ -12,6 +12,7 @@ const SKIPPABLE: &[&str] = &[
     "emulators-python",
     "etcd",
     "etcdctl",
+    "fakecloud",
     "github-api.json",
     "github-webhooks.json",
     "gpg",

@@ -6,7 +6,7 @@ use aws_config::{
     BehaviorVersion, Region, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider,
     timeout::TimeoutConfig,
 };
-use aws_credential_types::Credentials;
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use fleetwright_providers::{Account, ProviderError};
 use parking_lot::Mutex;
@@ -30,8 +30,11 @@ const ROLE_ARN: &str = "roleARN";
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
     pub(crate) ec2: aws_sdk_ec2::Client,
+    pub(crate) eks: aws_sdk_eks::Client,
     pub(crate) balancing: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) ssm: aws_sdk_ssm::Client,
+    /// What its calls are signed with.
+    pub(crate) identity: Option<SharedCredentialsProvider>,
 }
 
 /// What clients are made of, but for the secrets themselves.
@@ -127,6 +130,8 @@ impl AllClients {
                     .interceptor(Whole)
                     .build(),
             ),
+            eks: aws_sdk_eks::Client::new(&config),
+            identity: config.credentials_provider(),
             balancing: aws_sdk_elasticloadbalancingv2::Client::from_conf(
                 aws_sdk_elasticloadbalancingv2::config::Builder::from(&config)
                     .interceptor(Whole)

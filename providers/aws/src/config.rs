@@ -124,7 +124,11 @@ pub(crate) struct LoadBalancer {
 ///
 /// # Errors
 /// They are of another kind, or their schema refuses them.
-fn read<T: DeserializeOwned>(kind: &str, what: &str, config: &Value) -> Result<T, ProviderError> {
+pub(crate) fn read<T: DeserializeOwned>(
+    kind: &str,
+    what: &str,
+    config: &Value,
+) -> Result<T, ProviderError> {
     let terminal = |message: String| ProviderError::Terminal { message };
     if config["kind"] != kind {
         let found = &config["kind"];

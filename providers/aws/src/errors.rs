@@ -130,12 +130,14 @@ const CODES: &[(Meaning, &[&str])] = &[
             "ListenerNotFound",
             "LoadBalancerNotFound",
             "ParameterNotFound",
+            "ResourceNotFoundException",
             "TargetGroupNotFound",
         ],
     ),
     (
         Meaning::Unavailable,
         &[
+            "ResourceInUseException",
             "ServerBusy",
             "ServiceUnavailable",
             "ServiceUnavailableException",

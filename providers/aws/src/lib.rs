@@ -8,6 +8,7 @@ mod bootstrap;
 mod clients;
 pub mod config;
 mod create;
+mod eks;
 mod endpoint;
 mod errors;
 mod images;

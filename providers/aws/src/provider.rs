@@ -11,6 +11,7 @@ use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
     Account, Bootstrap, ConfigSchema, CreateInstance, Infrastructure, Instance, InstanceState,
     ListScope, Provider, ProviderError, UpdateInstance,
+    managed::{ManagedControlPlanes, PoolProvider},
 };
 use serde_json::{Map, Value, json};
 
@@ -253,6 +254,14 @@ impl Provider for Aws {
     }
 
     fn infrastructure(&self) -> Option<&dyn Infrastructure> {
+        Some(self)
+    }
+
+    fn control_planes(&self) -> Option<&dyn ManagedControlPlanes> {
+        Some(self)
+    }
+
+    fn pools(&self) -> Option<&dyn PoolProvider> {
         Some(self)
     }
 

@@ -13,10 +13,10 @@ pub const CLUSTER_CONFIG: &str = "AWSClusterConfig";
 /// Most tags of the user's on a thing: AWS allows fifty, and some are ours.
 pub(crate) const MOST_TAGS: usize = 25;
 
-const SUBNET: &str = "^subnet-[0-9a-f]{8,17}$";
+pub(crate) const SUBNET: &str = "^subnet-[0-9a-f]{8,17}$";
 const SECURITY_GROUP: &str = "^sg-[0-9a-f]{8,17}$";
 
-fn head(kind: &str) -> Value {
+pub(crate) fn head(kind: &str) -> Value {
     json!({
         "apiVersion": {
             "type": "string", "enum": [API_VERSION], "x-fleetwright-change": "none",
@@ -27,7 +27,7 @@ fn head(kind: &str) -> Value {
     })
 }
 
-fn tags(of: &str) -> Value {
+pub(crate) fn tags(of: &str) -> Value {
     json!({
         "type": "object", "maxProperties": MOST_TAGS, "x-fleetwright-change": "in-place",
         "additionalProperties": {"type": "string", "maxLength": 256},
@@ -45,7 +45,7 @@ fn tags(of: &str) -> Value {
     })
 }
 
-fn security_groups(of: &str, change: &str) -> Value {
+pub(crate) fn security_groups(of: &str, change: &str) -> Value {
     json!({
         "type": "array", "items": {"type": "string", "pattern": SECURITY_GROUP}, "minItems": 1, "maxItems": 16,
         "x-kubernetes-list-type": "set", "x-fleetwright-change": change,
@@ -371,8 +371,10 @@ pub fn schemas() -> Vec<ConfigSchema> {
         kind: kind.into(),
         schema,
     };
-    vec![
+    let mut all = vec![
         schema(MACHINE_CONFIG, machine()),
         schema(CLUSTER_CONFIG, cluster()),
-    ]
+    ];
+    all.extend(crate::eks::schema::schemas());
+    all
 }

@@ -285,7 +285,7 @@ impl Estate {
 }
 
 /// A node registers.
-pub(crate) async fn join(nodes: &Api<Node>, name: &str, labels: Value, provider_id: Option<&str>) {
+async fn join(nodes: &Api<Node>, name: &str, labels: Value, provider_id: Option<&str>) {
     let node = serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": labels}, "spec": {"providerID": provider_id},
@@ -295,7 +295,7 @@ pub(crate) async fn join(nodes: &Api<Node>, name: &str, labels: Value, provider_
 }
 
 /// A node is ready, with this kubelet.
-pub(crate) async fn be_ready(nodes: &Api<Node>, name: &str, version: &str) {
+async fn be_ready(nodes: &Api<Node>, name: &str, version: &str) {
     let status = json!({"status": {
         "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z", "lastHeartbeatTime": "2026-01-01T00:00:00Z", "reason": "KubeletReady", "message": ""}],
         "nodeInfo": {
@@ -609,9 +609,9 @@ impl Kit {
     /// Has the controllers look at a cluster, and at all that belongs to it, and waits until they surely have: another cluster that is
     /// made afterwards is there.
     pub(crate) async fn pass(&mut self, cluster: &str) {
-        let note = json!({"metadata": {"annotations": {"note": cluster}}});
-        self.patch::<Cluster>(cluster, note).await;
         let other = format!("after-{}", self.world.clusters.len());
+        let note = json!({"metadata": {"annotations": {"note": other}}});
+        self.patch::<Cluster>(cluster, note).await;
         self.managed_cluster(&other, "v1.33.0").await;
         self.until_converged(&other).await;
     }

@@ -143,7 +143,7 @@ async fn a_number_that_somebody_changed_is_told_or_written_back() {
     );
     let fleet: Fleet = serde_json::from_value(json!({
         "metadata": {"name": "all"},
-        "spec": {"source": {"git": {"url": "https://x.test/y"}}, "drift": {"policy": "correct"}},
+        "spec": {"source": {"url": "https://x.test/y"}, "drift": {"policy": "correct"}},
     }))
     .unwrap();
     kit.api::<Fleet>()
