@@ -366,7 +366,7 @@ async fn keep_kubeconfig(
         }
     };
     shared.grounds.with(&key, |known| {
-        known.kubeconfig = Some((server.to_owned(), due))
+        known.kubeconfig = Some((server.to_owned(), due));
     });
     Ok(due)
 }

@@ -71,7 +71,8 @@ mod tests {
     fn the_oldest_and_the_newest_of_ten_minutes_count() {
         let (v33, v34) = ("v1.33.2", "v1.34.0");
         // When what is said, and what is known after it.
-        let rows: &[(&str, &[(i64, &str)], &str, &str)] = &[
+        type Row<'a> = (&'a str, &'a [(i64, &'a str)], &'a str, &'a str);
+        let rows: &[Row<'_>] = &[
             ("the first", &[(0, v33)], v33, v33),
             ("an upgrade begins", &[(0, v33), (10, v34)], v33, v34),
             (

@@ -203,7 +203,6 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
             .map(|path| path.to_string()),
         manifests: manifests.standing,
         deletion: deletion.clone(),
-        ..ClusterFacts::default()
     };
     let new = status::cluster(cluster, &control_plane, &pools, &facts, &decision, now);
     let became = new

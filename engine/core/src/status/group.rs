@@ -67,7 +67,7 @@ pub fn group(
     let mut rolling = Vec::new();
     match known.phase() {
         Some(Phase::Updating(Some(to))) => {
-            rolling.push(format!("the provider rolls its nodes to {to}"))
+            rolling.push(format!("the provider rolls its nodes to {to}"));
         }
         Some(Phase::Updating(None)) => rolling.push("the provider changes its nodes".to_owned()),
         _ if rolls => {

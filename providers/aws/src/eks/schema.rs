@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use crate::schema::{API_VERSION, SUBNET, head, security_groups, tags};
 
 /// Settings of a control plane that EKS runs.
-pub const CONTROL_PLANE_CONFIG: &str = "EKSControlPlaneConfig";
+pub(crate) const CONTROL_PLANE_CONFIG: &str = "EKSControlPlaneConfig";
 /// Settings of a managed group of nodes.
-pub const NODE_GROUP_CONFIG: &str = "EKSNodeGroupConfig";
+pub(crate) const NODE_GROUP_CONFIG: &str = "EKSNodeGroupConfig";
 
 const ROLE: &str = "^arn:[a-z-]+:iam::[0-9]{12}:role/.+$";
 
@@ -173,7 +173,7 @@ fn node_group() -> Value {
 }
 
 /// The schemas of both kinds.
-pub fn schemas() -> Vec<ConfigSchema> {
+pub(crate) fn schemas() -> Vec<ConfigSchema> {
     let schema = |kind: &str, schema: Value| ConfigSchema {
         api_version: API_VERSION.into(),
         kind: kind.into(),

@@ -79,7 +79,7 @@ fn nothing_counts_before_the_manifests_are_applied_once() {
     let done = after(refused, Some(Standing::Applied(hash.clone())));
     assert_eq!(said(&done, KIND), "True Applied");
     assert_eq!(said(&done, kind::AVAILABLE), "True Available");
-    assert!(has_converged(&done, &[pool.clone()]));
+    assert!(has_converged(&done, std::slice::from_ref(&pool)));
     let status = done.status.clone().unwrap();
     assert_eq!(status.bootstrap_manifests_hash.as_ref(), Some(&hash));
 

@@ -53,7 +53,7 @@ fn group_order(replicas: Option<i32>, more: Value) -> PoolOrder {
         key: "only".into(),
         value: Some("web".into()),
         effect: TaintEffect::NoSchedule,
-        ..MachineTaint::default()
+        propagation: None,
     };
     PoolOrder {
         owner: owner("default/eu", "web"),
