@@ -107,7 +107,8 @@ async fn a_commit_brings_a_cluster_its_manifests_and_the_next_one_changes_them()
     let third = commit(&work, &fleet("v1.33.2", Some(1)));
     until_settled(&engine, &third).await;
     let maps = Api::<ConfigMap>::namespaced(engine.client.clone(), "default");
-    let kept = maps.list(&ListParams::default().labels(LABEL_CLUSTER_NAME));
+    let ours = ListParams::default().labels(LABEL_CLUSTER_NAME);
+    let kept = maps.list(&ours);
     assert_eq!(kept.await.unwrap().items, []);
     assert_eq!(image().await, "example.org/cni:v2");
 }

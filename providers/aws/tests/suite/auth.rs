@@ -56,7 +56,7 @@ async fn what_the_credentials_do_not_allow_is_said_so() {
     assert_eq!(list(&good).await, Ok(Vec::new()));
     let refused = |what: &str, error: Option<ProviderError>| match error {
         Some(ProviderError::Credentials { message }) => {
-            assert!(!message.contains(secret), "{message}")
+            assert!(!message.contains(secret), "{message}");
         }
         other => panic!("{what}: {other:?}"),
     };

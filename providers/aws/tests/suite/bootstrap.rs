@@ -62,8 +62,6 @@ async fn run(script: &str, metadata: &str) -> (bool, String) {
         .output()
         .await
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    println!("{told}");
     (
         output.status.success(),
         String::from_utf8(output.stdout).unwrap(),

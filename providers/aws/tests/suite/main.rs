@@ -2,12 +2,21 @@
 //!
 //! Between the two stands a proxy of our own that remembers client tokens: no emulator does. Each test has a region to itself.
 
+#[cfg(test)]
 mod auth;
+#[cfg(test)]
 mod bootstrap;
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
 mod docs;
+#[cfg(test)]
 mod endpoint;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod images;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
 mod life;
