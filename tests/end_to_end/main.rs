@@ -4,7 +4,8 @@
 mod approvals;
 #[cfg(test)]
 mod audit;
-#[cfg(all(test, feature = "aws"))]
+#[cfg(feature = "aws")]
+#[cfg(test)]
 mod aws;
 #[cfg(test)]
 mod cloud;
