@@ -119,11 +119,13 @@ fn cluster_rules() -> Value {
         },
         {
             "apiGroups": [GROUP],
-            "resources": ["clusters", "machinedeployments", "machinehealthchecks", "machinedrainrules"],
+            "resources": [
+                "clusters", "machinedeployments", "machinesets", "machines", "machinehealthchecks", "machinedrainrules",
+            ],
             "verbs": ["get"],
         },
         {"apiGroups": [GROUP], "resources": ["fleets"], "verbs": ["get", "list", "watch", "patch"]},
-        {"apiGroups": [GROUP], "resources": ["provideraccounts"], "verbs": ["list", "watch"]},
+        {"apiGroups": [GROUP], "resources": ["provideraccounts"], "verbs": ["get", "list", "watch"]},
         {
             "apiGroups": [GROUP],
             "resources": ["commitstatuses"],
@@ -133,7 +135,7 @@ fn cluster_rules() -> Value {
             "apiGroups": [GROUP],
             "resources": [
                 "clusters/status", "machinedeployments/status", "machinesets/status", "machines/status",
-                "machinehealthchecks/status", "fleets/status", "commitstatuses/status",
+                "machinehealthchecks/status", "fleets/status", "commitstatuses/status", "provideraccounts/status",
             ],
             "verbs": ["patch"],
         },
