@@ -126,9 +126,9 @@ pub fn cluster(
         status.unmanaged_instances.clone(),
         status.duplicate_instances.clone(),
     );
-    status.upgrading_to = match ours {
-        Some(_) => upgrading_to(machines, decision, status.version.as_deref()),
-        None => facts
+    status.upgrading_to = match cluster.spec.control_plane.external {
+        None => upgrading_to(machines, decision, status.version.as_deref()),
+        Some(_) => facts
             .foreign_newest
             .clone()
             .filter(|newest| status.version.as_ref() != Some(newest)),
