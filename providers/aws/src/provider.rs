@@ -68,10 +68,16 @@ impl Aws {
     }
 
     /// The instance with this id, whatever its state; `None` where there is none, which is not believed of one that was just made.
-    async fn known(&self, clients: &Clients, id: &str) -> Result<Option<Shown>, ProviderError> {
+    async fn known(
+        &self,
+        account: &Account,
+        clients: &Clients,
+        id: &str,
+    ) -> Result<Option<Shown>, ProviderError> {
         let found = look(clients, id).await?;
         if found.is_none() {
-            self.recent.check_absent(id, Instant::now(), CAUGHT_UP)?;
+            self.recent
+                .check_absent(&account.name, id, Instant::now(), CAUGHT_UP)?;
         }
         Ok(found)
     }
@@ -172,7 +178,8 @@ impl Aws {
         let made = made.ok_or_else(|| ProviderError::Ambiguous {
             message: "RunInstances: the answer shows no instance".into(),
         })?;
-        self.recent.made(&made.id, Instant::now(), CAUGHT_UP);
+        self.recent
+            .made(&account.name, &made.id, Instant::now(), CAUGHT_UP);
         Ok(made)
     }
 }
@@ -280,7 +287,7 @@ impl Provider for Aws {
 
     async fn get(&self, account: &Account, id: &str) -> Result<Option<Instance>, ProviderError> {
         let clients = self.clients(account).await?;
-        let found = self.known(&clients, id).await?;
+        let found = self.known(account, &clients, id).await?;
         Ok(found.filter(|i| state(i).is_some()).map(|i| show(&i)))
     }
 
@@ -318,7 +325,7 @@ impl Provider for Aws {
         instance_key: &str,
     ) -> Result<(), ProviderError> {
         let clients = self.clients(account).await?;
-        let Some(found) = self.known(&clients, id).await? else {
+        let Some(found) = self.known(account, &clients, id).await? else {
             return Ok(());
         };
         match state(&found) {
