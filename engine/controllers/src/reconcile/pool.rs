@@ -1,11 +1,12 @@
 //! MachineDeployment: which sets there are, and how large each is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, machine_set::MachineSetSpec, meta,
 };
 use fleetwright_core::{
+    compare::FieldChange,
     outcome::Outcome,
     pool_version::effective_version,
     rollout::{self, RolloutDecision, RolloutWait},
@@ -18,6 +19,9 @@ use super::{Error, Shared, rebuild};
 use crate::{cache::name_of, images::resolved, queue::Key, trail::Deeds, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
+/// How long after its Cluster's version a pool is looked at again before it gets a set of that version: what a commit changes of the
+/// pool is applied after what it changes of the Cluster.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(pool);
@@ -94,6 +98,10 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         // Pools, sets and Clusters come by watches of their own, and what is applied to both is applied to the Cluster first: a new set
         // is made only of what the API says now, so that a version and a config changed together roll the pool once, and a pool
         // that is being deleted with its sets gets none.
+        let moves = |change: &FieldChange| change.path == "spec.version";
+        if pool.spec.template.spec.version.is_none() && new.because.iter().any(moves) {
+            tokio::time::sleep(TOGETHER).await;
+        }
         let of: Option<Cluster> = shared.read(&namespace, &pool.spec.cluster_name).await?;
         let own: Option<MachineDeployment> = shared.read(&namespace, &name).await?;
         let (Some(of), Some(own)) = (of, own) else {
