@@ -1,25 +1,14 @@
-//! The kubeconfig of a cluster's administrator, kept in Secret `<cluster>-kubeconfig` under the key `value`, as Cluster API has it.
+//! The kubeconfig of a cluster's administrator.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fleetwright_api::secret::SecretText;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use crate::{
-    pki::{
-        Authority, PkiError, Renewal, keys::validity, leaf::ADMIN, renewal, secrets::cluster_secret,
-    },
+    pki::{Authority, PkiError, Renewal, keys::validity, leaf::ADMIN, renewal},
     yaml,
 };
-
-/// Key of the Secret that holds the kubeconfig.
-pub const SECRET_KEY: &str = "value";
-
-/// Name of the Secret that holds `cluster`'s kubeconfig.
-pub fn secret_name(cluster: &str) -> String {
-    format!("{cluster}-kubeconfig")
-}
 
 /// Makes a kubeconfig for `server` (such as `https://10.0.0.1:6443`) whose new client certificate is valid for `lasts` from `now`.
 ///
@@ -52,12 +41,6 @@ pub fn admin(
     yaml::documents(&[document])
         .map(SecretText::new)
         .map_err(|e| crate::pki::cannot_make("the kubeconfig", e))
-}
-
-/// The Secret that holds it. Whoever stores it adds the Cluster as owner.
-pub fn secret(namespace: &str, cluster: &str, kubeconfig: &SecretText) -> Secret {
-    let data = [(SECRET_KEY, kubeconfig.expose())];
-    cluster_secret(namespace, cluster, secret_name(cluster), &data)
 }
 
 /// Whether a kubeconfig that [`admin`] made is to be made anew.

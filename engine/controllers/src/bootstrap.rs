@@ -9,7 +9,8 @@ mod steps;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, ProviderAccount, ProviderConfig, cluster::Endpoint, meta, version::Version,
+    Cluster, Machine, ProviderAccount, cluster::Endpoint, condition::reason, meta, names,
+    secret::SecretText, version::Version,
 };
 use fleetwright_bootstrap::{
     kubeconfig::{self, Due},
@@ -21,12 +22,8 @@ use fleetwright_providers::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
-};
+use kube::Api;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::time::Instant;
 
 pub(crate) use self::{
@@ -35,7 +32,7 @@ pub(crate) use self::{
 };
 use crate::{
     cache::name_of,
-    reconcile::{Error, Shared},
+    reconcile::{Error, Shared, account_provider, called, store_kubeconfig},
 };
 
 /// Time between two looks at an endpoint that is being made, or at what failed and may pass.
@@ -91,34 +88,38 @@ impl Grounds {
     }
 }
 
-/// The provider of a cluster's control plane, where its instances are given what they become nodes by, with the account that
-/// `config` names.
-fn provider(
-    shared: &Shared,
-    config: &ProviderConfig,
-) -> Option<(Arc<dyn Provider>, Arc<ProviderAccount>)> {
-    let account = shared.caches.get::<ProviderAccount>("", config.account())?;
-    let provider = shared.context.providers.get(&account.spec.provider)?;
-    provider.bootstrap()?;
-    Some((Arc::clone(provider), account))
+/// Whether nodes of this cluster are of our making: its control plane's instances are given what they become nodes by.
+fn is_ours(shared: &Shared, cluster: &Cluster) -> bool {
+    let provider = || {
+        let machines = cluster.spec.control_plane.machines.as_ref()?;
+        let account = machines.template.spec.provider_config.account();
+        let account = shared.caches.get::<ProviderAccount>("", account)?;
+        let provider = shared.context.providers.get(&account.spec.provider)?;
+        provider.bootstrap().map(drop)
+    };
+    provider().is_some()
 }
 
-/// Prepares what the control plane stands on; `None` where its machines become nodes by themselves.
+/// Prepares what the control plane stands on; `None` where its machines become nodes by themselves. While nobody knows which machines it
+/// has (`unlisted`), nothing is made: keys of a cluster whose state was lost would be made anew.
 pub(crate) async fn prepare(
     shared: &Shared,
     cluster: &Cluster,
     control_plane: &[Machine],
+    unlisted: Option<&Hold>,
     by: &str,
 ) -> Option<Ground> {
-    let machines = cluster.spec.control_plane.machines.as_ref()?;
-    let own = &machines.template.spec.provider_config;
-    let (provider, _) = provider(shared, own)?;
+    if !is_ours(shared, cluster) {
+        return None;
+    }
     let status = cluster.status.as_ref();
     let mut ground = Ground {
         endpoint: status.and_then(|s| s.control_plane_endpoint.clone()),
+        hold: unlisted.cloned(),
         ..Ground::default()
     };
-    if cluster.metadata.deletion_timestamp.is_some() || meta::is_paused(cluster) {
+    let rests = cluster.metadata.deletion_timestamp.is_some() || meta::is_paused(cluster);
+    if rests || unlisted.is_some() {
         return Some(ground);
     }
     let key = name_of(cluster);
@@ -137,7 +138,7 @@ pub(crate) async fn prepare(
     } else {
         "not in escrow: should the state be lost, the cluster can be watched and not changed".into()
     }));
-    match endpoint(shared, cluster, provider.as_ref(), control_plane).await {
+    match endpoint(shared, cluster, control_plane).await {
         Ok((Some(endpoint), again)) => {
             ground.endpoint = Some(Endpoint {
                 host: endpoint.host,
@@ -150,16 +151,20 @@ pub(crate) async fn prepare(
             ground.again = again;
         }
         Err(error) => {
+            let refused = error.of_provider();
             ground.hold = Some(Hold {
-                why: format!("the endpoint of its API: {error}"),
-                for_good: error.for_good(),
+                why: format!(
+                    "the endpoint of its API: {}",
+                    refused.map_or_else(|| error.to_string(), ToString::to_string)
+                ),
+                for_good: refused.map_or(Some(reason::TERMINAL), ProviderError::for_good),
             });
             ground.again = Some(error.retry_after().unwrap_or(SOON));
         }
     }
     if let Some(endpoint) = &ground.endpoint {
         let server = url(endpoint);
-        match keep_kubeconfig(shared, cluster, &pki, &server, by).await {
+        match keep_kubeconfig(shared, cluster, &pki, &server).await {
             Ok(due) => {
                 let wait = due.duration_since(shared.now()).unsigned_abs();
                 ground.again = ground.again.into_iter().chain([wait]).min();
@@ -198,8 +203,7 @@ async fn finish(shared: &Shared, cluster: &Cluster) -> Result<(), Error> {
 /// Whether nodes of this cluster are of our making.
 pub(crate) fn makes_nodes(shared: &Shared, namespace: &str, name: &str) -> bool {
     let cluster = shared.caches.get::<Cluster>(namespace, name);
-    let machines = cluster.and_then(|c| c.spec.control_plane.machines.clone());
-    machines.is_some_and(|m| provider(shared, &m.template.spec.provider_config).is_some())
+    cluster.is_some_and(|cluster| is_ours(shared, &cluster))
 }
 
 /// URL of an API.
@@ -212,27 +216,24 @@ fn url(endpoint: &Endpoint) -> String {
     }
 }
 
-/// The account and the settings of a cluster's endpoint: its own, and without them those of its control plane's machines' account.
+/// The provider, the account and the settings of a cluster's endpoint: its own, and without them those of its control plane's machines.
 fn order(
     shared: &Shared,
     cluster: &Cluster,
     control_plane: &[Machine],
-) -> Result<(Account, InfrastructureOrder), ProviderError> {
-    let terminal = |message: String| ProviderError::Terminal { message };
+) -> Result<(Arc<dyn Provider>, Account, InfrastructureOrder), Error> {
+    let (namespace, name) = name_of(cluster);
     let machines = cluster.spec.control_plane.machines.as_ref();
     let machines = machines.map(|m| &m.template.spec.provider_config);
     let config = cluster.spec.provider_config.as_ref();
     let account = config.or(machines).map_or("", |config| config.account());
-    let account = shared.caches.get::<ProviderAccount>("", account).ok_or_else(|| {
-        terminal(format!("there is no ProviderAccount {account}: make it, or name another in spec.providerConfig.account"))
-    })?;
+    let (provider, account) = account_provider(shared, &namespace, account)?;
     let network = cluster.spec.cluster_network.as_ref();
     let port = network.and_then(|n| n.api_server_port);
     let instances = control_plane
         .iter()
         .filter(|m| m.metadata.deletion_timestamp.is_none() && m.spec.provider_id.is_some())
         .filter_map(|m| Some(m.status.as_ref()?.instance.as_ref()?.id.clone()));
-    let (namespace, name) = name_of(cluster);
     let order = InfrastructureOrder {
         installation: shared.context.installation.clone(),
         cluster_key: shared.cluster_ref(&namespace, &name).key,
@@ -243,20 +244,19 @@ fn order(
         port: port.and_then(|p| p.try_into().ok()).unwrap_or(API_PORT),
         instances: instances.collect(),
     };
-    Ok((shared.account(&account)?, order))
+    Ok((provider, account, order))
 }
 
 /// The way to the API, and when to look at it again.
 async fn endpoint(
     shared: &Shared,
     cluster: &Cluster,
-    provider: &dyn Provider,
     control_plane: &[Machine],
-) -> Result<(Option<ControlPlaneEndpoint>, Option<Duration>), ProviderError> {
+) -> Result<(Option<ControlPlaneEndpoint>, Option<Duration>), Error> {
+    let (provider, account, order) = order(shared, cluster, control_plane)?;
     let Some(infrastructure) = provider.infrastructure() else {
         return Ok((None, None));
     };
-    let (account, order) = order(shared, cluster, control_plane)?;
     let key = name_of(cluster);
     let last = shared
         .grounds
@@ -269,7 +269,8 @@ async fn endpoint(
             return Ok((found, Some(left)));
         }
     }
-    let call = infrastructure.ensure(&account, &order);
+    let ensure = infrastructure.ensure(&account, &order);
+    let call = called(shared, "ensureInfrastructure", ensure);
     let asked = (&account, &order);
     let refusals = &shared.refusals;
     let id = (order.cluster_key.as_str(), "endpoint");
@@ -283,17 +284,19 @@ async fn endpoint(
 
 /// Takes away what a cluster on its way out had beside machines; why that is not done yet.
 pub(crate) async fn remove(shared: &Shared, cluster: &Cluster) -> Result<Option<String>, Error> {
-    let machines = cluster.spec.control_plane.machines.as_ref();
-    let Some((provider, _)) =
-        machines.and_then(|m| provider(shared, &m.template.spec.provider_config))
-    else {
+    if !is_ours(shared, cluster) {
         return Ok(None);
-    };
+    }
+    let (provider, account, order) = order(shared, cluster, &[])?;
     let Some(infrastructure) = provider.infrastructure() else {
         return Ok(None);
     };
-    let (account, order) = order(shared, cluster, &[])?;
-    Ok(match infrastructure.remove(&account, &order).await? {
+    let remove = infrastructure.remove(&account, &order);
+    let call = called(shared, "removeInfrastructure", remove);
+    let id = (order.cluster_key.as_str(), "removeEndpoint");
+    let asked = (&account, &order);
+    let gone = shared.refusals.call(id, &asked, shared.now(), call);
+    Ok(match gone.await? {
         true => None,
         false => Some("the endpoint of its API is being taken away".into()),
     })
@@ -305,7 +308,6 @@ async fn keep_kubeconfig(
     cluster: &Cluster,
     pki: &ClusterPki,
     server: &str,
-    by: &str,
 ) -> Result<Timestamp, Error> {
     let (namespace, name) = name_of(cluster);
     let (key, now) = ((namespace.clone(), name.clone()), shared.now());
@@ -316,11 +318,11 @@ async fn keep_kubeconfig(
         return Ok(due);
     }
     let secrets = Api::<Secret>::namespaced(shared.context.client.clone(), &namespace);
-    let there = secrets.get_opt(&kubeconfig::secret_name(&name)).await?;
+    let there = secrets.get_opt(&names::kubeconfig_secret(&name)).await?;
     let text = there.as_ref().and_then(|secret| {
-        let value = secret.data.as_ref()?.get(kubeconfig::SECRET_KEY)?;
+        let value = secret.data.as_ref()?.get("value")?;
         let text = String::from_utf8(value.0.clone()).ok()?;
-        Some(fleetwright_api::secret::SecretText::new(text))
+        Some(SecretText::new(text))
     });
     let judged = text.map(|text| kubeconfig::due(&text, &pki.cluster, server, now));
     let due = match judged {
@@ -333,28 +335,7 @@ async fn keep_kubeconfig(
             tracing::info!(cluster = %name, because, "new kubeconfig");
             let made = kubeconfig::admin(&name, server, &pki.cluster, LEAF_VALIDITY, now)
                 .map_err(|e| Error::Invalid(e.to_string()))?;
-            let mut secret = kubeconfig::secret(&namespace, &name, &made);
-            secret.metadata.owner_references = meta::controller_owner(cluster).map(|o| vec![o]);
-            match there {
-                None => {
-                    let params = PostParams {
-                        field_manager: Some(by.to_owned()),
-                        ..PostParams::default()
-                    };
-                    secrets.create(&params, &secret).await?;
-                }
-                Some(there) => {
-                    let params = PatchParams {
-                        field_manager: Some(by.to_owned()),
-                        ..PatchParams::default()
-                    };
-                    let version = there.resource_version();
-                    let patch =
-                        json!({"metadata": {"resourceVersion": version}, "data": secret.data});
-                    let name = secret.name_any();
-                    secrets.patch(&name, &params, &Patch::Merge(patch)).await?;
-                }
-            }
+            store_kubeconfig(shared, cluster, made.expose().to_owned()).await?;
             match kubeconfig::due(&made, &pki.cluster, server, now) {
                 Due::At(at) => at,
                 Due::Now(why) => {

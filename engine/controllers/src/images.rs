@@ -2,16 +2,19 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleetwright_api::{Cluster, MachineDeployment, ProviderAccount, ProviderConfig};
+use fleetwright_api::{
+    Cluster, MachineDeployment, ProviderAccount, ProviderConfig, machine::MachineTemplateSpec,
+};
 use fleetwright_core::{
     images::{Image, on_the_way},
     upgrade::{Blocker, Path},
 };
-use fleetwright_providers::{ProviderError, lacks_image};
+use fleetwright_providers::lacks_image;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::reconcile::Shared;
+use crate::reconcile::{Error, Shared, account_provider};
 
 /// How long it holds that an image is there.
 const THERE: Duration = Duration::from_secs(300);
@@ -58,22 +61,20 @@ pub(crate) async fn blocker(
 /// Effective settings with what aliases in them stand for now: what a set or a machine of the control plane keeps from when it is made.
 pub(crate) async fn resolved(
     shared: &Shared,
-    config: &ProviderConfig,
-    version: Option<&str>,
-) -> Result<ProviderConfig, ProviderError> {
-    let account = shared.caches.get::<ProviderAccount>("", config.account());
-    // What is wrong with the account is said where machines are made.
-    let Some(account) = account else {
-        return Ok(config.clone());
+    namespace: &str,
+    content: &MachineTemplateSpec,
+) -> Result<ProviderConfig, Error> {
+    let config = &content.provider_config;
+    let (provider, account) = match account_provider(shared, namespace, config.account()) {
+        Ok(found) => found,
+        Err(error) if error.of_provider().is_some() => return Err(error),
+        // What is wrong with the account is said where machines are made.
+        Err(_) => return Ok(config.clone()),
     };
-    let Some(provider) = shared.context.providers.get(&account.spec.provider) else {
-        return Ok(config.clone());
-    };
-    let account = shared.account(&account)?;
-    let (version, written) = (version.unwrap_or_default(), config.to_value());
-    let found = provider.resolve(&account, version, &written);
+    let (version, written) = (content.version.as_deref(), config.to_value());
+    let found = provider.resolve(&account, version.unwrap_or_default(), &written);
     Ok(match found.await? {
-        serde_json::Value::Object(fields) => fields.into(),
+        Value::Object(fields) => fields.into(),
         _ => config.clone(),
     })
 }

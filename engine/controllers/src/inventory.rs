@@ -302,6 +302,13 @@ impl Inventory {
         Some(known.collect())
     }
 
+    /// Whether any list shows an instance of this cluster.
+    pub(crate) fn has_any(&self, cluster_key: &str) -> bool {
+        let accounts = self.accounts.lock();
+        let mut states = accounts.values();
+        states.any(|state| state.of_cluster.contains_key(cluster_key))
+    }
+
     /// A call of ours showed this instance.
     pub(crate) fn wrote(&self, account: &str, instance_key: &str, instance: Option<Instance>) {
         let written = self.tick();

@@ -12,7 +12,12 @@ mod provider;
 mod rebuild;
 mod set;
 
-pub(crate) use managed::Tokens;
+pub(crate) use self::{
+    cluster::store_kubeconfig,
+    machine::{account_provider, called},
+    managed::Tokens,
+    manifests::Manifests,
+};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -48,8 +53,6 @@ use crate::{
     rooms::Rooms,
     write::merge_diff,
 };
-
-pub(crate) use self::manifests::Manifests;
 
 /// Why a reconcile failed; it is tried again.
 #[derive(Debug, thiserror::Error)]

@@ -46,6 +46,21 @@ pub struct Found {
     pub known: bool,
 }
 
+impl Found {
+    /// Whether the tags can be those of a Machine, of a set where it is a pool's: whoever may tag instances may write anything there.
+    pub fn is_usable(&self, of_pool: bool) -> bool {
+        let is_key = self.instance_key.len() == 32
+            && self
+                .instance_key
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_key
+            && is_name(&self.machine)
+            && ordinal_in(&self.machine).is_some()
+            && (!of_pool || is_name(&self.set))
+    }
+}
+
 /// What is to be made of what was found; nothing once all of it is there.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
@@ -81,7 +96,7 @@ pub fn pool(
     catalogue: &Catalogue,
 ) -> Rebuilt {
     let mut of_set: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
-    for one in found.iter().filter(|f| usable(f) && is_name(&f.set)) {
+    for one in found.iter().filter(|f| f.is_usable(true)) {
         of_set.entry(&one.set).or_default().push(one);
     }
     // What Git wants now was the newest.
@@ -149,7 +164,7 @@ pub fn control_plane(
         next_ordinal: next_ordinal(found),
         ..Rebuilt::default()
     };
-    for one in found.iter().filter(|f| usable(f)) {
+    for one in found.iter().filter(|f| f.is_usable(false)) {
         if machines.contains(&one.machine) {
             continue;
         }
@@ -167,16 +182,6 @@ pub fn control_plane(
         out.machines.push((String::new(), machine));
     }
     out
-}
-
-/// Whether the tags can be those of a Machine: whoever may tag instances may write anything there.
-fn usable(found: &Found) -> bool {
-    let is_key = found.instance_key.len() == 32
-        && found
-            .instance_key
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    is_key && is_name(&found.machine) && ordinal_in(&found.machine).is_some()
 }
 
 fn is_name(text: &str) -> bool {

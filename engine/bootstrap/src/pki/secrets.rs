@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::{meta::LABEL_CLUSTER_NAME, secret::SecretText};
+use fleetwright_api::{meta::LABEL_CLUSTER_NAME, names, secret::SecretText};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -46,7 +46,7 @@ impl Purpose {
     pub fn secret_name(self, cluster: &str) -> String {
         let suffix = match self {
             Self::Cluster => "ca",
-            Self::Etcd => "etcd",
+            Self::Etcd => return names::etcd_secret(cluster),
             Self::FrontProxy => "proxy",
             Self::ServiceAccount => "sa",
         };

@@ -41,9 +41,12 @@ pub(super) async fn keys(
         None => false,
     };
     let now = shared.now();
+    // No instance carries its key, on its way up or gone wrong.
+    let is_new = is_new(cluster, control_plane) && !shared.inventory.has_any(&reference.key);
+    let lacking = !matches!(found, Found::All(_));
     let pki = match found {
         Found::All(pki) => *pki,
-        Found::Nothing | Found::Lacking(_) if is_new(cluster, control_plane) => {
+        Found::Nothing | Found::Lacking(_) if is_new => {
             ClusterPki::complete(name, &secrets, now).map_err(|e| wrong(e.to_string()))?
         }
         Found::Nothing | Found::Lacking(_) => {
@@ -63,9 +66,9 @@ pub(super) async fn keys(
         }
     };
     if let Some(escrow) = escrow
-        && (!escrowed || secrets.is_empty() && is_new(cluster, control_plane))
+        && (!escrowed || is_new && lacking)
     {
-        // Before anything is made with them.
+        // Before anything is made with them. What is there may be of a cluster of this name before, or of keys whose storing was cut off.
         let put = escrow.put(&reference, &pki, now).await;
         put.map_err(|e| Hold::passing(e.to_string()))?;
         escrowed = true;

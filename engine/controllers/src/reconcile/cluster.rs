@@ -152,10 +152,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     {
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Budget(held));
     }
-    let ground = bootstrap::prepare(shared, cluster, &control_plane, BY).await;
+    let unlisted = rebuild::holds_control_plane(shared, cluster);
+    let ground = bootstrap::prepare(shared, cluster, &control_plane, unlisted.as_ref(), BY).await;
     if let ControlPlaneAction::Create { .. } = &decision.action
-        && let Some(why) =
-            rebuild::holds_control_plane(shared, cluster).or_else(|| ground.as_ref()?.hold.clone())
+        && let Some(why) = unlisted.or_else(|| ground.as_ref()?.hold.clone())
     {
         decision.action = ControlPlaneAction::Wait(ControlPlaneWait::Held(why));
     }
@@ -273,9 +273,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
             tracing::info!(cluster = %name, machine = %machine.name, %reason, "control-plane machine");
             let mut machine = machine;
             let content = &mut machine.spec.content;
-            content.provider_config =
-                images::resolved(shared, &content.provider_config, content.version.as_deref())
-                    .await?;
+            content.provider_config = images::resolved(shared, &namespace, content).await?;
             // The counter goes up first: a name is never used twice, whatever happens in between. The read
             // is the one of this reconcile, so a stale one fails with a conflict.
             let latest = shared
@@ -494,7 +492,7 @@ async fn write_kubeconfig(shared: &Shared, cluster: &Cluster) -> Result<(), Erro
 }
 
 /// Stores a cluster's kubeconfig.
-pub(super) async fn store_kubeconfig(
+pub(crate) async fn store_kubeconfig(
     shared: &Shared,
     cluster: &Cluster,
     kubeconfig: String,

@@ -5,7 +5,7 @@ mod drifting;
 mod leaving;
 mod provision;
 
-pub(super) use provision::{account_provider, called};
+pub(crate) use self::provision::{account_provider, called};
 
 use std::sync::Arc;
 

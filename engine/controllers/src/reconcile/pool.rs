@@ -127,8 +127,7 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         );
         let mut set = new.to_set(pool);
         let content = &mut set.spec.template.spec;
-        content.provider_config =
-            resolved(shared, &content.provider_config, content.version.as_deref()).await?;
+        content.provider_config = resolved(shared, &namespace, content).await?;
         let made = shared.create(&set, BY).await;
         shared.doubt(Key::Set(namespace.clone(), new.name.clone()), made)?;
     }

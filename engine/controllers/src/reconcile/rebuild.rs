@@ -53,7 +53,8 @@ fn found(
             known,
         })
     });
-    Some(found.collect())
+    let usable = |found: &Found| found.is_usable(!pool.is_empty());
+    Some(found.filter(usable).collect())
 }
 
 /// Why an owner that has not begun may make no machine yet; `None` where it may.
@@ -177,8 +178,8 @@ pub(super) async fn control_plane(
     cluster: &Cluster,
     by: &str,
 ) -> Result<bool, Error> {
-    let leaves = cluster.metadata.deletion_timestamp.is_some();
-    if leaves || has_begun(cluster.metadata.annotations.as_ref()) {
+    let rests = cluster.metadata.deletion_timestamp.is_some() || meta::is_paused(cluster);
+    if rests || has_begun(cluster.metadata.annotations.as_ref()) {
         return Ok(false);
     }
     let found = of_control_plane(shared, cluster).unwrap_or_default();

@@ -9,7 +9,7 @@ use fleetwright_api::{
     time::SystemClock,
 };
 use fleetwright_apiserver::{ApiServer, Options};
-use fleetwright_controllers::{Context, Controllers, Metrics};
+use fleetwright_controllers::{Context, Controllers, Escrow, Metrics};
 use fleetwright_core::{cluster::is_control_plane, status};
 use fleetwright_provider_sim::{Cloud, CloudOptions, Fault};
 use fleetwright_providers::{Account, ClusterConnections, ClusterRef, Provider, Registry};
@@ -338,6 +338,11 @@ impl Kit {
         self.controllers_token = CancellationToken::new();
         self.controllers
             .spawn(Controllers::new(self.context.clone()).run(self.controllers_token.clone()));
+    }
+
+    /// Keys are kept there from the next start of the controllers on.
+    pub(crate) fn escrow(&mut self, escrow: Escrow) {
+        self.context.escrow = Some(escrow);
     }
 
     /// Starts the controllers anew over another client of the API.

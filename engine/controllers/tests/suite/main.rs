@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod boots;
+#[cfg(test)]
 mod budgets;
 #[cfg(test)]
 mod changes;

@@ -13,11 +13,14 @@ use fleetwright_api::{
 };
 use fleetwright_provider_sim::Cloud;
 use fleetwright_providers::{
-    Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
-    Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
+    Account, Bootstrap, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError,
+    CreateInstance, Infrastructure, Instance, InstanceState, ListScope, Provider, ProviderError,
+    UpdateInstance,
 };
 use fleetwright_workload::Connections;
 use jiff::{SignedDuration, Timestamp};
+
+use crate::boots::Boots;
 
 #[derive(Default)]
 struct Ills {
@@ -28,6 +31,8 @@ struct Ills {
     unreachable: BTreeSet<String>,
     booted: BTreeSet<String>,
     ahead: SignedDuration,
+    /// Where its instances are given what they boot from.
+    boots: Option<Boots>,
 }
 
 /// The simulated cloud as the controllers see it.
@@ -88,6 +93,16 @@ impl Ward {
     /// From now on the controllers' clock is ahead.
     pub(crate) fn ahead(&self, seconds: i64) {
         self.1.lock().unwrap().ahead = SignedDuration::from_secs(seconds);
+    }
+
+    /// From now on instances are given what they boot from, and clusters an endpoint.
+    pub(crate) fn give_boots(&self) {
+        self.1.lock().unwrap().boots = Some(Boots::default());
+    }
+
+    /// What was given so far.
+    pub(crate) fn boots<T>(&self, look: impl FnOnce(&mut Boots) -> T) -> T {
+        look(self.1.lock().unwrap().boots.as_mut().unwrap())
     }
 
     fn show(&self, mut instance: Instance) -> Instance {
@@ -168,6 +183,16 @@ impl Provider for Ward {
         instance_key: &str,
     ) -> Result<(), ProviderError> {
         self.0.delete(account, id, instance_key).await
+    }
+
+    fn bootstrap(&self) -> Option<&dyn Bootstrap> {
+        let boots = self.1.lock().unwrap().boots.is_some();
+        boots.then_some(self as _)
+    }
+
+    fn infrastructure(&self) -> Option<&dyn Infrastructure> {
+        let boots = self.1.lock().unwrap().boots.is_some();
+        boots.then_some(self as _)
     }
 
     fn settings(&self, config: &ProviderConfig) -> InstanceSettings {

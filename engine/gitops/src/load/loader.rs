@@ -410,7 +410,7 @@ impl<'l, 'a> Loader<'l, 'a> {
         };
         match (self.context.provider_schema)(version, kind) {
             None => {
-                let message = format!("no provider knows {kind} of {version}");
+                let message = format!("no provider knows {kind} of {version}{}", hint(version));
                 self.error(source, node.place_of("kind"), message);
             }
             Some(schema) => {
@@ -429,5 +429,15 @@ impl<'l, 'a> Loader<'l, 'a> {
             otherwise,
         });
         outside.collect()
+    }
+}
+
+/// What to do about a kind in a group of ours: it may be that of a provider that this program was built without.
+fn hint(api_version: &str) -> &'static str {
+    match api_version.split_once('/') {
+        Some((group, _)) if group.ends_with(".fleetwright.dev") => {
+            ": mistyped, or of a real cloud that this program was built without (cargo build --features aws)"
+        }
+        _ => "",
     }
 }

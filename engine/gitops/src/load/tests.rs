@@ -135,6 +135,13 @@ fn every_mistake_names_its_place() {
             "no provider knows X of sim/v1",
         ),
         (
+            change(
+                "apiVersion: sim/v1,",
+                "apiVersion: cloud.fleetwright.dev/v1,",
+            ),
+            "built without (cargo build --features aws)",
+        ),
+        (
             change("name: alpha", "name: alpha\n  name: beta"),
             "a.yaml:5:3: duplicate mapping key `name` is not allowed here",
         ),

@@ -24,7 +24,7 @@ pub(super) fn provider(
 }
 
 /// The provider and the account of this name, for an object in this namespace.
-pub(in crate::reconcile) fn account_provider(
+pub(crate) fn account_provider(
     shared: &Shared,
     namespace: &str,
     name: &str,
@@ -62,7 +62,7 @@ fn word<T>(result: &Result<T, ProviderError>) -> &'static str {
 }
 
 /// Counts a call to a provider, when it is made.
-pub(in crate::reconcile) async fn called<T>(
+pub(crate) async fn called<T>(
     shared: &Shared,
     verb: &'static str,
     call: impl Future<Output = Result<T, ProviderError>>,
@@ -92,7 +92,7 @@ pub(super) async fn create_instance(
     };
     let key = owner.instance_key.clone();
     let given = view.given.clone();
-    let mut order = CreateInstance {
+    let order = CreateInstance {
         owner,
         control_plane: is_control_plane(machine),
         version: machine.spec.content.version.clone().unwrap_or_default(),
@@ -104,22 +104,32 @@ pub(super) async fn create_instance(
         taints: node_sync::registered(machine),
         user_data: None,
     };
-    if let Some(cluster) = &view.cluster {
-        let given = user_data(
-            shared,
-            machine,
-            cluster,
-            provider.as_ref(),
-            &account,
-            &order,
-        );
-        order.user_data = given.await?;
-    }
-    let call = called(shared, "create", provider.create(&account, &order));
-    let (refusals, now, asked) = (&shared.refusals, shared.now(), (&account, &order));
-    let call = refusals.call((&key, "create"), &asked, now, call);
-    let inventory = &shared.inventory;
-    let instance = inventory.asked(&view.account, &key, now, call).await?;
+    let (inventory, now, asked) = (&shared.inventory, shared.now(), (&account, &order));
+    let cluster = view.cluster.as_deref();
+    // What it boots from is made with the call: what was refused for good leaves nothing behind each time.
+    let call = async {
+        let given = match cluster {
+            Some(cluster) => {
+                let provider = provider.as_ref();
+                user_data(shared, machine, cluster, provider, &account, &order).await
+            }
+            None => Ok(None),
+        };
+        let user_data = match given {
+            Ok(user_data) => user_data,
+            Err(Error::Provider(error)) => return Err(error),
+            Err(other) => return Ok(Err(other)),
+        };
+        let order = CreateInstance {
+            user_data,
+            ..order.clone()
+        };
+        let create = called(shared, "create", provider.create(&account, &order));
+        let made = inventory.asked(&view.account, &key, now, create).await?;
+        Ok(Ok(made))
+    };
+    let refusals = &shared.refusals;
+    let instance = refusals.call((&key, "create"), &asked, now, call).await??;
     inventory.wrote(&view.account, &key, Some(instance.clone()));
     if instance.state != InstanceState::Pending {
         // It was asked for before, and a list that was behind did not show it: no news of it will come.
