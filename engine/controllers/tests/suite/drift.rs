@@ -21,13 +21,16 @@ pub(crate) async fn list_again(kit: &mut Kit) {
     kit.start_controllers();
 }
 
-/// Somebody changes the instance of a machine by hand, and the account is listed.
+/// Somebody changes the instance of a machine by hand, and the account is listed. Nobody looks meanwhile: what is cut off once it has
+/// been told in a status tells no Event of it.
 pub(crate) async fn by_hand(kit: &mut Kit, machine: &str, change: Value) {
     let machine = &kit.world.machines[machine];
     let shown = machine.status.as_ref().unwrap().instance.as_ref().unwrap();
     let change = change.as_object().unwrap();
-    kit.cloud.alter(&shown.id, change).await.unwrap();
-    list_again(kit).await;
+    let id = shown.id.clone();
+    kit.stop_controllers().await;
+    kit.cloud.alter(&id, change).await.unwrap();
+    kit.start_controllers();
 }
 
 /// Waits for an Event with this reason on a machine.
