@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path};
 
-use fleetwright_api::{Cluster, Fleet, Machine, meta::LABEL_FLEET, names::fleet_hash};
+use fleetwright_api::{Cluster, Fleet, Machine, condition, meta::LABEL_FLEET, names::fleet_hash};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, ResourceExt as _,
@@ -60,11 +60,12 @@ async fn a_renamed_fleet_keeps_its_machines_and_all_of_it_is_in_writing() {
     let taken =
         move |c: Option<&Cluster>| c.is_some_and(|c| c.labels().get(LABEL_FLEET) == Some(&hash));
     engine.until(&cluster, "the new Fleet", taken).await;
-    let settled = |f: Option<&Fleet>| {
+    // Refusals while the old Fleet was there are an end too, and not this one.
+    let converged = |f: Option<&Fleet>| {
         let status = f.and_then(|f| f.status.as_ref());
-        status.is_some_and(|s| s.settled.is_some())
+        status.is_some_and(|s| condition::is_true(&s.conditions, condition::kind::READY))
     };
-    engine.until("renamed", "an end", settled).await;
+    engine.until("renamed", "Ready", converged).await;
     assert_eq!(machines(&engine).await, before);
 
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "by-hand"}});

@@ -279,8 +279,8 @@ impl Inventory {
         }
     }
 
-    /// The instances that their tags name as a pool's, or for the empty name as the control plane's, but for those on their way
-    /// out; `None` before the first complete list of the account.
+    /// The instances that their tags name as a pool's, or for the empty name as the control plane's; `None` before the first complete
+    /// list of the account.
     pub(crate) fn of_owner(
         &self,
         account: &str,
@@ -293,11 +293,7 @@ impl Inventory {
         let known = keys.into_iter().flatten().filter_map(|key| {
             let instance = state.known.get(key)?.instance.as_ref()?;
             let owner = instance.owner.as_ref()?;
-            let stays = !matches!(
-                instance.state,
-                InstanceState::Deleting | InstanceState::Failed
-            );
-            (stays && owner.pool == pool).then(|| Arc::clone(instance))
+            (owner.pool == pool).then(|| Arc::clone(instance))
         });
         Some(known.collect())
     }

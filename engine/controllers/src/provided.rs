@@ -73,7 +73,7 @@ struct Look<S> {
     /// The order that was asked with last, and the one that was answered last.
     asked: String,
     answered: Option<String>,
-    /// The order that it was seen to be as.
+    /// The wish that it was seen to be as.
     settled: Option<String>,
     state: Option<S>,
     trouble: Option<Trouble>,
@@ -159,18 +159,18 @@ impl<S: Provided> Looks<S> {
         looks.insert(key.clone(), look);
     }
 
-    /// What is shown is as this order says.
-    pub(crate) fn settle(&self, key: &Key, order: &str) {
+    /// What is shown is as this wish says.
+    pub(crate) fn settle(&self, key: &Key, wish: &str) {
         if let Some(look) = self.0.lock().get_mut(key) {
-            look.settled = Some(order.to_owned());
+            look.settled = Some(wish.to_owned());
         }
     }
 
-    /// Whether it was seen to be as this order says: what is otherwise now somebody else has changed.
-    pub(crate) fn was_settled(&self, key: &Key, order: &str) -> bool {
+    /// Whether it was seen to be as this wish says: what is otherwise now somebody else has changed.
+    pub(crate) fn was_settled(&self, key: &Key, wish: &str) -> bool {
         let looks = self.0.lock();
         let settled = looks.get(key).and_then(|look| look.settled.as_deref());
-        settled == Some(order)
+        settled == Some(wish)
     }
 
     /// After how long the provider is asked again; `None` where it never was.

@@ -54,6 +54,8 @@ pub struct ControlPlaneView<'a> {
     pub etcd: Etcd<'a>,
     /// The lowest version of a worker (machine or kubelet); `None` without workers.
     pub lowest_worker: Option<&'a Version>,
+    /// Why nobody can tell the versions of all workers yet; `None` where all are known.
+    pub unknown_workers: Option<&'a str>,
     /// The cluster's pools.
     pub pools: &'a [MachineDeployment],
     /// Versions that the Fleet allows, in its order; all when empty.

@@ -36,6 +36,13 @@ pub struct Source {
     pub hash: Option<String>,
 }
 
+/// A path in the one way to write it: without empty parts and those that are the folder itself.
+#[must_use]
+pub fn plain_path(path: &str) -> String {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    parts.collect::<Vec<_>>().join("/")
+}
+
 /// The manifests that a Cluster wants, in its order.
 ///
 /// # Errors
@@ -47,7 +54,7 @@ pub fn sources(cluster: &Cluster) -> Result<Vec<Source>, String> {
             "{path} is a path, and those are read in repositories alone: declare the Cluster in Git, or name a ConfigMap"
         )),
         (Some(path), _) => Ok(Source {
-            config_map: names::bootstrap_manifest(name, path),
+            config_map: names::bootstrap_manifest(name, &plain_path(path)),
             name: path.clone(),
             hash: wanted.content_hash.clone(),
         }),

@@ -44,6 +44,8 @@ pub struct Found {
     pub config: Option<ProviderConfig>,
     /// Whether the settings that it was told last are those that are wanted now.
     pub known: bool,
+    /// Whether it is on its way out: its name is not given again, and it gets no Machine.
+    pub leaves: bool,
 }
 
 impl Found {
@@ -85,8 +87,9 @@ pub fn for_provider(settings: &Map<String, Value>) -> Value {
     Value::Object(settings)
 }
 
-/// The sets and machines of a pool. `sets` and `machines` are those that are there; `version` is what the pool wants, for instances whose
-/// tags do not say theirs.
+/// The sets and machines of a pool. `sets` are its own, `machines` those of its cluster, as they are there: an instance that has its Machine
+/// is one of this state, of a pool of this name before or of a try before, and no set is made for it. `version` is what the pool wants, for
+/// instances whose tags do not say theirs.
 pub fn pool(
     pool: &MachineDeployment,
     sets: &[MachineSet],
@@ -96,7 +99,8 @@ pub fn pool(
     catalogue: &Catalogue,
 ) -> Rebuilt {
     let mut of_set: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
-    for one in found.iter().filter(|f| f.is_usable(true)) {
+    let lost = |f: &&Found| f.is_usable(true) && !f.leaves && !machines.contains(&f.machine);
+    for one in found.iter().filter(lost) {
         of_set.entry(&one.set).or_default().push(one);
     }
     // What Git wants now was the newest.
@@ -142,7 +146,7 @@ pub fn pool(
                 made
             }
         };
-        for one in found.iter().filter(|f| !machines.contains(&f.machine)) {
+        for one in found {
             let mut machine = machine_set::new_machine(&set, name, 0, &content);
             remember(&mut machine, one);
             out.machines.push((name.to_owned(), machine));
@@ -164,10 +168,8 @@ pub fn control_plane(
         next_ordinal: next_ordinal(found),
         ..Rebuilt::default()
     };
-    for one in found.iter().filter(|f| f.is_usable(false)) {
-        if machines.contains(&one.machine) {
-            continue;
-        }
+    let lost = |f: &&Found| f.is_usable(false) && !f.leaves && !machines.contains(&f.machine);
+    for one in found.iter().filter(lost) {
         let version = one.version.as_ref().or(wanted.as_ref());
         let content =
             version.and_then(|version| Content::of_control_plane(cluster, version, catalogue));

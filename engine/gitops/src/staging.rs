@@ -21,6 +21,8 @@ pub(crate) struct Staging {
     hold: Option<Hold>,
     /// Clusters of which something waits.
     waiting: BTreeSet<ClusterName>,
+    /// What goes once all waves have passed: no wave waits until it is as nobody wants it any more.
+    leaving: BTreeSet<Key>,
 }
 
 impl Staging {
@@ -30,6 +32,7 @@ impl Staging {
             places,
             hold: plan.waves.iter().find_map(|wave| wave.hold.clone()),
             waiting: plan.held_clusters(policy, stage),
+            leaving: plan.deletes.iter().map(|gone| gone.key.clone()).collect(),
         }
     }
 
@@ -85,8 +88,9 @@ impl Staging {
             .into_iter()
             .filter_map(|state| {
                 let place = waves.place(Some(&state.name));
-                let all = || self.places.at(place);
-                let converged = all().all(|key| !pending.holds(key) && stands(key));
+                let stays = |key: &&Key| !self.leaving.contains(*key);
+                let mut all = self.places.at(place).filter(stays);
+                let converged = all.all(|key| !pending.holds(key) && stands(key));
                 waves.advance(place, &state, converged, now)
             })
             .collect();

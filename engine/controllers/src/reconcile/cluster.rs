@@ -86,6 +86,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .filter_map(|c| c.version.as_deref()?.parse::<Version>().ok())
         .chain(group::lowest_version(&pools, &shared.catalogue))
         .min();
+    let unknown_workers = pools
+        .iter()
+        .find_map(|pool| rebuild::holds_pool(shared, pool));
+    let unknown_workers = unknown_workers.map(|hold| hold.why);
     let deletion = match deleting.then(|| deletion_step(cluster, &pools, &sets, &machines)) {
         Some(step) => Some(managed::goes(shared, cluster, step).await),
         None => None,
@@ -106,6 +110,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         managed: shown.as_ref(),
         etcd: Etcd::Members(&[]),
         lowest_worker: lowest_worker.as_ref(),
+        unknown_workers: unknown_workers.as_deref(),
         pools: &pools,
         versions: &versions,
         blocker: None,

@@ -164,7 +164,8 @@ async fn order(
     // What tells it from others is all of it, whatever of it is written.
     let digest = digest(&(&account, &order));
     let fresh = looks.state(&key).is_none();
-    let had = looks.was_settled(&key, &digest) || (fresh && was_as_wanted(pool));
+    let number = wanted.replicas.map(|n| n.to_string()).unwrap_or_default();
+    let had = looks.was_settled(&key, &number) || (fresh && was_as_wanted(pool));
     let fleet = cluster.and_then(|cluster| shared.caches.fleet_of(cluster));
     let spec = fleet.as_deref().map(|fleet: &Fleet| &fleet.spec);
     let stays = had && group::drift_action(spec, shared.now()) != DriftAction::Correct;
@@ -186,7 +187,7 @@ async fn order(
             .replicas
             .is_none_or(|wanted| wanted == state.replicas);
         if same || stays {
-            looks.settle(&key, &digest);
+            looks.settle(&key, &number);
         }
         *left = Some(state.replicas).filter(|_| stays && !same);
     }

@@ -81,6 +81,23 @@ pub(super) async fn order(
                 network: cluster.spec.cluster_network.clone(),
             };
             let digest = digest(&(&account, &order));
+            if !is_known(shared, cluster) {
+                // It may be there already, with an older version: what is ordered of it then is a step of its own.
+                let first = format!("{LOOK} {digest}");
+                if !looks.is_due(&key, &first) || !looks.is_due(&key, &digest) {
+                    return Some(looks.known(&key, Some(&digest)));
+                }
+                let found = match &found {
+                    Ok((provider, account)) => {
+                        get(shared, provider.as_ref(), account, &order.owner).await
+                    }
+                    Err(trouble) => Err(trouble.clone()),
+                };
+                if let Some(answer) = found.transpose() {
+                    looks.took(&key, &first, answer);
+                    return Some(looks.known(&key, Some(&digest)));
+                }
+            }
             if is_announced(cluster, &order.version) && looks.is_due(&key, &digest) {
                 let answer = match found {
                     Ok((provider, account)) => {
@@ -113,6 +130,12 @@ pub(super) async fn order(
     Some(known)
 }
 
+/// Whether its version is known, from before this process or from a look of it.
+fn is_known(shared: &Shared, cluster: &Cluster) -> bool {
+    let told = cluster.status.as_ref().and_then(|s| s.version.as_ref());
+    told.is_some() || shared.control_planes.state(&key(cluster)).is_some()
+}
+
 /// Looks without an order. Of the version only an order tells.
 async fn look(
     shared: &Shared,
@@ -120,16 +143,26 @@ async fn look(
     account: &Account,
     owner: &ManagedOwner,
 ) -> Result<ManagedControlPlaneState, Trouble> {
-    let Some(half) = provider.control_planes() else {
-        return Err(lacks(provider, "control planes"));
-    };
-    let call = called(shared, "getControlPlane", half.get(account, owner));
-    let found = call.await.map_err(|error| trouble(&error))?;
+    let found = get(shared, provider, account, owner).await?;
     let none = || nothing(ManagedPhase::Failed("there is none".into()));
     Ok(ManagedControlPlaneState {
         version: None,
         ..found.unwrap_or_else(none)
     })
+}
+
+/// What there is of it; `None` where there is none.
+async fn get(
+    shared: &Shared,
+    provider: &dyn Provider,
+    account: &Account,
+    owner: &ManagedOwner,
+) -> Result<Option<ManagedControlPlaneState>, Trouble> {
+    let Some(half) = provider.control_planes() else {
+        return Err(lacks(provider, "control planes"));
+    };
+    let call = called(shared, "getControlPlane", half.get(account, owner));
+    call.await.map_err(|error| trouble(&error))
 }
 
 fn nothing(phase: ManagedPhase) -> ManagedControlPlaneState {

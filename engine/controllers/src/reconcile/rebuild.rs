@@ -1,7 +1,7 @@
 //! A state that was lost is made again: what an owner's instances say of themselves in their tags becomes Machines, before the owner
 //! makes any machine.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, ProviderConfig,
@@ -15,6 +15,7 @@ use fleetwright_core::{
     pool_version::effective_version,
     rebuild::{self, Found, has_begun},
 };
+use fleetwright_providers::InstanceState;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use serde_json::json;
@@ -51,6 +52,10 @@ fn found(
             failure_domain: instance.failure_domain.clone(),
             config: config.filter(|_| known),
             known,
+            leaves: matches!(
+                instance.state,
+                InstanceState::Deleting | InstanceState::Failed
+            ),
         })
     });
     let usable = |found: &Found| found.is_usable(!pool.is_empty());
@@ -143,13 +148,23 @@ pub(super) async fn pool(
     tracing::info!(pool = %name, sets = again.sets.len(), machines = again.machines.len(),
         "made again from the tags of instances");
     if !again.machines.is_empty() {
-        keep_count(shared, pool, found.len()).await?;
+        let stay = found.iter().filter(|found| !found.leaves);
+        keep_count(shared, pool, stay.count()).await?;
     }
     for set in &again.sets {
         shared.create(&set.to_set(pool), by).await?;
     }
     for (set, machine) in again.machines {
-        let Some(set) = shared.caches.get::<MachineSet>(&namespace, &set) else {
+        let ours = |set: &Arc<MachineSet>| {
+            let owner = set
+                .owner_references()
+                .iter()
+                .find(|o| o.controller == Some(true));
+            owner.is_some_and(|owner| Some(&owner.uid) == pool.metadata.uid.as_ref())
+        };
+        // One of a pool of this name before goes first.
+        let set = shared.caches.get::<MachineSet>(&namespace, &set);
+        let Some(set) = set.filter(ours) else {
             return Ok(true);
         };
         let owner = meta::controller_owner(set.as_ref())

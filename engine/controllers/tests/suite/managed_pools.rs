@@ -141,6 +141,15 @@ async fn a_number_that_somebody_changed_is_told_or_written_back() {
         4,
         "nobody says that it is written back"
     );
+    // Nor is it because something else of the pool changes.
+    kit.patch::<Cluster>("eu", json!({"spec": {"version": "v1.34.0"}}))
+        .await;
+    kit.until("the nodes have moved", |w| {
+        let status = w.pools["eu-web"].status.as_ref()?;
+        (status.version.as_deref() == Some("v1.34.0")).then_some(())
+    })
+    .await;
+    assert_eq!(kit.estate.replicas(&key, "eu-web"), 4);
     let fleet: Fleet = serde_json::from_value(json!({
         "metadata": {"name": "all"},
         "spec": {"source": {"url": "https://x.test/y"}, "drift": {"policy": "correct"}},

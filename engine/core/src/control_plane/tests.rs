@@ -24,6 +24,8 @@ struct World {
     cluster: Cluster,
     machines: Vec<Machine>,
     worker: Option<Version>,
+    /// Why not all workers are known.
+    unknown: Option<String>,
     etcd: Option<Result<Vec<Member>, String>>,
     pools: Vec<MachineDeployment>,
     versions: Vec<Version>,
@@ -57,6 +59,7 @@ impl World {
             },
             machines: Vec::new(),
             worker: None,
+            unknown: None,
             etcd: None,
             pools: Vec::new(),
             versions: Vec::new(),
@@ -81,6 +84,7 @@ impl World {
                     None => Etcd::Assumed,
                 },
                 lowest_worker: self.worker.as_ref(),
+                unknown_workers: self.unknown.as_deref(),
                 pools: &self.pools,
                 versions: &self.versions,
                 blocker: self.blocker.as_ref(),
@@ -213,6 +217,13 @@ fn several_minors_go_one_at_a_time_and_wait_for_workers() {
         Some(VersionStep::WaitingForWorkers { .. })
     ));
     w.worker = Some("v1.33.0".parse().unwrap());
+    w.unknown = Some("account a has not been listed yet".into());
+    assert_eq!(settle(&mut w), "");
+    assert_eq!(
+        w.decide().version.unwrap().to_string(),
+        "stays at v1.33.0 on the way to v1.34.2 until the versions of all workers are known: account a has not been listed yet"
+    );
+    w.unknown = None;
     assert_eq!(settle(&mut w), "+4@v1.34.2 -3");
 }
 

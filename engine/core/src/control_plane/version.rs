@@ -31,6 +31,15 @@ pub enum VersionStep {
         /// The lowest version of a worker.
         worker: Version,
     },
+    /// Nobody can tell yet how far behind workers would be left.
+    UnknownWorkers {
+        /// Where the control plane stays meanwhile.
+        at: Version,
+        /// The wanted version.
+        wanted: Version,
+        /// Why.
+        why: String,
+    },
     /// Something stands in the way: the control plane stays where it is.
     Blocked {
         /// Where it stays.
@@ -54,7 +63,9 @@ impl VersionStep {
     pub fn version(&self) -> &Version {
         match self {
             Self::Wanted(v) | Self::Step { to: v, .. } => v,
-            Self::WaitingForWorkers { at, .. } | Self::Blocked { at, .. } => at,
+            Self::WaitingForWorkers { at, .. }
+            | Self::UnknownWorkers { at, .. }
+            | Self::Blocked { at, .. } => at,
             Self::Held { running, .. } => running,
         }
     }
@@ -81,6 +92,10 @@ impl fmt::Display for VersionStep {
             Self::WaitingForWorkers { at, wanted, worker } => write!(
                 f,
                 "stays at {at} on the way to {wanted} until workers at {worker} have moved: they would be more than three minors behind"
+            ),
+            Self::UnknownWorkers { at, wanted, why } => write!(
+                f,
+                "stays at {at} on the way to {wanted} until the versions of all workers are known: {why}"
             ),
             Self::Blocked {
                 at,
@@ -215,6 +230,13 @@ pub fn version_step(view: &ControlPlaneView<'_>, wanted: Version) -> VersionStep
     let Some(next) = next else {
         return VersionStep::Wanted(wanted);
     };
+    if let Some(why) = view.unknown_workers {
+        return VersionStep::UnknownWorkers {
+            at: highest,
+            wanted,
+            why: why.to_owned(),
+        };
+    }
     if let Some(worker) = view.lowest_worker
         && worker.minor() + 3 < next.minor()
     {

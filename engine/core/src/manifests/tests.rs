@@ -30,6 +30,17 @@ fn kept(config_map: Value) -> Contents {
 }
 
 #[test]
+fn a_path_is_the_same_however_it_is_written() {
+    let name = |path: &str| {
+        let wanted = json!([{"path": path, "contentHash": "1"}]);
+        sources(&cluster(wanted)).unwrap().remove(0).config_map
+    };
+    for path in ["./base/cni.yaml", "base//cni.yaml", "base/./cni.yaml"] {
+        assert_eq!(name(path), name("base/cni.yaml"), "{path}");
+    }
+}
+
+#[test]
 fn a_file_is_kept_whole_and_always_in_the_same_bytes() {
     let text = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: cni}\n".repeat(100);
     let packed = Packed::of(text.as_bytes()).unwrap();

@@ -113,7 +113,9 @@ impl PlanBlocker {
 pub(super) fn of_step(step: &VersionStep) -> Option<BlockerKind> {
     match step {
         VersionStep::Wanted(_) | VersionStep::Step { .. } => None,
-        VersionStep::WaitingForWorkers { .. } => Some(BlockerKind::Skew),
+        VersionStep::WaitingForWorkers { .. } | VersionStep::UnknownWorkers { .. } => {
+            Some(BlockerKind::Skew)
+        }
         VersionStep::Held { .. } => Some(BlockerKind::VersionHeld),
         VersionStep::Blocked { blocker, .. } => Some(match blocker {
             Blocker::NotAllowed { .. } | Blocker::Gap { .. } | Blocker::Major { .. } => {

@@ -181,6 +181,7 @@ impl Model<'_> {
             managed: self.provided.known(&None),
             etcd: Etcd::Assumed,
             lowest_worker: None,
+            unknown_workers: None,
             pools: &self.pools,
             versions: self.versions,
             blocker: None,
@@ -237,6 +238,7 @@ impl Model<'_> {
         let view = ControlPlaneView {
             blocker: blocker.as_ref(),
             lowest_worker: lowest.as_ref(),
+            unknown_workers: None,
             domains: &domains,
             ..self.view(machines)
         };

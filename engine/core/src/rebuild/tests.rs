@@ -39,6 +39,7 @@ fn found(machine: &str, set: &str, version: &str, known: bool) -> Found {
         failure_domain: Some("a".into()),
         config: None,
         known,
+        leaves: false,
     }
 }
 
@@ -88,6 +89,37 @@ fn nothing_is_made_of_what_is_there() {
     assert_eq!((again.sets.len(), again.machines.len()), (0, 0));
     let half = rebuilt(&found, &[], &[set]);
     assert_eq!((half.sets.len(), half.machines.len()), (0, 1));
+}
+
+#[test]
+fn what_leaves_or_is_another_pools_of_that_name_keeps_its_name_and_makes_nothing() {
+    let mut going = found("web-aa-8", "web-aa", "v1.34.0", true);
+    going.leaves = true;
+    let out = rebuilt(std::slice::from_ref(&going), &[], &[]);
+    assert_eq!((out.sets.len(), out.machines.len()), (0, 0));
+    assert_eq!(out.next_ordinal, 9);
+    // A pool that was deleted and made anew: the machines of the one before are on their way out.
+    let before = found("web-bb-3", "web-bb", "v1.34.0", true);
+    let lost = found("web-aa-2", "web-aa", "v1.34.0", true);
+    let out = rebuilt(&[before, lost, going], &["web-bb-3"], &[]);
+    let sets: Vec<_> = out
+        .sets
+        .iter()
+        .map(|s| (s.name.as_str(), s.replicas))
+        .collect();
+    assert_eq!(sets, [("web-aa", 1)]);
+    assert_eq!((out.machines.len(), out.next_ordinal), (1, 9));
+    let of_control_plane = Found {
+        leaves: true,
+        ..found("prod-cp-4", "", "v1.33.1", true)
+    };
+    let out = control_plane(
+        &prod(),
+        &BTreeSet::new(),
+        &[of_control_plane],
+        &Catalogue::default(),
+    );
+    assert_eq!((out.machines.len(), out.next_ordinal), (0, 5));
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub(super) fn applied(
         return (None, once || initialized);
     }
     let looked = facts.manifests.clone();
+    let tried = looked.is_some();
     match looked.or_else(|| manifests::known(cluster, initialized)) {
         Some(Standing::Applied(hash)) => {
             out.set(KIND, Status::True, reason::APPLIED, "");
@@ -38,7 +39,8 @@ pub(super) fn applied(
         None if condition::get(out.list, KIND).is_some() => {}
         None => out.set(KIND, Status::False, reason::APPLYING, "not applied yet"),
     }
-    (hash, once)
+    // Some of what was tried may be there: what was whole before is applied anew, should it be wanted again.
+    (hash.filter(|_| !tried), once)
 }
 
 /// What the cluster lacks of its manifests, in words.

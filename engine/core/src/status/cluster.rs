@@ -476,8 +476,11 @@ fn rolling(
             decision.outdated.len()
         ));
     }
-    if let Some(VersionStep::Step { wanted, .. } | VersionStep::WaitingForWorkers { wanted, .. }) =
-        &decision.version
+    if let Some(
+        VersionStep::Step { wanted, .. }
+        | VersionStep::WaitingForWorkers { wanted, .. }
+        | VersionStep::UnknownWorkers { wanted, .. },
+    ) = &decision.version
     {
         let path = facts.path.as_ref().map(|path| format!(" ({path})"));
         what.push(format!(

@@ -41,8 +41,8 @@ pub(super) fn unavailable(facts: &ClusterFacts) -> Option<String> {
     let known = facts.managed.as_ref()?;
     match known.phase() {
         Some(Phase::Active | Phase::Updating(_)) => None,
-        // What was known before this process began is not known to be otherwise.
-        None if facts.reachable == Some(true) => None,
+        // What was known before this process began is not known to be otherwise, and one whose last change failed serves on.
+        None | Some(Phase::Failed(_)) if facts.reachable == Some(true) => None,
         phase => Some(match &known.trouble {
             Some(trouble) => trouble.message.clone(),
             None => words(phase),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::names;
 use fleetwright_core::{
-    manifests::{Packed, contents, document, documents, hash_of},
+    manifests::{Packed, contents, document, documents, hash_of, plain_path},
     plan::Origins,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -63,14 +63,10 @@ fn inside(path: &str) -> Result<String, &'static str> {
     if path.starts_with('/') {
         return Err("the path of a manifest begins at the folder that is followed");
     }
-    let parts = path
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".");
-    let parts: Vec<&str> = parts.collect();
-    if parts.contains(&"..") {
+    if path.split('/').any(|part| part == "..") {
         return Err("a manifest is a file inside of what is followed: name it from there");
     }
-    Ok(parts.join("/"))
+    Ok(plain_path(path))
 }
 
 impl Loader<'_, '_> {

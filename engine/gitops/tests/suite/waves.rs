@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fleetwright_api::{commit_status::CommitState, fleet::FleetSpec, waves::Window};
+use fleetwright_api::{
+    commit_status::CommitState, fleet::FleetSpec, meta::ANNOTATION_ALLOW_DELETE, waves::Window,
+};
 use serde_json::json;
 
 use crate::{
@@ -157,6 +159,32 @@ async fn a_cluster_has_not_converged_while_a_deletion_of_it_waits() {
     scene.fleet.settle(&scene.world).await;
     let told = scene.of_cluster(&sha, "a").await.unwrap().0;
     assert_eq!(told, CommitState::Success);
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_converge_may_go() {
+    let (world, mut fleet) = running("v1.34.1").await;
+    // Taken back: the canary has served the newer version, and stays at it.
+    let uid = world.field("Cluster", "a", "/metadata/uid").await;
+    let consent = format!("{{name: a, annotations: {{{ANNOTATION_ALLOW_DELETE}: {uid}}},");
+    let taken_back = tiered("a", "canary", "v1.33.2").replace("{name: a,", &consent);
+    fleet.write("a.yaml", &taken_back);
+    fleet.look(&world).await;
+    let held = json!([
+        {"type": "Available", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        {"type": "VersionHeld", "status": "True", "reason": "R", "message": "stays at v1.34.1", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+    ]);
+    let status = json!({"observedGeneration": 2, "version": "v1.34.1", "conditions": held});
+    world.status("Cluster", "a", status).await;
+    assert_eq!(fleet.settle(&world).await.0, "NotConverging");
+    // Nobody wants it any more.
+    fleet.remove("a.yaml");
+    fleet.look(&world).await;
+    fleet.settle(&world).await;
+    world.later(600);
+    fleet.settle(&world).await;
+    fleet.look(&world).await;
+    assert!(world.get("Cluster", "a").await.is_none());
 }
 
 #[tokio::test]

@@ -57,10 +57,12 @@ pub(super) async fn keep(
     cluster: &Cluster,
     state: &ManagedControlPlaneState,
 ) -> Result<(), Trouble> {
+    let (key, now) = (key(cluster), shared.now());
     let (Some(endpoint), Some(authority)) = (&state.endpoint, &state.certificate_authority) else {
+        // One that is made anew: a token of the one before is not renewed.
+        shared.tokens.forget(&key);
         return Ok(());
     };
-    let (key, now) = (key(cluster), shared.now());
     let of = (endpoint.clone(), authority.clone());
     if let Some(kept) = shared.tokens.0.lock().get(&key)
         && kept.of == of

@@ -43,6 +43,7 @@ fn decided(
         managed: Some(known),
         etcd: Etcd::Assumed,
         lowest_worker: worker.as_ref(),
+        unknown_workers: None,
         pools: &[],
         versions,
         blocker: None,

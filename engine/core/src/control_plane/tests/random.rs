@@ -174,6 +174,7 @@ impl Sim {
             managed: None,
             etcd: Etcd::Members(&etcd),
             lowest_worker: worker.as_ref(),
+            unknown_workers: None,
             pools: &pools,
             versions: &[],
             blocker: None,

@@ -96,6 +96,14 @@ fn nothing_counts_before_the_manifests_are_applied_once() {
     assert!(unconverged(&changed, [&pool]).is_some());
     assert_eq!(pool_unconverged(Some(&changed), &pool), None);
 
+    // What was tried and refused may be there in part: those of before are applied anew, should they be wanted again.
+    let mut back = after(changed.clone(), Some(Standing::Refused("bad".into())));
+    back.spec.bootstrap_manifests[0].content_hash = Some("1".into());
+    assert_eq!(
+        said(&after(back, None), KIND),
+        "False Applying: not applied yet"
+    );
+
     // Given up ones leave nothing behind but the milestone.
     let mut none = changed;
     none.spec.bootstrap_manifests.clear();
