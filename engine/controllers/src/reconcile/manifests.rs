@@ -24,10 +24,15 @@ use crate::{cache::name_of, trail::Deeds};
 /// How long one request to a workload cluster may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long documents are sent one after the other before the Cluster's other affairs have their turn.
+const TURN: Duration = Duration::from_secs(10);
+
 /// The last try for each cluster, by the Cluster's namespace and name.
 #[derive(Default)]
 pub(crate) struct Manifests {
     clusters: Mutex<BTreeMap<(String, String), (Attempt, Instant)>>,
+    /// How many documents of the content with this hash the cluster has taken, where it has not taken them all.
+    begun: Mutex<BTreeMap<(String, String), (String, usize)>>,
 }
 
 impl Manifests {
@@ -35,6 +40,7 @@ impl Manifests {
     pub(crate) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         self.clusters.lock().remove(&key);
+        self.begun.lock().remove(&key);
     }
 }
 
@@ -101,9 +107,19 @@ async fn bring(shared: &Shared, cluster: &Cluster, wanted: &[Source]) -> Standin
         Err(error) => return Standing::Waiting(error.to_string()),
     };
     let documents = ordered(documents);
+    let key = (namespace.clone(), name.clone());
+    let before = shared.manifests.begun.lock().remove(&key);
+    let before = before.filter(|(of, _)| *of == hash);
+    let before = before.map_or(0, |(_, taken)| taken.min(documents.len()));
     let mut served = Served::default();
     let mut answers = Vec::new();
-    for document in &documents {
+    let turn = Instant::now();
+    for (at, document) in documents.iter().enumerate().skip(before) {
+        if turn.elapsed() > TURN {
+            let words = format!("{at} of {} documents are applied so far", documents.len());
+            answers.push((document, Answer::Later(words)));
+            break;
+        }
         match apply(&client, &mut served, document).await {
             Ok(answer) => answers.push((document, answer)),
             // The others would fare no better.
@@ -113,10 +129,13 @@ async fn bring(shared: &Shared, cluster: &Cluster, wanted: &[Source]) -> Standin
             }
         }
     }
-    let taken = answers
-        .iter()
-        .filter(|(_, answer)| *answer == Answer::Taken);
-    let taken = taken.count();
+    let is_taken = |(_, answer): &&(&Document, Answer)| *answer == Answer::Taken;
+    let taken = answers.iter().filter(is_taken).count();
+    if taken < answers.len() {
+        let first = answers.iter().take_while(is_taken).count();
+        let begun = (hash.clone(), before + first);
+        shared.manifests.begun.lock().insert(key, begun);
+    }
     if taken > 0 {
         tracing::info!(%namespace, cluster = %name, documents = taken, of = documents.len(), "bootstrap manifests");
         let meta = &cluster.metadata;
