@@ -26,6 +26,7 @@ mod refusals;
 mod rooms;
 mod run;
 mod schedule;
+mod together;
 mod trail;
 mod wake;
 mod write;

@@ -51,6 +51,7 @@ use crate::{
     queue::{Key, Queue},
     refusals::Refusals,
     rooms::Rooms,
+    together::Together,
     write::merge_diff,
 };
 
@@ -133,6 +134,7 @@ pub(crate) struct Shared {
     pub(crate) control_planes: Looks<ManagedControlPlaneState>,
     pub(crate) tokens: Tokens,
     pub(crate) groups: Looks<PoolState>,
+    pub(crate) together: Together,
     /// Keys of the labels by which nodes of groups are told from others.
     pub(crate) group_labels: Vec<String>,
     /// Machines and sets that may have been written though no answer came.

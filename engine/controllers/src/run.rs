@@ -74,6 +74,7 @@ impl Controllers {
             control_planes: Looks::default(),
             tokens: Tokens::default(),
             groups: Looks::default(),
+            together: Default::default(),
             group_labels,
             doubtful: parking_lot::Mutex::default(),
             synced_wake: tokio::sync::Notify::new(),

@@ -1,6 +1,6 @@
 //! MachineDeployment: which sets there are, and how large each is.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, machine_set::MachineSetSpec, meta,
@@ -19,9 +19,6 @@ use super::{Error, Shared, rebuild};
 use crate::{cache::name_of, images::resolved, queue::Key, trail::Deeds, write::merge_diff};
 
 const BY: &str = "fleetwright-machinedeployment";
-/// How long after its Cluster's version a pool is looked at again before it gets a set of that version: what a commit changes of the
-/// pool is applied after what it changes of the Cluster.
-const TOGETHER: Duration = Duration::from_millis(500);
 
 pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Result<Outcome, Error> {
     let (namespace, name) = name_of(pool);
@@ -100,7 +97,14 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
         // that is being deleted with its sets gets none.
         let moves = |change: &FieldChange| change.path == "spec.version";
         if pool.spec.template.spec.version.is_none() && new.because.iter().any(moves) {
-            tokio::time::sleep(TOGETHER).await;
+            let now = (cluster.metadata.generation, pool.metadata.generation);
+            let key = Key::Pool(namespace.clone(), name.clone());
+            if let Some(left) = shared.together.left(&key, now) {
+                return Ok(Outcome::Wait {
+                    reason: "what else the commit changes of the pool may be on its way".into(),
+                    retry_after: Some(left),
+                });
+            }
         }
         let of: Option<Cluster> = shared.read(&namespace, &pool.spec.cluster_name).await?;
         let own: Option<MachineDeployment> = shared.read(&namespace, &name).await?;
