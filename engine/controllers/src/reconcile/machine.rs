@@ -9,7 +9,9 @@ pub(crate) use self::provision::{account_provider, called};
 
 use std::sync::Arc;
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta, version::Version,
+};
 use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
@@ -371,7 +373,9 @@ async fn act(
 /// What it booted from holds secrets: nothing of it stays once it has joined or is gone.
 async fn forget_boot(shared: &Shared, machine: &Machine, view: &View) -> Result<(), Error> {
     let owner = owner(shared, machine);
-    if owner.instance_key.is_empty() {
+    let of = shared.caches.get::<ProviderAccount>("", &view.account);
+    let of = of.and_then(|of| shared.context.providers.get(&of.spec.provider));
+    if owner.instance_key.is_empty() || of.is_none_or(|p| p.bootstrap().is_none()) {
         return Ok(());
     }
     let (provider, account) = match provider(shared, machine, &view.account) {
