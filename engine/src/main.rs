@@ -9,6 +9,7 @@ mod data_dir;
 mod embedded;
 mod error;
 mod http;
+mod images;
 mod install;
 mod kubernetes;
 mod leadership;

@@ -52,7 +52,12 @@ use self::{
     due::{At, is_due},
     outcome::{Outcome, mistaken, planned, unmerged},
 };
-use crate::{error::chain, metrics, repository::missing_images};
+use crate::{
+    error::chain,
+    images::boot_images,
+    metrics,
+    repository::{all, missing_images},
+};
 
 /// Pull requests of one Fleet that are planned.
 const MOST: usize = 200;
@@ -400,8 +405,11 @@ impl Pulls {
         let mut foretold = foretold.await?;
         // What a fork says is not sent anywhere.
         if !proposal.from_fork {
-            let missing = missing_images(&self.client, &self.providers, &foretold.images).await?;
+            let (client, providers) = (&self.client, &self.providers);
+            let missing = missing_images(client, providers, &all(&foretold.images)).await?;
             foretold.lacks(missing, catalogue, now);
+            let told = boot_images(client, providers, &all(&foretold.images)).await;
+            foretold.boots_from(&told);
         }
         let digest = foretold.plan.digest(&tree, &foretold.policy);
         let ask =

@@ -15,7 +15,7 @@ use fleetwright_controllers::with_credentials;
 use fleetwright_core::{
     catalogue::Catalogue,
     images::Image,
-    plan::{Live, Plan, Policy, faults},
+    plan::{Images, Live, Plan, Policy, faults},
 };
 use fleetwright_gitops::{
     foretell::Foretold,
@@ -33,6 +33,7 @@ use crate::{
     client::{self, Connection},
     cloud,
     error::{Failure, step},
+    images::boot_images,
     tokens::Tokens,
 };
 
@@ -154,8 +155,15 @@ impl Target {
             now,
         );
         let mut foretold = step(foretold.await, "cannot plan")?;
-        let missing = self.missing(client, &foretold.images).await?;
-        foretold.lacks(missing, &catalogue, now);
+        if let Some(providers) = self.providers(&foretold.images).await? {
+            let images = all(&foretold.images);
+            let missing = missing_images(client, &providers, &images).await;
+            let missing =
+                missing.map_err(|e| client::failure("cannot read the ProviderAccount", e))?;
+            foretold.lacks(missing, &catalogue, now);
+            let told = boot_images(client, &providers, &all(&foretold.images)).await;
+            foretold.boots_from(&told);
+        }
         let Foretold {
             live, policy, plan, ..
         } = foretold;
@@ -171,24 +179,18 @@ impl Target {
         })
     }
 
-    /// Those of these images that there are none of, with what their providers say to that.
-    async fn missing(
-        &self,
-        client: &Client,
-        images: &BTreeSet<Image>,
-    ) -> Result<BTreeMap<Image, String>, Failure> {
+    /// The providers, where something is to be asked of them and they can be.
+    async fn providers(&self, images: &Images) -> Result<Option<Registry>, Failure> {
         if images.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(None);
         }
         let Some(provider) = cloud::of_engine(&self.connection).await? else {
             tracing::warn!(
                 "the providers cannot be asked from here: missing images are not in this plan"
             );
-            return Ok(BTreeMap::new());
+            return Ok(None);
         };
-        let missing =
-            missing_images(client, &crate::providers::registry(provider, ""), images).await;
-        missing.map_err(|e| client::failure("cannot read the ProviderAccount", e))
+        Ok(Some(crate::providers::registry(provider, "")))
     }
 
     /// Whether the files are those that the Fleet follows itself.
@@ -270,6 +272,11 @@ pub(crate) fn mistakes(directory: &Path, errors: &[LoadError]) -> Failure {
         directory.display(),
         lines.join("\n")
     ))
+}
+
+/// All images of a forecast, each once.
+pub(crate) fn all(images: &Images) -> BTreeSet<Image> {
+    images.values().flatten().cloned().collect()
 }
 
 /// Those of these images that a provider has none of, with what it says to that.

@@ -273,6 +273,14 @@ pub trait Provider: Send + Sync + 'static {
         Ok(config.clone())
     }
 
+    /// What instances with this effective `providerConfig` boot from, as far as it says so.
+    fn boot_image(&self, config: &Value) -> BootImage {
+        let named = config["image"].as_str();
+        named.map_or(BootImage::Unsaid, |image| {
+            BootImage::Named(image.to_owned())
+        })
+    }
+
     /// What is missing to boot this Kubernetes version with a `providerConfig`, such as an image, and what to do about it;
     /// `None` when nothing is. Asked before an upgrade begins.
     async fn missing_image(
@@ -366,6 +374,17 @@ impl From<&ProviderAccount> for Account {
             credentials: None,
         }
     }
+}
+
+/// What settings say of the image that instances boot from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BootImage {
+    /// This one.
+    Named(String),
+    /// The one that this stands for: [`Provider::resolve`] puts it in. Settings of one account and version with the same stand for the same.
+    Alias(Value),
+    /// Nothing.
+    Unsaid,
 }
 
 /// That there is no image of this version, or that the provider cannot say whether there is one; `None` where there is.

@@ -44,7 +44,7 @@ pub trait Infrastructure: Send + Sync {
         order: &InfrastructureOrder,
     ) -> Result<Option<ControlPlaneEndpoint>, ProviderError>;
 
-    /// Takes it away; true once nothing of it is left.
+    /// Takes it away, whatever the order says of its settings; true once nothing of it is left.
     async fn remove(
         &self,
         account: &Account,

@@ -17,8 +17,8 @@ pub mod registry;
 pub use bootstrap::Bootstrap;
 pub use connections::{ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers};
 pub use contract::{
-    Account, ConfigError, ConfigSchema, CreateInstance, Instance, InstanceState, ListScope,
-    Ownership, Provider, UpdateInstance, config_errors, lacks_image,
+    Account, BootImage, ConfigError, ConfigSchema, CreateInstance, Instance, InstanceState,
+    ListScope, Ownership, Provider, UpdateInstance, config_errors, lacks_image,
 };
 pub use credentials::Credentials;
 pub use error::ProviderError;

@@ -49,8 +49,11 @@ pub struct PoolOrder {
     pub version: String,
     /// The effective `providerConfig`.
     pub config: Value,
-    /// Wanted nodes; `None` where an autoscaler decides.
+    /// Wanted nodes; `None` where an autoscaler decides, or where what somebody else set is to stay.
     pub replicas: Option<i32>,
+    /// Fewest and most nodes, where an autoscaler decides.
+    #[serde(default)]
+    pub bounds: Option<(i32, i32)>,
     /// Labels that nodes register with.
     pub labels: BTreeMap<String, String>,
     /// Taints that nodes register with.

@@ -65,6 +65,7 @@ async fn machines_are_replaced_as_the_plan_said() {
     for part in [
         "### Fleetwright: `default/default`",
         &format!("; plan `{}`", &digest[..12]),
+        "\n    image: ubuntu-24.04\n",
     ] {
         assert!(comment.contains(part), "{part} is missing in\n{comment}");
     }
@@ -85,6 +86,7 @@ async fn machines_are_replaced_as_the_plan_said() {
         "-   version: v1.33.2",
         "+   version: v1.34.1",
         "spec.version: v1.33.2 -> v1.34.1",
+        "\n    image: ubuntu-24.04\n",
     ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }

@@ -18,7 +18,7 @@ use fleetwright_bootstrap::{
 };
 use fleetwright_core::outcome::Hold;
 use fleetwright_providers::{
-    Account, ControlPlaneEndpoint, InfrastructureOrder, Provider, ProviderError,
+    Account, ControlPlaneEndpoint, InfrastructureOrder, InstanceState, Provider, ProviderError,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -216,6 +216,15 @@ fn url(endpoint: &Endpoint) -> String {
     }
 }
 
+/// Instances through which the API is reached: those that run. Providers take no others, and one that they refuse would hold up the rest.
+fn targets(control_plane: &[Machine]) -> Vec<String> {
+    let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
+    let instances = control_plane.iter().filter(stays);
+    let instances = instances.filter_map(|m| m.status.as_ref()?.instance.as_ref());
+    let run = instances.filter(|i| i.state == InstanceState::Running.as_str());
+    run.map(|instance| instance.id.clone()).collect()
+}
+
 /// The provider, the account and the settings of a cluster's endpoint: its own, and without them those of its control plane's machines.
 fn order(
     shared: &Shared,
@@ -230,10 +239,6 @@ fn order(
     let (provider, account) = account_provider(shared, &namespace, account)?;
     let network = cluster.spec.cluster_network.as_ref();
     let port = network.and_then(|n| n.api_server_port);
-    let instances = control_plane
-        .iter()
-        .filter(|m| m.metadata.deletion_timestamp.is_none() && m.spec.provider_id.is_some())
-        .filter_map(|m| Some(m.status.as_ref()?.instance.as_ref()?.id.clone()));
     let order = InfrastructureOrder {
         installation: shared.context.installation.clone(),
         cluster_key: shared.cluster_ref(&namespace, &name).key,
@@ -242,7 +247,7 @@ fn order(
             shared.catalogue.effective(config).to_value()
         }),
         port: port.and_then(|p| p.try_into().ok()).unwrap_or(API_PORT),
-        instances: instances.collect(),
+        instances: targets(control_plane),
     };
     Ok((provider, account, order))
 }
@@ -350,4 +355,36 @@ async fn keep_kubeconfig(
         known.kubeconfig = Some((server.to_owned(), due));
     });
     Ok(due)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_api_is_reached_through_instances_that_run() {
+        let machine = |id: &str, state: &str, leaves: bool| -> Machine {
+            let mut machine = json!({
+                "metadata": {"name": id}, "spec": {"clusterName": "eu", "providerConfig": {}},
+                "status": {"instance": {"id": id, "state": state}},
+            });
+            if leaves {
+                machine["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            serde_json::from_value(machine).unwrap()
+        };
+        let mut unasked = machine("none", "Running", false);
+        unasked.status = None;
+        let all = [
+            machine("starts", "Pending", false),
+            machine("runs", "Running", false),
+            machine("stopped", "Stopped", false),
+            machine("failed", "Failed", false),
+            machine("leaves", "Running", true),
+            unasked,
+        ];
+        assert_eq!(targets(&all), ["runs"]);
+    }
 }

@@ -31,6 +31,8 @@ pub struct GroupOrder {
     pub config: ProviderConfig,
     /// Wanted nodes; `None` where an autoscaler decides.
     pub replicas: Option<i32>,
+    /// Fewest and most nodes, where an autoscaler decides.
+    pub bounds: Option<(i32, i32)>,
     /// Labels of the template.
     pub labels: BTreeMap<String, String>,
     /// Taints that nodes register with.
@@ -126,6 +128,17 @@ pub fn is_autoscaled(pool: &MachineDeployment) -> bool {
         meta::ANNOTATION_AUTOSCALER_MAX,
     ];
     annotations.is_some_and(|a| bounds.iter().all(|bound| a.contains_key(*bound)))
+}
+
+/// Fewest and most nodes that the autoscaler of the pool may want, where both are numbers.
+fn bounds(pool: &MachineDeployment) -> Option<(i32, i32)> {
+    let annotations = pool.metadata.annotations.as_ref()?;
+    let number = |key: &str| annotations.get(key)?.trim().parse::<i32>().ok();
+    let (min, max) = (
+        number(meta::ANNOTATION_AUTOSCALER_MIN)?,
+        number(meta::ANNOTATION_AUTOSCALER_MAX)?,
+    );
+    (0 <= min && min <= max).then_some((min, max))
 }
 
 /// What `spec.replicas` becomes where an autoscaler decides and the group wants `shown` nodes; `None` where it stays.
@@ -224,6 +237,7 @@ pub fn decide(
             true => None,
             false => Some(pool.spec.replicas.unwrap_or(1).max(0)),
         },
+        bounds: bounds(pool),
         labels: pool.spec.template.metadata.labels.clone(),
         taints: spec.taints.clone(),
     });

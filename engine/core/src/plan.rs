@@ -39,7 +39,9 @@ mod staged;
 pub use self::{
     blockers::{BlockerKind, PlanBlocker},
     departure::{Departure, depart},
-    forecast::{ByProvider, History, HistoryOf, Rollout, Step, forecast, has_quota},
+    forecast::{
+        BootImage, ByProvider, History, HistoryOf, Images, Rollout, Step, forecast, has_quota,
+    },
     foresee::{Fault, faults, marked, partial, schema_of},
     origins::{Origin, Origins, Written},
     removal::{Removal, Removed},

@@ -1,12 +1,12 @@
 //! A plan with all that can be told beforehand: which machines come and go, in which steps, and what will wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fleetwright_api::Fleet;
 use fleetwright_core::{
     catalogue::Catalogue,
     images::Image,
-    plan::{Live, Plan, Policy, forecast, plan},
+    plan::{Images, Live, Plan, Policy, forecast, plan},
 };
 use jiff::Timestamp;
 use kube::Client;
@@ -24,8 +24,8 @@ pub struct Foretold {
     pub policy: Policy,
     /// The plan.
     pub plan: Plan,
-    /// Images that machines would be made from.
-    pub images: BTreeSet<Image>,
+    /// What machines would be made from.
+    pub images: Images,
 }
 
 impl Foretold {
@@ -70,6 +70,11 @@ impl Foretold {
             return;
         }
         self.live.missing_images = missing;
-        forecast(&mut self.plan, &self.live, &self.policy, catalogue, now);
+        self.images = forecast(&mut self.plan, &self.live, &self.policy, catalogue, now);
+    }
+
+    /// Takes in what of the images machines boot from. The last word on machines: another forecast forgets it.
+    pub fn boots_from(&mut self, told: &BTreeMap<Image, Option<String>>) {
+        self.plan.boots_from(&self.images, told);
     }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use fleetwright_api::meta::fleet_of;
 use fleetwright_core::plan::{
-    Change, History, HistoryOf, Key, Plan, PlanBlocker, PlanEffect, PlannedWave, Removal, Removed,
-    Rollout, Step,
+    BootImage, Change, History, HistoryOf, Key, Plan, PlanBlocker, PlanEffect, PlannedWave,
+    Removal, Removed, Rollout, Step,
 };
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
@@ -315,6 +315,7 @@ fn write_rollout(out: &mut String, rollout: &Rollout) {
     if let Some(path) = &rollout.path {
         put(out, &format!("    path: {path}"));
     }
+    put(out, &images(&rollout.images));
     if !rollout.in_place.is_empty() {
         let text = format!("    in place: {}", few(&rollout.in_place));
         put(out, &text);
@@ -342,6 +343,22 @@ fn write_rollout(out: &mut String, rollout: &Rollout) {
     }
     if let Some(note) = &rollout.note {
         put(out, &format!("    at the end: {note}"));
+    }
+}
+
+/// What new machines boot from; of several versions each with its own.
+fn images(all: &[BootImage]) -> String {
+    let name = |of: &BootImage| of.image.clone().unwrap_or_else(|| "unknown".to_owned());
+    let names: BTreeSet<String> = all.iter().map(name).collect();
+    match (names.len(), names.first()) {
+        (0, _) | (_, None) => String::new(),
+        (1, Some(name)) => format!("    image: {name}"),
+        _ => {
+            let each = all
+                .iter()
+                .map(|of| format!("{} ({})", name(of), of.version));
+            format!("    images: {}", few(&each.collect::<Vec<_>>()))
+        }
     }
 }
 

@@ -1,16 +1,22 @@
 //! What nodes read when they boot: user data where it may be seen, SSM parameters where it holds secrets.
 
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
 use async_trait::async_trait;
 use aws_sdk_ssm::types::{ParameterTier, ParameterType, Tag};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use fleetwright_api::secret::SecretText;
+use fleetwright_api::{names, secret::SecretText};
 use fleetwright_providers::{Account, Bootstrap, Ownership, ProviderError};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
     config,
     create::USER_DATA_LIMIT,
-    errors::{code, told, writes},
+    errors::{code, told, told_of_secrets, writes},
     provider::Aws,
     schema::USUAL_OS,
     tags,
@@ -107,14 +113,40 @@ fn chunks(payload: &SecretText) -> Result<Vec<String>, ProviderError> {
     Ok(all.map(String::from).collect())
 }
 
-/// An error that does not repeat what was to be kept, as AWS does of values that it refuses.
-fn without(secret: &str, error: ProviderError) -> ProviderError {
-    if error.to_string().contains(secret) {
-        return ProviderError::Terminal {
-            message: "PutParameter: AWS refuses the value".into(),
-        };
+/// For how long it is believed that a parameter is still what was written.
+const BELIEVED: Duration = Duration::from_secs(600);
+
+/// Digests of the parts that were kept a moment ago, by account and path: a create that is tried again writes what differs.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<BTreeMap<(String, String), Parts>>);
+
+/// When the first of the parts was written, and their digests by number.
+type Parts = (Instant, BTreeMap<usize, String>);
+
+impl Kept {
+    fn digest(part: &str) -> String {
+        names::short_hash(["part", part], 40)
     }
-    error
+
+    fn has(&self, account: &str, path: &str, n: usize, part: &str, now: Instant) -> bool {
+        let known = self.0.lock();
+        let parts = known.get(&(account.to_owned(), path.to_owned()));
+        let parts = parts.filter(|(at, _)| now.duration_since(*at) < BELIEVED);
+        parts.is_some_and(|(_, parts)| parts.get(&n) == Some(&Self::digest(part)))
+    }
+
+    fn keep(&self, account: &str, path: &str, n: usize, part: &str, now: Instant) {
+        let mut known = self.0.lock();
+        known.retain(|_, (at, _)| now.duration_since(*at) < BELIEVED);
+        let key = (account.to_owned(), path.to_owned());
+        let (_, parts) = known.entry(key).or_insert_with(|| (now, BTreeMap::new()));
+        parts.insert(n, Self::digest(part));
+    }
+
+    fn forget(&self, account: &str, path: &str) {
+        let key = (account.to_owned(), path.to_owned());
+        self.0.lock().remove(&key);
+    }
 }
 
 fn command(account: &Account, path: &str, count: usize) -> String {
@@ -172,6 +204,12 @@ impl Bootstrap for Aws {
             message: format!("PutParameter: {e}"),
         })?;
         for (n, chunk) in chunks.iter().enumerate() {
+            if self
+                .kept()
+                .has(&account.name, &path, n, chunk, Instant::now())
+            {
+                continue;
+            }
             let put = || {
                 clients
                     .ssm
@@ -189,13 +227,16 @@ impl Bootstrap for Aws {
                 }
                 made => made,
             };
-            done.map_err(|e| without(chunk, told(writes("PutParameter"), e)))?;
+            done.map_err(|e| told_of_secrets(writes("PutParameter"), e))?;
+            self.kept()
+                .keep(&account.name, &path, n, chunk, Instant::now());
         }
         Ok(command(account, &path, chunks.len()))
     }
 
     async fn discard(&self, account: &Account, owner: &Ownership) -> Result<(), ProviderError> {
         let path = path(owner)?;
+        self.kept().forget(&account.name, &path);
         let clients = self.clients(account).await?;
         let names: Vec<String> = (0..MOST_CHUNKS).map(|n| format!("{path}/{n}")).collect();
         for names in names.chunks(BATCH) {

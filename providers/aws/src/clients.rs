@@ -149,11 +149,11 @@ impl AllClients {
             .connect_timeout(CONNECT)
             .read_timeout(READ)
             .build();
-        // Whoever asks us waits and asks again by itself, and must know what happened to each call.
+        // Asking for credentials changes nothing, so that it is repeated at once.
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http.clone())
             .region(Region::new(account.region.clone()))
-            .retry_config(RetryConfig::disabled())
+            .retry_config(RetryConfig::standard())
             .timeout_config(timeouts);
         if let Some(endpoint) = &account.endpoint {
             loader = loader.endpoint_url(endpoint);
@@ -162,9 +162,14 @@ impl AllClients {
             loader = loader.credentials_provider(keys);
         }
         let config = loader.load().await;
+        // Whoever asks us for more waits and asks again by itself, and must know what happened to each call.
+        let once = |config: &SdkConfig| {
+            let once = config.to_builder();
+            once.retry_config(RetryConfig::disabled())
+        };
         let role = account.credentials.as_ref().and_then(|c| c.get(ROLE_ARN));
         let Some(role) = role else {
-            return Ok(config);
+            return Ok(once(&config).build());
         };
         let assumed = AssumeRoleProvider::builder(role.expose().trim())
             .session_name(SESSION)
@@ -175,8 +180,7 @@ impl AllClients {
         };
         let provider = aws_credential_types::provider::SharedCredentialsProvider::new(assumed);
         // An identity that was cached for our own keys must not be used for the role.
-        Ok(config
-            .into_builder()
+        Ok(once(&config)
             .credentials_provider(provider)
             .identity_cache(aws_config::identity::IdentityCache::lazy().build())
             .build())

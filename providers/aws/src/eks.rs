@@ -3,18 +3,19 @@
 //! AWS chooses patch versions: what is asked for and compared is the minor, and a version that is shown has the patch of the order
 //! once its minor serves. What does not carry our tags is left alone, whatever it is called.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_eks::{
     Client,
-    types::{UpdateParamType, UpdateStatus, UpdateType},
+    types::{Update, UpdateParamType, UpdateStatus, UpdateType},
 };
 use fleetwright_api::{names, version::Version};
 use fleetwright_providers::{ProviderError, managed::ManagedOwner};
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 use crate::{
-    errors::{reads, told, writes},
+    errors::{self, reads, told, writes},
     tags::{self, Tags},
 };
 
@@ -36,8 +37,10 @@ const NOT_FOUND: &str = "ResourceNotFoundException";
 const LONGEST_NAME: usize = 63;
 /// For how long a version that could not be reached is not tried again.
 const RETRY: SignedDuration = SignedDuration::from_hours(1);
-/// Most updates that are looked at for the one that is under way.
+/// Most updates that one look asks for.
 const MOST_UPDATES: usize = 50;
+/// Most updates that are remembered.
+const MOST_ENDED: usize = 10_000;
 
 fn terminal(message: String) -> ProviderError {
     ProviderError::Terminal { message }
@@ -119,7 +122,7 @@ fn all_tags(owner: &ManagedOwner, users: &Tags) -> Tags {
     all
 }
 
-/// Writes tags that differ, and takes those of the user's off that are no longer wanted.
+/// Takes tags of the user's off that are no longer wanted, and writes those that differ.
 async fn retag(
     client: &Client,
     arn: &str,
@@ -131,18 +134,73 @@ async fn retag(
         .filter(|(key, value)| there.get(*key) != Some(*value))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    if !new.is_empty() {
-        let call = client.tag_resource().resource_arn(arn).set_tags(Some(new));
-        let sent = call.send().await;
-        sent.map_err(|e| told(writes("TagResource"), e))?;
-    }
     let gone = tags::outdated(there, wanted);
     if !gone.is_empty() {
         let call = client.untag_resource().resource_arn(arn);
         let sent = call.set_tag_keys(Some(gone)).send().await;
         sent.map_err(|e| told(writes("UntagResource"), e))?;
     }
+    if !new.is_empty() {
+        let call = client.tag_resource().resource_arn(arn).set_tags(Some(new));
+        let sent = call.send().await;
+        sent.map_err(|e| told(writes("TagResource"), e))?;
+    }
     Ok(())
+}
+
+/// What an update of versions came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Came {
+    /// It is under way to this version.
+    Moves(String),
+    /// It failed: to which version, when it began, and why.
+    Failed(String, i64, String),
+    /// It is nothing to us: done, or no update of versions.
+    Else,
+}
+
+impl Came {
+    /// What it came to, and whether that stays.
+    fn of(update: &Update) -> (Self, bool) {
+        let over = matches!(
+            update.status(),
+            Some(UpdateStatus::Successful | UpdateStatus::Failed | UpdateStatus::Cancelled)
+        );
+        let mut params = update.params().iter();
+        let version = params.find(|p| p.r#type() == Some(&UpdateParamType::Version));
+        let version = version.and_then(|p| p.value()).map(str::to_owned);
+        let of_versions = update.r#type() == Some(&UpdateType::VersionUpdate);
+        let came = match (version.filter(|_| of_versions), update.status()) {
+            (Some(version), Some(UpdateStatus::InProgress)) => Self::Moves(version),
+            (Some(version), Some(UpdateStatus::Failed)) => {
+                let errors = update.errors().iter();
+                let words: Vec<&str> = errors.filter_map(|e| e.error_message()).collect();
+                let at = update.created_at().map_or(0, |at| at.secs());
+                let why = format!("the update to {version} failed: {}", words.join("; "));
+                Self::Failed(version, at, why)
+            }
+            _ => Self::Else,
+        };
+        (came, over)
+    }
+}
+
+/// Updates that have come to their end, by id: what they came to stays, and is asked for once.
+#[derive(Debug, Default)]
+pub(crate) struct Ended(Mutex<BTreeMap<String, Came>>);
+
+impl Ended {
+    fn get(&self, id: &str) -> Option<Came> {
+        self.0.lock().get(id).cloned()
+    }
+
+    fn keep(&self, id: String, came: Came) {
+        let mut all = self.0.lock();
+        if all.len() >= MOST_ENDED {
+            all.clear();
+        }
+        all.insert(id, came);
+    }
 }
 
 /// What is known of updates of a cluster, or of a group of it.
@@ -167,49 +225,45 @@ impl Updates {
     }
 }
 
-/// Looks at the updates of a cluster, or of a group of it.
+/// Looks at the updates of a cluster, or of a group of it, but for those that are known to have ended.
 async fn updates(
     client: &Client,
+    ended: &Ended,
     cluster: &str,
     group: Option<&str>,
 ) -> Result<Updates, ProviderError> {
     let list = client.list_updates().name(cluster);
     let list = list.set_nodegroup_name(group.map(str::to_owned));
     let mut pages = list.into_paginator().items().send();
-    let mut ids = Vec::new();
+    let mut all = Vec::new();
+    let mut asked = 0;
     while let Some(id) = pages.next().await {
-        ids.push(id.map_err(|e| told(reads("ListUpdates"), e))?);
-        if ids.len() == MOST_UPDATES {
+        let id = id.map_err(|e| told(reads("ListUpdates"), e))?;
+        if let Some(came) = ended.get(&id) {
+            all.push(came);
+            continue;
+        }
+        if asked == MOST_UPDATES {
             break;
         }
-    }
-    let mut out = Updates::default();
-    for id in ids {
-        let call = client.describe_update().name(cluster).update_id(id);
+        asked += 1;
+        let call = client.describe_update().name(cluster).update_id(&id);
         let call = call.set_nodegroup_name(group.map(str::to_owned));
         let found = call.send().await;
         let found = found.map_err(|e| told(reads("DescribeUpdate"), e))?;
-        let Some(update) = found.update() else {
-            continue;
-        };
-        if update.r#type() != Some(&UpdateType::VersionUpdate) {
-            continue;
+        let update = errors::shown("DescribeUpdate", found.update)?;
+        let (came, over) = Came::of(&update);
+        if over {
+            ended.keep(id, came.clone());
         }
-        let mut params = update.params().iter();
-        let version = params.find(|p| p.r#type() == Some(&UpdateParamType::Version));
-        let Some(version) = version.and_then(|p| p.value()).map(str::to_owned) else {
-            continue;
-        };
-        match update.status() {
-            Some(UpdateStatus::InProgress) => out.to = Some(version),
-            Some(UpdateStatus::Failed) => {
-                let errors = update.errors().iter();
-                let words: Vec<&str> = errors.filter_map(|e| e.error_message()).collect();
-                let at = update.created_at().map_or(0, |at| at.secs());
-                let why = format!("the update to {version} failed: {}", words.join("; "));
-                out.failed.push((version, at, why));
-            }
-            _ => {}
+        all.push(came);
+    }
+    let mut out = Updates::default();
+    for came in all {
+        match came {
+            Came::Moves(version) => out.to = Some(version),
+            Came::Failed(version, at, why) => out.failed.push((version, at, why)),
+            Came::Else => {}
         }
     }
     out.failed.sort_by_key(|(_, at, _)| *at);

@@ -23,7 +23,7 @@ use fleetwright_providers::{
 use crate::{
     clients::Clients,
     config::{self, ClusterConfig, LoadBalancer},
-    errors::{code, reads, told, writes},
+    errors::{code, reads, shown, told, writes},
     provider::Aws,
     tags::{self, Tags},
 };
@@ -83,11 +83,11 @@ impl<'a> Work<'a> {
         match call.send().await {
             Err(error) if code(&error) == Some("LoadBalancerNotFound") => Ok(None),
             Err(error) => Err(told(reads("DescribeLoadBalancers"), error)),
-            Ok(found) => Ok(found
-                .load_balancers
-                .unwrap_or_default()
-                .into_iter()
-                .find(|b| b.load_balancer_name() == Some(self.name.as_str()))),
+            Ok(found) => {
+                let mut all = found.load_balancers.unwrap_or_default().into_iter();
+                let ours = all.find(|b| b.load_balancer_name() == Some(self.name.as_str()));
+                shown("DescribeLoadBalancers", ours).map(Some)
+            }
         }
     }
 
@@ -96,11 +96,11 @@ impl<'a> Work<'a> {
         match call.send().await {
             Err(error) if code(&error) == Some("TargetGroupNotFound") => Ok(None),
             Err(error) => Err(told(reads("DescribeTargetGroups"), error)),
-            Ok(found) => Ok(found
-                .target_groups
-                .unwrap_or_default()
-                .into_iter()
-                .find(|g| g.target_group_name() == Some(self.name.as_str()))),
+            Ok(found) => {
+                let mut all = found.target_groups.unwrap_or_default().into_iter();
+                let ours = all.find(|g| g.target_group_name() == Some(self.name.as_str()));
+                shown("DescribeTargetGroups", ours).map(Some)
+            }
         }
     }
 
@@ -129,20 +129,20 @@ impl<'a> Work<'a> {
         ))
     }
 
-    /// Writes tags that differ and takes off those that are wanted no more.
+    /// Takes off tags that are wanted no more, and writes those that differ.
     async fn put_tags(&self, arn: &str, there: &Tags, wanted: &Tags) -> Result<(), ProviderError> {
         let outdated = tags::outdated(there, wanted);
         let mut missing = wanted.clone();
         missing.retain(|key, value| there.get(key) != Some(value));
-        if !missing.is_empty() {
-            let call = self.client().add_tags().resource_arns(arn);
-            let done = call.set_tags(Some(tag_list(&missing))).send().await;
-            done.map_err(|e| told(writes("AddTags"), e))?;
-        }
         if !outdated.is_empty() {
             let call = self.client().remove_tags().resource_arns(arn);
             let done = call.set_tag_keys(Some(outdated)).send().await;
             done.map_err(|e| told(writes("RemoveTags"), e))?;
+        }
+        if !missing.is_empty() {
+            let call = self.client().add_tags().resource_arns(arn);
+            let done = call.set_tags(Some(tag_list(&missing))).send().await;
+            done.map_err(|e| told(writes("AddTags"), e))?;
         }
         Ok(())
     }
@@ -435,10 +435,7 @@ impl Infrastructure for Aws {
         account: &Account,
         order: &InfrastructureOrder,
     ) -> Result<bool, ProviderError> {
-        let config = config::cluster(&order.config)?;
-        if config.control_plane_endpoint.is_some() {
-            return Ok(true);
-        }
+        // What the settings say now tells nothing of what was made by them before.
         let clients = self.clients(account).await?;
         let work = Work::new(&clients, order);
         if let Some(balancer) = work.balancer().await? {

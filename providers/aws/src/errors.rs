@@ -4,6 +4,9 @@ use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::{
+    assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
+};
 use fleetwright_providers::ProviderError;
 
 /// Milliseconds of patience that a throttled call is asked for: so long, AWS' buckets refill by a few calls.
@@ -231,15 +234,56 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// What STS answered, where the error comes of an answer of its.
+fn answer_of_sts(error: &(dyn Error + 'static)) -> Option<(String, u16)> {
+    fn answer<E>(error: &SdkError<E>) -> Option<(String, u16)>
+    where
+        E: ProvideErrorMetadata,
+    {
+        let SdkError::ServiceError(service) = error else {
+            return None;
+        };
+        let code = service.err().code().unwrap_or_default();
+        Some((code.to_owned(), service.raw().status().as_u16()))
+    }
+    cause::<SdkError<AssumeRoleError>>(error)
+        .and_then(answer)
+        .or_else(|| cause::<SdkError<AssumeRoleWithWebIdentityError>>(error).and_then(answer))
+}
+
+/// Whether credentials that could not be had were refused: otherwise the next try may fare better.
+fn is_refused(error: &CredentialsError) -> bool {
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
+            true
+        }
+        _ => answer_of_sts(error).is_some_and(|(code, status)| {
+            let passes = matches!(
+                meaning(&code, status),
+                Meaning::Throttled | Meaning::Unavailable | Meaning::Unknown
+            );
+            (400..500).contains(&status) && !passes
+        }),
+    }
+}
+
+/// What it means that credentials cannot be had for this operation.
+pub(crate) fn of_credentials(operation: &str, error: &CredentialsError) -> ProviderError {
+    without_credentials(format!("{operation}: {}", chain(error)), error)
+}
+
+fn without_credentials(message: String, error: &CredentialsError) -> ProviderError {
+    match is_refused(error) {
+        true => ProviderError::Credentials { message },
+        false => ProviderError::Unavailable { message },
+    }
+}
+
 /// The error of a call that was not answered, or not in words that can be read.
 fn unanswered(call: Call, error: &(dyn Error + 'static)) -> ProviderError {
     let message = format!("{}: {}", call.operation, chain(error));
-    match cause::<CredentialsError>(error) {
-        Some(CredentialsError::ProviderTimedOut(_)) => {
-            return ProviderError::Unavailable { message };
-        }
-        Some(_) => return ProviderError::Credentials { message },
-        None => {}
+    if let Some(own) = cause::<CredentialsError>(error) {
+        return without_credentials(message, own);
     }
     let never_sent = cause::<hyper_util::client::legacy::Error>(error)
         .is_some_and(hyper_util::client::legacy::Error::is_connect);
@@ -257,8 +301,42 @@ pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str>
         .and_then(ProvideErrorMetadata::code)
 }
 
+/// What an answer that refuses nothing must show. Only an error of its own says that something is not there.
+pub(crate) fn shown<T>(operation: &str, found: Option<T>) -> Result<T, ProviderError> {
+    found.ok_or_else(|| ProviderError::Unavailable {
+        message: format!("{operation}: the answer shows nothing of what was asked for"),
+    })
+}
+
+/// What AWS' words may be told of: those on a value that it refuses repeat the value.
+fn words_on_secrets<'a>(code: &str, status: u16, words: &'a str) -> &'a str {
+    match meaning(code, status) {
+        Meaning::Credentials => words,
+        _ => "",
+    }
+}
+
+/// What a failed call means that carried secrets.
+pub(crate) fn told_of_secrets<E>(call: Call, error: SdkError<E>) -> ProviderError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    told_in(words_on_secrets, call, error)
+}
+
 /// What a failed call means.
 pub(crate) fn told<E>(call: Call, error: SdkError<E>) -> ProviderError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    told_in(|_, _, words| words, call, error)
+}
+
+fn told_in<E>(
+    tell: for<'a> fn(&str, u16, &'a str) -> &'a str,
+    call: Call,
+    error: SdkError<E>,
+) -> ProviderError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -266,12 +344,9 @@ where
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             let (code, words) = (service.err().code(), service.err().message());
-            let error = answered(
-                call,
-                code.unwrap_or_default(),
-                status,
-                words.unwrap_or_default(),
-            );
+            let of = code.unwrap_or_default();
+            let words = tell(of, status, words.unwrap_or_default());
+            let error = answered(call, of, status, words);
             tracing::debug!(operation = call.operation, code, status, %error, "AWS refuses");
             error
         }
@@ -388,5 +463,50 @@ mod tests {
             error.to_string().contains("nothing in the environment"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn only_what_sts_refuses_is_refused() {
+        use aws_sdk_ec2::{config::http::HttpResponse, error::ErrorMetadata};
+        let answer = |code: &str, status: u16| {
+            let raw = HttpResponse::new(status.try_into().unwrap(), "".into());
+            let error = AssumeRoleError::generic(ErrorMetadata::builder().code(code).build());
+            CredentialsError::provider_error(SdkError::service_error(error, raw))
+        };
+        let lost = SdkError::<AssumeRoleError, HttpResponse>::timeout_error("too late");
+        for (error, word) in [
+            (answer("AccessDenied", 403), "CredentialsRefused"),
+            (answer("ExpiredToken", 400), "CredentialsRefused"),
+            (answer("ValidationError", 400), "CredentialsRefused"),
+            (answer("Throttling", 400), "Unavailable"),
+            (answer("", 429), "Unavailable"),
+            (answer("InternalFailure", 500), "Unavailable"),
+            (answer("ServiceUnavailable", 503), "Unavailable"),
+            (CredentialsError::provider_error(lost), "Unavailable"),
+            (CredentialsError::unhandled("odd"), "Unavailable"),
+            (
+                CredentialsError::invalid_configuration("a loop"),
+                "CredentialsRefused",
+            ),
+        ] {
+            let words = error.to_string();
+            assert_eq!(of_credentials("AssumeRole", &error).word(), word, "{words}");
+            let call = writes("RunInstances");
+            assert_eq!(unanswered(call, &error).word(), word, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_not_repeated() {
+        let secret = "c2VjcmV0".repeat(512);
+        let said = format!("1 validation error detected: Value '{secret}' at 'value'");
+        for (code, status, words) in [
+            ("ValidationException", 400, ""),
+            ("InternalServerError", 500, ""),
+            ("", 400, ""),
+            ("AccessDeniedException", 400, said.as_str()),
+        ] {
+            assert_eq!(words_on_secrets(code, status, &said), words);
+        }
     }
 }

@@ -1,7 +1,13 @@
 //! Which image an instance boots from: given by its id, or looked up by what it is for.
 
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
 use aws_sdk_ec2::types::{ArchitectureValues, Image, InstanceType};
 use fleetwright_providers::ProviderError;
+use parking_lot::Mutex;
 
 use crate::{
     clients::Clients,
@@ -149,16 +155,39 @@ async fn look(clients: &Clients, id: &str) -> Result<Option<Image>, ProviderErro
     }
 }
 
-/// Name of the device that an image boots from.
-///
-/// # Errors
-/// There is no such image, or AWS cannot be asked.
-pub(crate) async fn root_device(clients: &Clients, id: &str) -> Result<String, ProviderError> {
-    let image = look(clients, id).await?;
-    let device = image.and_then(|i| i.root_device_name);
-    device.ok_or_else(|| ProviderError::Terminal {
-        message: format!("image: there is no image {id} here that boots from a disk"),
-    })
+/// For how long it holds from which device an image boots.
+const HOLDS: Duration = Duration::from_secs(600);
+
+/// Names of the devices that images boot from, by account and image. They never change: what is asked again is whether there are any.
+#[derive(Debug, Default)]
+pub(crate) struct Roots(Mutex<BTreeMap<(String, String), (Instant, String)>>);
+
+impl Roots {
+    /// Name of the device that an image boots from.
+    ///
+    /// # Errors
+    /// There is no such image, or AWS cannot be asked.
+    pub(crate) async fn of(
+        &self,
+        clients: &Clients,
+        account: &str,
+        id: &str,
+    ) -> Result<String, ProviderError> {
+        let key = (account.to_owned(), id.to_owned());
+        let known = self.0.lock().get(&key).cloned();
+        if let Some((_, device)) = known.filter(|(at, _)| at.elapsed() < HOLDS) {
+            return Ok(device);
+        }
+        let image = look(clients, id).await?;
+        let device = image.and_then(|i| i.root_device_name);
+        let device = device.ok_or_else(|| ProviderError::Terminal {
+            message: format!("image: there is no image {id} here that boots from a disk"),
+        })?;
+        let mut all = self.0.lock();
+        all.retain(|_, (at, _)| at.elapsed() < HOLDS);
+        all.insert(key, (Instant::now(), device.clone()));
+        Ok(device)
+    }
 }
 
 /// Architectures that a type of instances runs; `None` where there is no such type here.

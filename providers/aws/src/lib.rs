@@ -15,6 +15,7 @@ mod images;
 mod instance;
 mod provider;
 mod recent;
+mod rooms;
 mod schema;
 mod tags;
 mod update;

@@ -9,20 +9,23 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, Instance as Shown};
 use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
-    Account, Bootstrap, ConfigSchema, CreateInstance, Infrastructure, Instance, InstanceState,
-    ListScope, Provider, ProviderError, UpdateInstance,
+    Account, BootImage, Bootstrap, ConfigSchema, CreateInstance, Infrastructure, Instance,
+    InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
     managed::{ManagedControlPlanes, PoolProvider},
 };
 use serde_json::{Map, Value, json};
 
 use crate::{
+    bootstrap::Kept,
     clients::{AllClients, Clients},
     config::{self, MACHINE_CONFIG, PROVIDER},
     create,
+    eks::Ended,
     errors::{code, told, writes},
-    images,
+    images::{self, Roots},
     instance::{filter, find, look, show, state, tags_of},
     recent::Recent,
+    rooms::{Room, Rooms},
     schema::schemas,
     tags, update,
 };
@@ -40,6 +43,10 @@ pub struct Aws {
     installation: String,
     clients: AllClients,
     recent: Recent,
+    rooms: Rooms,
+    roots: Roots,
+    kept: Kept,
+    ended: Ended,
 }
 
 fn tagged(key: &str, value: &str) -> Filter {
@@ -59,12 +66,26 @@ impl Aws {
             installation: installation.into(),
             clients: AllClients::new(),
             recent: Recent::default(),
+            rooms: Rooms::default(),
+            roots: Roots::default(),
+            kept: Kept::default(),
+            ended: Ended::default(),
         }
     }
 
     /// Clients of an account.
     pub(crate) async fn clients(&self, account: &Account) -> Result<Arc<Clients>, ProviderError> {
         self.clients.of(account).await
+    }
+
+    /// What was kept for machines.
+    pub(crate) const fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Updates of EKS that have come to their end.
+    pub(crate) const fn ended(&self) -> &Ended {
+        &self.ended
     }
 
     /// The instance with this id, whatever its state; `None` where there is none, which is not believed of one that was just made.
@@ -110,11 +131,12 @@ impl Aws {
         Ok(there.map(show).collect())
     }
 
-    /// Refuses a new instance where the account's own limits leave no room for it.
-    async fn check_quotas(
+    /// Takes room for a new instance, and refuses it where the account's own limits leave none.
+    async fn take_room(
         &self,
         clients: &Clients,
         account: &Account,
+        key: &str,
     ) -> Result<(), ProviderError> {
         let name = &account.name;
         if let Some(other) = account.quotas.keys().find(|q| *q != INSTANCES) {
@@ -125,10 +147,25 @@ impl Aws {
         let Some(limit) = account.quotas.get(INSTANCES) else {
             return Ok(());
         };
-        let used = self.there(clients, &ListScope::Account).await?.len();
-        if i64::try_from(used).is_ok_and(|used| used < *limit) {
-            return Ok(());
+        let most = usize::try_from(*limit).unwrap_or(0);
+        let take = || self.rooms.take(name, key, most, Instant::now(), CAUGHT_UP);
+        let mut room = take();
+        if room == Room::List {
+            let there = self.there(clients, &ListScope::Account).await?;
+            let keys = there.into_iter().filter_map(|i| i.owner);
+            let keys = keys.map(|owner| owner.instance_key).collect();
+            self.rooms.listed(name, Instant::now(), keys);
+            room = take();
         }
+        let used = match room {
+            Room::Taken => return Ok(()),
+            Room::Full(used) => used,
+            Room::List => {
+                return Err(ProviderError::Unavailable {
+                    message: format!("the instances of account {name} are being counted"),
+                });
+            }
+        };
         Err(ProviderError::Quota {
             message: format!(
                 "account {name} has {used} of {limit} {INSTANCES}: raise ProviderAccount.spec.quotas.{INSTANCES}, or delete some"
@@ -156,14 +193,14 @@ impl Aws {
         if let Some(found) = Self::with_key(clients, key).await? {
             return Ok(show(&found));
         }
-        self.check_quotas(clients, account).await?;
         let image = images::of(clients, &config, &order.version).await?;
         let image = image.map_err(|message| ProviderError::Terminal { message })?;
         let root = match &config.root_volume {
-            Some(_) => Some(images::root_device(clients, &image).await?),
+            Some(_) => Some(self.roots.of(clients, &account.name, &image).await?),
             None => None,
         };
         let call = create::call(clients, order, &config, &image, root.as_deref())?;
+        self.take_room(clients, account, key).await?;
         let made = match call.send().await {
             // It was asked for before, when its settings were others, and shows any moment.
             Err(error) if code(&error) == Some("IdempotentParameterMismatch") => {
@@ -172,7 +209,14 @@ impl Aws {
                     message: "RunInstances: the instance was asked for before, with other settings, and does not show yet".into(),
                 });
             }
-            made => made.map_err(|e| told(writes("RunInstances"), e))?,
+            made => made
+                .map_err(|e| told(writes("RunInstances"), e))
+                .inspect_err(|error| {
+                    // Where the answer was lost it may be there.
+                    if !matches!(error, ProviderError::Ambiguous { .. }) {
+                        self.rooms.give_back(&account.name, key);
+                    }
+                })?,
         };
         let made = made.instances().first().map(show);
         let made = made.ok_or_else(|| ProviderError::Ambiguous {
@@ -229,6 +273,16 @@ impl Provider for Aws {
         })?;
         freeze(fields, &image);
         Ok(resolved)
+    }
+
+    fn boot_image(&self, config: &Value) -> BootImage {
+        match config["image"].as_str() {
+            Some(image) => BootImage::Named(image.to_owned()),
+            None if config["kind"] == MACHINE_CONFIG => {
+                BootImage::Alias(json!([config["os"], config["imageLookup"]]))
+            }
+            None => BootImage::Unsaid,
+        }
     }
 
     fn as_made(&self, config: &Value, instance: &Instance) -> Value {
@@ -339,6 +393,7 @@ impl Provider for Aws {
         }
         let call = clients.ec2.terminate_instances().instance_ids(id);
         let ended = call.send().await;
+        self.rooms.give_back(&account.name, instance_key);
         match ended.map_err(|e| told(writes("TerminateInstances"), e)) {
             Err(ProviderError::NotFound { .. }) => Ok(()),
             ended => ended.map(drop),

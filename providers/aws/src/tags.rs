@@ -76,12 +76,14 @@ pub(crate) fn of_user(tags: &Tags) -> Tags {
     all
 }
 
-/// Keys of what is on an instance from an earlier write of the user's tags and is not in `wanted`, which is what [`of_user`] gives.
+/// Keys of what is on a thing from an earlier write of the user's tags and is not in `wanted`, which is what [`of_user`] gives. They are
+/// taken off before others are written: both may be more than a thing can have, and whoever is cut off in between finds them again,
+/// because the list that remembers them is still there. Whose a thing is is not among them.
 pub(crate) fn outdated(there: &Tags, wanted: &Tags) -> Vec<String> {
     let lists = there.iter().filter(|(key, _)| is_list(key));
     let remembered = lists.clone().flat_map(|(_, list)| list.split(','));
     let keys = remembered.chain(lists.map(|(key, _)| key.as_str()));
-    let is_users = |key: &&str| !key.starts_with(OURS) || is_list(key);
+    let is_users = |key: &&str| (!key.starts_with(OURS) && *key != NAME) || is_list(key);
     keys.filter(is_users)
         .filter(|key| there.contains_key(*key) && !wanted.contains_key(*key))
         .map(str::to_owned)
@@ -157,7 +159,8 @@ mod tests {
         gone.sort();
         assert_eq!(gone, ["cost", WRITTEN, "team"]);
         // Whatever somebody writes into the list, what is ours stays.
-        there.insert(WRITTEN.into(), format!("{SET},others"));
+        there.extend(map(&[(NAME, "m")]));
+        there.insert(WRITTEN.into(), format!("{SET},{NAME},others"));
         assert_eq!(outdated(&there, &wanted), ["others"]);
     }
 

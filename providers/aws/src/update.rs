@@ -64,7 +64,6 @@ pub(crate) async fn write(
         wanted.extend(tags::of_owner(&change.owner));
     }
     wanted.retain(|key, value| there.get(key) != Some(value));
-    write_tags(clients, &resources, &wanted).await?;
     if !outdated.is_empty() {
         let tags = outdated.iter().map(|key| Tag::builder().key(key).build());
         let call = clients
@@ -75,6 +74,7 @@ pub(crate) async fn write(
         let gone = call.send().await;
         gone.map_err(|e| told(writes("DeleteTags"), e))?;
     }
+    write_tags(clients, &resources, &wanted).await?;
     if let Some(groups) = &config.security_groups {
         let have = shown.security_groups().iter();
         let have: BTreeSet<&str> = have.filter_map(|g| g.group_id()).collect();

@@ -21,7 +21,7 @@ use serde_json::json;
 use super::steps;
 use crate::{
     cache::name_of,
-    reconcile::{Error, Shared},
+    reconcile::{Error, Shared, called},
 };
 
 /// Time between two looks at the token of a machine that boots.
@@ -88,7 +88,7 @@ pub(crate) async fn user_data(
         labels: order.labels.clone(),
         taints: order.taints.clone(),
     };
-    let token = BootstrapToken::generate(shared.context.random.as_ref());
+    let token = token_of(shared, machine);
     let initialized = status
         .initialization
         .is_some_and(|i| i.control_plane_initialized);
@@ -114,7 +114,7 @@ pub(crate) async fn user_data(
         steps::before(shared, cluster, &values.version).await?;
     }
     if !matches!(role, Role::Init { .. }) {
-        make_known(shared, cluster, machine, &token).await?;
+        make_known(shared, machine, &token).await?;
     }
     let text = match rendered {
         UserData::OneStep(text) => text,
@@ -128,42 +128,62 @@ pub(crate) async fn user_data(
     Ok(Some(SecretText::new(text)))
 }
 
-/// Makes a token known to the cluster, for as long as an instance usually takes to boot.
+/// A token that a machine was given.
+#[derive(Clone)]
+pub(super) struct Token {
+    token: BootstrapToken,
+    /// When the cluster forgets it; `None` where it was not made known, as the first machine makes it known itself.
+    expires: Option<Timestamp>,
+}
+
+/// The token of a machine: that of its last create while it is good, so that what is tried again is the same.
+fn token_of(shared: &Shared, machine: &Machine) -> BootstrapToken {
+    let now = shared.now();
+    let before = known(shared, machine).filter(|t| t.expires.is_none_or(|at| at > now));
+    if let Some(before) = before {
+        return before.token;
+    }
+    let token = BootstrapToken::generate(shared.context.random.as_ref());
+    keep(shared, machine, &token, None);
+    token
+}
+
+/// Makes a machine's token known to the cluster, for as long as an instance usually takes to boot.
 async fn make_known(
     shared: &Shared,
-    cluster: &Cluster,
     machine: &Machine,
     token: &BootstrapToken,
 ) -> Result<(), Error> {
     let secrets = tokens(shared, machine).await?;
+    let there = secrets.get_opt(&token.secret_name()).await;
+    let there = there.map_err(|e| Error::Workload(Box::new(e)))?;
+    if there.is_some() {
+        // Where the answer to its making was lost, nobody knows until when it is good.
+        let expires = known(shared, machine).and_then(|t| t.expires);
+        let expires = expires.unwrap_or(shared.now());
+        return live_on(shared, machine, &secrets, token, expires).await;
+    }
     let expires = until(shared.now())?;
     let words = format!("Fleetwright: machine {} joins", machine.name_any());
     secrets
         .create(&PostParams::default(), &token.secret(&words, expires))
         .await
         .map_err(|e| Error::Workload(Box::new(e)))?;
-    let before = shared.grounds.tokens.lock().insert(
-        name_of(machine),
-        Token {
-            secret: token.secret_name(),
-            expires,
-        },
-    );
-    // That of a create that came to nothing.
-    if let Some(before) = before {
-        tracing::debug!(cluster = %cluster.name_any(), secret = %before.secret, "a token is given up");
-        secrets
-            .delete(&before.secret, &DeleteParams::default())
-            .await
-            .ok();
-    }
+    keep(shared, machine, token, Some(expires));
     Ok(())
 }
 
-/// A token that a machine was given.
-pub(super) struct Token {
-    secret: String,
-    expires: Timestamp,
+fn known(shared: &Shared, machine: &Machine) -> Option<Token> {
+    let known = shared.grounds.tokens.lock();
+    known.get(&name_of(machine)).cloned()
+}
+
+fn keep(shared: &Shared, machine: &Machine, token: &BootstrapToken, expires: Option<Timestamp>) {
+    let token = Token {
+        token: token.clone(),
+        expires,
+    };
+    shared.grounds.tokens.lock().insert(name_of(machine), token);
 }
 
 fn until(now: Timestamp) -> Result<Timestamp, Error> {
@@ -179,29 +199,39 @@ async fn tokens(shared: &Shared, machine: &Machine) -> Result<Api<Secret>, Error
     Ok(Api::namespaced(client, token::NAMESPACE))
 }
 
+/// Lets a token that ends then live on, where that is due.
+async fn live_on(
+    shared: &Shared,
+    machine: &Machine,
+    api: &Api<Secret>,
+    token: &BootstrapToken,
+    expires: Timestamp,
+) -> Result<(), Error> {
+    let Some(expires) = token::extended(expires, shared.now()) else {
+        return Ok(());
+    };
+    let text = fleetwright_api::time::rfc3339_seconds(expires);
+    let patch = Patch::Merge(json!({"stringData": {"expiration": text}}));
+    let params = PatchParams::default();
+    let written = api.patch(&token.secret_name(), &params, &patch).await;
+    written.map_err(|e| Error::Workload(Box::new(e)))?;
+    keep(shared, machine, token, Some(expires));
+    Ok(())
+}
+
 /// Lets the token of a machine that boots slowly live on; when to look again. A token of a process before this one is not known, and ends:
 /// then a health check replaces the machine.
 pub(crate) async fn await_node(
     shared: &Shared,
     machine: &Machine,
 ) -> Result<Option<Duration>, Error> {
-    let key = name_of(machine);
-    let known = {
-        let known = shared.grounds.tokens.lock();
-        known.get(&key).map(|t| (t.secret.clone(), t.expires))
-    };
-    let Some((secret, expires)) = known else {
+    let known = known(shared, machine).and_then(|t| Some((t.token, t.expires?)));
+    let Some((token, expires)) = known else {
         return Ok(None);
     };
-    let now = shared.now();
-    if let Some(expires) = token::extended(expires, now) {
-        let text = fleetwright_api::time::rfc3339_seconds(expires);
-        let patch = Patch::Merge(json!({"stringData": {"expiration": text}}));
+    if token::extended(expires, shared.now()).is_some() {
         let api = tokens(shared, machine).await?;
-        let written = api.patch(&secret, &PatchParams::default(), &patch).await;
-        written.map_err(|e| Error::Workload(Box::new(e)))?;
-        let token = Token { secret, expires };
-        shared.grounds.tokens.lock().insert(key, token);
+        live_on(shared, machine, &api, &token, expires).await?;
     }
     Ok(Some(AGAIN))
 }
@@ -217,14 +247,19 @@ pub(crate) async fn discard(
     let Some(bootstrap) = provider.bootstrap() else {
         return Ok(());
     };
-    bootstrap.discard(account, owner).await?;
+    let call = called(shared, "discard", bootstrap.discard(account, owner));
+    let (id, asked) = ((owner.instance_key.as_str(), "discard"), (account, owner));
+    shared.refusals.call(id, &asked, shared.now(), call).await?;
     let token = shared.grounds.tokens.lock().remove(&name_of(machine));
-    if let Some(token) = token
+    if let Some(token) = token.filter(|t| t.expires.is_some())
         && let Ok(secrets) = tokens(shared, machine).await
     {
         // It ends by itself as well.
         let params = DeleteParams::default();
-        secrets.delete(&token.secret, &params).await.ok();
+        secrets
+            .delete(&token.token.secret_name(), &params)
+            .await
+            .ok();
     }
     Ok(())
 }

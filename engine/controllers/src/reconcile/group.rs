@@ -158,6 +158,7 @@ async fn order(
         version: wanted.version.to_string(),
         config: wanted.config.to_value(),
         replicas: wanted.replicas,
+        bounds: wanted.bounds,
         labels: node_sync::synced(&wanted.labels),
         taints: wanted.taints.clone(),
     };

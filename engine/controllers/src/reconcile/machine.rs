@@ -9,7 +9,9 @@ pub(crate) use self::provision::{account_provider, called};
 
 use std::sync::Arc;
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet, meta, version::Version};
+use fleetwright_api::{
+    Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta, version::Version,
+};
 use fleetwright_core::{
     cluster::is_control_plane,
     compare::compare,
@@ -58,6 +60,8 @@ struct View {
     /// When to look again at what others change back as often as it is put right.
     again: Option<Timestamp>,
     node: SeenNode,
+    /// Whether the node is not to count yet.
+    held: bool,
     /// Since when the cluster does not answer.
     lost: Option<Timestamp>,
     /// The provider's error, where it refused something just now.
@@ -266,6 +270,7 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         given,
         again: None,
         node,
+        held: false,
         refused: None,
         facts,
     }
@@ -310,8 +315,12 @@ async fn act(
             .map(|_| ()),
         MachineStep::Running { .. } => {
             // Before its status says that it has joined: a kill in between must not lose it.
-            if !has_served(machine) {
-                forget_boot(shared, machine, view).await?;
+            if !has_served(machine)
+                && let Err(error) = forget_boot(shared, machine, view).await
+            {
+                // Nothing would try again once its status says that it has joined.
+                view.held = true;
+                return Err(error);
             }
             if let SeenNode::There(node) = &view.node {
                 sync_node(shared, machine, node).await?;
@@ -363,11 +372,18 @@ async fn act(
 
 /// What it booted from holds secrets: nothing of it stays once it has joined or is gone.
 async fn forget_boot(shared: &Shared, machine: &Machine, view: &View) -> Result<(), Error> {
-    // An account that is gone holds nobody up.
-    let Ok((provider, account)) = provider(shared, machine, &view.account) else {
-        return Ok(());
-    };
     let owner = owner(shared, machine);
+    let of = shared.caches.get::<ProviderAccount>("", &view.account);
+    let of = of.and_then(|of| shared.context.providers.get(&of.spec.provider));
+    if owner.instance_key.is_empty() || of.is_none_or(|p| p.bootstrap().is_none()) {
+        return Ok(());
+    }
+    let (provider, account) = match provider(shared, machine, &view.account) {
+        Ok(found) => found,
+        Err(error) if error.of_provider().is_some() => return Err(error),
+        // An account that is gone holds nobody up.
+        Err(_) => return Ok(()),
+    };
     discard(shared, machine, provider.as_ref(), &account, &owner).await
 }
 
@@ -427,6 +443,7 @@ fn observe(
             SeenNode::Unknown => NodeObservation::not_asked(view.lost, now),
             SeenNode::Missing => NodeObservation::Missing,
             SeenNode::Several(names) => NodeObservation::Several(names.clone()),
+            SeenNode::There(_) if view.held => NodeObservation::Held,
             SeenNode::There(n) => NodeObservation::Present {
                 name: n.name.clone(),
                 health: n.health.clone(),

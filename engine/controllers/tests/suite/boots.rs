@@ -1,6 +1,9 @@
 //! A provider whose instances are given what they boot from: the simulated cloud, which only remembers it.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
 use async_trait::async_trait;
@@ -22,9 +25,10 @@ use kube::{
     client::Body,
 };
 use serde_json::{Value, json};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    kit::{Kit, World, of_cluster, of_machine},
+    kit::{Kit, PATIENCE, World, of_cluster, of_machine},
     ward::Ward,
 };
 
@@ -39,6 +43,13 @@ pub(crate) struct Boots {
     endpoints: usize,
     /// Machines whose names begin so are refused for good.
     refused: Option<String>,
+    /// What was kept, each text once, by machine.
+    texts: BTreeMap<String, BTreeSet<String>>,
+    /// Whether nothing that was kept can be removed, and how often that was tried.
+    sticks: bool,
+    discards: watch::Sender<usize>,
+    /// How many creates come to nothing.
+    pub(crate) creates_fail: usize,
 }
 
 #[async_trait]
@@ -69,6 +80,8 @@ impl Bootstrap for Ward {
         assert!(payload.expose().contains("kubeadm"));
         self.boots(|boots| {
             boots.keeps.push(owner.machine.clone());
+            let texts = boots.texts.entry(owner.machine.clone()).or_default();
+            texts.insert(payload.expose().to_owned());
             let refused = boots.refused.as_deref();
             if refused.is_some_and(|name| owner.machine.starts_with(name)) {
                 let message = "no profile to read it with".into();
@@ -80,8 +93,15 @@ impl Bootstrap for Ward {
     }
 
     async fn discard(&self, _: &Account, owner: &Ownership) -> Result<(), ProviderError> {
-        self.boots(|boots| boots.kept.remove(&owner.machine));
-        Ok(())
+        self.boots(|boots| {
+            boots.discards.send_modify(|tried| *tried += 1);
+            if boots.sticks {
+                let message = "the test says so".into();
+                return Err(ProviderError::Unavailable { message });
+            }
+            boots.kept.remove(&owner.machine);
+            Ok(())
+        })
     }
 }
 
@@ -158,6 +178,14 @@ fn told(world: &World, text: &str) -> Option<()> {
     status.conditions.iter().any(says).then_some(())
 }
 
+/// Waits until the pool's one machine is a node and all rests.
+async fn until_joined(kit: &mut Kit) {
+    kit.until("its worker has joined", |w| {
+        (w.workers("eu-web").len() == 1 && w.settled("eu")).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
     let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
@@ -171,7 +199,7 @@ async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
     assert_eq!(keys(&kit).await, []);
     assert_eq!(kit.ward.boots(|b| b.endpoints), 0);
     kit.ward.unlist(false);
-    kit.until_settled("eu").await;
+    until_joined(&mut kit).await;
     let first = keys(&kit).await;
     assert_eq!(first.len(), 4);
     assert_eq!(escrowed(folder.path(), &identity), first);
@@ -284,6 +312,58 @@ async fn what_is_refused_for_good_is_kept_no_second_time() {
         .ward
         .boots(|b| b.keeps.iter().filter(|m| **m == name).count());
     assert_eq!(keeps, 1);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_machine_booted_from_is_removed_before_it_counts_as_a_node() {
+    let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
+    let mut kit = start(folder.path(), &identity).await;
+    kit.start_controllers();
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    kit.ward.boots(|b| b.sticks = true);
+    kit.pool("eu-web", "eu", 1, json!({})).await;
+    let says = |w: &World| {
+        let machine = *w.workers("eu-web").first()?;
+        let status = machine.status.as_ref()?;
+        let said = |c: &Condition| c.message.contains("the test says so");
+        status.conditions.iter().any(said).then_some(())?;
+        Some((machine.name_any(), status.node_ref.is_some()))
+    };
+    let (name, joined) = kit.until("it says what is in the way", says).await;
+    assert!(!joined);
+    // Neither does a process forget it.
+    kit.stop_controllers().await;
+    let mut discards = kit.ward.boots(|b| b.discards.subscribe());
+    let before = *discards.borrow();
+    kit.start_controllers();
+    let again = discards.wait_for(|tried| *tried > before);
+    timeout(PATIENCE, again).await.unwrap().unwrap();
+    let machine = kit.api::<Machine>().get(&name).await.unwrap();
+    assert_eq!(machine.status.unwrap().node_ref, None);
+    kit.ward.boots(|b| b.sticks = false);
+    until_joined(&mut kit).await;
+    assert_eq!(kit.ward.boots(|b| b.kept.len()), 0);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_that_is_tried_again_gives_the_same() {
+    let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
+    let mut kit = start(folder.path(), &identity).await;
+    kit.ward.boots(|b| b.creates_fail = 2);
+    kit.start_controllers();
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    kit.ward.boots(|b| b.creates_fail = 2);
+    kit.pool("eu-web", "eu", 1, json!({})).await;
+    until_joined(&mut kit).await;
+    let (keeps, texts) = kit.ward.boots(|b| (b.keeps.clone(), b.texts.clone()));
+    assert_eq!((keeps.len(), texts.len()), (6, 2), "{keeps:?}");
+    for (machine, texts) in texts {
+        assert_eq!(texts.len(), 1, "{machine} got another text");
+    }
     kit.stop().await;
 }
 

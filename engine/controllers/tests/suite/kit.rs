@@ -41,7 +41,7 @@ pub(crate) use crate::{
 };
 
 /// How long a test waits for what must come: far more than it takes, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// All objects of our kinds, by name.
 #[derive(Default)]

@@ -142,6 +142,13 @@ impl Provider for Ward {
         account: &Account,
         order: &CreateInstance,
     ) -> Result<Instance, ProviderError> {
+        if let Some(boots) = &mut self.1.lock().unwrap().boots
+            && boots.creates_fail > 0
+        {
+            boots.creates_fail -= 1;
+            let message = "the test says so".into();
+            return Err(ProviderError::Unavailable { message });
+        }
         self.0.create(account, order).await.map(|i| self.show(i))
     }
 

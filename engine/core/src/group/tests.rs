@@ -59,7 +59,7 @@ fn a_group_is_ordered_at_the_version_that_the_control_plane_lets_it_have() {
     let none = || json!({});
     let rows = [
         ("follows", none(), none(), "v1.33.2 Some(3)", ""),
-        ("autoscaled", autoscaled, none(), "v1.33.2 None", ""),
+        ("autoscaled", autoscaled.clone(), none(), "v1.33.2 None", ""),
         ("its own", own("v1.32.0"), none(), "v1.32.0 Some(3)", ""),
         (
             "ahead",
@@ -116,6 +116,17 @@ fn a_group_is_ordered_at_the_version_that_the_control_plane_lets_it_have() {
         assert_eq!(ordered.unwrap_or_default(), order, "{what}");
         let why = decided.waits.map(|wait| wait.to_string());
         assert_eq!(why.unwrap_or_default(), waits, "{what}");
+    }
+    let bounds = |change: Value| {
+        let decided = decide(&pool(change), Some(&cluster(none())), false, &catalogue());
+        decided.order.and_then(|order| order.bounds)
+    };
+    assert_eq!(bounds(none()), None);
+    assert_eq!(bounds(autoscaled.clone()), Some((1, 5)));
+    for max in ["0", "many"] {
+        let mut wrong = autoscaled.clone();
+        wrong["metadata"]["annotations"][meta::ANNOTATION_AUTOSCALER_MAX] = json!(max);
+        assert_eq!(bounds(wrong), None, "{max}");
     }
     let (pool, cluster) = (pool(none()), cluster(none()));
     let sets = decide(&pool, Some(&cluster), true, &catalogue());

@@ -55,6 +55,9 @@ pub struct Rollout {
     /// The versions that a control plane passes through, where they are several, and when workers move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// What its new machines boot from, where the provider tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<BootImage>,
     /// How long it takes until its last machine is available, in seconds, drains and waits for others not counted; `None` where no machine
     /// tells, or none comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +68,17 @@ pub struct Rollout {
     /// What of the order only shows when it happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// What machines of one version boot from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BootImage {
+    /// Their Kubernetes version.
+    pub version: String,
+    /// The image, or the one that its alias stands for now; nothing where the provider could not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// Machines that come and go together.
@@ -159,7 +173,23 @@ impl Plan {
         let changes = self.creates.iter().chain(&self.changes);
         changes.filter_map(cluster_of).collect()
     }
+
+    /// Takes in what machines boot from: of `images`, which are those of the [`forecast`], what was asked for.
+    pub fn boots_from(&mut self, images: &Images, told: &BTreeMap<Image, Option<String>>) {
+        for rollout in &mut self.rollouts {
+            let own = images.get(&rollout.owner).into_iter().flatten();
+            let own = own.filter_map(|of| {
+                let (version, image) = (of.version.clone(), told.get(of)?.clone());
+                Some(BootImage { version, image })
+            });
+            let own: BTreeSet<BootImage> = own.collect();
+            rollout.images = own.into_iter().collect();
+        }
+    }
 }
+
+/// What machines would be made from, by the Cluster of a control plane, or the pool.
+pub type Images = BTreeMap<Key, BTreeSet<Image>>;
 
 /// Fills in what the plan does to machines. `live` must hold all pools, sets and machines of the clusters that it touches. Gives the
 /// images that machines would be made from: whoever knows that some are missing says so in [`Live::missing_images`] and forecasts again.
@@ -169,13 +199,13 @@ pub fn forecast(
     policy: &Policy,
     catalogue: &Catalogue,
     now: Timestamp,
-) -> BTreeSet<Image> {
+) -> Images {
     let touched = plan.clusters();
     plan.rollouts.clear();
     plan.expected_seconds = None;
     plan.blockers.retain(PlanBlocker::is_of_waves);
     if touched.is_empty() && plan.deletes.is_empty() {
-        return BTreeSet::new();
+        return Images::new();
     }
     let known = Known::of(plan, live);
     let mut blockers = paused_deletes(plan, &known);
@@ -216,7 +246,7 @@ pub fn forecast(
     live.machines.iter().for_each(|m| budgets.machine(m));
     let mut machines = by_cluster(live, &touched);
     let sets = by_pool(live);
-    let (mut rollouts, mut images) = (Vec::new(), BTreeSet::new());
+    let (mut rollouts, mut images) = (Vec::new(), Images::new());
     let mut quotas = Quotas::of(live);
     let mut times = Times::of(&live.machines);
     let waves = policy.waves();
@@ -273,7 +303,7 @@ pub fn forecast(
             }
         }
         if let Some(running) = running {
-            images.extend(running.images().cloned());
+            images.extend(running.images(key));
             let ended = running.ended(key, &budgets, &mut times);
             rollouts.extend(ended.rollouts);
             blockers.extend(ended.blockers);

@@ -41,6 +41,8 @@ pub enum NodeObservation {
     Missing,
     /// Several nodes have the machine's providerID: which of them is its own is not for us to guess.
     Several(Vec<String>),
+    /// It is, and does not count yet: the observation's detail says why.
+    Held,
     /// It is.
     Present {
         /// Its name.
@@ -278,6 +280,13 @@ fn node(out: &mut Conditions<'_>, node: &NodeObservation, known: bool, detail: &
                 "nodes {} have the machine's providerID: delete those that are not its own",
                 names.join(" and ")
             ),
+        ),
+        NodeObservation::Held => both(
+            out,
+            Status::False,
+            reason::NODE_NOT_HEALTHY,
+            reason::NODE_NOT_READY,
+            detail,
         ),
         NodeObservation::NotAsked if is_known(out, kind::NODE_HEALTHY) => {}
         NodeObservation::NotAsked => both(

@@ -101,6 +101,10 @@ fn says_what_differs_why_and_in_which_steps() {
             in_place: Vec::new(),
             steps: vec![step(1, &["web-1"], &[]), step(2, &[], &["web-0"])],
             path: None,
+            images: vec![BootImage {
+                version: "v1.34.1".into(),
+                image: Some("ami-1".into()),
+            }],
             expected_seconds: Some(540),
             expected_from: Some(History {
                 of: HistoryOf::Own,
@@ -158,6 +162,7 @@ In this order:
   wave prod: 2 objects, watched for 60 s, waits
 Machines, if nothing else happens:
   pool default/web replaces 1 machine because spec.providerConfig.size: 1 -> 2
+    image: ami-1
        1. create web-1 (v1.34.1)
        2. drain and delete web-0
     takes about 9 min, drains not counted: 3 machines of its own took 4 min (median) to be ready
@@ -217,6 +222,7 @@ fn long_rollouts_are_cut_and_counted() {
             in_place: names(9),
             steps: steps.collect(),
             path: None,
+            images: Vec::new(),
             expected_seconds: None,
             expected_from: None,
             note: Some("stays at v1.34.1".into()),
@@ -233,4 +239,27 @@ fn long_rollouts_are_cut_and_counted() {
         text.contains("... 76 more steps: 1520 made, 0 deleted"),
         "{text}"
     );
+}
+
+#[test]
+fn images_are_told_each_once() {
+    let of = |version: &str, image: Option<&str>| BootImage {
+        version: version.into(),
+        image: image.map(str::to_owned),
+    };
+    for (all, want) in [
+        (vec![], ""),
+        (vec![of("v1.34.0", Some("ami-1"))], "    image: ami-1"),
+        (vec![of("v1.34.0", None)], "    image: unknown"),
+        (
+            vec![of("v1.34.0", Some("ami-1")), of("v1.35.0", Some("ami-1"))],
+            "    image: ami-1",
+        ),
+        (
+            vec![of("v1.34.0", Some("ami-1")), of("v1.35.0", None)],
+            "    images: ami-1 (v1.34.0), unknown (v1.35.0)",
+        ),
+    ] {
+        assert_eq!(images(&all), want);
+    }
 }

@@ -18,11 +18,11 @@ use fleetwright_providers::{
 use jiff::Timestamp;
 
 use super::{
-    NOT_FOUND, all_tags, check_owner, client_token, cluster_name,
+    Ended, NOT_FOUND, all_tags, check_owner, client_token, cluster_name,
     config::{ControlPlaneConfig, control_plane},
     is_above, minor, retag, shown, sorted, terminal, updates,
 };
-use crate::errors::{code, reads, told, writes};
+use crate::errors::{self, code, reads, told, writes};
 
 /// The cluster of this name; `None` where there is none.
 pub(super) async fn describe(
@@ -30,7 +30,7 @@ pub(super) async fn describe(
     name: &str,
 ) -> Result<Option<Cluster>, ProviderError> {
     match client.describe_cluster().name(name).send().await {
-        Ok(found) => Ok(found.cluster),
+        Ok(found) => errors::shown("DescribeCluster", found.cluster).map(Some),
         Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
         Err(error) => Err(told(reads("DescribeCluster"), error)),
     }
@@ -42,6 +42,7 @@ pub(super) async fn describe(
 /// What AWS refuses, or one of this name that is not the owner's.
 pub(crate) async fn ensure(
     client: &Client,
+    ended: &Ended,
     order: &ManagedControlPlaneOrder,
     now: Timestamp,
 ) -> Result<ManagedControlPlaneState, ProviderError> {
@@ -53,9 +54,9 @@ pub(crate) async fn ensure(
     };
     check_owner(&name, &sorted(cluster.tags()), &order.owner)?;
     let phase = match cluster.status() {
-        Some(ClusterStatus::Active) => step(client, order, &config, &cluster, now).await?,
+        Some(ClusterStatus::Active) => step(client, ended, order, &config, &cluster, now).await?,
         Some(ClusterStatus::Updating) => {
-            let to = updates(client, &name, None).await?.to;
+            let to = updates(client, ended, &name, None).await?.to;
             ManagedPhase::Updating(shown(to.as_deref(), Some(&order.version)))
         }
         Some(ClusterStatus::Deleting) => ManagedPhase::Deleting,
@@ -167,6 +168,7 @@ async fn create(
 /// The next thing that differs from the order is changed: EKS takes one update at a time.
 async fn step(
     client: &Client,
+    ended: &Ended,
     order: &ManagedControlPlaneOrder,
     config: &ControlPlaneConfig,
     cluster: &Cluster,
@@ -179,7 +181,7 @@ async fn step(
     retag(client, arn, &sorted(cluster.tags()), &wanted).await?;
     let version = minor(&order.version)?;
     if is_above(&version, cluster.version().unwrap_or_default()) {
-        let before = updates(client, name, None).await?;
+        let before = updates(client, ended, name, None).await?;
         if let Some(why) = before.failure(&version, now) {
             return Ok(ManagedPhase::Failed(why.to_owned()));
         }

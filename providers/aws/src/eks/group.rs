@@ -17,12 +17,12 @@ use fleetwright_providers::{
 use jiff::Timestamp;
 
 use super::{
-    NOT_FOUND, all_tags, check_owner, client_token, cluster_name,
+    Ended, NOT_FOUND, all_tags, check_owner, client_token, cluster_name,
     config::{NodeGroupConfig, Scaling, node_group},
     control_plane, group_name, is_above, minor, retag, shown, sorted, terminal, updates,
 };
 use crate::{
-    errors::{code, reads, told, writes},
+    errors::{self, code, reads, told, writes},
     tags,
 };
 
@@ -33,7 +33,7 @@ async fn describe(
 ) -> Result<Option<Nodegroup>, ProviderError> {
     let call = client.describe_nodegroup().cluster_name(cluster);
     match call.nodegroup_name(name).send().await {
-        Ok(found) => Ok(found.nodegroup),
+        Ok(found) => errors::shown("DescribeNodegroup", found.nodegroup).map(Some),
         Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
         Err(error) => Err(told(reads("DescribeNodegroup"), error)),
     }
@@ -45,6 +45,7 @@ async fn describe(
 /// What AWS refuses, or one of this name that is not the owner's.
 pub(crate) async fn ensure(
     client: &Client,
+    ended: &Ended,
     order: &PoolOrder,
     now: Timestamp,
 ) -> Result<PoolState, ProviderError> {
@@ -57,13 +58,15 @@ pub(crate) async fn ensure(
     let what = format!("group {name} of {cluster}");
     check_owner(&what, &sorted(group.tags()), &order.owner)?;
     let phase = match group.status() {
-        Some(NodegroupStatus::Active) => step(client, order, &config, &group, now).await?,
-        Some(NodegroupStatus::Degraded) => match step(client, order, &config, &group, now).await? {
-            ManagedPhase::Active => ManagedPhase::Failed(issues(&group)),
-            phase => phase,
-        },
+        Some(NodegroupStatus::Active) => step(client, ended, order, &config, &group, now).await?,
+        Some(NodegroupStatus::Degraded) => {
+            match step(client, ended, order, &config, &group, now).await? {
+                ManagedPhase::Active => ManagedPhase::Failed(issues(&group)),
+                phase => phase,
+            }
+        }
         Some(NodegroupStatus::Updating) => {
-            let to = updates(client, &cluster, Some(&name)).await?.to;
+            let to = updates(client, ended, &cluster, Some(&name)).await?.to;
             ManagedPhase::Updating(shown(to.as_deref(), Some(&order.version)))
         }
         Some(NodegroupStatus::Deleting) => ManagedPhase::Deleting,
@@ -112,25 +115,31 @@ fn issues(group: &Nodegroup) -> String {
     }
 }
 
-/// The group's size: bounds and number. Where an autoscaler decides, `there` stays.
-fn scaling(
+/// The group's size: bounds and number. Where no number is ordered, what is `there` stays.
+pub(super) fn scaling(
     config: &NodeGroupConfig,
-    replicas: Option<i32>,
-    there: Option<i32>,
+    order: &PoolOrder,
+    there: Option<(i32, i32, i32)>,
 ) -> Result<(i32, i32, i32), ProviderError> {
-    let wanted = replicas.or(there);
-    let bounds = config.scaling.as_ref();
-    let (min, max) = match bounds {
-        Some(Scaling { min_size, max_size }) => (*min_size, *max_size),
-        None => (0, wanted.unwrap_or(1).max(1)),
+    let (min, max) = match (&config.scaling, order.replicas) {
+        (Some(Scaling { min_size, max_size }), _) => (*min_size, *max_size),
+        (None, Some(replicas)) => (0, replicas),
+        (None, None) => {
+            let stays = there.map(|(min, max, _)| (min, max));
+            order.bounds.or(stays).unwrap_or((0, 1))
+        }
     };
-    let desired = wanted.unwrap_or(min);
-    match (replicas, min <= desired && desired <= max) {
-        (_, true) => Ok((min, max, desired)),
-        (None, false) => Ok((min, max, desired.clamp(min, max))),
-        (Some(replicas), false) => Err(terminal(format!(
+    // EKS takes no group that can have no node.
+    let max = max.max(1);
+    match order.replicas {
+        Some(replicas) if replicas < min || max < replicas => Err(terminal(format!(
             "scaling: {replicas} replicas are not between minSize {min} and maxSize {max}"
         ))),
+        Some(replicas) => Ok((min, max, replicas)),
+        None => {
+            let desired = there.map_or(min, |(_, _, desired)| desired);
+            Ok((min, max, desired.max(min).min(max)))
+        }
     }
 }
 
@@ -193,7 +202,7 @@ async fn create(
         let message = format!("the control plane {cluster} is not active");
         return Err(ProviderError::Unavailable { message });
     }
-    let size = scaling(config, order.replicas, None)?;
+    let size = scaling(config, order, None)?;
     let tags: HashMap<String, String> = all_tags(&order.owner, &config.tags).into_iter().collect();
     let call = client
         .create_nodegroup()
@@ -267,6 +276,7 @@ fn fixed(config: &NodeGroupConfig, group: &Nodegroup) -> Result<(), ProviderErro
 /// The next thing that differs from the order is changed: EKS takes one update at a time.
 async fn step(
     client: &Client,
+    ended: &Ended,
     order: &PoolOrder,
     config: &NodeGroupConfig,
     group: &Nodegroup,
@@ -282,7 +292,7 @@ async fn step(
     retag(client, arn, &sorted(group.tags()), &wanted).await?;
     let (version, runs) = (minor(&order.version)?, group.version().unwrap_or_default());
     if is_above(&version, runs) {
-        let before = updates(client, cluster, Some(name)).await?;
+        let before = updates(client, ended, cluster, Some(name)).await?;
         if let Some(why) = before.failure(&version, now) {
             return Ok(ManagedPhase::Failed(why.to_owned()));
         }
@@ -329,10 +339,9 @@ impl Changes {
         group: &Nodegroup,
     ) -> Result<Self, ProviderError> {
         let there = group.scaling_config();
-        let there = there.map(|s| (s.min_size(), s.max_size(), s.desired_size()));
-        let desired = there.and_then(|(_, _, desired)| desired);
-        let size = scaling(config, order.replicas, desired)?;
-        let same = there == Some((Some(size.0), Some(size.1), Some(size.2)));
+        let there = there.and_then(|s| Some((s.min_size()?, s.max_size()?, s.desired_size()?)));
+        let size = scaling(config, order, there)?;
+        let same = there == Some(size);
         let bounds = update_bounds(config);
         let has = group.update_config();
         let has = has.map(|u| (u.max_unavailable(), u.max_unavailable_percentage()));

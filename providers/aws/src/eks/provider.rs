@@ -13,18 +13,17 @@ use fleetwright_providers::{
 };
 
 use super::{NODE_LABEL, cluster_name, control_plane, group, token::token};
-use crate::provider::Aws;
+use crate::{errors::of_credentials, provider::Aws};
 
 /// The keys that calls are signed with, for what is signed here.
 async fn keys(
     identity: Option<&SharedCredentialsProvider>,
 ) -> Result<aws_credential_types::Credentials, ProviderError> {
-    let refused = |message: String| ProviderError::Credentials { message };
-    let Some(identity) = identity else {
-        return Err(refused("the account has no credentials".into()));
-    };
+    let identity = identity.ok_or_else(|| ProviderError::Credentials {
+        message: "the account has no credentials".into(),
+    })?;
     let found = identity.provide_credentials().await;
-    found.map_err(|e| refused(format!("credentials for a token: {e}")))
+    found.map_err(|e| of_credentials("credentials for a token", &e))
 }
 
 #[async_trait]
@@ -35,7 +34,7 @@ impl ManagedControlPlanes for Aws {
         order: &ManagedControlPlaneOrder,
     ) -> Result<ManagedControlPlaneState, ProviderError> {
         let clients = self.clients(account).await?;
-        control_plane::ensure(&clients.eks, order, SystemClock.now()).await
+        control_plane::ensure(&clients.eks, self.ended(), order, SystemClock.now()).await
     }
 
     async fn get(
@@ -81,7 +80,7 @@ impl PoolProvider for Aws {
         order: &PoolOrder,
     ) -> Result<PoolState, ProviderError> {
         let clients = self.clients(account).await?;
-        group::ensure(&clients.eks, order, SystemClock.now()).await
+        group::ensure(&clients.eks, self.ended(), order, SystemClock.now()).await
     }
 
     async fn list(

@@ -1,6 +1,7 @@
+mod answers;
 mod emulated;
 
-use fleetwright_providers::config_errors;
+use fleetwright_providers::{config_errors, managed::PoolOrder};
 use serde_json::{Value, json};
 
 use super::*;
@@ -173,4 +174,51 @@ fn a_token_names_one_cluster_and_ends() {
     assert!(!url.contains("hush"));
     let other = token::token(&credentials, "eu-west-1", "default-us", now).unwrap();
     assert_ne!(other.token, access.token);
+    // That of a session ends with it.
+    for (left, lives) in [(300, 300), (3600, 840)] {
+        let mut session = credentials.clone();
+        let end = std::time::Duration::from_secs(1_800_000_000 + left);
+        *session.expiry_mut() = Some(std::time::UNIX_EPOCH + end);
+        let access = token::token(&session, "eu-west-1", "default-eu", now).unwrap();
+        assert_eq!(access.expires.as_second(), 1_800_000_000 + lives);
+    }
+}
+
+#[test]
+fn a_group_is_as_large_as_pool_autoscaler_and_settings_say() {
+    let scaling = |own: Option<(i32, i32)>, replicas, bounds, there| {
+        let mut settings = json!({
+            "apiVersion": crate::schema::API_VERSION, "kind": schema::NODE_GROUP_CONFIG, "account": "a",
+            "nodeRoleARN": "arn:aws:iam::123456789012:role/nodes", "subnets": ["subnet-0123456789abcdef0"],
+        });
+        if let Some((min, max)) = own {
+            settings["scaling"] = json!({"minSize": min, "maxSize": max});
+        }
+        let order = PoolOrder {
+            replicas,
+            bounds,
+            ..PoolOrder::default()
+        };
+        group::scaling(&config::node_group(&settings).unwrap(), &order, there)
+    };
+    for (own, replicas, bounds, there, size) in [
+        // A number is ordered.
+        (None, Some(3), None, None, (0, 3, 3)),
+        (None, Some(0), None, None, (0, 1, 0)),
+        (Some((1, 9)), Some(3), None, Some((0, 3, 3)), (1, 9, 3)),
+        // An autoscaler decides: within its own bounds, or those of the settings.
+        (None, None, Some((2, 8)), None, (2, 8, 2)),
+        (None, None, Some((2, 8)), Some((0, 3, 3)), (2, 8, 3)),
+        (None, None, Some((2, 8)), Some((2, 8, 7)), (2, 8, 7)),
+        (None, None, Some((2, 8)), Some((2, 20, 15)), (2, 8, 8)),
+        (Some((1, 9)), None, Some((2, 8)), None, (1, 9, 1)),
+        (None, None, Some((0, 0)), None, (0, 1, 0)),
+        // What somebody else set stays, with the bounds that it was set in.
+        (None, None, None, Some((0, 5, 4)), (0, 5, 4)),
+        (None, None, None, None, (0, 1, 0)),
+    ] {
+        let found = scaling(own, replicas, bounds, there);
+        assert_eq!(found.unwrap(), size, "{own:?} {replicas:?} {bounds:?}");
+    }
+    assert!(scaling(Some((1, 9)), Some(12), None, None).is_err());
 }

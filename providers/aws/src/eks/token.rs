@@ -16,7 +16,7 @@ use super::terminal;
 
 /// Names the cluster; part of what is signed, so that a token is good for one cluster alone.
 const CLUSTER_HEADER: &str = "x-k8s-aws-id";
-/// Seconds that the request may wait until it is sent: what EKS' own tools say.
+/// Seconds that the request says it may wait: what EKS' own tools say. EKS counts from its date alone.
 const REQUEST_SECONDS: u64 = 60;
 /// How long EKS takes a token: fifteen minutes, one of which is left for clocks that differ.
 const LIFE: SignedDuration = SignedDuration::from_mins(14);
@@ -60,8 +60,13 @@ pub(crate) fn token(
         .map_err(|e| failed(e.to_string()))?;
     instructions.apply_to_request_http1x(&mut request);
     let url = URL_SAFE_NO_PAD.encode(request.uri().to_string());
+    let whole = now.checked_add(LIFE).unwrap_or(now);
+    // STS takes nothing of a session that has ended.
+    let session = credentials.expiry().map(Timestamp::try_from);
     Ok(Access {
         token: SecretText::new(format!("k8s-aws-v1.{url}")),
-        expires: now.checked_add(LIFE).unwrap_or(now),
+        expires: session
+            .and_then(Result::ok)
+            .map_or(whole, |end| end.min(whole)),
     })
 }

@@ -93,8 +93,16 @@ async fn an_instance_reads_what_was_kept_for_it() {
     );
     let mut config = order.config.clone();
     config["iamInstanceProfile"] = json!("node");
+    let puts =
+        json!({"service": "ssm", "operation": "PutParameter", "latency": {"min": 0, "max": 0}});
+    let puts = here.fault(puts).await;
     let command = keep(&config, &secret).await.unwrap();
     assert!(!command.contains("line 1"));
+    // What is the same is not written again.
+    let written = here.fired(puts).await;
+    assert!(written > 1);
+    assert_eq!(keep(&config, &secret).await.unwrap(), command);
+    assert_eq!(here.fired(puts).await, written);
     assert_eq!(run(&command, &metadata).await, (true, long.to_string()));
     let (good, printed) = run(
         &format!("if {command}; then exit 0; else exit 1; fi"),
@@ -133,6 +141,19 @@ async fn an_instance_reads_what_was_kept_for_it() {
         bootstrap.discard(&account, &order.owner).await.unwrap();
         assert_eq!(kept().await, 0);
     }
+    let secret = SecretText::new("short\n");
+    let keep = bootstrap.keep(&account, &order.owner, &config, &secret);
+    keep.await.unwrap();
+    assert_eq!(kept().await, 1);
+    here.mend().await;
+    let refuse = json!({"service": "ssm", "operation": "PutParameter", "error": {
+        "code": "ValidationException", "message": "Value 'b3RoZXIK' at 'value' failed"}});
+    here.fault(refuse).await;
+    let secret = SecretText::new("other\n");
+    let keep = bootstrap.keep(&account, &order.owner, &config, &secret);
+    let error = keep.await.unwrap_err();
+    assert_eq!(error.to_string(), "PutParameter: ValidationException");
+    here.mend().await;
 
     let expression = bootstrap.provider_id_expression().unwrap();
     let (good, id) = run(&format!("printf '%s' \"{expression}\""), &metadata).await;

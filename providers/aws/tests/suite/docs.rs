@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fleetwright_provider_aws::schemas;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PAGE: &str = include_str!("../../../../docs/providers/aws.md");
 const EKS_PAGE: &str = include_str!("../../../../docs/providers/aws-eks.md");
@@ -75,4 +75,11 @@ fn the_policy_allows_what_is_called() {
         .collect();
     assert!(called.len() > 20);
     assert_eq!(called, allowed);
+    // Groups that an instance is given carry no tags of ours.
+    let statements = policy["Statement"].as_array().unwrap();
+    assert!(statements.iter().any(|s| {
+        s["Action"] == json!(["ec2:ModifyInstanceAttribute"])
+            && s["Resource"].as_str().unwrap().contains("security-group/")
+            && s["Condition"].is_null()
+    }));
 }

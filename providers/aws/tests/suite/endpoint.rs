@@ -205,6 +205,37 @@ async fn what_is_not_the_clusters_stays() {
 }
 
 #[tokio::test]
+async fn what_was_made_goes_whatever_the_settings_say_by_now() {
+    let Some(here) = Place::at("eu-west-3").await else {
+        return;
+    };
+    let elb = Client::new(&sdk(here.stand.moto.url(), here.region).await);
+    let subnets: Vec<&String> = here.subnets.iter().map(|(id, _)| id).take(2).collect();
+    let made = config(json!({"loadBalancer": {"subnets": subnets}}));
+    let given = config(json!({"controlPlaneEndpoint": {"host": "api.example.com"}}));
+    let infrastructure = here.aws.infrastructure().unwrap();
+    let account = here.account();
+    for now in [given, Value::Null, json!({"kind": "Other"})] {
+        let order = order(made.clone());
+        infrastructure.ensure(&account, &order).await.unwrap();
+        let gone = InfrastructureOrder {
+            config: now.clone(),
+            ..order
+        };
+        let mut looks = 0;
+        while !infrastructure.remove(&account, &gone).await.unwrap() {
+            looks += 1;
+            assert!(looks < 5, "{now}: it does not go");
+        }
+        assert_eq!(looks, 1, "{now}");
+        let left = elb.describe_load_balancers().send().await.unwrap();
+        assert!(left.load_balancers().is_empty());
+        let left = elb.describe_target_groups().send().await.unwrap();
+        assert!(left.target_groups().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_given_is_left_to_others() {
     let Some(here) = Place::at("ca-west-1").await else {
         return;

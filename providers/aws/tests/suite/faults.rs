@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use fleetwright_providers::{Instance, ListScope, Provider, ProviderError};
+use fleetwright_api::secret::SecretText;
+use fleetwright_providers::{Account, Credentials, Instance, ListScope, Provider, ProviderError};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -310,4 +311,45 @@ async fn a_page_that_does_not_come() {
     }
     here.mend().await;
     assert_eq!(list().await.unwrap().len(), 7);
+}
+
+/// STS has hiccups as all others have: only what it refuses is a matter of credentials.
+#[tokio::test]
+async fn a_role_that_cannot_be_taken_on() {
+    let Some(here) = Place::at("ap-east-1").await else {
+        return;
+    };
+    let role = "arn:aws:iam::123456789012:role/fleet";
+    let account = |n: usize| {
+        let keys = [("accessKeyID", "AKIATEST"), ("secretAccessKey", "test")];
+        let entries = keys.into_iter().chain([("roleARN", role)]);
+        let entries = entries.map(|(name, text)| (name.to_owned(), SecretText::new(text)));
+        Account {
+            credentials: Some(Credentials::new(n.to_string(), entries)),
+            ..here.account()
+        }
+    };
+    let failing = |code: &str, status: u16, times: Option<usize>| {
+        let mut rule = json!({"service": "sts", "operation": "AssumeRole", "error": {"code": code, "status": status}});
+        if let Some(times) = times {
+            rule["times"] = json!(times);
+        }
+        rule
+    };
+    for (n, (rule, word, calls)) in [
+        (failing("InternalFailure", 500, Some(1)), "Ok", 1),
+        (failing("InternalFailure", 500, None), "Unavailable", 3),
+        (failing("ServiceUnavailable", 503, None), "Unavailable", 3),
+        (failing("Throttling", 400, None), "Unavailable", 3),
+        (failing("AccessDenied", 403, None), "CredentialsRefused", 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let rule = here.fault(rule).await;
+        let listed = here.aws.list(&account(n), &ListScope::Account).await;
+        let got = listed.as_ref().map_or_else(ProviderError::word, |_| "Ok");
+        assert_eq!((got, here.fired(rule).await), (word, calls), "{listed:?}");
+        here.mend().await;
+    }
 }

@@ -186,6 +186,45 @@ async fn an_update_leaves_alone_what_is_not_ours() {
     );
 }
 
+/// AWS allows 50 tags, moto too.
+#[tokio::test]
+async fn as_many_tags_as_there_may_be_change_to_others() {
+    let Some(here) = Place::at("ap-southeast-4").await else {
+        return;
+    };
+    let (account, mut order) = (here.account(), here.order("c", "m"));
+    let tags = |letter: char| -> serde_json::Value {
+        (0..25)
+            .map(|n| (format!("{letter}{n:02}"), json!("x")))
+            .collect()
+    };
+    order.config["tags"] = tags('a');
+    let made = here.aws.create(&account, &order).await.unwrap();
+    let mut change = UpdateInstance {
+        owner: order.owner.clone(),
+        config: order.config.clone(),
+        config_digest: "next".into(),
+        ..UpdateInstance::default()
+    };
+    change.config["tags"] = tags('b');
+    let shown = here.aws.update(&account, &made.id, &change).await.unwrap();
+    assert_eq!(json!(shown.settings.tags), tags('b'));
+    // Cut off between the two, the next try finds those that were wanted once and takes off the rest of them.
+    let cut =
+        json!({"service": "ec2", "operation": "CreateTags", "error": {"code": "InternalError"}});
+    here.fault(cut).await;
+    change.config["tags"] = tags('c');
+    here.aws
+        .update(&account, &made.id, &change)
+        .await
+        .unwrap_err();
+    let left = here.aws.get(&account, &made.id).await.unwrap().unwrap();
+    assert_eq!(left.owner, Some(order.owner.clone()));
+    here.mend().await;
+    let shown = here.aws.update(&account, &made.id, &change).await.unwrap();
+    assert_eq!(json!(shown.settings.tags), tags('c'));
+}
+
 #[tokio::test]
 async fn what_others_do_shows_with_its_reason() {
     let Some(here) = Place::at("eu-south-2").await else {
@@ -316,4 +355,55 @@ async fn only_instances_are_counted_against_quotas() {
         error.is_terminal() && error.to_string().contains("Service Quotas"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn creates_side_by_side_stay_within_the_quota() {
+    let Some(here) = Place::at("il-central-1").await else {
+        return;
+    };
+    let mut account = here.account();
+    account.quotas = [("instances".to_owned(), 2)].into();
+    // Each of them sees an account that is empty.
+    let slow = json!({"service": "ec2", "operation": "DescribeInstances", "latency": {"min": 300, "max": 300}});
+    let counted = here.fault(slow).await;
+    let create = async |machine: &str| here.aws.create(&account, &here.order("c", machine)).await;
+    let (a, b, c) = tokio::join!(create("a"), create("b"), create("c"));
+    let words: Vec<_> = [a, b, c]
+        .into_iter()
+        .filter_map(|made| made.err().map(|e| e.word()))
+        .collect();
+    assert_eq!(words, ["QuotaExceeded"]);
+    let before = here.fired(counted).await;
+    here.mend().await;
+    // What was refused by AWS makes room again, and what is known is not counted again each time.
+    account.quotas = [("instances".to_owned(), 4)].into();
+    let refuse = json!({"service": "ec2", "operation": "RunInstances", "times": 1, "error": {"code": "InsufficientInstanceCapacity"}});
+    here.fault(refuse).await;
+    let count = json!({"service": "ec2", "operation": "DescribeInstances", "latency": {"min": 0, "max": 0}});
+    let counted = here.fault(count).await;
+    let create = async |machine: &str| here.aws.create(&account, &here.order("c", machine)).await;
+    assert_eq!(create("d").await.unwrap_err().word(), "NoCapacity");
+    for machine in ["e", "f"] {
+        create(machine).await.unwrap();
+    }
+    assert_eq!(create("g").await.unwrap_err().word(), "QuotaExceeded");
+    // One look by the key for each of four.
+    assert_eq!((before, here.fired(counted).await), (6, 4));
+}
+
+#[tokio::test]
+async fn an_image_is_looked_at_once_for_many_machines() {
+    let Some(here) = Place::at("ap-south-2").await else {
+        return;
+    };
+    let count =
+        json!({"service": "ec2", "operation": "DescribeImages", "latency": {"min": 0, "max": 0}});
+    let looks = here.fault(count).await;
+    for machine in ["a", "b", "c"] {
+        let mut order = here.order("c", machine);
+        order.config["rootVolume"] = json!({"sizeGiB": 20});
+        here.aws.create(&here.account(), &order).await.unwrap();
+    }
+    assert_eq!(here.fired(looks).await, 1);
 }

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use fleetwright_api::meta;
 
 use super::{
-    Rollout, Step,
+    Images, Rollout, Step,
     budgets::Budgets,
     expected::Times,
     quotas::{Counts, Moment, Quotas},
 };
 use crate::{
-    images::Image,
     plan::{
         BlockerKind, Key, PlanBlocker,
         model::{Model, Moves, Owner},
@@ -53,8 +52,10 @@ impl<'a> Running<'a> {
     }
 
     /// Images that machines are made from.
-    pub(super) fn images(&self) -> impl Iterator<Item = &Image> {
-        self.model.images.values().flatten()
+    pub(super) fn images(&self, cluster: &Key) -> Images {
+        let all = self.model.images.iter();
+        let all = all.map(|(owner, images)| (key_of(cluster, owner), images.clone()));
+        all.collect()
     }
 
     /// Goes on until nothing moves any more. In a paused cluster nothing does.
@@ -193,6 +194,7 @@ fn entry<'m>(
         in_place: Vec::new(),
         steps: Vec::new(),
         path: None,
+        images: Vec::new(),
         expected_seconds: None,
         expected_from: None,
         note: None,

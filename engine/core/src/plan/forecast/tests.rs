@@ -76,7 +76,7 @@ impl Fleet {
         };
         let mut out = plan(&desired, None, &self.live, &policy, &catalogue);
         let images = forecast(&mut out, &self.live, &policy, &catalogue, now());
-        (out, images)
+        (out, images.into_values().flatten().collect())
     }
 
     /// Carries the plan out to its end, on the model.
@@ -356,4 +356,40 @@ fn notes(plan: Plan) -> Vec<String> {
     };
     let blockers = plan.blockers.into_iter().map(blocker);
     notes.chain(blockers).collect()
+}
+
+#[test]
+fn a_rollout_tells_what_its_new_machines_boot_from() {
+    let mut fleet = Fleet::default();
+    fleet.settle(&[cluster("v1.33.0", 1), pool(1, 2, (1, 0))]);
+    let desired = [cluster("v1.34.0", 1), pool(1, 2, (1, 0))];
+    let desired = desired.map(|document| Desired {
+        document,
+        source: "a.yaml:1".into(),
+        origins: Origins::default(),
+    });
+    let catalogue = Catalogue::default();
+    let mut out = plan(&desired, None, &fleet.live, &policy(), &catalogue);
+    let images = forecast(&mut out, &fleet.live, &policy(), &catalogue, now());
+    let owners: Vec<&str> = images.keys().map(|key| key.kind.as_str()).collect();
+    assert_eq!(owners, ["Cluster", "MachineDeployment"]);
+    assert!(out.rollouts.iter().all(|r| r.images.is_empty()));
+    let before = out.digest("t", &policy());
+    let mut told: BTreeMap<Image, Option<String>> = BTreeMap::new();
+    for (owner, images) in &images {
+        let image = (owner.kind == "Cluster").then(|| "ami-1".to_owned());
+        told.extend(images.iter().map(|of| (of.clone(), image.clone())));
+    }
+    out.boots_from(&images, &told);
+    for rollout in &out.rollouts {
+        let one = BootImage {
+            version: "v1.34.0".into(),
+            image: (rollout.owner.kind == "Cluster").then(|| "ami-1".to_owned()),
+        };
+        assert_eq!(rollout.images, [one]);
+    }
+    // An image that comes out makes no other plan of it.
+    assert_eq!(out.digest("t", &policy()), before);
+    out.boots_from(&images, &BTreeMap::new());
+    assert!(out.rollouts.iter().all(|r| r.images.is_empty()));
 }

@@ -30,6 +30,7 @@ fn planned(touch: impl Fn(&mut Value)) -> Plan {
             delete: vec!["web-0".into()],
         }],
         path: None,
+        images: Vec::new(),
         expected_seconds: Some(60),
         expected_from: Some(History {
             of: HistoryOf::Own,

@@ -32,6 +32,7 @@ fn ordered(version: &str) -> GroupDecision {
             version: version.parse().unwrap(),
             config: Default::default(),
             replicas: Some(3),
+            bounds: None,
             labels: Default::default(),
             taints: Vec::new(),
         }),

@@ -124,6 +124,13 @@ fn the_node_shows_in_node_healthy_and_node_ready() {
             "False NodeNotReady: the node reports DiskPressure",
         ),
         (
+            NodeObservation::Held,
+            false,
+            "",
+            "False NodeNotHealthy: why",
+            "False NodeNotReady: why",
+        ),
+        (
             node(unknown()),
             false,
             "",

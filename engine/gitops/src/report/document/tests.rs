@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use fleetwright_core::plan::{
-    BlockerKind, ByProvider, Change, FieldDiff, History, HistoryOf, Kept, Key, PlanBlocker,
-    PlanEffect, PlannedWave, Refusal, Removal, Removed, Rollout, Step, Written,
+    BlockerKind, BootImage, ByProvider, Change, FieldDiff, History, HistoryOf, Kept, Key,
+    PlanBlocker, PlanEffect, PlannedWave, Refusal, Removal, Removed, Rollout, Step, Written,
 };
 use serde_json::json;
 
@@ -91,6 +91,10 @@ fn full() -> Plan {
                 delete: vec!["web-1".into()],
             }],
             path: None,
+            images: vec![BootImage {
+                version: "v1.33.2".into(),
+                image: Some("ami-1".into()),
+            }],
             expected_seconds: Some(60),
             expected_from: Some(History {
                 of: HistoryOf::Cluster,

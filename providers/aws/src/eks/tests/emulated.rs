@@ -16,7 +16,7 @@ async fn moto() -> Option<&'static Emulator> {
     MOTO.get_or_init(emulators::moto).await.as_ref()
 }
 
-fn client(url: &str, region: &'static str) -> Client {
+pub(super) fn client(url: &str, region: &'static str) -> Client {
     let config = aws_sdk_eks::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(region))
@@ -60,6 +60,7 @@ fn group_order(replicas: Option<i32>, more: Value) -> PoolOrder {
         version: "v1.33.4".into(),
         config,
         replicas,
+        bounds: None,
         labels: [("node.fleetwright.dev/kind".to_owned(), "web".to_owned())].into(),
         taints: vec![taint],
     }
@@ -73,10 +74,14 @@ async fn a_control_plane_is_made_once_kept_as_ordered_and_taken_away() {
         "v1.33.4",
         json!({"logging": ["api"], "tags": {"team": "a", "cost": "7"}}),
     );
-    let made = control_plane::ensure(&client, &first, now()).await.unwrap();
+    let made = control_plane::ensure(&client, &Ended::default(), &first, now())
+        .await
+        .unwrap();
     assert_eq!(made.phase, ManagedPhase::Creating);
     for _ in 0..2 {
-        let same = control_plane::ensure(&client, &first, now()).await.unwrap();
+        let same = control_plane::ensure(&client, &Ended::default(), &first, now())
+            .await
+            .unwrap();
         assert_eq!(same.phase, ManagedPhase::Active);
         assert_eq!(same.version.as_deref(), Some("v1.33.4"));
         assert_eq!(same.id, made.id);
@@ -90,11 +95,11 @@ async fn a_control_plane_is_made_once_kept_as_ordered_and_taken_away() {
         "v1.33.4",
         json!({"logging": ["audit"], "tags": {"team": "b"}}),
     );
-    let changed = control_plane::ensure(&client, &second, now())
+    let changed = control_plane::ensure(&client, &Ended::default(), &second, now())
         .await
         .unwrap();
     assert_eq!(changed.phase, ManagedPhase::Updating(None));
-    let rests = control_plane::ensure(&client, &second, now())
+    let rests = control_plane::ensure(&client, &Ended::default(), &second, now())
         .await
         .unwrap();
     assert_eq!(rests.phase, ManagedPhase::Active);
@@ -109,7 +114,7 @@ async fn a_control_plane_is_made_once_kept_as_ordered_and_taken_away() {
     let private =
         json!({"logging": ["audit"], "tags": {"team": "b"}, "endpointAccess": {"public": false}});
     let private = order("v1.33.4", private);
-    let changed = control_plane::ensure(&client, &private, now())
+    let changed = control_plane::ensure(&client, &Ended::default(), &private, now())
         .await
         .unwrap();
     assert_eq!(changed.phase, ManagedPhase::Updating(None));
@@ -128,7 +133,7 @@ async fn a_control_plane_is_made_once_kept_as_ordered_and_taken_away() {
         "v1.33.4",
         json!({"roleARN": "arn:aws:iam::123456789012:role/other"}),
     );
-    let refused = control_plane::ensure(&client, &other, now())
+    let refused = control_plane::ensure(&client, &Ended::default(), &other, now())
         .await
         .unwrap_err();
     assert!(
@@ -143,7 +148,9 @@ async fn a_control_plane_is_made_once_kept_as_ordered_and_taken_away() {
         "v1.32.0",
         json!({"logging": ["audit"], "tags": {"team": "b"}}),
     );
-    let held = control_plane::ensure(&client, &older, now()).await.unwrap();
+    let held = control_plane::ensure(&client, &Ended::default(), &older, now())
+        .await
+        .unwrap();
     assert_eq!(held.version.as_deref(), Some("v1.33.0"));
 
     let got = control_plane::get(&client, &first.owner)
@@ -173,7 +180,7 @@ async fn what_is_somebody_elses_is_not_touched() {
         .send()
         .await
         .unwrap();
-    let refused = control_plane::ensure(&client, &theirs, now())
+    let refused = control_plane::ensure(&client, &Ended::default(), &theirs, now())
         .await
         .unwrap_err();
     assert!(
@@ -192,9 +199,14 @@ async fn what_is_somebody_elses_is_not_touched() {
         control_plane::get(&client, &theirs.owner).await.unwrap(),
         None
     );
-    let refused = group::ensure(&client, &group_order(Some(2), json!({})), now())
-        .await
-        .unwrap_err();
+    let refused = group::ensure(
+        &client,
+        &Ended::default(),
+        &group_order(Some(2), json!({})),
+        now(),
+    )
+    .await
+    .unwrap_err();
     assert!(refused.is_terminal(), "{refused}");
     client
         .create_nodegroup()
@@ -205,9 +217,14 @@ async fn what_is_somebody_elses_is_not_touched() {
         .send()
         .await
         .unwrap();
-    let refused = group::ensure(&client, &group_order(Some(2), json!({})), now())
-        .await
-        .unwrap_err();
+    let refused = group::ensure(
+        &client,
+        &Ended::default(),
+        &group_order(Some(2), json!({})),
+        now(),
+    )
+    .await
+    .unwrap_err();
     assert!(
         refused
             .to_string()
@@ -228,20 +245,31 @@ async fn a_group_is_made_once_kept_as_ordered_and_taken_away() {
     let Some(moto) = moto().await else { return };
     let client = client(moto.url(), "us-east-1");
     let first = group_order(Some(2), json!({}));
-    let early = group::ensure(&client, &first, now()).await.unwrap_err();
+    let early = group::ensure(&client, &Ended::default(), &first, now())
+        .await
+        .unwrap_err();
     assert_eq!(
         early.word(),
         "Unavailable",
         "its control plane is not there yet: {early}"
     );
-    control_plane::ensure(&client, &order("v1.33.4", json!({})), now())
+    control_plane::ensure(
+        &client,
+        &Ended::default(),
+        &order("v1.33.4", json!({})),
+        now(),
+    )
+    .await
+    .unwrap();
+    let made = group::ensure(&client, &Ended::default(), &first, now())
         .await
         .unwrap();
-    let made = group::ensure(&client, &first, now()).await.unwrap();
     assert_eq!((made.phase, made.replicas), (ManagedPhase::Creating, 2));
     assert_eq!(made.owner, first.owner);
     for _ in 0..2 {
-        let same = group::ensure(&client, &first, now()).await.unwrap();
+        let same = group::ensure(&client, &Ended::default(), &first, now())
+            .await
+            .unwrap();
         assert_eq!(same.phase, ManagedPhase::Active);
         assert_eq!(same.version.as_deref(), Some("v1.33.4"));
         assert_eq!(
@@ -256,16 +284,24 @@ async fn a_group_is_made_once_kept_as_ordered_and_taken_away() {
     );
     second.labels = [("node.fleetwright.dev/kind".to_owned(), "db".to_owned())].into();
     second.taints.clear();
-    let changed = group::ensure(&client, &second, now()).await.unwrap();
+    let changed = group::ensure(&client, &Ended::default(), &second, now())
+        .await
+        .unwrap();
     assert_eq!(changed.phase, ManagedPhase::Updating(None));
-    let rests = group::ensure(&client, &second, now()).await.unwrap();
+    let rests = group::ensure(&client, &Ended::default(), &second, now())
+        .await
+        .unwrap();
     assert_eq!((rests.phase, rests.replicas), (ManagedPhase::Active, 4));
     // Where an autoscaler decides, the number stays.
     second.replicas = None;
-    let same = group::ensure(&client, &second, now()).await.unwrap();
+    let same = group::ensure(&client, &Ended::default(), &second, now())
+        .await
+        .unwrap();
     assert_eq!((same.phase, same.replicas), (ManagedPhase::Active, 4));
     second.replicas = Some(12);
-    let refused = group::ensure(&client, &second, now()).await.unwrap_err();
+    let refused = group::ensure(&client, &Ended::default(), &second, now())
+        .await
+        .unwrap_err();
     assert!(
         refused
             .to_string()
@@ -273,7 +309,9 @@ async fn a_group_is_made_once_kept_as_ordered_and_taken_away() {
         "{refused}"
     );
     let other = group_order(Some(4), json!({"instanceTypes": ["m7i.large"]}));
-    let refused = group::ensure(&client, &other, now()).await.unwrap_err();
+    let refused = group::ensure(&client, &Ended::default(), &other, now())
+        .await
+        .unwrap_err();
     assert!(
         refused
             .to_string()
@@ -302,10 +340,12 @@ async fn what_aws_says_of_an_operation_is_told_in_our_words() {
     let Some(moto) = moto().await else { return };
     let client = client(moto.url(), "us-west-2");
     let first = order("v1.32.0", json!({}));
-    control_plane::ensure(&client, &first, now()).await.unwrap();
+    control_plane::ensure(&client, &Ended::default(), &first, now())
+        .await
+        .unwrap();
     // moto knows no updates.
     let next = order("v1.33.0", json!({}));
-    let error = control_plane::ensure(&client, &next, now())
+    let error = control_plane::ensure(&client, &Ended::default(), &next, now())
         .await
         .unwrap_err();
     assert!(error.to_string().starts_with("ListUpdates: "), "{error}");
