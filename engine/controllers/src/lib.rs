@@ -19,6 +19,7 @@ mod lists;
 mod metrics;
 mod node_sync;
 mod nodes;
+mod pause;
 mod provided;
 mod queue;
 mod reconcile;

@@ -22,6 +22,7 @@ use crate::{
 
 mod choice;
 mod leave;
+mod member;
 mod reason;
 mod remediation;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod version;
 pub(crate) use self::choice::new_machine;
 pub use self::{
     leave::Leave,
+    member::machine_of,
     reason::{ControlPlaneWait, CreateReason, DeleteReason},
     remediation::{Remediation, RemediationWait},
     trigger::Trigger,

@@ -153,9 +153,11 @@ impl Etcd {
         let moved = leader
             .gateway
             .call::<serde_json::Value>("maintenance/transfer-leadership", &body);
-        moved
-            .await
-            .map_err(|e| broken(format!("leadership cannot be handed on: {e}")))?;
+        let cannot = |why: &str| broken(format!("leadership cannot be handed on: {why}"));
+        match timeout(ANSWER, moved).await {
+            Ok(moved) => drop(moved.map_err(|e| cannot(&e.to_string()))?),
+            Err(_) => return Err(cannot("no answer")),
+        }
         let Some(other) = asked.iter_mut().find(|one| one.answer.id == target) else {
             return Err(broken(
                 "leadership was handed on to a member that does not answer",

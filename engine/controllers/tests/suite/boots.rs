@@ -33,6 +33,8 @@ use crate::{
 pub(crate) struct Boots {
     /// Machines for which something was kept, each time.
     keeps: Vec<String>,
+    /// What was kept last.
+    pub(crate) payload: String,
     /// Machines for which something is kept now.
     kept: BTreeSet<String>,
     /// How often an endpoint was asked for.
@@ -69,6 +71,7 @@ impl Bootstrap for Ward {
         assert!(payload.expose().contains("kubeadm"));
         self.boots(|boots| {
             boots.keeps.push(owner.machine.clone());
+            payload.expose().clone_into(&mut boots.payload);
             let refused = boots.refused.as_deref();
             if refused.is_some_and(|name| owner.machine.starts_with(name)) {
                 let message = "no profile to read it with".into();

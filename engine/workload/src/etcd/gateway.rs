@@ -8,14 +8,14 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, api::Portforwarder};
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::view::{Answer, Members, Status};
+use super::view::{Alarms, Answer, Members, Status};
 
 /// etcd's port for clients.
 const PORT: u16 = 2379;
@@ -39,6 +39,15 @@ fn other(error: impl fmt::Display) -> Failure {
     Failure::Other(error.to_string())
 }
 
+/// A port-forward, which goes on by itself until this is dropped.
+struct Forwarded(Portforwarder);
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A connection to one member. It ends with this.
 pub(crate) struct Gateway {
     calls: SendRequest<Full<Bytes>>,
@@ -57,8 +66,8 @@ impl Gateway {
         tls: Arc<rustls::ClientConfig>,
     ) -> Result<Self, String> {
         let forwarded = api.portforward(pod, &[PORT]).await;
-        let mut forwarded = forwarded.map_err(|e| format!("no way to its port: {e}"))?;
-        let stream = forwarded.take_stream(PORT).ok_or("no way to its port")?;
+        let mut forwarded = Forwarded(forwarded.map_err(|e| format!("no way to its port: {e}"))?);
+        let stream = forwarded.0.take_stream(PORT).ok_or("no way to its port")?;
         let host = ServerName::try_from(HOST).map_err(|e| e.to_string())?;
         let stream = TlsConnector::from(tls).connect(host, stream).await;
         let stream = stream.map_err(|e| format!("TLS: {e}"))?;
@@ -68,7 +77,7 @@ impl Gateway {
         carriers.spawn(async move {
             // Whoever waits for an answer is told.
             connection.await.ok();
-            forwarded.abort();
+            drop(forwarded);
         });
         Ok(Self {
             calls,
@@ -112,15 +121,22 @@ impl Gateway {
         self.call("maintenance/status", &json!({})).await
     }
 
-    /// What this member says of itself, and of all where it does: one that only learns says nothing of others.
+    /// What this member says of itself, and of all where it does: one that only learns says nothing of others, nor does one without a
+    /// leader. What it says of all is what a quorum knows, not what it was told last.
     pub(crate) async fn answer(&mut self) -> Result<Answer, Failure> {
         let status = self.status().await?;
-        let members = self.call("cluster/member/list", &json!({})).await;
-        let alarms = self
-            .call("maintenance/alarm", &json!({"action": "GET"}))
-            .await;
-        let both = members.and_then(|members: Members| Ok((members, alarms?)));
-        Ok(Answer::new(status, both.ok()))
+        let of_all = match status.leader {
+            0 => None,
+            _ => self.of_all().await.ok(),
+        };
+        Ok(Answer::new(status, of_all))
+    }
+
+    async fn of_all(&mut self) -> Result<(Members, Alarms), Failure> {
+        let linearizable = json!({"linearizable": true});
+        let members = self.call("cluster/member/list", &linearizable).await?;
+        let action = json!({"action": "GET"});
+        Ok((members, self.call("maintenance/alarm", &action).await?))
     }
 }
 

@@ -17,12 +17,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
     task::JoinSet,
 };
 
-use crate::kit::{Kit, cluster};
+use crate::kit::{Kit, cluster, pass};
 
 struct Member {
     client: u16,
@@ -323,6 +323,52 @@ async fn members_are_seen_and_the_one_that_leads_is_removed_after_another_leads(
         .map(|m| m.name.as_str())
         .collect();
     assert_eq!(learners, ["d"]);
+}
+
+/// A pod whose port says nothing.
+#[tokio::test]
+async fn a_port_forward_ends_with_who_asked() {
+    let (kit, workload) = (Kit::new(), Workload::start().await);
+    let kubeconfig = workload.kubeconfig(&json!({"token": TOKEN}));
+    kit.secret("eu", "value", &kubeconfig).await;
+    let authority = Authority::new("etcd-ca").identity;
+    kit.authority("eu-etcd", &authority.certificate, &authority.key)
+        .await;
+    let pods = Api::<Pod>::namespaced(workload.client(), "kube-system");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "etcd-a", "labels": {"component": "etcd", "tier": "control-plane"}},
+        "spec": {"containers": [{"name": "etcd", "image": "etcd"}]},
+    });
+    let pod = serde_json::from_value(pod).unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    workload.forward("etcd-a", listener.local_addr().unwrap().port());
+    let connections = Arc::new(Connections::new(
+        kit.api.clone(),
+        Arc::new(fleetwright_api::random::OsRandom),
+    ));
+    let etcd = Etcd::new(kit.api.clone(), connections, Arc::new(SystemClock));
+    let silent = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // The handshake has come.
+        let mut bytes = vec![0; 4096];
+        assert!(stream.read(&mut bytes).await.unwrap() > 0);
+        pass(std::time::Duration::from_secs(11)).await;
+        stream
+    };
+    let cluster = Members::cluster();
+    let (asked, mut stream) = tokio::join!(etcd.members(&cluster), silent);
+    assert_eq!(
+        asked.unwrap_err().to_string(),
+        "no member of etcd answers: etcd-a: no answer"
+    );
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(
+        std::time::Duration::from_secs(30),
+        stream.read_to_end(&mut rest),
+    );
+    ended.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -83,10 +83,18 @@ fn a_member_of_no_machine_leaves_once_all_machines_are_known() {
     all.push(member("gone", false, false));
     w.etcd = Some(Ok(all.clone()));
     assert_eq!(w.decide().leave, Some(Leave::Orphan("gone".into())));
-    // A machine whose node is not known yet may be the one.
+    // A machine whose node is not known yet may be the one, from when an instance was ordered for it.
     let status = w.machines[2].status.take();
+    let seen = std::mem::replace(&mut all[2], member("new", true, false));
+    w.etcd = Some(Ok(all.clone()));
+    w.machines[2].spec.instance_key = Some("2".into());
+    assert_eq!(w.decide().leave, None);
     w.machines[2].spec.provider_id = Some("sim:///2".into());
     assert_eq!(w.decide().leave, None);
+    // Its own is known by what its provider calls it.
+    all[2] = seen;
+    w.etcd = Some(Ok(all.clone()));
+    assert_eq!(w.decide().leave, Some(Leave::Orphan("gone".into())));
     w.machines[2].status = status;
     // Not while the others are no quorum.
     all[0].healthy = false;
