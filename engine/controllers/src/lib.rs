@@ -27,6 +27,7 @@ mod refusals;
 mod rooms;
 mod run;
 mod schedule;
+mod snapshots;
 mod trail;
 mod wake;
 mod write;

@@ -25,6 +25,7 @@ mod leave;
 mod member;
 mod reason;
 mod remediation;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trigger;
@@ -36,6 +37,7 @@ pub use self::{
     member::machine_of,
     reason::{ControlPlaneWait, CreateReason, DeleteReason},
     remediation::{Remediation, RemediationWait},
+    snapshot::Snapshots,
     trigger::Trigger,
     version::{VersionStep, route, running_version, version_step},
 };
@@ -54,6 +56,8 @@ pub struct ControlPlaneView<'a> {
     pub managed: Option<&'a Known>,
     /// What is known of etcd.
     pub etcd: Etcd<'a>,
+    /// What is known of its snapshots.
+    pub snapshots: Snapshots<'a>,
     /// The lowest version of a worker (machine or kubelet); `None` without workers.
     pub lowest_worker: Option<&'a Version>,
     /// The cluster's pools.
@@ -100,6 +104,8 @@ pub enum ControlPlaneAction {
 pub struct ControlPlaneDecision {
     /// The version that it goes to; `None` when none can be told.
     pub version: Option<VersionStep>,
+    /// The version that runs, where a snapshot of its etcd is to be taken now.
+    pub snapshot: Option<Version>,
     /// What is done with one machine.
     pub action: ControlPlaneAction,
     /// What is done with one member of etcd.
@@ -195,7 +201,7 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
             ControlPlaneWait::Unreadable(cluster.spec.version.clone()),
         );
     };
-    let step = version_step(view, wanted);
+    let step = snapshot::before(view, version_step(view, wanted), now);
     let Some(spec) = &form.machines else {
         out.version = Some(step);
         return match (cluster.metadata.deletion_timestamp.is_some(), paused) {
@@ -224,6 +230,7 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
     if paused {
         return wait(out, ControlPlaneWait::Paused);
     }
+    out.snapshot = out.version.as_ref().and_then(snapshot::wanted);
     out.updates = alive(view.machines)
         .filter_map(|m| update(m, &content, view.catalogue))
         .collect();

@@ -348,7 +348,11 @@ fn a_machine_that_is_not_known_yet_is_waited_for() {
         (
             vec![
                 machine("web-1", None, &addresses),
-                machine("b", Some("web-1"), &[("InternalIP", "10.0.0.9")]),
+                machine(
+                    "b",
+                    Some("web-1"),
+                    &[("Hostname", "web-1"), ("InternalIP", "10.0.0.9")],
+                ),
             ],
             "deny: address 10.0.0.5 does not belong",
         ),

@@ -118,7 +118,8 @@ fn version_of(world: &World, cluster: &str) -> Option<String> {
 }
 
 fn unmanaged(world: &World, cluster: &str) -> Option<i32> {
-    world.clusters[cluster].status.as_ref()?.unmanaged_nodes
+    let cluster = world.clusters.get(cluster)?;
+    cluster.status.as_ref()?.unmanaged_nodes
 }
 
 /// Whether the pool has so many machines, all of this version and available.

@@ -31,6 +31,15 @@ pub enum VersionStep {
         /// The lowest version of a worker.
         worker: Version,
     },
+    /// Before the next minor a snapshot of etcd is taken.
+    Snapshot {
+        /// Where the control plane stays meanwhile.
+        at: Version,
+        /// The next step.
+        next: Version,
+        /// The wanted version.
+        wanted: Version,
+    },
     /// Something stands in the way: the control plane stays where it is.
     Blocked {
         /// Where it stays.
@@ -54,7 +63,9 @@ impl VersionStep {
     pub fn version(&self) -> &Version {
         match self {
             Self::Wanted(v) | Self::Step { to: v, .. } => v,
-            Self::WaitingForWorkers { at, .. } | Self::Blocked { at, .. } => at,
+            Self::WaitingForWorkers { at, .. }
+            | Self::Snapshot { at, .. }
+            | Self::Blocked { at, .. } => at,
             Self::Held { running, .. } => running,
         }
     }
@@ -82,6 +93,10 @@ impl fmt::Display for VersionStep {
                 f,
                 "stays at {at} on the way to {wanted} until workers at {worker} have moved: they would be more than three minors behind"
             ),
+            Self::Snapshot { at, next, wanted } => write!(
+                f,
+                "stays at {at} on the way to {wanted} until a snapshot of etcd is kept, which is taken before {next}"
+            ),
             Self::Blocked {
                 at,
                 wanted,
@@ -108,7 +123,7 @@ pub fn running_version(machines: &[Machine]) -> Option<Version> {
 }
 
 /// What the control plane runs: the highest and the lowest version that serves, or what is known of it where no machine does.
-fn runs(view: &ControlPlaneView<'_>) -> Option<(Version, Version)> {
+pub(super) fn runs(view: &ControlPlaneView<'_>) -> Option<(Version, Version)> {
     if let Some(runs) = view.managed.and_then(Known::runs) {
         return Some(runs);
     }

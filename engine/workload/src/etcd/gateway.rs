@@ -2,10 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::Portforwarder};
@@ -94,13 +98,7 @@ impl Gateway {
         path: &str,
         body: &Value,
     ) -> Result<T, Failure> {
-        let request = Request::post(format!("/v3/{path}"))
-            .header(header::HOST, HOST)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::from(body.to_string()))
-            .map_err(other)?;
-        self.calls.ready().await.map_err(other)?;
-        let answer = self.calls.send_request(request).await.map_err(other)?;
+        let answer = self.send(path, body).await?;
         let well = answer.status().is_success();
         let status = answer.status();
         let bytes = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
@@ -115,6 +113,29 @@ impl Gateway {
             _ if refusal.error.is_empty() => Failure::Other(format!("it answers {status}")),
             _ => Failure::Other(refusal.error),
         })
+    }
+
+    async fn send(&mut self, path: &str, body: &Value) -> Result<Response<Incoming>, Failure> {
+        let request = Request::post(format!("/v3/{path}"))
+            .header(header::HOST, HOST)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body.to_string()))
+            .map_err(other)?;
+        self.calls.ready().await.map_err(other)?;
+        self.calls.send_request(request).await.map_err(other)
+    }
+
+    /// Asks for a snapshot of what this member has.
+    pub(crate) async fn snapshot(mut self) -> Result<Parts, Failure> {
+        let answer = self.send("maintenance/snapshot", &json!({})).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(Parts {
+                _gateway: self,
+                body: answer.into_body(),
+                line: Vec::new(),
+            }),
+            status => Err(Failure::Other(format!("it answers {status}"))),
+        }
     }
 
     pub(crate) async fn status(&mut self) -> Result<Status, Failure> {
@@ -140,6 +161,70 @@ impl Gateway {
     }
 }
 
+/// A snapshot as it comes: one JSON object a line.
+pub(crate) struct Parts {
+    // Its connection.
+    _gateway: Gateway,
+    body: Incoming,
+    /// What has come of the next lines.
+    line: Vec<u8>,
+}
+
+impl Parts {
+    /// The next part; `None` after the last one.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        loop {
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.line.drain(..=end).collect();
+                return Part::read(&line).map(Some);
+            }
+            if self.line.len() > MOST_BYTES {
+                return Err(other("a part of it is too large"));
+            }
+            match self.body.frame().await {
+                Some(frame) => {
+                    if let Ok(bytes) = frame.map_err(other)?.into_data() {
+                        self.line.extend_from_slice(&bytes);
+                    }
+                }
+                None if self.line.is_empty() => return Ok(None),
+                None => return Part::read(&std::mem::take(&mut self.line)).map(Some),
+            }
+        }
+    }
+}
+
+/// What one line of a snapshot says.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Part {
+    result: Blob,
+    error: Option<Refused>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Blob {
+    /// Base64.
+    blob: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refused {
+    message: String,
+}
+
+impl Part {
+    fn read(line: &[u8]) -> Result<Vec<u8>, Failure> {
+        let part: Self = serde_json::from_slice(line).map_err(other)?;
+        match part.error {
+            Some(error) => Err(Failure::Other(error.message)),
+            None => BASE64_STANDARD.decode(part.result.blob).map_err(other),
+        }
+    }
+}
+
 /// gRPC's code of what is not there.
 const NOT_FOUND: i32 = 5;
 
@@ -149,4 +234,36 @@ const NOT_FOUND: i32 = 5;
 struct Refusal {
     code: i32,
     error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_snapshot_are_read() {
+        for (line, want) in [
+            (
+                r#"{"result":{"header":{},"remaining_bytes":"7","blob":"aHVzaA=="}}"#,
+                Ok("hush"),
+            ),
+            (
+                r#"{"result":{"blob":"aHVzaA==","version":"3.6.1"}}"#,
+                Ok("hush"),
+            ),
+            (r#"{"result":{"remaining_bytes":"7"}}"#, Ok("")),
+            (
+                r#"{"error":{"grpc_code":14,"message":"no leader"}}"#,
+                Err("no leader"),
+            ),
+            (r#"{"result":{"blob":"?"}}"#, Err("Invalid symbol")),
+            ("<html>", Err("expected value")),
+        ] {
+            let read = Part::read(line.as_bytes()).map_err(|e| e.to_string());
+            match want {
+                Ok(want) => assert_eq!(read, Ok(want.as_bytes().to_vec()), "{line}"),
+                Err(want) => assert!(read.unwrap_err().contains(want), "{line}"),
+            }
+        }
+    }
 }

@@ -156,8 +156,14 @@ impl View {
 
     /// A healthy member that votes and does not lead.
     pub(crate) fn next_leader(&self) -> Option<u64> {
-        let can = |m: &&Member| !m.learner && m.id != self.leader && self.healthy.contains(&m.id);
+        let can = |m: &&Member| m.id != self.leader && self.is_full(m.id);
         self.members.iter().find(can).map(|m| m.id)
+    }
+
+    /// Whether a member is healthy and votes.
+    pub(crate) fn is_full(&self, id: u64) -> bool {
+        let is = |m: &Member| m.id == id && !m.learner;
+        self.healthy.contains(&id) && self.members.iter().any(is)
     }
 }
 
