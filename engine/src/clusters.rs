@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fleetwright_provider_sim::config;
 use fleetwright_providers::{
-    ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers,
+    ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers, Snapshot,
 };
 
 /// Two ways, of which each cluster has one.
@@ -42,6 +42,10 @@ impl EtcdMembers for Routed<dyn EtcdMembers> {
 
     async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
         self.of(cluster).remove(cluster, name).await
+    }
+
+    async fn snapshot(&self, cluster: &ClusterRef) -> Result<Box<dyn Snapshot>, ConnectionError> {
+        self.of(cluster).snapshot(cluster).await
     }
 }
 

@@ -19,7 +19,8 @@ pub(crate) enum LogFormat {
 
 /// Sends logs to standard error. `default` is the filter where `RUST_LOG` is not set or cannot be read.
 pub(crate) fn start(format: LogFormat, default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+    let filter = filter(wanted.as_deref(), default);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(screen::Log::default)
@@ -29,4 +30,33 @@ pub(crate) fn start(format: LogFormat, default: &str) {
         LogFormat::Text => builder.with_target(false).try_init().ok(),
         LogFormat::Json => builder.json().flatten_event(true).try_init().ok(),
     };
+}
+
+/// The filter that is asked for. The library warns of answers that it cannot read by repeating them whole, and they may be anybody's and
+/// large: its warnings are for who asks for them by name.
+fn filter(wanted: Option<&str>, default: &str) -> EnvFilter {
+    const QUIET: &str = "kube_client::client=error";
+    let wanted = wanted.filter(|wanted| EnvFilter::try_new(wanted).is_ok());
+    match wanted.unwrap_or(default) {
+        wanted if wanted.contains("kube_client") => EnvFilter::new(wanted),
+        "" => EnvFilter::new(QUIET),
+        wanted => EnvFilter::new(format!("{wanted},{QUIET}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_repeated_in_the_log_for_who_asks_by_name() {
+        for (wanted, want) in [
+            (None, "kube_client::client=error,info"),
+            (Some("debug"), "kube_client::client=error,debug"),
+            (Some("=="), "kube_client::client=error,info"),
+            (Some("info,kube_client=warn"), "kube_client=warn,info"),
+        ] {
+            assert_eq!(filter(wanted, "info").to_string(), want, "{wanted:?}");
+        }
+    }
 }

@@ -66,4 +66,26 @@ pub trait EtcdMembers: Send + Sync + 'static {
     /// # Errors
     /// etcd cannot be asked, or refuses.
     async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError>;
+
+    /// A snapshot of all that etcd holds, as it begins to come.
+    ///
+    /// # Errors
+    /// etcd cannot be asked, or gives none.
+    async fn snapshot(&self, cluster: &ClusterRef) -> Result<Box<dyn Snapshot>, ConnectionError> {
+        Err(ConnectionError::Broken(format!(
+            "the etcd of cluster {} gives no snapshots",
+            cluster.name
+        )))
+    }
+}
+
+/// A snapshot of etcd on its way: the file that `etcdutl snapshot restore` takes. It ends with its SHA-256, by which whoever keeps it knows
+/// that it is whole.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// The next part; `None` after the last one.
+    ///
+    /// # Errors
+    /// It broke off.
+    async fn part(&mut self) -> Result<Option<Vec<u8>>, ConnectionError>;
 }

@@ -15,7 +15,9 @@ pub mod managed;
 pub mod registry;
 
 pub use bootstrap::Bootstrap;
-pub use connections::{ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers};
+pub use connections::{
+    ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers, Snapshot,
+};
 pub use contract::{
     Account, BootImage, ConfigError, ConfigSchema, CreateInstance, Instance, InstanceState,
     ListScope, Ownership, Provider, UpdateInstance, config_errors, lacks_image,

@@ -15,7 +15,7 @@ use axum::body::Body;
 use fleetwright_api::{random::SeededRandom, time::SystemClock};
 use fleetwright_apiserver::{ApiServer, Auth, Options, User, connections};
 use fleetwright_store::Store;
-use http::{Request, Response, header};
+use http::{Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -38,6 +38,8 @@ struct Knobs {
     auth: Mutex<Auth>,
     version: Mutex<String>,
     silent: AtomicBool,
+    /// What it answers to requests whose path and query have this in them, without looking.
+    canned: Mutex<Option<(String, StatusCode, String)>>,
     /// Ports of this machine that stand for those of pods.
     forwards: Mutex<BTreeMap<String, u16>>,
     forwarding: Mutex<JoinSet<()>>,
@@ -85,6 +87,7 @@ impl Workload {
                 auth: Mutex::new(Auth::default().with(TOKEN, User::admin())),
                 version: Mutex::new(version.into()),
                 silent: AtomicBool::new(false),
+                canned: Mutex::default(),
                 forwards: Mutex::default(),
                 forwarding: Mutex::default(),
                 accepted: AtomicUsize::new(0),
@@ -155,6 +158,15 @@ impl Workload {
         self.knobs.silent.store(is, Ordering::SeqCst);
     }
 
+    /// From now on it answers requests whose path or query has `part` in it like this.
+    ///
+    /// # Panics
+    /// When the test has panicked elsewhere.
+    pub fn say(&self, part: &str, status: u16, body: String) {
+        let status = StatusCode::from_u16(status).unwrap();
+        *self.knobs.canned.lock().unwrap() = Some((part.to_owned(), status, body));
+    }
+
     /// Connections that it has accepted.
     pub fn accepted(&self) -> usize {
         self.knobs.accepted.load(Ordering::SeqCst)
@@ -221,6 +233,14 @@ async fn answer(
         std::future::pending::<()>().await;
     }
     let path = request.uri().path();
+    let asked = request.uri().to_string();
+    if let Some((part, status, body)) = knobs.canned.lock().unwrap().clone()
+        && asked.contains(&part)
+    {
+        let mut answer = Response::new(Body::from(body));
+        *answer.status_mut() = status;
+        return answer;
+    }
     let pod = path.strip_suffix("/portforward");
     if let Some((_, pod)) = pod.and_then(|path| path.rsplit_once("/pods/")) {
         let port = knobs.forwards.lock().unwrap().get(pod).copied();

@@ -226,6 +226,8 @@ pub mod reason {
         VERSION_MISSING = "VersionMissing";
         /// The provider has no image of a version on the way.
         IMAGE_MISSING = "ImageMissing";
+        /// No snapshot of etcd could be kept before the next minor version.
+        SNAPSHOT_FAILED = "SnapshotFailed";
         /// A pool pins a version that the control plane would leave too far behind.
         POOL_PINNED = "PoolPinned";
         /// See [`super::kind::IN_SYNC`].

@@ -351,6 +351,23 @@ pub struct MachineAddress {
     pub address: String,
 }
 
+impl MachineStatus {
+    /// Whether the provider gives the machine this name: a host or DNS name, or the first label of one inside, as hosts call themselves.
+    pub fn is_called(&self, name: &str) -> bool {
+        let is = |known: &str| !name.is_empty() && known.eq_ignore_ascii_case(name);
+        self.addresses.iter().any(|known| {
+            let address = known.address.as_str();
+            match known.kind.as_str() {
+                "Hostname" | "InternalDNS" => {
+                    is(address) || address.split('.').next().is_some_and(is)
+                }
+                "ExternalDNS" => is(address),
+                _ => false,
+            }
+        })
+    }
+}
+
 /// Why a machine goes, and when the steps of its deletion began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

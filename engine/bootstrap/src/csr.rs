@@ -1,5 +1,5 @@
-//! Which requests for kubelets' serving certificates are approved: those by a node, for its own name, and for names and addresses
-//! that belong to its Machine. The provider says which do, not the node.
+//! Which requests for kubelets' serving certificates are approved: those by a node, for names and addresses that belong to its Machine.
+//! The provider says which do, not the node: a node may call itself `kubernetes.default.svc`.
 
 use std::net::IpAddr;
 
@@ -35,8 +35,10 @@ pub enum Verdict {
     Approve,
     /// It is denied, for this reason; a kubelet asks anew later.
     Deny(String),
-    /// It is left as it is: somebody else's business, or to be looked at again when the Machine says more.
+    /// It is left as it is: it is somebody else's business, or decided.
     Ignore(String),
+    /// It is to be looked at again when a Machine says more.
+    Wait(String),
 }
 
 /// Judges `request`, with all Machines of the cluster.
@@ -67,23 +69,24 @@ pub fn decide<'a>(
     else {
         return Verdict::Ignore(format!("{user:?} is no node"));
     };
+    let Some(machine) = machine_of(node, machines) else {
+        return Verdict::Wait(format!("no Machine has node {node}"));
+    };
     let asked = match asked(spec, user) {
         Ok(asked) => asked,
         Err(why) => return Verdict::Deny(why),
-    };
-    let Some(machine) = machine_of(node, machines) else {
-        return Verdict::Ignore(format!("no Machine has node {node}"));
     };
     let Some(status) = machine
         .status
         .as_ref()
         .filter(|status| !status.addresses.is_empty())
     else {
-        return Verdict::Ignore(format!(
+        return Verdict::Wait(format!(
             "the addresses of node {node}'s Machine are not known yet"
         ));
     };
-    match asked.iter().find(|name| !name.belongs(node, status)) {
+    let own = machine.metadata.name.as_deref().unwrap_or_default();
+    match asked.iter().find(|name| !name.belongs(own, status)) {
         None => Verdict::Approve,
         Some(name) => Verdict::Deny(format!("{name} does not belong to node {node}'s Machine")),
     }
@@ -126,17 +129,10 @@ impl std::fmt::Display for Name {
 }
 
 impl Name {
-    fn belongs(&self, node: &str, status: &MachineStatus) -> bool {
-        let mut addresses = status.addresses.iter();
+    fn belongs(&self, machine: &str, status: &MachineStatus) -> bool {
         match self {
-            Self::Dns(name) => {
-                name.eq_ignore_ascii_case(node)
-                    || addresses.any(|known| {
-                        ["Hostname", "InternalDNS", "ExternalDNS"].contains(&known.kind.as_str())
-                            && known.address.eq_ignore_ascii_case(name)
-                    })
-            }
-            Self::Ip(address) => addresses.any(|known| {
+            Self::Dns(name) => name.eq_ignore_ascii_case(machine) || status.is_called(name),
+            Self::Ip(address) => status.addresses.iter().any(|known| {
                 ["InternalIP", "ExternalIP"].contains(&known.kind.as_str())
                     && known.address.parse() == Ok(*address)
             }),

@@ -59,6 +59,9 @@ pub enum EscrowError {
     /// Decrypted, but not what [`escrow`] wrote.
     #[error("the escrow holds something else than a cluster's Secrets: {0}")]
     OtherContent(String),
+    /// Not what etcd sent, or not all of it.
+    #[error("the snapshot is not whole: the digest at its end is not that of what came before it")]
+    Digest,
     /// The content is not a whole set of keys.
     #[error("the escrow's content: {0}")]
     Pki(#[from] PkiError),
@@ -93,10 +96,7 @@ pub fn escrow(
     pki: &ClusterPki,
     recipients: &[String],
 ) -> Result<Vec<u8>, EscrowError> {
-    let recipients = recipients
-        .iter()
-        .map(|text| recipient(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let encryptor = encryptor(recipients)?;
     let list = List {
         api_version: "v1".to_owned(),
         kind: "List".to_owned(),
@@ -104,9 +104,6 @@ pub fn escrow(
     };
     let plain =
         serde_json::to_vec_pretty(&list).map_err(|e| EscrowError::OtherContent(e.to_string()))?;
-    let encryptor =
-        Encryptor::with_recipients(recipients.iter().map(|one| one as &dyn age::Recipient))
-            .map_err(|_| EscrowError::NoRecipients)?;
     // Writing to memory does not fail.
     let mut sealed = Vec::new();
     let damaged = |e: std::io::Error| EscrowError::Damaged(e.to_string());
@@ -118,6 +115,15 @@ pub fn escrow(
         .and_then(ArmoredWriter::finish)
         .map_err(damaged)?;
     Ok(sealed)
+}
+
+fn encryptor(recipients: &[String]) -> Result<Encryptor, EscrowError> {
+    let recipients = recipients
+        .iter()
+        .map(|text| recipient(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    Encryptor::with_recipients(recipients.iter().map(|one| one as &dyn age::Recipient))
+        .map_err(|_| EscrowError::NoRecipients)
 }
 
 fn recipient(text: &str) -> Result<Recipient, EscrowError> {
@@ -190,5 +196,8 @@ fn opened(plain: &[u8]) -> Result<Escrowed, EscrowError> {
     }
 }
 
+mod snapshot;
 #[cfg(test)]
 mod tests;
+
+pub use self::snapshot::SnapshotSealer;

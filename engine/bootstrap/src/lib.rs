@@ -5,6 +5,7 @@
 //! Nothing here reads a clock, a file or a network. Keys alone come from the operating system's entropy.
 
 pub mod csr;
+pub mod discovery;
 pub mod escrow;
 pub mod kubeadm;
 pub mod kubeconfig;

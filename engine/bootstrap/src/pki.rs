@@ -116,6 +116,15 @@ pub(crate) const CLUSTER_NAME: &str = "kubernetes";
 pub(crate) const ETCD_NAME: &str = "etcd-ca";
 pub(crate) const FRONT_PROXY_NAME: &str = "front-proxy-ca";
 
+/// Hash of the authority with this certificate: [`Authority::hash`].
+///
+/// # Errors
+/// [`PkiError::Unreadable`].
+pub fn hash(certificate: &str) -> Result<String, PkiError> {
+    let digest = Sha256::digest(keys::certified_key(certificate)?);
+    Ok(format!("sha256:{}", hex(&digest)))
+}
+
 impl Authority {
     /// Makes an authority that signs itself, with an ECDSA P-256 key.
     ///
@@ -152,8 +161,7 @@ impl Authority {
     /// # Errors
     /// [`PkiError::Unreadable`].
     pub fn hash(&self) -> Result<String, PkiError> {
-        let digest = Sha256::digest(keys::certified_key(&self.certificate)?);
-        Ok(format!("sha256:{}", hex(&digest)))
+        hash(&self.certificate)
     }
 
     /// Certificate and key belong together.

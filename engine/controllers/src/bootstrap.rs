@@ -16,9 +16,10 @@ use fleetwright_bootstrap::{
     kubeconfig::{self, Due},
     pki::{ClusterPki, LEAF_VALIDITY},
 };
-use fleetwright_core::outcome::Hold;
+use fleetwright_core::{outcome::Hold, upgrade::Path};
 use fleetwright_providers::{
-    Account, ControlPlaneEndpoint, InfrastructureOrder, InstanceState, Provider, ProviderError,
+    Account, ClusterRef, ControlPlaneEndpoint, InfrastructureOrder, InstanceState, Provider,
+    ProviderError,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -33,6 +34,7 @@ pub(crate) use self::{
 use crate::{
     cache::name_of,
     reconcile::{Error, Shared, account_provider, called, store_kubeconfig},
+    snapshots::{self, Seen},
 };
 
 /// Time between two looks at an endpoint that is being made, or at what failed and may pass.
@@ -86,6 +88,23 @@ impl Grounds {
         let key = (namespace.to_owned(), name.to_owned());
         self.clusters.lock().remove(&key);
     }
+}
+
+/// What is known of the snapshots of a cluster's etcd where an upgrade to another minor is ahead; `None` where nobody keeps them.
+pub(crate) async fn snapshots(
+    shared: &Shared,
+    cluster: &Cluster,
+    reference: &ClusterRef,
+    route: Option<&Path>,
+) -> Option<Seen> {
+    let minor = |v: &Version| (v.major(), v.minor());
+    let path = route?;
+    let next = path.control_plane().next()?;
+    let escrow = shared.context.escrow.as_ref()?;
+    if !is_ours(shared, cluster) || minor(next) == minor(&path.from) {
+        return None;
+    }
+    Some(snapshots::look(shared, escrow, reference).await)
 }
 
 /// Whether nodes of this cluster are of our making: its control plane's instances are given what they become nodes by.

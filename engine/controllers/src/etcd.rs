@@ -7,13 +7,16 @@ use fleetwright_api::{
     Machine,
     condition::{self, kind},
 };
-use fleetwright_core::{control_plane::has_served, quorum::Member};
+use fleetwright_core::{
+    control_plane::{has_served, machine_of},
+    quorum::Member,
+};
 use fleetwright_providers::{ClusterRef, ConnectionError, EtcdMember};
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::reconcile::{Shared, node_name};
+use crate::reconcile::Shared;
 
 /// Time between two questions while a member only learns.
 const LEARNING: Duration = Duration::from_millis(500);
@@ -102,11 +105,9 @@ pub(crate) async fn ask(
     answer
 }
 
-/// The member by its machine's name: members are called like their nodes.
+/// The member by its machine's name.
 fn to_member(member: EtcdMember, control_plane: &[Machine]) -> Member {
-    let machine = control_plane
-        .iter()
-        .find(|m| node_name(m) == Some(&member.name));
+    let machine = machine_of(&member.name, control_plane);
     Member {
         learner: member.learner || member.starting,
         healthy: member.healthy,
@@ -114,7 +115,15 @@ fn to_member(member: EtcdMember, control_plane: &[Machine]) -> Member {
     }
 }
 
-/// The name in etcd of a machine's member.
-pub(crate) fn member_name(machine: &Machine) -> String {
-    node_name(machine).map_or_else(|| machine.name_any(), ToOwned::to_owned)
+/// The name in etcd of a machine's member, if it has one now.
+pub(crate) async fn member_of(
+    shared: &Shared,
+    cluster: &ClusterRef,
+    control_plane: &[Machine],
+    machine: &str,
+) -> Result<Option<String>, ConnectionError> {
+    let members = shared.context.etcd.members(cluster).await?;
+    let is =
+        |name: &String| machine_of(name, control_plane).is_some_and(|m| m.name_any() == machine);
+    Ok(members.into_iter().map(|m| m.name).find(is))
 }

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    node_sync,
+    node_sync, pause,
     queue::Key,
     reconcile::{Shared, node_name},
 };
@@ -88,7 +88,8 @@ struct ClusterNodes {
     served: Served,
     /// Since when it answers again after it could not be reached for long.
     seen_since: Option<Timestamp>,
-    task: Option<AbortHandle>,
+    /// By which way it is followed, and what does that.
+    task: Option<(ClusterRef, AbortHandle)>,
 }
 
 impl ClusterNodes {
@@ -232,7 +233,7 @@ impl Nodes {
         self.clusters.lock().get(&key)?.seen_since
     }
 
-    /// Starts the watch of a cluster's nodes where none runs.
+    /// Starts the watch of a cluster's nodes where none runs by this way.
     pub(crate) fn follow(
         &self,
         shared: &Arc<Shared>,
@@ -243,10 +244,16 @@ impl Nodes {
         let entry = clusters
             .entry((cluster.namespace.clone(), cluster.name.clone()))
             .or_default();
-        if entry.task.as_ref().is_some_and(|t| !t.is_finished()) {
-            return;
+        if let Some((way, task)) = &entry.task {
+            if *way == cluster && !task.is_finished() {
+                return;
+            }
+            // Whose nodes it saw is not known any more.
+            task.abort();
+            entry.synced = false;
         }
-        entry.task = Some(tasks.spawn(watch(Arc::clone(shared), cluster)));
+        let task = tasks.spawn(watch(Arc::clone(shared), cluster.clone()));
+        entry.task = Some((cluster, task));
     }
 
     /// Ends the watch of a cluster that is gone.
@@ -255,7 +262,7 @@ impl Nodes {
             .clusters
             .lock()
             .remove(&(namespace.to_owned(), cluster.to_owned()));
-        if let Some(task) = gone.and_then(|c| c.task) {
+        if let Some((_, task)) = gone.and_then(|c| c.task) {
             task.abort();
         }
     }
@@ -271,10 +278,12 @@ impl Nodes {
 }
 
 async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
-    let mut pause = Duration::from_millis(100);
+    let mut paused = None;
     let mut told = None;
     loop {
-        let why = watch_once(&shared, &cluster, &mut pause).await;
+        let mut listed = None;
+        let why = watch_once(&shared, &cluster, &mut listed).await;
+        let lasted = listed.map_or(Duration::ZERO, |at: Instant| at.elapsed());
         let why: String = why.chars().take(LONGEST_WHY).collect();
         tracing::debug!(cluster = %cluster.name, %why, "the nodes are not seen");
         // Its Cluster says so: when it broke, when it was found so from the start, and when the reason becomes another.
@@ -297,19 +306,19 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                 cluster.name.clone(),
             ));
         }
+        let pause = pause::after(paused, lasted);
+        paused = Some(pause);
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(10));
     }
 }
 
-/// Follows the nodes until that breaks; gives why.
-async fn watch_once(shared: &Arc<Shared>, cluster: &ClusterRef, pause: &mut Duration) -> String {
-    // The way to it may be another by now.
-    let reach = || {
-        let now = shared.cluster_ref(&cluster.namespace, &cluster.name);
-        async move { shared.context.connections.client(&now).await }
-    };
-    let client = match reach().await {
+/// Follows the nodes until that breaks; gives why. `listed` is when all of them were known first.
+async fn watch_once(
+    shared: &Arc<Shared>,
+    cluster: &ClusterRef,
+    listed: &mut Option<Instant>,
+) -> String {
+    let client = match shared.context.connections.client(cluster).await {
         Ok(client) => client,
         Err(error) => return error.to_string(),
     };
@@ -321,15 +330,20 @@ async fn watch_once(shared: &Arc<Shared>, cluster: &ClusterRef, pause: &mut Dura
             biased;
             event = events.next() => match event {
                 Some(Ok(event)) => {
-                    *pause = Duration::from_millis(100);
+                    if matches!(event, watcher::Event::InitDone) {
+                        listed.get_or_insert_with(Instant::now);
+                    }
                     observe(shared, cluster, event);
                 }
                 Some(Err(error)) => return format!("the watch of its nodes broke: {error}"),
                 None => return "the watch of its nodes ended".to_owned(),
             },
-            _ = looks.tick() => match reach().await {
-                Ok(client) => hear(shared, cluster, &client).await,
-                Err(error) => return error.to_string(),
+            _ = looks.tick() => {
+                // Where the kubeconfig has changed, this ends the client that was made of it, and the watch with it.
+                match shared.context.connections.client(cluster).await {
+                    Ok(client) => hear(shared, cluster, &client).await,
+                    Err(error) => return error.to_string(),
+                }
             }
         }
     }

@@ -51,6 +51,8 @@ use crate::{
     queue::{Key, Queue},
     refusals::Refusals,
     rooms::Rooms,
+    run::Follow,
+    snapshots::Snapshots,
     together::Together,
     write::merge_diff,
 };
@@ -127,6 +129,7 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
+    pub(crate) snapshots: Snapshots,
     pub(crate) manifests: Manifests,
     pub(crate) images: Images,
     pub(crate) drifts: Drifts,
@@ -142,7 +145,7 @@ pub(crate) struct Shared {
     /// Wakes who waits for complete caches.
     pub(crate) synced_wake: tokio::sync::Notify,
     /// Clusters whose nodes are to be followed.
-    pub(crate) follow: UnboundedSender<ClusterRef>,
+    pub(crate) follow: UnboundedSender<Follow>,
     /// Why machines go that were deleted by a decision of ours, by namespace and name: each machine's own status keeps it from its
     /// next write on, so that knowing it costs none.
     pub(crate) goes: Mutex<BTreeMap<(String, String), String>>,
@@ -342,6 +345,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
+                shared.snapshots.forget(namespace, name);
                 managed::forget(shared, namespace, name);
                 shared.grounds.forget(namespace, name);
                 shared.approvals.forget(namespace, name);

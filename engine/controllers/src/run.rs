@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Cluster, Fleet, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
-    ProviderAccount,
+    ProviderAccount, version::Version,
 };
 use fleetwright_core::outcome::Outcome;
 use fleetwright_providers::ClusterRef;
@@ -34,6 +34,7 @@ use crate::{
     reconcile::{Shared, Tokens, reconcile},
     refusals::Refusals,
     rooms::Rooms,
+    snapshots::Snapshots,
 };
 
 /// Reconciles that run at the same time: each waits for the API or a provider most of its time.
@@ -45,7 +46,7 @@ const LONGEST_REST: Duration = Duration::from_millis(250);
 /// The controllers of one engine.
 pub struct Controllers {
     shared: Arc<Shared>,
-    follow: UnboundedReceiver<ClusterRef>,
+    follow: UnboundedReceiver<Follow>,
 }
 
 impl Controllers {
@@ -68,6 +69,7 @@ impl Controllers {
             budgets: Budgets::default(),
             rooms: Rooms::default(),
             etcds: Etcds::default(),
+            snapshots: Snapshots::default(),
             manifests: Default::default(),
             drifts: Drifts::default(),
             images: Images::default(),
@@ -189,17 +191,29 @@ where
 }
 
 /// Starts the watches of clusters' nodes and owns them.
-async fn follow_nodes(shared: Arc<Shared>, mut follow: UnboundedReceiver<ClusterRef>) {
+/// What goes on beside the reconciles of a cluster.
+pub(crate) enum Follow {
+    /// The watch of its nodes, and of what they ask for.
+    Nodes(ClusterRef),
+    /// A snapshot of its etcd, of which this version runs.
+    Snapshot(ClusterRef, Version),
+}
+
+async fn follow_nodes(shared: Arc<Shared>, mut follow: UnboundedReceiver<Follow>) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            cluster = follow.recv() => match cluster {
-                Some(cluster) => {
+            wish = follow.recv() => match wish {
+                Some(Follow::Nodes(cluster)) => {
                     if makes_nodes(&shared, &cluster.namespace, &cluster.name) {
                         shared.approvals.follow(&shared, cluster.clone(), &mut tasks);
                     }
                     shared.nodes.follow(&shared, cluster, &mut tasks);
+                }
+                Some(Follow::Snapshot(cluster, version)) => {
+                    let snapshots = &shared.snapshots;
+                    snapshots.begin(&shared, (cluster, version), &mut tasks);
                 }
                 None => return,
             },

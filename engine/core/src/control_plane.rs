@@ -22,8 +22,10 @@ use crate::{
 
 mod choice;
 mod leave;
+mod member;
 mod reason;
 mod remediation;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trigger;
@@ -32,8 +34,10 @@ mod version;
 pub(crate) use self::choice::new_machine;
 pub use self::{
     leave::Leave,
+    member::machine_of,
     reason::{ControlPlaneWait, CreateReason, DeleteReason},
     remediation::{Remediation, RemediationWait},
+    snapshot::Snapshots,
     trigger::Trigger,
     version::{VersionStep, route, running_version, version_step},
 };
@@ -52,6 +56,8 @@ pub struct ControlPlaneView<'a> {
     pub managed: Option<&'a Known>,
     /// What is known of etcd.
     pub etcd: Etcd<'a>,
+    /// What is known of its snapshots.
+    pub snapshots: Snapshots<'a>,
     /// The lowest version of a worker (machine or kubelet); `None` without workers.
     pub lowest_worker: Option<&'a Version>,
     /// Why nobody can tell the versions of all workers yet; `None` where all are known.
@@ -100,6 +106,8 @@ pub enum ControlPlaneAction {
 pub struct ControlPlaneDecision {
     /// The version that it goes to; `None` when none can be told.
     pub version: Option<VersionStep>,
+    /// The version that runs, where a snapshot of its etcd is to be taken now.
+    pub snapshot: Option<Version>,
     /// What is done with one machine.
     pub action: ControlPlaneAction,
     /// What is done with one member of etcd.
@@ -195,7 +203,7 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
             ControlPlaneWait::Unreadable(cluster.spec.version.clone()),
         );
     };
-    let step = version_step(view, wanted);
+    let step = snapshot::before(view, version_step(view, wanted), now);
     let Some(spec) = &form.machines else {
         out.version = Some(step);
         return match (cluster.metadata.deletion_timestamp.is_some(), paused) {
@@ -224,6 +232,7 @@ pub fn decide(view: &ControlPlaneView<'_>, now: Timestamp) -> ControlPlaneDecisi
     if paused {
         return wait(out, ControlPlaneWait::Paused);
     }
+    out.snapshot = out.version.as_ref().and_then(snapshot::wanted);
     out.updates = alive(view.machines)
         .filter_map(|m| update(m, &content, view.catalogue))
         .collect();

@@ -102,6 +102,13 @@ pub enum Blocker {
         /// What is missing, and what to do.
         why: String,
     },
+    /// etcd gives no snapshot, or it cannot be kept; it is tried again.
+    Snapshot {
+        /// The version that it is taken before.
+        next: Version,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl Blocker {
@@ -112,6 +119,7 @@ impl Blocker {
             Self::Gap { .. } | Self::Major { .. } => reason::VERSION_MISSING,
             Self::Pinned { .. } => reason::POOL_PINNED,
             Self::Image { .. } => reason::IMAGE_MISSING,
+            Self::Snapshot { .. } => reason::SNAPSHOT_FAILED,
         }
     }
 }
@@ -142,6 +150,10 @@ impl fmt::Display for Blocker {
                 "pool {pool} pins {version}, more than three minors below {wanted}: raise the pool's version, or leave it out so that it follows"
             ),
             Self::Image { version, of, why } => write!(f, "{version} for {of}: {why}"),
+            Self::Snapshot { next, why } => write!(
+                f,
+                "no snapshot of etcd before {next}: {why}; it is tried again"
+            ),
         }
     }
 }

@@ -7,7 +7,7 @@ use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
     Account, Bootstrap, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
     CreateInstance, EtcdMember, EtcdMembers, Infrastructure, Instance, ListScope, Provider,
-    ProviderError, UpdateInstance,
+    ProviderError, Snapshot, UpdateInstance,
     managed::{ManagedControlPlanes, PoolProvider},
 };
 use kube::{Client, client::Body};
@@ -180,6 +180,11 @@ impl EtcdMembers for Fenced<dyn EtcdMembers> {
 
     async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
         let call = self.inner.remove(cluster, name);
+        self.leadership.guard(call).await?
+    }
+
+    async fn snapshot(&self, cluster: &ClusterRef) -> Result<Box<dyn Snapshot>, ConnectionError> {
+        let call = self.inner.snapshot(cluster);
         self.leadership.guard(call).await?
     }
 }

@@ -1,14 +1,18 @@
 //! A client of one cluster over TLS: small, with time-outs, and telling when it fails.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_rustls::HttpsConnector;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
@@ -21,6 +25,7 @@ use kube::{
 };
 use rustls::{client::Resumption, pki_types::ServerName};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 
 /// Longest time for a connection, the TLS handshake with it.
@@ -35,6 +40,15 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const BUFFER: usize = 8 << 10;
 /// How long a connection is kept for the next call, and how many: machines of a rollout ask one after the other.
 const IDLE: (Duration, usize) = (Duration::from_secs(30), 1);
+
+/// What is said of what a retired client was asked.
+const RETIRED: &str = "another kubeconfig is used by now";
+/// Largest answer: pages of lists have some megabytes.
+const MOST_BYTES: usize = 64 << 20;
+/// Largest event of a watch: etcd takes objects of 1.5 MiB.
+const MOST_OF_EVENT: usize = 8 << 20;
+/// Largest refusal.
+const MOST_OF_REFUSAL: usize = 64 << 10;
 
 /// Raised when a call gives reason to look whether the cluster is there and knows us.
 #[derive(Clone, Debug, Default)]
@@ -72,11 +86,114 @@ pub(crate) fn check(config: &Config) -> Result<(), &'static str> {
     }
 }
 
-/// A client that raises `doubt` when a connection fails and when the cluster does not accept the credentials.
+/// How much of an answer may come: of all of it, or of each line where it is a stream of events.
+struct Limit {
+    most: usize,
+    left: usize,
+    lines: bool,
+}
+
+impl Limit {
+    fn new(watch: bool, status: StatusCode) -> Self {
+        let most = match (watch, status.is_success()) {
+            (_, false) => MOST_OF_REFUSAL,
+            (true, true) => MOST_OF_EVENT,
+            (false, true) => MOST_BYTES,
+        };
+        Self {
+            most,
+            left: most,
+            lines: watch && status.is_success(),
+        }
+    }
+
+    /// Counts bytes that came; whether they may.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        let mut lines = bytes.split(|byte| self.lines && *byte == b'\n');
+        let first = lines.next().map_or(0, <[u8]>::len);
+        let Some(mut left) = self.left.checked_sub(first) else {
+            return false;
+        };
+        for line in lines {
+            match self.most.checked_sub(line.len()) {
+                Some(now) => left = now,
+                None => return false,
+            }
+        }
+        self.left = left;
+        true
+    }
+}
+
+/// An answer that is not too large, and breaks off once its client is retired.
+struct Answer {
+    body: Incoming,
+    limit: Limit,
+    retired: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Answer {
+    fn new(
+        answer: http::Response<Incoming>,
+        watch: bool,
+        retired: CancellationToken,
+    ) -> http::Response<Self> {
+        let limit = Limit::new(watch, answer.status());
+        answer.map(|body| Self {
+            body,
+            limit,
+            retired: Box::pin(retired.cancelled_owned()),
+        })
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.retired.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(RETIRED.into())));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(bytes) = frame.data_ref()
+            && !self.limit.take(bytes)
+        {
+            let why = format!("an answer of more than {} bytes", self.limit.most);
+            return Poll::Ready(Some(Err(why.into())));
+        }
+        Poll::Ready(frame.map(|f| f.map_err(BoxError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Whether a request asks for events without end.
+fn is_watch(url: &Uri) -> bool {
+    let mut parts = url.query().unwrap_or_default().split('&');
+    parts.any(|part| matches!(part, "watch=true" | "watch=1"))
+}
+
+/// A client that raises `doubt` when a connection fails and when the cluster does not accept the credentials. Once it is `retired` nothing
+/// is asked through it, and answers that still come break off: watches do not stay with a cluster that is another by now.
 ///
 /// # Errors
 /// What [`check`] finds.
-pub(crate) fn connect(config: &Config, doubt: Doubt) -> kube::Result<kube::Client> {
+pub(crate) fn connect(
+    config: &Config,
+    doubt: Doubt,
+    retired: CancellationToken,
+) -> kube::Result<kube::Client> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -113,9 +230,16 @@ pub(crate) fn connect(config: &Config, doubt: Doubt) -> kube::Result<kube::Clien
         .service(http);
     let calls = BoxCloneService::new(calls);
     let timed = tower::service_fn(move |request: Request<Body>| {
+        let watch = is_watch(request.uri());
         let (call, doubt) = (calls.clone().oneshot(request), doubt.clone());
+        let retired = retired.clone();
         async move {
-            let answer = match tokio::time::timeout(ANSWER, call).await {
+            let answer = tokio::select! {
+                biased;
+                () = retired.cancelled() => return Err(RETIRED.into()),
+                answer = tokio::time::timeout(ANSWER, call) => answer,
+            };
+            let answer = match answer {
                 Ok(answer) => answer,
                 Err(_) => Err(BoxError::from(format!(
                     "no answer within {} s",
@@ -126,9 +250,61 @@ pub(crate) fn connect(config: &Config, doubt: Doubt) -> kube::Result<kube::Clien
             if answer.as_ref().map_or(true, refused) {
                 doubt.raise();
             }
-            answer
+            answer.map(|answer| Answer::new(answer, watch, retired))
         }
     });
     let namespace = config.default_namespace.clone();
     Ok(kube::Client::new(timed, namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_whole_and_events_line_by_line() {
+        let limit = |lines| Limit {
+            most: 4,
+            left: 4,
+            lines,
+        };
+        for (lines, parts, want) in [
+            (false, &["ab", "cd"][..], true),
+            (false, &["ab", "cde"], false),
+            (false, &["a\nb\nc"], false),
+            (true, &["a\nb\nc\n", "abcd\nabcd"], true),
+            (true, &["abcd", "\nabcd"], true),
+            (true, &["abc", "de\n"], false),
+            (true, &["a\nabcde\n"], false),
+            (true, &["a\nab", "cde"], false),
+            (true, &["abcd", ""], true),
+        ] {
+            let mut limit = limit(lines);
+            let fits = parts.iter().all(|part| limit.take(part.as_bytes()));
+            assert_eq!(fits, want, "{lines} {parts:?}");
+        }
+        let most = |watch, status| Limit::new(watch, status).most;
+        assert_eq!(most(true, StatusCode::FORBIDDEN), MOST_OF_REFUSAL);
+        assert_eq!(most(true, StatusCode::OK), MOST_OF_EVENT);
+        assert_eq!(most(false, StatusCode::OK), MOST_BYTES);
+    }
+
+    #[test]
+    fn events_are_told_from_other_answers() {
+        for (url, want) in [
+            (
+                "https://a/api/v1/nodes?&watch=true&timeoutSeconds=290",
+                true,
+            ),
+            (
+                "https://a/api/v1/nodes?allowWatchBookmarks=true&watch=1",
+                true,
+            ),
+            ("https://a/api/v1/nodes?&limit=500", false),
+            ("https://a/api/v1/nodes?labelSelector=watch%3Dtrue", false),
+            ("https://a/api/v1/watch", false),
+        ] {
+            assert_eq!(is_watch(&url.parse().unwrap()), want, "{url}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     back_off,
@@ -55,6 +56,8 @@ struct Way {
 
 struct Live {
     client: Client,
+    /// Retires the client when another takes its place, or nobody asks for the cluster any more.
+    _retires: DropGuard,
     doubt: Doubt,
     /// Name and resource version of the Secret that it is made of.
     secret: (String, Option<String>),
@@ -154,11 +157,13 @@ impl Connections {
             ));
         };
         let config = kubeconfig::read(&value.0).map_err(|why| broken(why.to_string()))?;
-        let doubt = Doubt::default();
-        let client = connect(&config, doubt.clone()).map_err(|e| broken(chain(&e)))?;
+        let (doubt, retired) = (Doubt::default(), CancellationToken::new());
+        let client = connect(&config, doubt.clone(), retired.clone());
+        let client = client.map_err(|e| broken(chain(&e)))?;
         tracing::debug!(%namespace, cluster = %cluster.name, secret = %name, "another kubeconfig is used");
         way.live = Some(Live {
             client,
+            _retires: retired.drop_guard(),
             doubt,
             secret: read,
             read: now,

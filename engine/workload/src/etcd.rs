@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use fleetwright_api::{names, time::Clock};
 use fleetwright_providers::{
-    ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers,
+    ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers, Snapshot,
 };
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use self::{
-    gateway::{Failure, Gateway},
+    gateway::{Failure, Gateway, Parts},
     view::{Answer, View},
 };
 use crate::{Connections, connections::LONGEST_WHY};
@@ -31,6 +31,8 @@ const PODS: &str = "component=etcd,tier=control-plane";
 const MOST_PODS: usize = 32;
 /// Longest time for the answer of one member, and for a leader to be another.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Longest time for a part of a snapshot: etcd sends 32 KiB each.
+const PART: Duration = Duration::from_secs(30);
 /// Time between two looks whether the leader is another.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -153,9 +155,11 @@ impl Etcd {
         let moved = leader
             .gateway
             .call::<serde_json::Value>("maintenance/transfer-leadership", &body);
-        moved
-            .await
-            .map_err(|e| broken(format!("leadership cannot be handed on: {e}")))?;
+        let cannot = |why: &str| broken(format!("leadership cannot be handed on: {why}"));
+        match timeout(ANSWER, moved).await {
+            Ok(moved) => drop(moved.map_err(|e| cannot(&e.to_string()))?),
+            Err(_) => return Err(cannot("no answer")),
+        }
         let Some(other) = asked.iter_mut().find(|one| one.answer.id == target) else {
             return Err(broken(
                 "leadership was handed on to a member that does not answer",
@@ -223,6 +227,38 @@ impl EtcdMembers for Etcd {
             Ok(Err(Failure::NotFound)) => Ok(()),
             Ok(Err(error)) => Err(broken(format!("it cannot be removed: {error}"))),
             Err(_) => Err(broken("it may have been removed: no answer")),
+        }
+    }
+
+    /// Of the member that leads, which lacks nothing; of another healthy one where the leader does not answer.
+    async fn snapshot(&self, cluster: &ClusterRef) -> Result<Box<dyn Snapshot>, ConnectionError> {
+        let asked = self.ask(cluster).await?;
+        let view = view(&asked)?;
+        let mut may: Vec<Asked> = asked
+            .into_iter()
+            .filter(|one| view.is_full(one.answer.id))
+            .collect();
+        may.sort_by_key(|one| one.answer.id != view.leader);
+        let Some(one) = may.into_iter().next() else {
+            return Err(broken("no healthy member answers"));
+        };
+        match timeout(PART, one.gateway.snapshot()).await {
+            Ok(Ok(parts)) => Ok(Box::new(Coming(parts))),
+            Ok(Err(error)) => Err(broken(error.to_string())),
+            Err(_) => Err(broken("no answer")),
+        }
+    }
+}
+
+struct Coming(Parts);
+
+#[async_trait]
+impl Snapshot for Coming {
+    async fn part(&mut self) -> Result<Option<Vec<u8>>, ConnectionError> {
+        let broke = |why: &str| broken(format!("it broke off: {why}"));
+        match timeout(PART, self.0.next()).await {
+            Ok(part) => part.map_err(|e| broke(&e.to_string())),
+            Err(_) => Err(broke("nothing more comes")),
         }
     }
 }

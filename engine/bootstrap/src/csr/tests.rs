@@ -106,6 +106,7 @@ fn verdict(request: &CertificateSigningRequest, machines: &[Machine], want: &str
         Verdict::Approve => return "approve".to_owned(),
         Verdict::Deny(why) => ("deny", why),
         Verdict::Ignore(why) => ("ignore", why),
+        Verdict::Wait(why) => ("wait", why),
     };
     match want.split_once(": ") {
         Some((_, part)) if why.contains(part) => format!("{word}: {part}"),
@@ -166,6 +167,40 @@ fn names_and_addresses_must_belong_to_the_machine() {
         );
         let machines = [&others[..], &[web_1()]].concat();
         assert_eq!(verdict(&request, &machines, want), want);
+    }
+}
+
+#[test]
+fn what_a_node_calls_itself_is_no_name_of_its_machine() {
+    let asked = |node: &'static str| {
+        let user: &'static str = format!("system:node:{node}").leak();
+        let subject = vec![
+            (DnType::OrganizationName, "system:nodes"),
+            (DnType::CommonName, user),
+        ];
+        let names = vec![dns(node), ip("10.0.0.5")];
+        let mut request = request(
+            Asked {
+                subject,
+                names,
+                ..Asked::default()
+            }
+            .pem(),
+        );
+        request.spec.username = Some(user.to_owned());
+        request
+    };
+    let inside = ("InternalDNS", "ip-10-0-0-5.eu-central-1.compute.internal");
+    for (node, want) in [
+        ("kubernetes.default.svc", "deny: does not belong"),
+        ("compute", "deny: does not belong"),
+        ("ip-10-0-0-5", "approve"),
+        ("ip-10-0-0-5.eu-central-1.compute.internal", "approve"),
+        ("prod-web-1", "approve"),
+    ] {
+        let addresses = [("InternalIP", "10.0.0.5"), inside];
+        let machine = machine("prod-web-1", Some(node), &addresses);
+        assert_eq!(verdict(&asked(node), &[machine], want), want, "{node}");
     }
 }
 
@@ -250,7 +285,7 @@ fn who_asks_for_what_decides_too() {
         ),
         (
             |r| r.spec.username = Some("system:node:web-2".to_owned()),
-            "deny: its common name is",
+            "wait: no Machine has node web-2",
         ),
         (
             |r| r.spec.username = Some("alice".to_owned()),
@@ -295,25 +330,29 @@ fn a_machine_that_is_not_known_yet_is_waited_for() {
     let addresses = [("InternalIP", "10.0.0.5")];
     let asked = request(Asked::default().pem());
     for (machines, want) in [
-        (vec![], "ignore: no Machine has node web-1"),
+        (vec![], "wait: no Machine has node web-1"),
         (
             vec![machine("prod-web-1", None, &addresses)],
-            "ignore: no Machine has node web-1",
+            "wait: no Machine has node web-1",
         ),
         (vec![machine("web-1", None, &addresses)], "approve"),
         (
             vec![machine("web-1", Some("other"), &addresses)],
-            "ignore: no Machine has node web-1",
+            "wait: no Machine has node web-1",
         ),
         (
             vec![machine("web-1", None, &[])],
-            "ignore: addresses of node web-1's Machine are not known",
+            "wait: addresses of node web-1's Machine are not known",
         ),
         // Not the namesake, whose node is not known, but the one whose node it is.
         (
             vec![
                 machine("web-1", None, &addresses),
-                machine("b", Some("web-1"), &[("InternalIP", "10.0.0.9")]),
+                machine(
+                    "b",
+                    Some("web-1"),
+                    &[("Hostname", "web-1"), ("InternalIP", "10.0.0.9")],
+                ),
             ],
             "deny: address 10.0.0.5 does not belong",
         ),

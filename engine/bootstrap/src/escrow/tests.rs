@@ -154,3 +154,41 @@ fn age_itself_opens_it_and_we_open_ages() {
     let unsealed = unseal(&again.stdout, &SecretText::new(identity)).unwrap();
     assert_eq!(unsealed.pki, pki);
 }
+
+#[test]
+fn a_snapshot_is_sealed_in_parts_of_any_size_and_only_whole() {
+    let identity = Identity::generate();
+    let recipients = [identity.to_public().to_string()];
+    let database: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&database);
+    let snapshot = [database.as_slice(), digest.as_slice()].concat();
+    let seal = |snapshot: &[u8], size| {
+        let mut sealer = SnapshotSealer::new(&recipients).unwrap();
+        let parts = snapshot.chunks(size);
+        let mut file: Vec<u8> = parts.flat_map(|p| sealer.part(p).unwrap()).collect();
+        file.extend(sealer.finish()?);
+        Ok::<_, EscrowError>(file)
+    };
+    for size in [7, 32, 33, 32 << 10, snapshot.len()] {
+        let file = seal(&snapshot, size).unwrap();
+        let decryptor = Decryptor::new_buffered(file.as_slice()).unwrap();
+        let mut plain = Vec::new();
+        let mut reader = decryptor
+            .decrypt(std::iter::once(&identity as &dyn age::Identity))
+            .unwrap();
+        reader.read_to_end(&mut plain).unwrap();
+        assert!(plain == snapshot, "{size}");
+    }
+    let mut other = snapshot.clone();
+    other[5] ^= 1;
+    for snapshot in [
+        &snapshot[..snapshot.len() - 1],
+        &snapshot[..database.len()],
+        &snapshot[1..],
+        &other,
+        &[],
+        &[0; 31],
+    ] {
+        assert!(matches!(seal(snapshot, 1000), Err(EscrowError::Digest)));
+    }
+}

@@ -1,6 +1,10 @@
 //! Serving certificates of kubelets: requests are watched in each cluster whose nodes are of our making, and judged by its Machines.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fleetwright_api::Machine;
 use fleetwright_bootstrap::csr::{SIGNER, Verdict, decide};
@@ -14,9 +18,12 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
 
-use crate::reconcile::Shared;
+use crate::{pause, reconcile::Shared};
 
 /// Time between two looks at requests whose Machines do not say enough yet.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -52,13 +59,14 @@ impl Approvals {
 }
 
 async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
-    let mut pause = Duration::from_secs(1);
+    let mut paused = None;
     loop {
+        let mut listed = None;
         if let Ok(client) = shared.context.connections.client(&cluster).await {
             let api = Api::<CertificateSigningRequest>::all(client);
             let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
             let mut events = watcher::watcher(api.clone(), ours).boxed();
-            let mut waiting = BTreeMap::new();
+            let mut waiting = BTreeSet::new();
             loop {
                 let look = async {
                     match waiting.is_empty() {
@@ -70,17 +78,17 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                     biased;
                     event = events.next() => match event {
                         Some(Ok(watcher::Event::InitApply(request) | watcher::Event::Apply(request))) => {
-                            pause = Duration::from_secs(1);
                             if judge(&shared, &cluster, &api, &request).await == Later::Waits
                                 && waiting.len() < MOST_WAITING
                             {
-                                waiting.insert(request.name_any(), request);
+                                waiting.insert(request.name_any());
                             }
                         }
                         Some(Ok(watcher::Event::Delete(request))) => {
                             waiting.remove(&request.name_any());
                         }
-                        Some(Ok(_)) => {}
+                        Some(Ok(watcher::Event::InitDone)) => listed = Some(Instant::now()),
+                        Some(Ok(watcher::Event::Init)) => {}
                         Some(Err(error)) => {
                             tracing::debug!(cluster = %cluster.name, %error, "the watch of certificate requests broke");
                             break;
@@ -88,11 +96,8 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                         None => break,
                     },
                     () = look => {
-                        let names: Vec<String> = waiting.keys().cloned().collect();
-                        for name in names {
-                            if let Some(request) = waiting.get(&name)
-                                && judge(&shared, &cluster, &api, request).await == Later::Done
-                            {
+                        for name in waiting.clone() {
+                            if judge_again(&shared, &cluster, &api, &name).await == Later::Done {
                                 waiting.remove(&name);
                             }
                         }
@@ -100,8 +105,10 @@ async fn watch(shared: Arc<Shared>, cluster: ClusterRef) {
                 }
             }
         }
+        let lasted = listed.map_or(Duration::ZERO, |at| at.elapsed());
+        let pause = pause::after(paused, lasted);
+        paused = Some(pause);
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(60));
     }
 }
 
@@ -111,6 +118,20 @@ enum Later {
     Done,
     /// The Machine may say more soon.
     Waits,
+}
+
+/// Judges a request that waits, as it is now.
+async fn judge_again(
+    shared: &Shared,
+    cluster: &ClusterRef,
+    api: &Api<CertificateSigningRequest>,
+    name: &str,
+) -> Later {
+    match api.get_opt(name).await {
+        Ok(Some(request)) => judge(shared, cluster, api, &request).await,
+        Ok(None) => Later::Done,
+        Err(_) => Later::Waits,
+    }
 }
 
 async fn judge(
@@ -124,12 +145,10 @@ async fn judge(
         .of_cluster::<Machine>(&cluster.namespace, &cluster.name);
     let verdict = decide(request, machines.iter().map(Arc::as_ref));
     let name = request.name_any();
-    let Some(condition) = condition(&verdict) else {
-        let undecided = request
-            .status
-            .as_ref()
-            .is_none_or(|s| s.conditions.is_none());
-        return if undecided { Later::Waits } else { Later::Done };
+    let condition = match condition(&verdict) {
+        Some(condition) => condition,
+        None if matches!(verdict, Verdict::Wait(_)) => return Later::Waits,
+        None => return Later::Done,
     };
     tracing::info!(cluster = %cluster.name, request = %name, verdict = ?verdict, "certificate request of a kubelet");
     // Who decided meanwhile has decided: the version is that of the request that was judged.
@@ -158,7 +177,7 @@ fn condition(verdict: &Verdict) -> Option<Value> {
             "every name and address belongs to the node's Machine",
         ),
         Verdict::Deny(why) => ("Denied", why.as_str()),
-        Verdict::Ignore(_) => return None,
+        Verdict::Ignore(_) | Verdict::Wait(_) => return None,
     };
     Some(json!({"type": kind, "status": "True", "reason": "Fleetwright", "message": message}))
 }
@@ -177,5 +196,6 @@ mod tests {
         );
         assert_eq!(of(Verdict::Approve).unwrap().0, json!("Approved"));
         assert_eq!(of(Verdict::Ignore(why())), None);
+        assert_eq!(of(Verdict::Wait(why())), None);
     }
 }

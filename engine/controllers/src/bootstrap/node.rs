@@ -1,19 +1,21 @@
 //! What one instance is given when it is made, so that it becomes a node of its cluster.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{Cluster, Machine, cluster::Endpoint, secret::SecretText, version::Version};
 use fleetwright_bootstrap::{
+    discovery::{self, Discovered},
     kubeadm::{ClusterValues, NodeValues, ProviderId, Role},
+    pki::ClusterPki,
     setup::{OperatingSystem, node_setup},
     token::{self, BootstrapToken},
     user_data::{self, UserData},
 };
 use fleetwright_providers::{Account, CreateInstance, Ownership, Provider};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -52,12 +54,17 @@ pub(crate) async fn user_data(
     };
     let key = name_of(cluster);
     let status = cluster.status.clone().unwrap_or_default();
-    let endpoint: Endpoint = status
-        .control_plane_endpoint
-        .ok_or_else(|| invalid("the endpoint of the cluster's API is not known yet"))?;
-    let pki = shared.grounds.with(&key, |known| known.pki.clone());
-    let pki =
-        pki.ok_or_else(|| invalid("the cluster's keys and certificates are not there yet"))?;
+    let ours = match cluster.spec.control_plane.machines {
+        Some(_) => Some(ground(shared, cluster)?),
+        None => None,
+    };
+    let (endpoint, authority) = match &ours {
+        Some((endpoint, pki)) => (endpoint.clone(), pki.cluster.hash().map_err(invalid)?),
+        None => {
+            let found = discover(shared, machine).await?;
+            (found.endpoint, found.authority)
+        }
+    };
     let own = version(Some(&order.version))?;
     let serves = match order.control_plane {
         true => own.clone(),
@@ -92,19 +99,14 @@ pub(crate) async fn user_data(
     let initialized = status
         .initialization
         .is_some_and(|i| i.control_plane_initialized);
-    let hash = pki.cluster.hash().map_err(invalid)?;
-    let role = match (order.control_plane, initialized) {
-        (true, false) => Role::Init {
-            pki: &pki,
-            token: &token,
-        },
-        (true, true) => Role::JoinControlPlane {
-            pki: &pki,
-            token: &token,
-        },
+    let token = &token;
+    let role = match (order.control_plane, &ours) {
+        (true, Some((_, pki))) if initialized => Role::JoinControlPlane { pki, token },
+        (true, Some((_, pki))) => Role::Init { pki, token },
+        (true, None) => return Err(invalid("its control plane is somebody else's")),
         (false, _) => Role::JoinWorker {
-            authority: &hash,
-            token: &token,
+            authority: &authority,
+            token,
         },
     };
     let setup = node_setup(system, &values, &node, role).map_err(invalid)?;
@@ -114,7 +116,7 @@ pub(crate) async fn user_data(
         steps::before(shared, cluster, &values.version).await?;
     }
     if !matches!(role, Role::Init { .. }) {
-        make_known(shared, machine, &token).await?;
+        make_known(shared, machine, token).await?;
     }
     let text = match rendered {
         UserData::OneStep(text) => text,
@@ -148,7 +150,39 @@ fn token_of(shared: &Shared, machine: &Machine) -> BootstrapToken {
     token
 }
 
-/// Makes a machine's token known to the cluster, for as long as an instance usually takes to boot.
+/// The endpoint of a control plane of ours, and its keys and certificates.
+fn ground(shared: &Shared, cluster: &Cluster) -> Result<(Endpoint, Arc<ClusterPki>), Error> {
+    let status = cluster.status.as_ref();
+    let endpoint = status.and_then(|s| s.control_plane_endpoint.clone());
+    let endpoint =
+        endpoint.ok_or_else(|| invalid("the endpoint of the cluster's API is not known yet"))?;
+    let pki = shared
+        .grounds
+        .with(&name_of(cluster), |known| known.pki.clone());
+    let pki =
+        pki.ok_or_else(|| invalid("the cluster's keys and certificates are not there yet"))?;
+    Ok((endpoint, pki))
+}
+
+/// What the control plane of somebody else says to those who join. We believe it as whoever gave us the kubeconfig does.
+async fn discover(shared: &Shared, machine: &Machine) -> Result<Discovered, Error> {
+    let name = &machine.spec.cluster_name;
+    let (namespace, info) = discovery::PLACE;
+    let maps = Api::<ConfigMap>::namespaced(reach(shared, machine).await?, namespace);
+    let found = maps.get_opt(info).await;
+    let cannot = |why: &str| {
+        invalid(format!(
+            "machines cannot join cluster {name} by kubeadm: ConfigMap {namespace}/{info}, which kubeadm makes there: {why}"
+        ))
+    };
+    match found {
+        Ok(Some(found)) => discovery::read(&found).map_err(cannot),
+        Ok(None) => Err(cannot("there is none")),
+        Err(error) => Err(cannot(&error.to_string())),
+    }
+}
+
+/// Makes a token known to the cluster, for as long as an instance usually takes to boot.
 async fn make_known(
     shared: &Shared,
     machine: &Machine,
@@ -192,11 +226,16 @@ fn until(now: Timestamp) -> Result<Timestamp, Error> {
 
 /// The tokens of the machine's cluster.
 async fn tokens(shared: &Shared, machine: &Machine) -> Result<Api<Secret>, Error> {
+    let client = reach(shared, machine).await?;
+    Ok(Api::namespaced(client, token::NAMESPACE))
+}
+
+/// A client of the machine's cluster.
+async fn reach(shared: &Shared, machine: &Machine) -> Result<Client, Error> {
     let (namespace, name) = (name_of(machine).0, &machine.spec.cluster_name);
     let reference = shared.cluster_ref(&namespace, name);
     let client = shared.context.connections.client(&reference).await;
-    let client = client.map_err(|e| invalid(format!("cluster {name} cannot be reached: {e}")))?;
-    Ok(Api::namespaced(client, token::NAMESPACE))
+    client.map_err(|e| invalid(format!("cluster {name} cannot be reached: {e}")))
 }
 
 /// Lets a token that ends then live on, where that is due.

@@ -9,8 +9,8 @@ use fleetwright_api::{
 use fleetwright_core::{
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, ControlPlaneView, ControlPlaneWait, decide,
-        has_served, route,
+        ControlPlaneAction, ControlPlaneDecision, ControlPlaneView, ControlPlaneWait, Snapshots,
+        decide, has_served, route,
     },
     drift::MachinesInSync,
     external::differs,
@@ -39,6 +39,8 @@ use crate::{
     etcd::{self, Answer},
     health, images,
     queue::Key,
+    run::Follow,
+    snapshots::Seen,
     trail::Deeds,
     write::Written,
 };
@@ -109,6 +111,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         machines: &control_plane,
         managed: shown.as_ref(),
         etcd: Etcd::Members(&[]),
+        snapshots: Snapshots::NotKept,
         lowest_worker: lowest_worker.as_ref(),
         unknown_workers: unknown_workers.as_deref(),
         pools: &pools,
@@ -123,8 +126,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         Some(path) if !deleting => images::blocker(shared, cluster, &pools, path).await,
         _ => None,
     };
+    let snapshots = bootstrap::snapshots(shared, cluster, &reference, route.as_ref()).await;
     let gathered = ControlPlaneView {
         blocker: blocker.as_ref(),
+        snapshots: snapshots.as_ref().map_or(Snapshots::NotKept, Seen::kept),
         ..gathered
     };
     // Before anything serves there is no etcd; and where all of it goes nobody needs it.
@@ -168,7 +173,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     let ours = cluster.spec.control_plane.machines.is_some();
     if !ours || control_plane.iter().any(|m| m.spec.provider_id.is_some()) || initialized {
         // Sent to the task that owns the watches; it knows which run already.
-        shared.follow.send(reference.clone()).ok();
+        let watch = Follow::Nodes(reference.clone());
+        shared.follow.send(watch).ok();
+    }
+    if let Some(version) = &decision.snapshot {
+        let snapshot = Follow::Snapshot(reference.clone(), version.clone());
+        shared.follow.send(snapshot).ok();
     }
     let keys: BTreeSet<_> = machines
         .iter()
@@ -203,6 +213,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         certificates: ground
             .as_ref()
             .and_then(|ground| ground.certificates.clone()),
+        without_snapshots: ground.is_some() && shared.context.escrow.is_none(),
         path: route
             .filter(|path| path.control_plane().count() > 1)
             .map(|path| path.to_string()),
@@ -260,8 +271,13 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
     // A storm of failures passes though nothing happens.
     decision.look_again = decision.look_again.into_iter().chain(asked.next).min();
     let again = next_look(&decision, etcd.as_ref(), blocker.as_ref(), now);
+    let snapshot = decision
+        .snapshot
+        .as_ref()
+        .and_then(|_| shared.snapshots.again(&reference, now));
     let again = again
         .into_iter()
+        .chain(snapshot)
         .chain(ground.and_then(|ground| ground.again))
         .chain(managed::next(shared, cluster))
         .chain(manifests.next)

@@ -52,8 +52,14 @@ pub(super) async fn leave(
 ) -> Result<(), Error> {
     let (machine, member) = match leave {
         Leave::Machine { machine, member } => {
+            let called = match member {
+                true => etcd::member_of(shared, cluster, control_plane, machine).await,
+                false => Ok(None),
+            };
+            let called =
+                called.map_err(|e| Error::Invalid(format!("etcd cannot be asked: {e}")))?;
             let machine = control_plane.iter().find(|m| m.name_any() == *machine);
-            (machine, machine.filter(|_| *member).map(etcd::member_name))
+            (machine, called)
         }
         Leave::Orphan(member) => (None, Some(member.clone())),
     };

@@ -8,23 +8,24 @@ use std::{
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
 use async_trait::async_trait;
 use fleetwright_api::{
-    Machine, ProviderAccount,
+    Cluster, Machine, ProviderAccount,
     condition::{Condition, kind},
     secret::SecretText,
 };
 use fleetwright_bootstrap::escrow::unseal;
 use fleetwright_controllers::Escrow;
 use fleetwright_providers::{
-    Account, Bootstrap, ControlPlaneEndpoint, Infrastructure, InfrastructureOrder, Ownership,
-    ProviderError,
+    Account, Bootstrap, ClusterRef, ConnectionError, ControlPlaneEndpoint, EtcdMember, EtcdMembers,
+    Infrastructure, InfrastructureOrder, Ownership, ProviderError, Snapshot,
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
     client::Body,
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -37,10 +38,16 @@ use crate::{
 pub(crate) struct Boots {
     /// Machines for which something was kept, each time.
     keeps: Vec<String>,
+    /// What was kept last.
+    pub(crate) payload: String,
     /// Machines for which something is kept now.
     kept: BTreeSet<String>,
     /// How often an endpoint was asked for.
     endpoints: usize,
+    /// Snapshots of etcd that were asked for.
+    snapshots: usize,
+    /// Why etcd gives none.
+    mute: Option<String>,
     /// Machines whose names begin so are refused for good.
     refused: Option<String>,
     /// What was kept, each text once, by machine.
@@ -82,6 +89,7 @@ impl Bootstrap for Ward {
             boots.keeps.push(owner.machine.clone());
             let texts = boots.texts.entry(owner.machine.clone()).or_default();
             texts.insert(payload.expose().to_owned());
+            payload.expose().clone_into(&mut boots.payload);
             let refused = boots.refused.as_deref();
             if refused.is_some_and(|name| owner.machine.starts_with(name)) {
                 let message = "no profile to read it with".into();
@@ -121,6 +129,47 @@ impl Infrastructure for Ward {
 
     async fn remove(&self, _: &Account, _: &InfrastructureOrder) -> Result<bool, ProviderError> {
         Ok(true)
+    }
+}
+
+/// Members are the simulated cloud's.
+#[async_trait]
+impl EtcdMembers for Ward {
+    async fn members(&self, cluster: &ClusterRef) -> Result<Vec<EtcdMember>, ConnectionError> {
+        self.cloud().members(cluster).await
+    }
+
+    async fn remove(&self, cluster: &ClusterRef, name: &str) -> Result<(), ConnectionError> {
+        self.cloud().remove(cluster, name).await
+    }
+
+    async fn snapshot(&self, _: &ClusterRef) -> Result<Box<dyn Snapshot>, ConnectionError> {
+        self.boots(|boots| {
+            boots.snapshots += 1;
+            match &boots.mute {
+                Some(why) => Err(ConnectionError::Broken(why.clone())),
+                None => Ok(Box::new(Parts(Some(DATABASE.to_vec()))) as Box<dyn Snapshot>),
+            }
+        })
+    }
+}
+
+const DATABASE: &[u8] = b"all that etcd holds";
+
+/// A snapshot of two parts.
+struct Parts(Option<Vec<u8>>);
+
+#[async_trait]
+impl Snapshot for Parts {
+    async fn part(&mut self) -> Result<Option<Vec<u8>>, ConnectionError> {
+        let last = || Sha256::digest(DATABASE).to_vec();
+        Ok(match self.0.take() {
+            Some(first) if first == DATABASE => {
+                self.0 = Some(last());
+                Some(first)
+            }
+            other => other,
+        })
     }
 }
 
@@ -382,5 +431,85 @@ async fn an_account_that_is_not_for_the_namespace_makes_no_endpoint() {
     })
     .await;
     assert_eq!(kit.ward.boots(|b| b.endpoints), 0);
+    kit.stop().await;
+}
+
+/// The names of a cluster's snapshots in this folder, without the times.
+fn snapshots(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap();
+    let names = files.map(|f| f.unwrap().file_name().into_string().unwrap());
+    let mut of: Vec<String> = names
+        .filter_map(|name| {
+            let (_, rest) = name.split_once(".etcd.")?;
+            Some(rest.split_once('.')?.1.to_owned())
+        })
+        .collect();
+    of.sort();
+    of
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_minor_waits_for_a_snapshot_of_etcd() {
+    let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
+    let mut kit = start(folder.path(), &identity).await;
+    kit.start_controllers();
+    kit.cluster("eu", "v1.33.1", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    // What kubeadm leaves in a real one.
+    let maps = Api::<ConfigMap>::namespaced(kit.workload("eu").await, "kube-system");
+    let config = json!({
+        "metadata": {"name": "kubeadm-config"},
+        "data": {"ClusterConfiguration": "kind: ClusterConfiguration\nkubernetesVersion: v1.33.1\n"},
+    });
+    let config = serde_json::from_value(config).unwrap();
+    maps.create(&PostParams::default(), &config).await.unwrap();
+    // Within a minor nothing is taken.
+    let to = |version: &str| json!({"spec": {"version": version}});
+    kit.patch::<Cluster>("eu", to("v1.33.2")).await;
+    kit.until_settled("eu").await;
+    assert_eq!(kit.ward.boots(|b| b.snapshots), 0);
+
+    kit.ward.boots(|b| b.mute = Some("no space".into()));
+    kit.patch::<Cluster>("eu", to("v1.35.0")).await;
+    kit.until("the upgrade says what it lacks", |w| {
+        let line = of_cluster(w.clusters.get("eu")?, kind::UPGRADE_BLOCKED);
+        line.contains("True SnapshotFailed").then_some(line)
+    })
+    .await;
+    let kept = folder.path().to_owned();
+    kit.always(move |w| {
+        let newer = |m: &&Machine| m.spec.content.version.as_deref() > Some("v1.33.2");
+        match w.control_plane("eu").into_iter().find(newer) {
+            Some(m) if snapshots(&kept).is_empty() => Err(format!("{} came before", m.name_any())),
+            _ => Ok(()),
+        }
+    });
+    kit.ward.boots(|b| b.mute = None);
+    kit.until_settled("eu").await;
+    assert_eq!(
+        snapshots(folder.path()),
+        ["v1.33.2.age", "v1.34.0.age"],
+        "one for each minor"
+    );
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_escrow_no_snapshot_is_taken_and_that_is_said() {
+    let mut kit = Kit::start().await;
+    kit.stop_controllers().await;
+    kit.ward.give_boots();
+    kit.start_controllers();
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    kit.patch::<Cluster>("eu", json!({"spec": {"version": "v1.34.0"}}))
+        .await;
+    kit.until("it goes on and says so", |w| {
+        told(w, "no snapshot of etcd is kept from before it")?;
+        let newer = |m: &&Machine| m.spec.content.version.as_deref() == Some("v1.34.0");
+        w.control_plane("eu").into_iter().find(newer).map(drop)
+    })
+    .await;
+    assert_eq!(kit.ward.boots(|b| b.snapshots), 0);
     kit.stop().await;
 }

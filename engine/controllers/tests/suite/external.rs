@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use fleetwright_api::{Cluster, Machine, MachineDeployment, condition::kind};
-use fleetwright_tests::workload::{TOKEN, Workload};
+use fleetwright_tests::workload::{TOKEN, Workload, base64};
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{Node, Secret},
+    api::core::v1::{ConfigMap, Node, Secret},
 };
 use kube::{
     Api, ResourceExt,
@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::kit::{Kit, World, is_available, of_cluster, of_pool};
+use crate::kit::{Kit, World, is_available, of_cluster, of_machine, of_pool};
 
 impl Kit {
     /// Somebody else's cluster and its Cluster, which says that it is of `version`.
@@ -118,7 +118,8 @@ fn version_of(world: &World, cluster: &str) -> Option<String> {
 }
 
 fn unmanaged(world: &World, cluster: &str) -> Option<i32> {
-    world.clusters[cluster].status.as_ref()?.unmanaged_nodes
+    let cluster = world.clusters.get(cluster)?;
+    cluster.status.as_ref()?.unmanaged_nodes
 }
 
 /// Whether the pool has so many machines, all of this version and available.
@@ -196,6 +197,65 @@ async fn it_is_followed_and_machines_join_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_join_it_by_what_kubeadm_keeps_there() {
+    let mut kit = Kit::start().await;
+    kit.stop_controllers().await;
+    kit.ward.give_boots();
+    kit.start_controllers();
+    let workload = kit.external("theirs", "v1.33.2").await;
+    kit.pool("web", "theirs", 1, json!({})).await;
+    let line = kit
+        .until("the machine says what it lacks", |w| {
+            let line = of_machine(w.workers("web").first()?, kind::INFRASTRUCTURE_READY);
+            line.contains("cluster-info").then_some(line)
+        })
+        .await;
+    assert!(
+        line.contains("which kubeadm makes there: there is none"),
+        "{line}"
+    );
+    let authority = &workload.authority.identity.certificate;
+    let info = json!({
+        "clusters": [{"name": "", "cluster": {
+            "server": workload.url(), "certificate-authority-data": base64(authority),
+        }}],
+    });
+    let info = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some("cluster-info".to_owned()),
+            ..ObjectMeta::default()
+        },
+        data: Some([("kubeconfig".to_owned(), info.to_string())].into()),
+        ..ConfigMap::default()
+    };
+    let maps = Api::<ConfigMap>::namespaced(workload.client(), "kube-public");
+    maps.create(&PostParams::default(), &info).await.unwrap();
+    let ward = kit.ward.clone();
+    kit.until("it has an instance", |w| {
+        w.workers("web").first()?.spec.provider_id.clone()
+    })
+    .await;
+    let payload = ward.boots(|boots| boots.payload.clone());
+    let server = workload.url();
+    let host = server.trim_start_matches("https://");
+    assert!(payload.contains(host), "{payload}");
+    let hash = fleetwright_bootstrap::pki::hash(authority).unwrap();
+    assert!(payload.contains(&hash), "{payload}");
+    // The cluster knows the token that it shows, until it has joined.
+    let secrets = Api::<Secret>::namespaced(workload.client(), "kube-system");
+    let tokens = async || secrets.list(&ListParams::default()).await.unwrap().items;
+    let token = tokens().await.remove(0).data.unwrap()["token-id"].clone();
+    let token = String::from_utf8(token.0).unwrap();
+    assert!(payload.contains(&token), "{payload}");
+    kit.until_with_nodes(&workload, "the pool serves", |w| {
+        has(w, "web", 1, "v1.33.2")
+    })
+    .await;
+    assert_eq!(tokens().await.len(), 0);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pools_keep_within_what_it_really_runs() {
     let mut kit = Kit::start().await;
     // Its user says more than it runs.
@@ -246,6 +306,44 @@ async fn pools_keep_within_what_it_really_runs() {
     .await;
     assert!(kit.world.workers("eager").is_empty());
     kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_nodes_are_those_of_the_cluster_that_its_secret_leads_to_now() {
+    let mut kit = Kit::start().await;
+    let before = kit.external("theirs", "v1.33.2").await;
+    node(&before, "one", "other:///1", "v1.33.2").await;
+    kit.until("its node is counted", |w| {
+        (unmanaged(w, "theirs") == Some(1)).then_some(())
+    })
+    .await;
+    let after = Workload::start().await;
+    node(&after, "two", "other:///2", "v1.33.2").await;
+    node(&after, "three", "other:///3", "v1.33.2").await;
+    let kubeconfig = after.kubeconfig(&json!({"token": TOKEN}));
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some("elsewhere".to_owned()),
+            ..ObjectMeta::default()
+        },
+        data: Some([("value".to_owned(), ByteString(kubeconfig.into_bytes()))].into()),
+        ..Secret::default()
+    };
+    let secrets = kit.api::<Secret>();
+    secrets
+        .create(&PostParams::default(), &secret)
+        .await
+        .unwrap();
+    let access = json!({"kubeconfigSecretRef": {"name": "elsewhere"}});
+    let change = json!({"spec": {"controlPlane": {"external": access}}});
+    kit.patch::<Cluster>("theirs", change).await;
+    // The cluster of before still serves and says nothing new.
+    kit.until("the other's are counted", |w| {
+        (unmanaged(w, "theirs") == Some(2)).then_some(())
+    })
+    .await;
+    kit.stop().await;
+    drop(before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -279,7 +279,7 @@ impl Kit {
                 Arc::new(estate.clone()),
             ]),
             connections: Arc::new(estate.clone()),
-            etcd: Arc::new(cloud.clone()),
+            etcd: Arc::new(ward.clone()),
             escrow: None,
             clock: Arc::new(ward.clone()),
             random,

@@ -105,6 +105,10 @@ impl Ward {
         look(self.1.lock().unwrap().boots.as_mut().unwrap())
     }
 
+    pub(crate) fn cloud(&self) -> &Cloud {
+        &self.0
+    }
+
     fn show(&self, mut instance: Instance) -> Instance {
         let ills = self.1.lock().unwrap();
         let machine = instance.owner.as_ref().map(|o| &o.machine);

@@ -91,9 +91,14 @@ pub(super) fn next(view: &ControlPlaneView<'_>) -> Option<Leave> {
     Some(Leave::Machine { machine, member })
 }
 
-/// A member that no machine has, once it can be told which have one: a node that has only just joined need not be known yet.
+/// A member that no machine has, once it can be told which have one: a machine for which an instance was ordered may be a node, and a
+/// member, before anybody knows the instance.
 fn orphan(view: &ControlPlaneView<'_>, members: &[Member]) -> Option<String> {
-    let known = |m: &Machine| has_served(m) || m.spec.provider_id.is_none();
+    let known = |m: &Machine| {
+        has_served(m)
+            || (m.spec.provider_id.is_none() && m.spec.instance_key.is_none())
+            || members.iter().any(|member| member.name == name(m))
+    };
     if view.machines.is_empty() || !alive(view.machines).all(known) {
         return None;
     }

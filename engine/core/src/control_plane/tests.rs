@@ -27,6 +27,7 @@ struct World {
     /// Why not all workers are known.
     unknown: Option<String>,
     etcd: Option<Result<Vec<Member>, String>>,
+    snapshots: Option<(Option<(i64, Version)>, Option<String>)>,
     pools: Vec<MachineDeployment>,
     versions: Vec<Version>,
     blocker: Option<Blocker>,
@@ -61,6 +62,7 @@ impl World {
             worker: None,
             unknown: None,
             etcd: None,
+            snapshots: None,
             pools: Vec::new(),
             versions: Vec::new(),
             blocker: None,
@@ -82,6 +84,13 @@ impl World {
                     Some(Ok(members)) => Etcd::Members(members),
                     Some(Err(why)) => Etcd::Unknown(why),
                     None => Etcd::Assumed,
+                },
+                snapshots: match &self.snapshots {
+                    Some((newest, failed)) => Snapshots::Kept {
+                        newest: newest.as_ref().map(|(second, of)| (at(*second), of)),
+                        failed: failed.as_deref(),
+                    },
+                    None => Snapshots::NotKept,
                 },
                 lowest_worker: self.worker.as_ref(),
                 unknown_workers: self.unknown.as_deref(),

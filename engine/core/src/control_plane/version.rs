@@ -40,6 +40,15 @@ pub enum VersionStep {
         /// Why.
         why: String,
     },
+    /// Before the next minor a snapshot of etcd is taken.
+    Snapshot {
+        /// Where the control plane stays meanwhile.
+        at: Version,
+        /// The next step.
+        next: Version,
+        /// The wanted version.
+        wanted: Version,
+    },
     /// Something stands in the way: the control plane stays where it is.
     Blocked {
         /// Where it stays.
@@ -65,6 +74,7 @@ impl VersionStep {
             Self::Wanted(v) | Self::Step { to: v, .. } => v,
             Self::WaitingForWorkers { at, .. }
             | Self::UnknownWorkers { at, .. }
+            | Self::Snapshot { at, .. }
             | Self::Blocked { at, .. } => at,
             Self::Held { running, .. } => running,
         }
@@ -97,6 +107,10 @@ impl fmt::Display for VersionStep {
                 f,
                 "stays at {at} on the way to {wanted} until the versions of all workers are known: {why}"
             ),
+            Self::Snapshot { at, next, wanted } => write!(
+                f,
+                "stays at {at} on the way to {wanted} until a snapshot of etcd is kept, which is taken before {next}"
+            ),
             Self::Blocked {
                 at,
                 wanted,
@@ -123,7 +137,7 @@ pub fn running_version(machines: &[Machine]) -> Option<Version> {
 }
 
 /// What the control plane runs: the highest and the lowest version that serves, or what is known of it where no machine does.
-fn runs(view: &ControlPlaneView<'_>) -> Option<(Version, Version)> {
+pub(super) fn runs(view: &ControlPlaneView<'_>) -> Option<(Version, Version)> {
     if let Some(runs) = view.managed.and_then(Known::runs) {
         return Some(runs);
     }

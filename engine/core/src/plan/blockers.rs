@@ -112,7 +112,7 @@ impl PlanBlocker {
 /// What a step of a control plane that goes no further is held up by; `None` of one that goes on.
 pub(super) fn of_step(step: &VersionStep) -> Option<BlockerKind> {
     match step {
-        VersionStep::Wanted(_) | VersionStep::Step { .. } => None,
+        VersionStep::Wanted(_) | VersionStep::Step { .. } | VersionStep::Snapshot { .. } => None,
         VersionStep::WaitingForWorkers { .. } | VersionStep::UnknownWorkers { .. } => {
             Some(BlockerKind::Skew)
         }
@@ -123,6 +123,7 @@ pub(super) fn of_step(step: &VersionStep) -> Option<BlockerKind> {
             }
             Blocker::Pinned { .. } => BlockerKind::Skew,
             Blocker::Image { .. } => BlockerKind::MissingImage,
+            Blocker::Snapshot { .. } => BlockerKind::ControlPlane,
         }),
     }
 }

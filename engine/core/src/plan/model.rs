@@ -16,8 +16,8 @@ use super::{
 use crate::{
     catalogue::Catalogue,
     control_plane::{
-        self, ControlPlaneAction, ControlPlaneView, CreateReason, VersionStep, running_version,
-        upgrading_to,
+        self, ControlPlaneAction, ControlPlaneView, CreateReason, Snapshots, VersionStep,
+        running_version, upgrading_to,
     },
     group,
     images::{self, Image},
@@ -180,6 +180,7 @@ impl Model<'_> {
             machines,
             managed: self.provided.known(&None),
             etcd: Etcd::Assumed,
+            snapshots: Snapshots::NotKept,
             lowest_worker: None,
             unknown_workers: None,
             pools: &self.pools,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     Conditions, all_machines, bootstrap,
-    control_plane::{blocked, etcd, remediating},
+    control_plane::{blocked, etcd, remediating, unsaved},
     few, in_sync, managed,
     pool::incomplete,
     refusal,
@@ -60,6 +60,8 @@ pub struct ClusterFacts {
     pub in_sync: Option<MachinesInSync>,
     /// What etcd says of its members, or why it cannot be asked; `None` while nobody asked.
     pub etcd: Option<Result<Vec<Member>, String>>,
+    /// Whether snapshots of its etcd could be taken before each minor version, and nobody keeps them.
+    pub without_snapshots: bool,
     /// The way of an upgrade over several minor versions, in words.
     pub path: Option<String>,
     /// How far its bootstrap manifests have come; `None` where nobody looked.
@@ -256,11 +258,12 @@ pub fn cluster(
         .or_else(held)
         .or_else(|| managed::refusal(known));
     scaling(&mut out, cp.as_ref(), pools, refusal);
+    let unsaved = unsaved(&status, facts);
     let provider = managed::rolling(known, status.version.as_deref(), decision.version.as_ref());
     rolling(
         &mut out,
         cluster,
-        (cp.as_ref(), provider),
+        (cp.as_ref(), provider, unsaved),
         pools,
         facts,
         decision,
@@ -464,7 +467,7 @@ pub fn has_converged(cluster: &Cluster, pools: &[MachineDeployment]) -> bool {
 fn rolling(
     out: &mut Conditions<'_>,
     cluster: &Cluster,
-    (counts, provider): (Option<&MachineCounts>, Option<String>),
+    (counts, provider, unsaved): (Option<&MachineCounts>, Option<String>, &str),
     pools: &[MachineDeployment],
     facts: &ClusterFacts,
     decision: &ControlPlaneDecision,
@@ -476,17 +479,20 @@ fn rolling(
             decision.outdated.len()
         ));
     }
-    if let Some(
-        VersionStep::Step { wanted, .. }
-        | VersionStep::WaitingForWorkers { wanted, .. }
-        | VersionStep::UnknownWorkers { wanted, .. },
-    ) = &decision.version
-    {
-        let path = facts.path.as_ref().map(|path| format!(" ({path})"));
-        what.push(format!(
-            "the control plane to {wanted}{}",
-            path.unwrap_or_default()
-        ));
+    let path = facts.path.as_ref().map(|path| format!(" ({path})"));
+    let path = path.unwrap_or_default();
+    match &decision.version {
+        Some(
+            VersionStep::Step { wanted, .. }
+            | VersionStep::WaitingForWorkers { wanted, .. }
+            | VersionStep::UnknownWorkers { wanted, .. },
+        ) => {
+            what.push(format!("the control plane to {wanted}{path}"));
+        }
+        Some(VersionStep::Snapshot { next, wanted, .. }) => what.push(format!(
+            "the control plane to {wanted}{path}, once a snapshot of etcd is kept from before {next}"
+        )),
+        _ => {}
     }
     what.extend(provider.filter(|_| what.is_empty()));
     what.extend(
@@ -514,7 +520,7 @@ fn rolling(
     out.flag(
         kind::ROLLING_OUT,
         !what.is_empty(),
-        format!("rolling out {}", few(&what)),
+        format!("rolling out {}{unsaved}", few(&what)),
     );
 }
 

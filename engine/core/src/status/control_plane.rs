@@ -1,6 +1,10 @@
 //! What a Cluster's status says of its control plane's upgrade, of broken machines and of etcd.
 
-use fleetwright_api::condition::{self, Status, kind, reason};
+use fleetwright_api::{
+    cluster::ClusterStatus,
+    condition::{self, Status, kind, reason},
+    version::Version,
+};
 
 use super::{ClusterFacts, Conditions, few};
 use crate::{
@@ -17,6 +21,19 @@ pub(super) fn blocked(out: &mut Conditions<'_>, decision: &ControlPlaneDecision)
         }
         Some(_) if condition::get(out.list, kind).is_some() => out.flag(kind, false, ""),
         _ => {}
+    }
+}
+
+/// What is said of an upgrade to another minor version for which no snapshot of etcd is kept.
+pub(super) fn unsaved(status: &ClusterStatus, facts: &ClusterFacts) -> &'static str {
+    let version = |text: &Option<String>| text.as_deref()?.parse::<Version>().ok();
+    let minor = |v: Version| (v.major(), v.minor());
+    let next = version(&status.upgrading_to).map(minor);
+    match next.is_some_and(|next| Some(next) > version(&status.version).map(minor)) {
+        true if facts.without_snapshots => {
+            "; no snapshot of etcd is kept from before it: there is no escrow (--escrow)"
+        }
+        _ => "",
     }
 }
 

@@ -12,8 +12,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-/// What a client of etcd needs whose authority has this certificate and key (PEM). Its own certificate holds for a day around `now`, and
-/// is kept nowhere.
+/// What a client of etcd needs whose authority has this certificate and key (PEM). Its own certificate holds on the day of `now`, the one
+/// before and the one after, and is kept nowhere.
 ///
 /// # Errors
 /// What of the authority cannot be used, without any of it.

@@ -2,20 +2,24 @@
 
 use std::{fmt, sync::Arc};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, api::Portforwarder};
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::view::{Answer, Members, Status};
+use super::view::{Alarms, Answer, Members, Status};
 
 /// etcd's port for clients.
 const PORT: u16 = 2379;
@@ -39,6 +43,15 @@ fn other(error: impl fmt::Display) -> Failure {
     Failure::Other(error.to_string())
 }
 
+/// A port-forward, which goes on by itself until this is dropped.
+struct Forwarded(Portforwarder);
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A connection to one member. It ends with this.
 pub(crate) struct Gateway {
     calls: SendRequest<Full<Bytes>>,
@@ -57,8 +70,8 @@ impl Gateway {
         tls: Arc<rustls::ClientConfig>,
     ) -> Result<Self, String> {
         let forwarded = api.portforward(pod, &[PORT]).await;
-        let mut forwarded = forwarded.map_err(|e| format!("no way to its port: {e}"))?;
-        let stream = forwarded.take_stream(PORT).ok_or("no way to its port")?;
+        let mut forwarded = Forwarded(forwarded.map_err(|e| format!("no way to its port: {e}"))?);
+        let stream = forwarded.0.take_stream(PORT).ok_or("no way to its port")?;
         let host = ServerName::try_from(HOST).map_err(|e| e.to_string())?;
         let stream = TlsConnector::from(tls).connect(host, stream).await;
         let stream = stream.map_err(|e| format!("TLS: {e}"))?;
@@ -68,7 +81,7 @@ impl Gateway {
         carriers.spawn(async move {
             // Whoever waits for an answer is told.
             connection.await.ok();
-            forwarded.abort();
+            drop(forwarded);
         });
         Ok(Self {
             calls,
@@ -85,13 +98,7 @@ impl Gateway {
         path: &str,
         body: &Value,
     ) -> Result<T, Failure> {
-        let request = Request::post(format!("/v3/{path}"))
-            .header(header::HOST, HOST)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::from(body.to_string()))
-            .map_err(other)?;
-        self.calls.ready().await.map_err(other)?;
-        let answer = self.calls.send_request(request).await.map_err(other)?;
+        let answer = self.send(path, body).await?;
         let well = answer.status().is_success();
         let status = answer.status();
         let bytes = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
@@ -108,19 +115,113 @@ impl Gateway {
         })
     }
 
+    async fn send(&mut self, path: &str, body: &Value) -> Result<Response<Incoming>, Failure> {
+        let request = Request::post(format!("/v3/{path}"))
+            .header(header::HOST, HOST)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body.to_string()))
+            .map_err(other)?;
+        self.calls.ready().await.map_err(other)?;
+        self.calls.send_request(request).await.map_err(other)
+    }
+
+    /// Asks for a snapshot of what this member has.
+    pub(crate) async fn snapshot(mut self) -> Result<Parts, Failure> {
+        let answer = self.send("maintenance/snapshot", &json!({})).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(Parts {
+                _gateway: self,
+                body: answer.into_body(),
+                line: Vec::new(),
+            }),
+            status => Err(Failure::Other(format!("it answers {status}"))),
+        }
+    }
+
     pub(crate) async fn status(&mut self) -> Result<Status, Failure> {
         self.call("maintenance/status", &json!({})).await
     }
 
-    /// What this member says of itself, and of all where it does: one that only learns says nothing of others.
+    /// What this member says of itself, and of all where it does: one that only learns says nothing of others, nor does one without a
+    /// leader. What it says of all is what a quorum knows, not what it was told last.
     pub(crate) async fn answer(&mut self) -> Result<Answer, Failure> {
         let status = self.status().await?;
-        let members = self.call("cluster/member/list", &json!({})).await;
-        let alarms = self
-            .call("maintenance/alarm", &json!({"action": "GET"}))
-            .await;
-        let both = members.and_then(|members: Members| Ok((members, alarms?)));
-        Ok(Answer::new(status, both.ok()))
+        let of_all = match status.leader {
+            0 => None,
+            _ => self.of_all().await.ok(),
+        };
+        Ok(Answer::new(status, of_all))
+    }
+
+    async fn of_all(&mut self) -> Result<(Members, Alarms), Failure> {
+        let linearizable = json!({"linearizable": true});
+        let members = self.call("cluster/member/list", &linearizable).await?;
+        let action = json!({"action": "GET"});
+        Ok((members, self.call("maintenance/alarm", &action).await?))
+    }
+}
+
+/// A snapshot as it comes: one JSON object a line.
+pub(crate) struct Parts {
+    // Its connection.
+    _gateway: Gateway,
+    body: Incoming,
+    /// What has come of the next lines.
+    line: Vec<u8>,
+}
+
+impl Parts {
+    /// The next part; `None` after the last one.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        loop {
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.line.drain(..=end).collect();
+                return Part::read(&line).map(Some);
+            }
+            if self.line.len() > MOST_BYTES {
+                return Err(other("a part of it is too large"));
+            }
+            match self.body.frame().await {
+                Some(frame) => {
+                    if let Ok(bytes) = frame.map_err(other)?.into_data() {
+                        self.line.extend_from_slice(&bytes);
+                    }
+                }
+                None if self.line.is_empty() => return Ok(None),
+                None => return Part::read(&std::mem::take(&mut self.line)).map(Some),
+            }
+        }
+    }
+}
+
+/// What one line of a snapshot says.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Part {
+    result: Blob,
+    error: Option<Refused>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Blob {
+    /// Base64.
+    blob: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refused {
+    message: String,
+}
+
+impl Part {
+    fn read(line: &[u8]) -> Result<Vec<u8>, Failure> {
+        let part: Self = serde_json::from_slice(line).map_err(other)?;
+        match part.error {
+            Some(error) => Err(Failure::Other(error.message)),
+            None => BASE64_STANDARD.decode(part.result.blob).map_err(other),
+        }
     }
 }
 
@@ -133,4 +234,36 @@ const NOT_FOUND: i32 = 5;
 struct Refusal {
     code: i32,
     error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_snapshot_are_read() {
+        for (line, want) in [
+            (
+                r#"{"result":{"header":{},"remaining_bytes":"7","blob":"aHVzaA=="}}"#,
+                Ok("hush"),
+            ),
+            (
+                r#"{"result":{"blob":"aHVzaA==","version":"3.6.1"}}"#,
+                Ok("hush"),
+            ),
+            (r#"{"result":{"remaining_bytes":"7"}}"#, Ok("")),
+            (
+                r#"{"error":{"grpc_code":14,"message":"no leader"}}"#,
+                Err("no leader"),
+            ),
+            (r#"{"result":{"blob":"?"}}"#, Err("Invalid symbol")),
+            ("<html>", Err("expected value")),
+        ] {
+            let read = Part::read(line.as_bytes()).map_err(|e| e.to_string());
+            match want {
+                Ok(want) => assert_eq!(read, Ok(want.as_bytes().to_vec()), "{line}"),
+                Err(want) => assert!(read.unwrap_err().contains(want), "{line}"),
+            }
+        }
+    }
 }

@@ -81,12 +81,18 @@ pub(crate) struct Answer {
     of_all: Option<(Members, Alarms)>,
 }
 
+/// Whether a member's error is the alarm of some member: each lists all of them, and they are told of whom they are of.
+fn is_alarm(error: &str) -> bool {
+    let mut words = error.split_whitespace();
+    words.any(|word| word.starts_with("alarm:"))
+}
+
 impl Answer {
     pub(crate) fn new(status: Status, of_all: Option<(Members, Alarms)>) -> Self {
         Self {
             id: status.header.member_id,
             leader: status.leader,
-            well: status.errors.is_empty(),
+            well: status.errors.iter().all(|error| is_alarm(error)),
             of_all,
         }
     }
@@ -150,8 +156,14 @@ impl View {
 
     /// A healthy member that votes and does not lead.
     pub(crate) fn next_leader(&self) -> Option<u64> {
-        let can = |m: &&Member| !m.learner && m.id != self.leader && self.healthy.contains(&m.id);
+        let can = |m: &&Member| m.id != self.leader && self.is_full(m.id);
         self.members.iter().find(can).map(|m| m.id)
+    }
+
+    /// Whether a member is healthy and votes.
+    pub(crate) fn is_full(&self, id: u64) -> bool {
+        let is = |m: &Member| m.id == id && !m.learner;
+        self.healthy.contains(&id) && self.members.iter().any(is)
     }
 }
 
@@ -211,6 +223,10 @@ mod tests {
         assert_eq!(healthy(&sick), ["a", "c"]);
         sick[0] = answer(1, 1, &[], &[3]);
         assert_eq!(healthy(&sick), ["a"]);
+        // Each tells of the alarm of one, which is not theirs.
+        let errors = ["memberID:3 alarm:NOSPACE "];
+        let told = [1, B, 3].map(|id| answer(id, 1, &errors, &[3]));
+        assert_eq!(healthy(&told), ["a", "b"]);
         // It has lost the others.
         sick[1] = answer(B, 0, &[], &[]);
         assert_eq!(healthy(&sick), ["a"]);

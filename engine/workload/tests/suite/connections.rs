@@ -7,6 +7,9 @@ use fleetwright_tests::{
     pki::Authority,
     workload::{TOKEN, Workload, base64},
 };
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, api::ListParams, runtime::watcher};
 use serde_json::json;
 
 use crate::kit::{Kit, cluster, pass, who};
@@ -84,6 +87,55 @@ async fn one_connection_serves_until_the_secret_changes() {
     workload.accept(&[("three", "carol"), ("four", "dave")]);
     kit.secret("us", "value", &kubeconfig("four")).await;
     assert_eq!(kit.who(&other).await.unwrap(), "dave");
+}
+
+#[tokio::test]
+async fn a_client_of_before_asks_nothing_more_and_its_watches_end() {
+    let (kit, old, new) = (Kit::new(), Workload::start().await, Workload::start().await);
+    let c = cluster("eu");
+    let token = json!({"token": TOKEN});
+    kit.secret("eu", "value", &old.kubeconfig(&token)).await;
+    let before = kit.connections.client(&c).await.unwrap();
+    let nodes = Api::<Node>::all(before.clone());
+    let mut events = watcher::watcher(nodes, watcher::Config::default()).boxed();
+    while !matches!(
+        events.next().await.unwrap().unwrap(),
+        watcher::Event::InitDone
+    ) {}
+    assert!(futures::poll!(events.next()).is_pending());
+    // The Secret leads to another cluster, and somebody looks.
+    kit.secret("eu", "value", &new.kubeconfig(&token)).await;
+    pass(MINUTE).await;
+    assert_eq!(kit.who(&c).await.unwrap(), "system:admin");
+    assert_eq!(new.accepted(), 1);
+    let broken = events.next().await.unwrap().unwrap_err();
+    let broken = format!("{broken:?}");
+    assert!(
+        broken.contains("another kubeconfig is used by now"),
+        "{broken}"
+    );
+    let accepted = old.accepted();
+    let refused = before.apiserver_version().await.unwrap_err();
+    let refused = format!("{refused:?}");
+    assert!(refused.contains("another kubeconfig is used"), "{refused}");
+    assert_eq!(old.accepted(), accepted);
+    // The one that serves is left alone by that.
+    assert_eq!(kit.who(&c).await.unwrap(), "system:admin");
+}
+
+#[tokio::test]
+async fn answers_without_end_are_not_read_to_it() {
+    let (kit, workload) = (Kit::new(), Workload::start().await);
+    let c = cluster("eu");
+    let token = json!({"token": TOKEN});
+    kit.secret("eu", "value", &workload.kubeconfig(&token))
+        .await;
+    let client = kit.connections.client(&c).await.unwrap();
+    workload.say("/nodes", 500, " ".repeat((64 << 10) + 1));
+    let nodes = Api::<Node>::all(client);
+    let error = nodes.list(&ListParams::default()).await.unwrap_err();
+    let error = format!("{error:?}");
+    assert!(error.contains("more than 65536 bytes"), "{error}");
 }
 
 #[tokio::test]

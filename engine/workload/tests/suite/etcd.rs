@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, process::Stdio, sync::Arc};
 
+use age::secrecy::ExposeSecret as _;
 use fleetwright_api::time::SystemClock;
+use fleetwright_bootstrap::escrow::SnapshotSealer;
 use fleetwright_providers::{ClusterRef, EtcdMember, EtcdMembers};
 use fleetwright_tests::{
     pki::Authority,
@@ -17,12 +19,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
     task::JoinSet,
 };
 
-use crate::kit::{Kit, cluster};
+use crate::kit::{Kit, cluster, pass};
 
 struct Member {
     client: u16,
@@ -323,6 +325,143 @@ async fn members_are_seen_and_the_one_that_leads_is_removed_after_another_leads(
         .map(|m| m.name.as_str())
         .collect();
     assert_eq!(learners, ["d"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_was_kept_is_restored_to_what_was_there() {
+    let Some(mut etcd) = Members::start(&["a", "b", "c"]).await else {
+        return;
+    };
+    let (Some(age), three) = (tool("age"), ["a", "b", "c"]) else {
+        return;
+    };
+    // More than one part, and more than what TLS and WebSockets carry at once.
+    let large = "x".repeat(100_000);
+    for n in 0..30 {
+        let key = format!("large-{n}");
+        etcd.etcdctl(&three, &["put", &key, &large]).await;
+    }
+    etcd.etcdctl(&three, &["put", "fleet", "before"]).await;
+    let identity = age::x25519::Identity::generate();
+    let mut sealer = SnapshotSealer::new(&[identity.to_public().to_string()]).unwrap();
+    let cluster = Members::cluster();
+    let mut coming = etcd.etcd.snapshot(&cluster).await.unwrap();
+    let mut sealed = Vec::new();
+    while let Some(part) = coming.part().await.unwrap() {
+        sealed.extend(sealer.part(&part).unwrap());
+    }
+    sealed.extend(sealer.finish().unwrap());
+    etcd.etcdctl(&three, &["put", "fleet", "after"]).await;
+    etcd.etcdctl(&three, &["put", "later", "x"]).await;
+
+    // All is lost but the file and its key: what docs/etcd-restore.md says.
+    for name in three {
+        etcd.kill(name).await;
+    }
+    let (file, key, snapshot) = (
+        etcd.path("eu.age"),
+        etcd.path("key.txt"),
+        etcd.path("eu.db"),
+    );
+    std::fs::write(&file, sealed).unwrap();
+    std::fs::write(&key, identity.to_string().expose_secret()).unwrap();
+    let run = async |program: &PathBuf, arguments: &[&str]| {
+        let said = Command::new(program)
+            .env("ETCDCTL_API", "3")
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.success(), "{arguments:?}: {words}");
+    };
+    let decrypt = [
+        "--decrypt",
+        "--identity",
+        &key,
+        "--output",
+        &snapshot,
+        &file,
+    ];
+    run(&age, &decrypt).await;
+    etcd.add("n").await;
+    let (peer, data) = (url(etcd.all["n"].peer), etcd.path("n"));
+    let one = format!("n={peer}");
+    let etcdctl = etcd.programs.1.clone();
+    let restore = [
+        "snapshot",
+        "restore",
+        &snapshot,
+        "--name",
+        "n",
+        "--initial-cluster",
+        &one,
+        "--initial-advertise-peer-urls",
+        &peer,
+        "--data-dir",
+        &data,
+    ];
+    run(&etcdctl, &restore).await;
+    etcd.begin("n", "new", &one);
+    etcd.until_ready("n").await;
+    let value = async |key: &str| {
+        let said = etcd
+            .etcdctl(&["n"], &["get", "--print-value-only", key])
+            .await;
+        said.trim_end().to_owned()
+    };
+    assert_eq!(value("fleet").await, "before");
+    assert_eq!(value("later").await, "");
+    assert_eq!(value("large-29").await, large);
+    // It is a cluster of one that others may join.
+    let all = etcd.until("it leads itself", |m| healthy(m) == ["n"]).await;
+    assert_eq!(named(&all), ["n"]);
+}
+
+/// A pod whose port says nothing.
+#[tokio::test]
+async fn a_port_forward_ends_with_who_asked() {
+    let (kit, workload) = (Kit::new(), Workload::start().await);
+    let kubeconfig = workload.kubeconfig(&json!({"token": TOKEN}));
+    kit.secret("eu", "value", &kubeconfig).await;
+    let authority = Authority::new("etcd-ca").identity;
+    kit.authority("eu-etcd", &authority.certificate, &authority.key)
+        .await;
+    let pods = Api::<Pod>::namespaced(workload.client(), "kube-system");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "etcd-a", "labels": {"component": "etcd", "tier": "control-plane"}},
+        "spec": {"containers": [{"name": "etcd", "image": "etcd"}]},
+    });
+    let pod = serde_json::from_value(pod).unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    workload.forward("etcd-a", listener.local_addr().unwrap().port());
+    let connections = Arc::new(Connections::new(
+        kit.api.clone(),
+        Arc::new(fleetwright_api::random::OsRandom),
+    ));
+    let etcd = Etcd::new(kit.api.clone(), connections, Arc::new(SystemClock));
+    let silent = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // The handshake has come.
+        let mut bytes = vec![0; 4096];
+        assert!(stream.read(&mut bytes).await.unwrap() > 0);
+        pass(std::time::Duration::from_secs(11)).await;
+        stream
+    };
+    let cluster = Members::cluster();
+    let (asked, mut stream) = tokio::join!(etcd.members(&cluster), silent);
+    assert_eq!(
+        asked.unwrap_err().to_string(),
+        "no member of etcd answers: etcd-a: no answer"
+    );
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(
+        std::time::Duration::from_secs(30),
+        stream.read_to_end(&mut rest),
+    );
+    ended.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{Error, Shared, View, chain, workload};
-use crate::{cache::name_of, drain::Draining, etcd::member_name, nodes::SeenNode};
+use crate::{cache::name_of, drain::Draining, etcd::member_of, nodes::SeenNode};
 
 /// Longest wait for what a workload cluster is asked: a pass of a drain takes 10 s and some lists.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -122,11 +122,15 @@ pub(super) async fn has_joined_since(shared: &Shared, machine: &Machine, view: &
     if !is_control_plane(machine) || !view.facts.control_plane_stays {
         return false;
     }
-    let (namespace, _) = name_of(machine);
+    let (namespace, name) = name_of(machine);
     let cluster = shared.cluster_ref(&namespace, &machine.spec.cluster_name);
-    let members = shared.context.etcd.members(&cluster).await;
-    let name = member_name(machine);
-    let joined = members.is_ok_and(|members| members.iter().any(|m| m.name == name));
+    let all = shared
+        .caches
+        .of_cluster::<Machine>(&namespace, &cluster.name);
+    let control_plane = all.iter().filter(|m| is_control_plane(m));
+    let control_plane: Vec<Machine> = control_plane.map(|m| (**m).clone()).collect();
+    let member = member_of(shared, &cluster, &control_plane, &name).await;
+    let joined = member.is_ok_and(|member| member.is_some());
     if joined {
         shared.etcds.forget(&cluster.namespace, &cluster.name);
     }

@@ -83,10 +83,18 @@ fn a_member_of_no_machine_leaves_once_all_machines_are_known() {
     all.push(member("gone", false, false));
     w.etcd = Some(Ok(all.clone()));
     assert_eq!(w.decide().leave, Some(Leave::Orphan("gone".into())));
-    // A machine whose node is not known yet may be the one.
+    // A machine whose node is not known yet may be the one, from when an instance was ordered for it.
     let status = w.machines[2].status.take();
+    let seen = std::mem::replace(&mut all[2], member("new", true, false));
+    w.etcd = Some(Ok(all.clone()));
+    w.machines[2].spec.instance_key = Some("2".into());
+    assert_eq!(w.decide().leave, None);
     w.machines[2].spec.provider_id = Some("sim:///2".into());
     assert_eq!(w.decide().leave, None);
+    // Its own is known by what its provider calls it.
+    all[2] = seen;
+    w.etcd = Some(Ok(all.clone()));
+    assert_eq!(w.decide().leave, Some(Leave::Orphan("gone".into())));
     w.machines[2].status = status;
     // Not while the others are no quorum.
     all[0].healthy = false;
@@ -285,6 +293,65 @@ fn an_upgrade_passes_through_what_the_fleet_allows() {
     w.blocker = None;
     assert!(settle(&mut w).starts_with("+5@v1.34.0"));
     assert_eq!(running_version(&w.machines).unwrap().to_string(), "v1.36.0");
+}
+
+#[test]
+fn each_minor_waits_for_a_snapshot_of_what_runs() {
+    let version = |text: &str| text.parse::<Version>().unwrap();
+    let now = 10_000;
+    let three_minors = |snapshots| {
+        let mut w = three("v1.35.0");
+        w.clock = now;
+        w.snapshots = snapshots;
+        w
+    };
+    let kept = |second, of: &str| Some((Some((second, version(of))), None));
+    let failed = |newest| Some((newest, Some("the disk is full".to_owned())));
+    let stays = "stays at v1.33.0 on the way to v1.35.0";
+    let waits = format!("{stays} until a snapshot of etcd is kept, which is taken before v1.34.0");
+    let broken =
+        format!("{stays}: no snapshot of etcd before v1.34.0: the disk is full; it is tried again");
+    let goes = "v1.34.0, a step on the way to v1.35.0".to_owned();
+    for (name, snapshots, want, takes) in [
+        ("nobody keeps any", None, &goes, false),
+        ("there is none", Some((None, None)), &waits, true),
+        ("it failed", failed(None), &broken, true),
+        ("it is there", kept(now - 60, "v1.33.0"), &goes, false),
+        ("it is too old", kept(now - 3600, "v1.33.0"), &waits, true),
+        ("it is of another", kept(now - 60, "v1.32.0"), &waits, true),
+        (
+            "there is one, and the next failed",
+            failed(Some((now - 60, version("v1.33.0")))),
+            &goes,
+            false,
+        ),
+    ] {
+        let w = three_minors(snapshots);
+        let decision = w.decide();
+        assert_eq!(decision.version.unwrap().to_string(), *want, "{name}");
+        let taken = takes.then(|| version("v1.33.0"));
+        assert_eq!(decision.snapshot, taken, "{name}");
+        let makes = matches!(decision.action, ControlPlaneAction::Create { .. });
+        assert_eq!(makes, !takes, "{name}");
+    }
+    // A step that has begun goes on while its snapshot grows old; the next one has its own.
+    let mut w = three_minors(kept(now - 3590, "v1.33.0"));
+    assert!(w.act());
+    w.clock += 3600;
+    assert_eq!(settle(&mut w), "+4@v1.34.0 -0 +5@v1.34.0 -1 -2");
+    assert_eq!(w.decide().snapshot, Some(version("v1.34.0")));
+    // Nothing of that where nothing moves: paused, or within a minor.
+    let mut w = three_minors(Some((None, None)));
+    let annotations = w.cluster.metadata.annotations.get_or_insert_default();
+    annotations.insert(meta::ANNOTATION_PAUSED.into(), String::new());
+    assert_eq!(w.decide().snapshot, None);
+    let mut w = three("v1.33.1");
+    w.snapshots = Some((None, None));
+    assert_eq!(w.decide().snapshot, None);
+    assert!(matches!(
+        w.decide().action,
+        ControlPlaneAction::Create { .. }
+    ));
 }
 
 #[test]

@@ -476,6 +476,15 @@ fn a_version_on_its_way_and_a_held_one_say_so() {
             "True RollingOut: rolling out the control plane to v1.34.0",
         ),
         (
+            VersionStep::Snapshot {
+                at: v("v1.33.0"),
+                next: v("v1.34.0"),
+                wanted: v("v1.35.0"),
+            },
+            "False NotHeld",
+            "True RollingOut: rolling out the control plane to v1.35.0, once a snapshot of etcd is kept from before v1.34.0",
+        ),
+        (
             VersionStep::Held {
                 running: v("v1.34.0"),
                 wanted: v("v1.33.0"),
