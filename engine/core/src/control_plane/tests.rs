@@ -20,6 +20,9 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
 }
 
+/// The newest snapshot, when and at which version it was taken, and why none is now.
+type Kept = (Option<(i64, Version)>, Option<String>);
+
 struct World {
     cluster: Cluster,
     machines: Vec<Machine>,
@@ -27,7 +30,7 @@ struct World {
     /// Why not all workers are known.
     unknown: Option<String>,
     etcd: Option<Result<Vec<Member>, String>>,
-    snapshots: Option<(Option<(i64, Version)>, Option<String>)>,
+    snapshots: Option<Kept>,
     pools: Vec<MachineDeployment>,
     versions: Vec<Version>,
     blocker: Option<Blocker>,
