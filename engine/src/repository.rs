@@ -186,8 +186,12 @@ impl Target {
             );
             return Ok(BTreeMap::new());
         };
-        let missing =
-            missing_images(client, &crate::providers::registry(provider, ""), images).await;
+        let missing = missing_images(
+            client,
+            &crate::providers::registry(provider, client, ""),
+            images,
+        )
+        .await;
         missing.map_err(|e| client::failure("cannot read the ProviderAccount", e))
     }
 

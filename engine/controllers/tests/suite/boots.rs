@@ -12,8 +12,8 @@ use fleetwright_api::{
 use fleetwright_bootstrap::escrow::unseal;
 use fleetwright_controllers::Escrow;
 use fleetwright_providers::{
-    Account, Bootstrap, ControlPlaneEndpoint, Infrastructure, InfrastructureOrder, Ownership,
-    ProviderError,
+    Account, Bootstrap, ControlPlaneEndpoint, Infrastructure, InfrastructureOrder, NodeId,
+    Ownership, ProviderError,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -55,8 +55,8 @@ impl Bootstrap for Ward {
         16_384
     }
 
-    fn provider_id_expression(&self) -> Option<&'static str> {
-        None
+    fn node_id(&self, _: &Ownership) -> NodeId {
+        NodeId::ByController
     }
 
     async fn keep(
