@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use fleetwright_provider_external::External;
 use fleetwright_providers::{ConfigSchema, Provider, Registry};
+use kube::Client;
 
-/// All of them; the simulated cloud is one that runs, or its stand-in.
-#[cfg_attr(
-    not(feature = "aws"),
-    expect(unused_variables, reason = "real providers work for one installation")
-)]
-pub(crate) fn registry(simulated: Arc<dyn Provider>, installation: &str) -> Registry {
+/// All of them; the simulated cloud is one that runs, or its stand-in, and `client` leads to the API that orders are objects of.
+pub(crate) fn registry(
+    simulated: Arc<dyn Provider>,
+    client: &Client,
+    installation: &str,
+) -> Registry {
     Registry::new([
         simulated,
+        Arc::new(External::new(installation, client.clone())),
         #[cfg(feature = "aws")]
         Arc::new(fleetwright_provider_aws::Aws::new(installation)),
     ])
@@ -19,5 +22,9 @@ pub(crate) fn registry(simulated: Arc<dyn Provider>, installation: &str) -> Regi
 
 /// The kinds of `providerConfig` that they understand.
 pub(crate) fn schemas() -> Vec<ConfigSchema> {
-    registry(crate::cloud::none().provider, "").schemas()
+    let mut all = crate::cloud::none().provider.schemas();
+    all.extend(fleetwright_provider_external::schemas());
+    #[cfg(feature = "aws")]
+    all.extend(fleetwright_provider_aws::schemas());
+    all
 }

@@ -155,7 +155,7 @@ impl Target {
             now,
         );
         let mut foretold = step(foretold.await, "cannot plan")?;
-        if let Some(providers) = self.providers(&foretold.images).await? {
+        if let Some(providers) = self.providers(client, &foretold.images).await? {
             let images = all(&foretold.images);
             let missing = missing_images(client, &providers, &images).await;
             let missing =
@@ -180,7 +180,11 @@ impl Target {
     }
 
     /// The providers, where something is to be asked of them and they can be.
-    async fn providers(&self, images: &Images) -> Result<Option<Registry>, Failure> {
+    async fn providers(
+        &self,
+        client: &Client,
+        images: &Images,
+    ) -> Result<Option<Registry>, Failure> {
         if images.is_empty() {
             return Ok(None);
         }
@@ -190,7 +194,7 @@ impl Target {
             );
             return Ok(None);
         };
-        Ok(Some(crate::providers::registry(provider, "")))
+        Ok(Some(crate::providers::registry(provider, client, "")))
     }
 
     /// Whether the files are those that the Fleet follows itself.

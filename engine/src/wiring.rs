@@ -159,7 +159,11 @@ impl Engine {
         let counted = Metrics::register(&mut metrics);
         let forges = counted.forges.clone();
         let workers = Workers {
-            providers: providers::registry(Arc::clone(&cloud.provider), &options.installation),
+            providers: providers::registry(
+                Arc::clone(&cloud.provider),
+                &client,
+                &options.installation,
+            ),
             cloud,
             clock: Arc::clone(&clock),
             random,

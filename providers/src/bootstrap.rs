@@ -9,6 +9,17 @@ use crate::{
     error::ProviderError,
 };
 
+/// Where a node has its id at the provider from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeId {
+    /// A cloud controller sets it.
+    ByController,
+    /// A POSIX shell expression that is evaluated on the instance, such as `aws:///$(...)/$(...)`.
+    Expression(&'static str),
+    /// This. The node has its Machine's name, since no cloud gives it one.
+    Known(String),
+}
+
 /// A provider whose instances run what they are given as user data.
 #[async_trait]
 pub trait Bootstrap: Send + Sync {
@@ -21,9 +32,15 @@ pub trait Bootstrap: Send + Sync {
     /// Most bytes of user data, before any encoding.
     fn user_data_limit(&self) -> usize;
 
-    /// What the node registers as `spec.providerID`, as a POSIX shell expression that is evaluated on the instance, such as
-    /// `aws:///$(...)/$(...)`; `None` where a cloud controller sets it.
-    fn provider_id_expression(&self) -> Option<&'static str>;
+    /// Where the node has its `spec.providerID` from.
+    fn node_id(&self, owner: &Ownership) -> NodeId;
+
+    /// Whether its instances are somebody else's to make. Who makes them has to read all of their user data, so secrets stand in it, and
+    /// may take any time, so it is given anew when it holds no more. In a cluster whose nodes are not of our making they get none: who
+    /// makes them joins them.
+    fn made_by_others(&self) -> bool {
+        false
+    }
 
     /// Keeps `payload` where the machine's instance alone can read it, and gives a POSIX shell command that prints it there. User data
     /// is readable to whoever may describe instances, so what holds secrets goes this way. Keeping again replaces what was kept.

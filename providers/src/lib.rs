@@ -14,7 +14,7 @@ pub mod infrastructure;
 pub mod managed;
 pub mod registry;
 
-pub use bootstrap::Bootstrap;
+pub use bootstrap::{Bootstrap, NodeId};
 pub use connections::{
     ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers, Snapshot,
 };

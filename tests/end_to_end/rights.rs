@@ -41,7 +41,7 @@ use crate::{
 const SECRET: &str = "of webhooks";
 /// Granted, and not used by one short run: a status is deleted when there are very many, a set where no garbage collector
 /// was faster, `finalizers` is asked for by servers that guard owner references, the run's repository holds neither
-/// health checks nor drain rules, none of its machines drifts, and no list was behind what was made meanwhile.
+/// health checks nor drain rules, none of its machines drifts, no list was behind what was made meanwhile, and nothing is ordered of others.
 const RARE: &[&str] = &[
     "machinesets get",
     "machines get",
@@ -62,6 +62,11 @@ const RARE: &[&str] = &[
     "machinesets/finalizers update",
     "fleets/finalizers update",
     "events create",
+    "externalinstances get",
+    "externalinstances create",
+    "externalinstances patch",
+    "externalinstances delete",
+    "secrets delete",
 ];
 
 /// What a request asks for.
@@ -263,9 +268,12 @@ async fn installed(
 
 /// What an administrator prepares: accounts, secrets and the Fleet.
 async fn administer(client: &Client, url: &str, forge: &str) {
-    let account =
-        json!({"metadata": {"name": "sim-eu"}, "spec": {"provider": "sim", "region": "eu"}});
-    apply::<ProviderAccount>(&Api::all(client.clone()), account).await;
+    for account in [
+        json!({"metadata": {"name": "sim-eu"}, "spec": {"provider": "sim", "region": "eu"}}),
+        json!({"metadata": {"name": "others"}, "spec": {"provider": "external"}}),
+    ] {
+        apply::<ProviderAccount>(&Api::all(client.clone()), account).await;
+    }
     let secrets = Api::<Secret>::namespaced(client.clone(), "default");
     for (name, key, value) in [("forge", "token", "t0ken"), ("webhooks", "secret", SECRET)] {
         apply(

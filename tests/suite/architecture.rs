@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("workload", &["api", "providers"]),
     ("providers", &["api", "schema"]),
     ("provider-aws", &["providers", "schema", "api"]),
+    ("provider-external", &["providers", "api"]),
     (
         "provider-sim",
         &["providers", "apiserver", "store", "schema", "api"],

@@ -169,3 +169,8 @@ async fn definitions_made_while_it_runs_are_served() {
 async fn users_see_what_they_may() {
     play("access").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_are_ordered_made_and_given_back() {
+    play("ordered").await;
+}

@@ -11,6 +11,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
         crate::Cluster::crd(),
         crate::CommitStatus::crd(),
+        crate::ExternalInstance::crd(),
         crate::Fleet::crd(),
         crate::Machine::crd(),
         crate::MachineDeployment::crd(),
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn every_kind_has_a_structural_schema_with_our_markers() {
         let crds = super::all();
-        assert_eq!(crds.len(), 9);
+        assert_eq!(crds.len(), 10);
         let text = serde_json::to_string(&crds).unwrap();
         for marker in [
             "x-kubernetes-list-map-keys",

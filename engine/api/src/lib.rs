@@ -12,6 +12,7 @@ pub mod crds;
 pub mod decision;
 pub mod disruption;
 pub mod drift;
+pub mod external_instance;
 pub mod fleet;
 pub mod machine;
 pub mod machine_deployment;
@@ -30,6 +31,7 @@ pub mod waves;
 
 pub use cluster::Cluster;
 pub use commit_status::CommitStatus;
+pub use external_instance::ExternalInstance;
 pub use fleet::Fleet;
 pub use machine::Machine;
 pub use machine_deployment::MachineDeployment;

@@ -13,6 +13,10 @@ pub const LABEL_DEPLOYMENT_NAME: &str = "fleetwright.dev/deployment-name";
 pub const LABEL_SET_NAME: &str = "fleetwright.dev/set-name";
 /// Label on sets and their machines: hash of the content that the set was made of.
 pub const LABEL_TEMPLATE_HASH: &str = "fleetwright.dev/template-hash";
+/// Label on ExternalInstances: name of their ProviderAccount.
+pub const LABEL_ACCOUNT: &str = "fleetwright.dev/account";
+/// Label on ExternalInstances: their cluster's key.
+pub const LABEL_CLUSTER_KEY: &str = "fleetwright.dev/cluster-key";
 /// Label on what a Fleet applied: hash of the Fleet's namespace and name (see [`crate::names::fleet_hash`]).
 pub const LABEL_FLEET: &str = "fleetwright.dev/fleet";
 
@@ -101,6 +105,9 @@ pub const FINALIZER_FLEET: &str = "fleet.fleetwright.dev";
 pub const FINALIZER_POOL: &str = "pool.fleetwright.dev";
 /// Finalizer of Machines.
 pub const FINALIZER_MACHINE: &str = "machine.fleetwright.dev";
+
+/// Finalizer of ExternalInstances: whoever runs the machine removes it once the machine is given back.
+pub const FINALIZER_RELEASE: &str = "external.fleetwright.dev/release";
 
 /// Field manager of bootstrap manifests in workload clusters.
 pub const MANAGER_BOOTSTRAP: &str = "fleetwright-bootstrap";

@@ -27,7 +27,7 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserData {
     /// Everything is in it.
-    OneStep(String),
+    OneStep(SecretText),
     /// This is kept first; the user data is the [`stub`] with the command that fetches it.
     TwoSteps {
         /// A POSIX shell script that writes the files and runs the commands.
@@ -53,15 +53,21 @@ pub enum UserDataError {
     },
 }
 
-/// Decides how `setup` reaches the instance: at once where it holds no secrets and fits `limit` bytes, otherwise in two steps.
+/// Decides how `setup` reaches the instance: at once where it holds no secrets (or where `sealed`: nobody reads user data who may not
+/// know them) and fits `limit` bytes, otherwise in two steps.
 ///
 /// # Errors
 /// [`UserDataError::Write`].
-pub fn render(setup: &NodeSetup, format: Format, limit: usize) -> Result<UserData, UserDataError> {
-    if !setup.has_secrets() {
+pub fn render(
+    setup: &NodeSetup,
+    format: Format,
+    limit: usize,
+    sealed: bool,
+) -> Result<UserData, UserDataError> {
+    if sealed || !setup.has_secrets() {
         let whole = whole(setup, format)?;
         if whole.len() <= limit {
-            return Ok(UserData::OneStep(whole));
+            return Ok(UserData::OneStep(SecretText::new(whole)));
         }
     }
     Ok(UserData::TwoSteps {

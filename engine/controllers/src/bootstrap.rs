@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     approve::Approvals,
-    node::{await_node, discard, user_data},
+    node::{Boot, await_node, discard, user_data},
 };
 use crate::{
     cache::name_of,
@@ -74,8 +74,8 @@ struct Known {
 #[derive(Default)]
 pub(crate) struct Grounds {
     clusters: Mutex<BTreeMap<(String, String), Known>>,
-    /// Tokens of machines that have not joined yet, by the Machine's namespace and name.
-    tokens: Mutex<BTreeMap<(String, String), node::Token>>,
+    /// Tokens of machines that have not joined yet, by the Machine's namespace and name; `None` where the cluster knows none.
+    tokens: Mutex<BTreeMap<(String, String), Option<node::Token>>>,
 }
 
 impl Grounds {

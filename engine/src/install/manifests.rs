@@ -132,6 +132,12 @@ fn cluster_rules() -> Value {
             "verbs": ["get", "list", "watch", "create", "patch", "delete"],
         },
         {
+            // Machines that are ordered of others. What becomes of an order is theirs to write.
+            "apiGroups": [GROUP],
+            "resources": ["externalinstances"],
+            "verbs": ["get", "list", "create", "patch", "delete"],
+        },
+        {
             "apiGroups": [GROUP],
             "resources": [
                 "clusters/status", "machinedeployments/status", "machinesets/status", "machines/status",
@@ -165,10 +171,10 @@ fn cluster_rules() -> Value {
             "verbs": ["create"],
         },
         {
-            // Tokens that Fleets name are read; the kubeconfig of each cluster is stored.
+            // Tokens that Fleets name are read; the kubeconfig of each cluster is stored, and user data until a machine has joined.
             "apiGroups": [""],
             "resources": ["secrets"],
-            "verbs": ["get", "create", "patch"],
+            "verbs": ["get", "create", "patch", "delete"],
         },
     ])
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use aws_sdk_ssm::types::{ParameterTier, ParameterType, Tag};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fleetwright_api::{names, secret::SecretText};
-use fleetwright_providers::{Account, Bootstrap, Ownership, ProviderError};
+use fleetwright_providers::{Account, Bootstrap, NodeId, Ownership, ProviderError};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -176,8 +176,8 @@ impl Bootstrap for Aws {
         USER_DATA_LIMIT
     }
 
-    fn provider_id_expression(&self) -> Option<&'static str> {
-        Some(PROVIDER_ID)
+    fn node_id(&self, _: &Ownership) -> NodeId {
+        NodeId::Expression(PROVIDER_ID)
     }
 
     async fn keep(

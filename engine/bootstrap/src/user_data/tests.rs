@@ -84,19 +84,37 @@ fn secrets_and_size_decide_the_steps() {
         Content::Secret(SecretText::new("swordfish")),
     ));
     for format in [Format::CloudInit, Format::Ignition] {
-        let UserData::OneStep(whole) = render(&open, format, 16 * 1024).unwrap() else {
+        let UserData::OneStep(whole) = render(&open, format, 16 * 1024, false).unwrap() else {
             panic!("one step would do");
         };
-        let exact = whole.len();
-        assert_eq!(render(&open, format, exact), Ok(UserData::OneStep(whole)));
+        let exact = whole.expose().len();
+        assert_eq!(
+            render(&open, format, exact, false),
+            Ok(UserData::OneStep(whole))
+        );
         for (setup, limit) in [(&open, exact - 1), (&secret, 1 << 20)] {
-            let UserData::TwoSteps { payload } = render(setup, format, limit).unwrap() else {
+            let UserData::TwoSteps { payload } = render(setup, format, limit, false).unwrap()
+            else {
                 panic!("{limit}: two steps are needed");
             };
             assert_eq!(payload, super::payload(setup));
         }
-        let kept = format!("{:?}", render(&secret, format, 1 << 20));
+        let kept = format!("{:?}", render(&secret, format, 1 << 20, false));
         assert!(!kept.contains("swordfish"));
+        // Whoever reads it may know: then all of it is in it, and none of it is printed.
+        let sealed = render(&secret, format, 1 << 20, true).unwrap();
+        assert!(!format!("{sealed:?}").contains("swordfish"));
+        let UserData::OneStep(whole) = sealed else {
+            panic!("one step would do");
+        };
+        let files = written(format, whole.expose());
+        assert!(
+            files
+                .iter()
+                .any(|(path, .., content)| path == "/etc/token" && content == "swordfish")
+        );
+        let large = render(&secret, format, whole.expose().len() - 1, true).unwrap();
+        assert!(matches!(large, UserData::TwoSteps { .. }));
     }
 }
 
@@ -109,18 +127,19 @@ fn user_data_writes_the_files_of_the_setup() {
             "\u{e9}: |\n  - x\n",
             &"long ".repeat(2000),
         ] {
-            let UserData::OneStep(text) = render(&open_setup(content), format, 1 << 20).unwrap()
+            let UserData::OneStep(text) =
+                render(&open_setup(content), format, 1 << 20, false).unwrap()
             else {
                 panic!("one step");
             };
-            let files = written(format, &text);
+            let files = written(format, text.expose());
             let want = (
                 "/etc/example".to_owned(),
                 0o640,
                 "root:adm".to_owned(),
                 content.to_owned(),
             );
-            assert!(files.contains(&want), "{text}");
+            assert!(files.contains(&want), "{}", text.expose());
         }
     }
 }
@@ -286,10 +305,10 @@ proptest! {
     fn no_content_breaks_out(content in "[ -~\n\t\u{e9}\u{2028}]{0,200}", other in any::<String>()) {
         for content in [content, other] {
             for format in [Format::CloudInit, Format::Ignition] {
-                let UserData::OneStep(text) = render(&open_setup(&content), format, 1 << 20).unwrap() else {
+                let UserData::OneStep(text) = render(&open_setup(&content), format, 1 << 20, false).unwrap() else {
                     panic!("one step");
                 };
-                let files = written(format, &text);
+                let files = written(format, text.expose());
                 let want = ("/etc/example".to_owned(), 0o640, "root:adm".to_owned(), content.clone());
                 prop_assert!(files.contains(&want));
             }

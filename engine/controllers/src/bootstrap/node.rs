@@ -11,16 +11,16 @@ use fleetwright_bootstrap::{
     token::{self, BootstrapToken},
     user_data::{self, UserData},
 };
-use fleetwright_providers::{Account, CreateInstance, Ownership, Provider};
+use fleetwright_providers::{Account, CreateInstance, NodeId, Ownership, Provider};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
-use super::steps;
+use super::{is_ours, steps};
 use crate::{
     cache::name_of,
     reconcile::{Error, Shared, called},
@@ -39,8 +39,8 @@ fn version(text: Option<&str>) -> Result<Version, Error> {
         .map_err(|_| invalid(format!("{text:?} is no Kubernetes version")))
 }
 
-/// The user data of an order; `None` where the provider's instances become nodes by themselves. What holds secrets is kept at the
-/// provider first, and tokens are made known to the cluster.
+/// The user data of an order; `None` where the provider's instances become nodes by themselves, or by those who make them. What holds
+/// secrets is kept at the provider first, and tokens are made known to the cluster.
 pub(crate) async fn user_data(
     shared: &Shared,
     machine: &Machine,
@@ -52,6 +52,10 @@ pub(crate) async fn user_data(
     let Some(bootstrap) = provider.bootstrap() else {
         return Ok(None);
     };
+    let by_others = bootstrap.made_by_others();
+    if by_others && !is_ours(shared, cluster) {
+        return Ok(None);
+    }
     let key = name_of(cluster);
     let status = cluster.status.clone().unwrap_or_default();
     let ours = match cluster.spec.control_plane.machines {
@@ -83,15 +87,16 @@ pub(crate) async fn user_data(
         external_cloud_provider: bootstrap
             .waits_for_cloud_controller(order.cluster_config.as_ref()),
     };
+    // Clouds' controllers find nodes by the names that the clouds give.
+    let (name, provider_id) = match bootstrap.node_id(&order.owner) {
+        NodeId::ByController => (None, ProviderId::ByController),
+        NodeId::Expression(text) => (None, ProviderId::Expression(text.to_owned())),
+        NodeId::Known(id) => (Some(order.owner.machine.clone()), ProviderId::Known(id)),
+    };
     let node = NodeValues {
-        // Clouds' controllers find nodes by the names that the clouds give.
-        name: None,
+        name,
         version: own,
-        provider_id: bootstrap
-            .provider_id_expression()
-            .map_or(ProviderId::ByController, |text| {
-                ProviderId::Expression(text.to_owned())
-            }),
+        provider_id,
         labels: order.labels.clone(),
         taints: order.taints.clone(),
     };
@@ -111,23 +116,24 @@ pub(crate) async fn user_data(
     };
     let setup = node_setup(system, &values, &node, role).map_err(invalid)?;
     let limit = bootstrap.user_data_limit();
-    let rendered = user_data::render(&setup, system.format(), limit).map_err(invalid)?;
+    let rendered = user_data::render(&setup, system.format(), limit, by_others);
+    let rendered = rendered.map_err(invalid)?;
     if let Role::JoinControlPlane { .. } = role {
         steps::before(shared, cluster, &values.version).await?;
     }
     if !matches!(role, Role::Init { .. }) {
         make_known(shared, machine, token).await?;
     }
-    let text = match rendered {
-        UserData::OneStep(text) => text,
+    match rendered {
+        UserData::OneStep(text) => Ok(Some(text)),
         UserData::TwoSteps { payload } => {
             let fetch = bootstrap
                 .keep(account, &order.owner, &order.config, &payload)
                 .await?;
-            user_data::stub(system.format(), &fetch, limit).map_err(invalid)?
+            let stub = user_data::stub(system.format(), &fetch, limit).map_err(invalid)?;
+            Ok(Some(SecretText::new(stub)))
         }
-    };
-    Ok(Some(SecretText::new(text)))
+    }
 }
 
 /// A token that a machine was given.
@@ -198,18 +204,25 @@ async fn make_known(
         return live_on(shared, machine, &secrets, token, expires).await;
     }
     let expires = until(shared.now())?;
-    let words = format!("Fleetwright: machine {} joins", machine.name_any());
     secrets
-        .create(&PostParams::default(), &token.secret(&words, expires))
+        .create(
+            &PostParams::default(),
+            &token.secret(&words(machine), expires),
+        )
         .await
         .map_err(|e| Error::Workload(Box::new(e)))?;
     keep(shared, machine, token, Some(expires));
     Ok(())
 }
 
+/// What a token of this machine says of itself in the cluster.
+fn words(machine: &Machine) -> String {
+    format!("Fleetwright: machine {} joins", machine.name_any())
+}
+
 fn known(shared: &Shared, machine: &Machine) -> Option<Token> {
     let known = shared.grounds.tokens.lock();
-    known.get(&name_of(machine)).cloned()
+    known.get(&name_of(machine)).cloned().flatten()
 }
 
 fn keep(shared: &Shared, machine: &Machine, token: &BootstrapToken, expires: Option<Timestamp>) {
@@ -217,7 +230,8 @@ fn keep(shared: &Shared, machine: &Machine, token: &BootstrapToken, expires: Opt
         token: token.clone(),
         expires,
     };
-    shared.grounds.tokens.lock().insert(name_of(machine), token);
+    let mut tokens = shared.grounds.tokens.lock();
+    tokens.insert(name_of(machine), Some(token));
 }
 
 fn until(now: Timestamp) -> Result<Timestamp, Error> {
@@ -258,21 +272,91 @@ async fn live_on(
     Ok(())
 }
 
-/// Lets the token of a machine that boots slowly live on; when to look again. A token of a process before this one is not known, and ends:
-/// then a health check replaces the machine.
+/// What is known of the token of a machine that has not joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Boot {
+    /// There is none, or none is needed.
+    Rests,
+    /// It holds until this look at it.
+    Holds(Duration),
+    /// It holds no more, and the machine can be given another.
+    Ended,
+}
+
+/// Lets the token of a machine that boots slowly live on. What a process before this one gave is found again in the cluster; where it has
+/// ended, machines that others make are given another while they do, and all others are left to health checks.
 pub(crate) async fn await_node(
     shared: &Shared,
     machine: &Machine,
-) -> Result<Option<Duration>, Error> {
-    let known = known(shared, machine).and_then(|t| Some((t.token, t.expires?)));
-    let Some((token, expires)) = known else {
-        return Ok(None);
+    cluster: Option<&Cluster>,
+    provider: &dyn Provider,
+) -> Result<Boot, Error> {
+    let serves = |c: &Cluster| {
+        let status = c.status.as_ref();
+        let initialization = status.and_then(|s| s.initialization.as_ref());
+        let initialized = initialization.is_some_and(|i| i.control_plane_initialized);
+        c.spec.control_plane.external.is_some() || (is_ours(shared, c) && initialized)
+    };
+    let Some(bootstrap) = provider.bootstrap() else {
+        return Ok(Boot::Rests);
+    };
+    if !cluster.is_some_and(serves) {
+        return Ok(Boot::Rests);
+    }
+    let key = name_of(machine);
+    let known = shared.grounds.tokens.lock().get(&key).cloned();
+    let known = match known {
+        Some(known) => known,
+        None => {
+            let found = find(shared, machine).await?;
+            let mut tokens = shared.grounds.tokens.lock();
+            tokens.entry(key.clone()).or_insert(found).clone()
+        }
+    };
+    let ended = match bootstrap.made_by_others() {
+        true => Boot::Ended,
+        false => Boot::Rests,
+    };
+    let Some(Token { token, expires }) = known else {
+        return Ok(ended);
+    };
+    let Some(expires) = expires else {
+        return Ok(Boot::Rests);
     };
     if token::extended(expires, shared.now()).is_some() {
         let api = tokens(shared, machine).await?;
-        live_on(shared, machine, &api, &token, expires).await?;
+        if let Err(error) = live_on(shared, machine, &api, &token, expires).await {
+            if error.is_not_found() {
+                shared.grounds.tokens.lock().insert(key, None);
+                return Ok(ended);
+            }
+            return Err(error);
+        }
     }
-    Ok(Some(AGAIN))
+    Ok(Boot::Holds(AGAIN))
+}
+
+/// The machine's token that the cluster knows: of several, as a create that was asked for twice leaves them, the one that ends last.
+async fn find(shared: &Shared, machine: &Machine) -> Result<Option<Token>, Error> {
+    let of_tokens = ListParams::default().fields(&format!("type={}", token::SECRET_TYPE));
+    let listed = tokens(shared, machine).await?.list(&of_tokens).await;
+    let listed = listed.map_err(|e| Error::Workload(Box::new(e)))?;
+    let words = words(machine);
+    let ours = listed.items.iter().filter_map(|secret| {
+        let data = secret.data.as_ref()?;
+        let text = |key: &str| std::str::from_utf8(&data.get(key)?.0).ok();
+        let expires: Timestamp = text("expiration")?.parse().ok()?;
+        let whole = format!("{}.{}", text("token-id")?, text("token-secret")?);
+        let token = BootstrapToken::parse(&SecretText::new(whole)).ok()?;
+        (text("description") == Some(words.as_str())).then_some(Token {
+            token,
+            expires: Some(expires),
+        })
+    });
+    let now = Some(shared.now());
+    Ok(ours
+        .filter(|token| token.expires > now)
+        .max_by_key(|token| token.expires))
 }
 
 /// Removes what a machine, which is a node or gone, booted from: what was kept at the provider, and its token.
@@ -290,7 +374,7 @@ pub(crate) async fn discard(
     let (id, asked) = ((owner.instance_key.as_str(), "discard"), (account, owner));
     shared.refusals.call(id, &asked, shared.now(), call).await?;
     let token = shared.grounds.tokens.lock().remove(&name_of(machine));
-    if let Some(token) = token.filter(|t| t.expires.is_some())
+    if let Some(token) = token.flatten().filter(|t| t.expires.is_some())
         && let Ok(secrets) = tokens(shared, machine).await
     {
         // It ends by itself as well.

@@ -7,7 +7,7 @@ mod provision;
 
 pub(crate) use self::provision::{account_provider, called};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount, meta, version::Version,
@@ -39,7 +39,7 @@ use self::{
 };
 use super::{Error, Shared, seconds_until};
 use crate::{
-    bootstrap::{await_node, discard},
+    bootstrap::{Boot, await_node, discard},
     cache::name_of,
     drift, health,
     inventory::Seen,
@@ -90,8 +90,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         step = next_step(&stored, &view.facts, now);
         failure = act(shared, &stored, &mut view, &step).await;
     }
-    if let (MachineStep::WaitNode, Ok(())) = (&step, &failure) {
-        match await_node(shared, machine).await {
+    let boots = matches!(
+        step,
+        MachineStep::CreateInstance | MachineStep::WaitInstance | MachineStep::WaitNode
+    );
+    if boots && failure.is_ok() {
+        match keep_boot(shared, machine, &mut view, &step).await {
             Ok(again) => retry = retry.into_iter().chain(again.map(|d| d.as_secs())).min(),
             Err(error) => failure = Err(error),
         }
@@ -367,6 +371,28 @@ async fn act(
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// What it is to boot from holds until it has; when to look again. An order that nobody has fulfilled is made again with the same key
+/// where that has ended.
+async fn keep_boot(
+    shared: &Shared,
+    machine: &Machine,
+    view: &mut View,
+    step: &MachineStep,
+) -> Result<Option<Duration>, Error> {
+    let (provider, _) = provider(shared, machine, &view.account)?;
+    let cluster = view.cluster.clone();
+    let look = || await_node(shared, machine, cluster.as_deref(), provider.as_ref());
+    let mut boot = look().await?;
+    if boot == Boot::Ended && *step == MachineStep::WaitInstance {
+        create_instance(shared, machine, view).await?;
+        boot = look().await?;
+    }
+    match boot {
+        Boot::Holds(again) => Ok(Some(again)),
+        Boot::Ended | Boot::Rests => Ok(None),
     }
 }
 

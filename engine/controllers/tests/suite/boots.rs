@@ -16,7 +16,7 @@ use fleetwright_bootstrap::escrow::unseal;
 use fleetwright_controllers::Escrow;
 use fleetwright_providers::{
     Account, Bootstrap, ClusterRef, ConnectionError, ControlPlaneEndpoint, EtcdMember, EtcdMembers,
-    Infrastructure, InfrastructureOrder, Ownership, ProviderError, Snapshot,
+    Infrastructure, InfrastructureOrder, NodeId, Ownership, ProviderError, Snapshot,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
@@ -73,8 +73,8 @@ impl Bootstrap for Ward {
         16_384
     }
 
-    fn provider_id_expression(&self) -> Option<&'static str> {
-        None
+    fn node_id(&self, _: &Ownership) -> NodeId {
+        NodeId::ByController
     }
 
     async fn keep(

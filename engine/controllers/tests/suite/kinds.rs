@@ -57,6 +57,11 @@ fn good(kind: &str) -> Value {
             json!({"clusterName": "c", "selector": {"matchLabels": {"pool": "web"}}})
         }
         "ProviderAccount" => json!({"provider": "sim", "region": "eu"}),
+        "ExternalInstance" => json!({
+            "account": "metal", "installation": "test", "clusterName": "c", "clusterKey": "k", "machine": "x",
+            "instanceKey": "0123", "providerID": "external://default/x", "version": "v1.33.2",
+            "providerConfig": config("sim.small"),
+        }),
         "Fleet" => json!({"source": {"url": "https://git.example.com/fleet.git"}}),
         "CommitStatus" => json!({
             "fleet": "f", "repository": "o/n", "sha": "0".repeat(40), "context": "c",
@@ -81,9 +86,10 @@ fn object(kind: &str, change: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
 }
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "Cluster",
     "CommitStatus",
+    "ExternalInstance",
     "Fleet",
     "Machine",
     "MachineDeployment",
@@ -591,6 +597,10 @@ fn names_categories_subresources_and_columns() {
     assert_eq!(
         columns("ProviderAccount", false),
         "Provider, Region, Ready, Age"
+    );
+    assert_eq!(
+        columns("ExternalInstance", false),
+        "Cluster, Machine, Version, Image, State, To Release, Age"
     );
     assert_eq!(
         columns("CommitStatus", false),

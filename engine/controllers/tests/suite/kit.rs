@@ -11,6 +11,7 @@ use fleetwright_api::{
 use fleetwright_apiserver::{ApiServer, Options};
 use fleetwright_controllers::{Context, Controllers, Escrow, Metrics};
 use fleetwright_core::{cluster::is_control_plane, status};
+use fleetwright_provider_external::External;
 use fleetwright_provider_sim::{Cloud, CloudOptions, Fault};
 use fleetwright_providers::{Account, ClusterConnections, ClusterRef, Provider, Registry};
 use fleetwright_store::Store;
@@ -229,6 +230,14 @@ fn follow_all(client: &Client) -> SelectAll<BoxStream<'static, Change>> {
     changes
 }
 
+fn providers(ward: &Ward, estate: &Estate, client: &Client) -> Registry {
+    Registry::new([
+        Arc::new(ward.clone()) as Arc<dyn Provider>,
+        Arc::new(estate.clone()),
+        Arc::new(External::new("test", client.clone())),
+    ])
+}
+
 /// What must hold at every moment; an error says what does not.
 type Invariant = Box<dyn FnMut(&World) -> Result<(), String> + Send>;
 
@@ -274,10 +283,7 @@ impl Kit {
         let (trail, decisions) = trail::recorder();
         let context = Context {
             client: client.clone(),
-            providers: Registry::new([
-                Arc::new(ward.clone()) as Arc<dyn Provider>,
-                Arc::new(estate.clone()),
-            ]),
+            providers: providers(&ward, &estate, &client),
             connections: Arc::new(estate.clone()),
             etcd: Arc::new(ward.clone()),
             escrow: None,
@@ -314,7 +320,7 @@ impl Kit {
     pub(crate) async fn lose_state(&mut self) {
         self.stop_controllers().await;
         self.client = new_api().await;
-        self.context.client = self.client.clone();
+        self.give(self.client.clone());
         self.changes = follow_all(&self.client);
         self.world = World::default();
         self.account("sim-eu", "eu", BTreeMap::new()).await;
@@ -348,8 +354,13 @@ impl Kit {
     /// Starts the controllers anew over another client of the API.
     pub(crate) async fn restart_over(&mut self, client: Client) {
         self.stop_controllers().await;
-        self.context.client = client;
+        self.give(client);
         self.start_controllers();
+    }
+
+    fn give(&mut self, client: Client) {
+        self.context.providers = providers(&self.ward, &self.estate, &client);
+        self.context.client = client;
     }
 
     pub(crate) async fn stop_controllers(&mut self) {

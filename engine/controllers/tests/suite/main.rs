@@ -43,6 +43,8 @@ mod manifests;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod ordered;
+#[cfg(test)]
 mod rebuilt;
 #[cfg(test)]
 mod refusals;

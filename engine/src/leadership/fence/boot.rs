@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use fleetwright_api::secret::SecretText;
 use fleetwright_providers::{
-    Account, Bootstrap, ControlPlaneEndpoint, Infrastructure, InfrastructureOrder, Ownership,
-    Provider, ProviderError,
+    Account, Bootstrap, ControlPlaneEndpoint, Infrastructure, InfrastructureOrder, NodeId,
+    Ownership, Provider, ProviderError,
 };
 use serde_json::Value;
 
@@ -36,8 +36,13 @@ impl Bootstrap for Fenced<dyn Provider> {
         self.boots().map_or(0, Bootstrap::user_data_limit)
     }
 
-    fn provider_id_expression(&self) -> Option<&'static str> {
-        self.boots().ok()?.provider_id_expression()
+    fn node_id(&self, owner: &Ownership) -> NodeId {
+        self.boots()
+            .map_or(NodeId::ByController, |boot| boot.node_id(owner))
+    }
+
+    fn made_by_others(&self) -> bool {
+        self.boots().is_ok_and(Bootstrap::made_by_others)
     }
 
     async fn keep(

@@ -9,7 +9,7 @@ use axum::{
     routing,
 };
 use fleetwright_api::secret::SecretText;
-use fleetwright_providers::Provider;
+use fleetwright_providers::{NodeId, Provider};
 use fleetwright_tests::tools::tool;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command, task::JoinSet};
@@ -155,7 +155,9 @@ async fn an_instance_reads_what_was_kept_for_it() {
     assert_eq!(error.to_string(), "PutParameter: ValidationException");
     here.mend().await;
 
-    let expression = bootstrap.provider_id_expression().unwrap();
+    let NodeId::Expression(expression) = bootstrap.node_id(&order.owner) else {
+        panic!("instances find out their ids");
+    };
     let (good, id) = run(&format!("printf '%s' \"{expression}\""), &metadata).await;
     assert_eq!((good, id.as_str()), (true, "aws:///eu-central-1b/i-0123"));
 }
