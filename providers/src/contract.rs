@@ -146,7 +146,7 @@ pub enum InstanceState {
     Stopped,
     /// On its way out; still there.
     Deleting,
-    /// Will never run.
+    /// Will never run, or is taken away before long: its Machine is replaced.
     Failed,
 }
 

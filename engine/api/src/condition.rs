@@ -190,7 +190,7 @@ pub mod reason {
         NODE_STARTUP_TIMEOUT = "NodeStartupTimeout";
         /// The instance is gone, and we did not delete it.
         INSTANCE_LOST = "InstanceLost";
-        /// The provider says that the instance will never run.
+        /// The provider gives the instance up: it will never run, or not for long.
         INSTANCE_FAILED = "InstanceFailed";
         /// Somebody asked for the replacement by annotation.
         HAS_REMEDIATE_ANNOTATION = "HasRemediateAnnotation";

@@ -315,7 +315,7 @@ impl Look<'_> {
             }
             Instance::Failed => Some(broken_because(
                 reason::INSTANCE_FAILED,
-                "the provider says that the instance will never run",
+                "the provider gives the instance up",
             )),
             _ => None,
         }

@@ -33,7 +33,7 @@ pub enum Instance {
     },
     /// It is being deleted.
     Stopping,
-    /// The provider says that it will never run.
+    /// The provider gives it up: it will never run, or not for long.
     Failed,
 }
 
@@ -148,7 +148,7 @@ pub enum MachineStep {
     SetProviderId(String),
     /// The instance was there and is gone: it is never made again under this machine.
     InstanceLost,
-    /// The provider says that the instance will never run: its owner replaces the machine.
+    /// The provider gives the instance up: its owner replaces the machine.
     InstanceFailed,
     /// The instance runs; its node has not appeared (or could not be asked for).
     WaitNode,
@@ -327,9 +327,7 @@ impl fmt::Display for MachineStep {
             Self::WaitInstance => f.write_str("waiting for the instance to run"),
             Self::SetProviderId(id) => write!(f, "the instance is {id}"),
             Self::InstanceLost => f.write_str("the instance is gone and was not deleted by us"),
-            Self::InstanceFailed => {
-                f.write_str("the provider says that the instance will never run")
-            }
+            Self::InstanceFailed => f.write_str("the provider gives the instance up"),
             Self::WaitNode => f.write_str("waiting for the node"),
             Self::Running { node } => write!(f, "running as node {node}"),
             Self::Delete(step) => step.fmt(f),

@@ -25,6 +25,8 @@ use crate::{
 
 /// Field manager of what these commands write.
 const BY: &str = "fleetwright-rollout";
+/// How often a change is tried while others change the same object.
+const TRIES: u32 = 5;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -128,15 +130,19 @@ where
         + std::fmt::Debug
         + DeserializeOwned,
 {
-    let object: K = one.object.get(client).await?;
-    let has = object.annotations().get(annotation);
     let restarts = annotation == meta::ANNOTATION_RESTARTED_AT;
-    let same = if restarts {
-        has == value.as_ref()
-    } else {
-        has.is_some() == value.is_some()
-    };
-    if !same {
+    let mut tries = TRIES;
+    let (object, same) = loop {
+        let object: K = one.object.get(client).await?;
+        let has = object.annotations().get(annotation);
+        let same = if restarts {
+            has == value.as_ref()
+        } else {
+            has.is_some() == value.is_some()
+        };
+        if same {
+            break (object, same);
+        }
         if value.is_none() && declared(&object, annotation) {
             let what = format!("Git declares {annotation} on {}", one.object.object);
             return Err(
@@ -154,8 +160,17 @@ where
         let written = api
             .patch(&object.name_any(), &params, &Patch::Merge(patch))
             .await;
-        written.map_err(|e| client::failure(&format!("cannot change {}", one.object.object), e))?;
-    }
+        tries -= 1;
+        match written {
+            Ok(_) => break (object, same),
+            // Somebody else wrote in between, as the controllers do all the time.
+            Err(kube::Error::Api(status)) if status.code == 409 && tries > 0 => {}
+            Err(error) => {
+                let what = format!("cannot change {}", one.object.object);
+                return Err(client::failure(&what, error));
+            }
+        }
+    };
     let paused = match annotation {
         meta::ANNOTATION_PAUSED => value.is_some(),
         _ => object.annotations().contains_key(meta::ANNOTATION_PAUSED),

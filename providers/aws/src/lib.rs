@@ -17,6 +17,7 @@ mod provider;
 mod recent;
 mod rooms;
 mod schema;
+mod spot;
 mod tags;
 mod update;
 mod whole;

@@ -27,6 +27,7 @@ use crate::{
     recent::Recent,
     rooms::{Room, Rooms},
     schema::schemas,
+    spot::Spot,
     tags, update,
 };
 
@@ -47,6 +48,7 @@ pub struct Aws {
     roots: Roots,
     kept: Kept,
     ended: Ended,
+    spot: Spot,
 }
 
 fn tagged(key: &str, value: &str) -> Filter {
@@ -70,6 +72,7 @@ impl Aws {
             roots: Roots::default(),
             kept: Kept::default(),
             ended: Ended::default(),
+            spot: Spot::default(),
         }
     }
 
@@ -128,7 +131,9 @@ impl Aws {
         }
         let found = find(clients, filters).await?;
         let there = found.iter().filter(|i| state(i).is_some());
-        Ok(there.map(show).collect())
+        let mut there: Vec<Instance> = there.map(show).collect();
+        self.spot.give_up(clients, &found, &mut there).await;
+        Ok(there)
     }
 
     /// Takes room for a new instance, and refuses it where the account's own limits leave none.

@@ -261,6 +261,27 @@ async fn a_budget_that_never_yields_holds_until_the_time_out_and_no_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_instance_is_about_to_be_taken_away_is_drained_first() {
+    let mut kit = Kit::start().await;
+    let spec = workloads(json!([{"name": "db", "replicas": 1, "minAvailable": 1}]));
+    let limit = json!({"nodeDrainTimeoutSeconds": 2});
+    let old = one_worker(&mut kit, spec, limit, &["db"]).await;
+    // The instance runs: that its provider gives it up is a notice.
+    kit.stop_controllers().await;
+    kit.ward.fail(&old);
+    kit.start_controllers();
+    let mark = kit.until_marked(&old).await;
+    assert_eq!(
+        mark,
+        "False InstanceFailed: the provider gives the instance up"
+    );
+    until_deleting(&mut kit, &old, &["is protected by budget db"]).await;
+    until_gone(&mut kit, &old).await;
+    kit.until_settled("eu").await;
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_does_not_answer_is_given_up_in_finite_time() {
     let mut kit = Kit::start().await;
     let spec = workloads(

@@ -258,7 +258,7 @@ async fn an_instance_that_the_provider_gives_up_is_replaced_without_any_check() 
     let mark = kit.until_marked(&failed).await;
     assert_eq!(
         mark,
-        "False InstanceFailed: the provider says that the instance will never run"
+        "False InstanceFailed: the provider gives the instance up"
     );
     let line = of_machine(&kit.world.machines[&failed], kind::INFRASTRUCTURE_READY);
     assert!(

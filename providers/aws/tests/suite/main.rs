@@ -20,3 +20,5 @@ mod images;
 mod kit;
 #[cfg(test)]
 mod life;
+#[cfg(test)]
+mod spot;

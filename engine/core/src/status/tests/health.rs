@@ -171,7 +171,7 @@ fn an_instance_that_failed_shows_in_infrastructure_ready() {
     let new = machine(&with(""), &observation, at(0));
     assert_eq!(
         line(&new.conditions, kind::INFRASTRUCTURE_READY),
-        "False InstanceFailed: the provider says that the instance will never run"
+        "False InstanceFailed: the provider gives the instance up"
     );
 }
 
