@@ -94,7 +94,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         step,
         MachineStep::CreateInstance | MachineStep::WaitInstance | MachineStep::WaitNode
     );
-    if boots && failure.is_ok() {
+    if boots && failure.is_ok() && !has_node(&view) {
         match keep_boot(shared, machine, &mut view, &step).await {
             Ok(again) => retry = retry.into_iter().chain(again.map(|d| d.as_secs())).min(),
             Err(error) => failure = Err(error),
@@ -280,6 +280,10 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
     }
 }
 
+fn has_node(view: &View) -> bool {
+    matches!(view.facts.node, NodeState::Present { .. })
+}
+
 async fn act(
     shared: &Arc<Shared>,
     machine: &Machine,
@@ -317,6 +321,10 @@ async fn act(
             .patch(machine, json!({"spec": {"providerID": id}}), BY)
             .await
             .map(|_| ()),
+        // Its id is known before its provider says that it runs: its node may be faster.
+        MachineStep::WaitInstance if has_node(view) && !has_served(machine) => {
+            forget_boot(shared, machine, view).await
+        }
         MachineStep::Running { .. } => {
             // Before its status says that it has joined: a kill in between must not lose it.
             if !has_served(machine)

@@ -21,13 +21,6 @@ use serde_json::{Value, json};
 
 use crate::kit::{Kit, World, is_available, of_machine};
 
-fn settings(image: &str) -> Value {
-    json!({"template": {"spec": {"providerConfig": {
-        "apiVersion": "external.fleetwright.dev/v1alpha1", "kind": "ExternalMachineConfig", "account": "metal",
-        "bootSeconds": null, "instanceType": null, "image": image, "hosts": {"memory": "64"},
-    }}}})
-}
-
 /// A cluster whose nodes are of our making, and an account of whoever makes machines.
 async fn start() -> Kit {
     let mut kit = Kit::start().await;
@@ -50,6 +43,22 @@ async fn start() -> Kit {
 }
 
 impl Kit {
+    /// A pool whose machines are ordered.
+    async fn ordered(&self, name: &str, replicas: i32, version: &str) {
+        let config = json!({
+            "apiVersion": "external.fleetwright.dev/v1alpha1", "kind": "ExternalMachineConfig", "account": "metal",
+            "image": "noble", "hosts": {"memory": "64"},
+        });
+        let template = json!({"spec": {"version": version, "providerConfig": config}});
+        let pool = serde_json::from_value(json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineDeployment", "metadata": {"name": name},
+            "spec": {"clusterName": "eu", "replicas": replicas, "template": template},
+        }))
+        .unwrap();
+        let pools = self.api::<MachineDeployment>();
+        pools.create(&PostParams::default(), &pool).await.unwrap();
+    }
+
     async fn orders(&self) -> Vec<ExternalInstance> {
         let all = self
             .api::<ExternalInstance>()
@@ -86,14 +95,7 @@ impl Kit {
             }
             self.say(&order, json!({"state": "Running", "instanceType": "r640"}))
                 .await;
-            let spec = &order.spec;
-            join(
-                &self.workload("eu").await,
-                &spec.machine,
-                &spec.provider_id,
-                &spec.version,
-            )
-            .await;
+            join(&self.workload("eu").await, &order).await;
         }
     }
 
@@ -140,9 +142,17 @@ fn turns(world: &World) -> Vec<(String, Option<String>)> {
     world.machines.values().map(of).collect()
 }
 
-/// A node of the cluster that is ready, as a kubelet registers it.
-async fn join(workload: &Client, name: &str, id: &str, version: &str) {
+/// The node of what was ordered, ready, as a kubelet registers it.
+async fn join(workload: &Client, order: &ExternalInstance) {
     let nodes = Api::<Node>::all(workload.clone());
+    let (name, id, version) = (
+        &order.spec.machine,
+        &order.spec.provider_id,
+        &order.spec.version,
+    );
+    if nodes.get_opt(name).await.unwrap().is_some() {
+        return;
+    }
     let node = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"providerID": id},
     });
@@ -179,9 +189,7 @@ async fn tokens(kit: &Kit) -> Vec<Secret> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_is_ordered_rolled_and_given_back() {
     let mut kit = start().await;
-    let mut more = settings("noble");
-    more["template"]["spec"]["version"] = json!("v1.33.2");
-    kit.pool("web", "eu", 2, more).await;
+    kit.ordered("web", 2, "v1.33.2").await;
     kit.until("both wait to be made", |w| {
         let machines = w.workers("web");
         let wait = |m: &&Machine| {
@@ -197,9 +205,21 @@ async fn a_pool_is_ordered_rolled_and_given_back() {
         assert!(kit.user_data(order).await.unwrap().contains("bootstrap.sh"));
     }
     assert_eq!(tokens(&kit).await.len(), 2);
+    // Nothing is left of what they joined by, also where nobody has said yet that they run.
+    for order in &orders {
+        join(&kit.workload("eu").await, order).await;
+    }
+    kit.until("both have joined", |w| {
+        let joined = |m: &&Machine| m.status.as_ref().is_some_and(|s| s.node_ref.is_some());
+        (w.workers("web").iter().filter(|m| joined(m)).count() == 2).then_some(())
+    })
+    .await;
+    for order in &orders {
+        assert_eq!(kit.user_data(order).await, None);
+    }
+    assert_eq!(tokens(&kit).await.len(), 0);
     kit.until_made("the pool serves", |w| has(w, 2, "v1.33.2"))
         .await;
-    // Nothing is left of what they joined by.
     for order in &orders {
         assert_eq!(kit.user_data(order).await, None);
     }
@@ -257,7 +277,7 @@ async fn a_lost_answer_makes_no_second_order_and_a_restart_lets_the_token_live_o
     let sent = Arc::new(AtomicUsize::new(0));
     let client = forgetful(kit.client.clone(), Arc::clone(&sent));
     kit.restart_over(client).await;
-    kit.pool("web", "eu", 1, settings("noble")).await;
+    kit.ordered("web", 1, "v1.34.1").await;
     let waits = |w: &World| {
         let machine = *w.workers("web").first()?;
         let line = of_machine(machine, kind::INFRASTRUCTURE_READY);
@@ -273,7 +293,7 @@ async fn a_lost_answer_makes_no_second_order_and_a_restart_lets_the_token_live_o
     let first = kit.orders().await.remove(0);
     let given = kit.user_data(&first).await.unwrap();
     kit.restart_over(kit.client.clone()).await;
-    kit.pool("next", "eu", 1, settings("noble")).await;
+    kit.ordered("next", 1, "v1.34.1").await;
     kit.until("the next is ordered", |w| {
         let machine = *w.workers("next").first()?;
         of_machine(machine, kind::INFRASTRUCTURE_READY)
@@ -302,7 +322,7 @@ async fn a_lost_answer_makes_no_second_order_and_a_restart_lets_the_token_live_o
     assert_eq!(kit.orders().await.len(), 2);
 
     // An order that nobody took up is withdrawn: there is nothing to give back.
-    kit.pool("late", "eu", 1, settings("noble")).await;
+    kit.ordered("late", 1, "v1.34.1").await;
     kit.until("the last is ordered", |w| {
         let machine = *w.workers("late").first()?;
         of_machine(machine, kind::INFRASTRUCTURE_READY)

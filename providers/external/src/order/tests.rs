@@ -45,7 +45,7 @@ fn an_order_has_one_place_for_each_key() {
     let (namespace, name) = place(&first).unwrap();
     assert_eq!(
         (namespace, name.as_str()),
-        ("shop", "web-1-abcde-e58c2e01fd")
+        ("shop", "web-1-abcde-6c8a566588")
     );
     let other = |change: fn(&mut Ownership)| {
         let mut changed = owner();
@@ -68,12 +68,12 @@ fn an_order_shows_whose_it_is_and_what_its_maker_says() {
     let shown = show(&order());
     assert_eq!(shown.owner, Some(owner()));
     assert_eq!(shown.provider_id, order().spec.provider_id);
-    assert_eq!(shown.id, "shop/web-1-abcde-e58c2e01fd");
+    assert_eq!(shown.id, "shop/web-1-abcde-6c8a566588");
     assert_eq!(
         (shown.image.as_str(), shown.version.as_str()),
         ("noble", "v1.34.1")
     );
-    let open = "nobody has taken up ExternalInstance shop/web-1-abcde-e58c2e01fd yet";
+    let open = "nobody has taken up ExternalInstance shop/web-1-abcde-6c8a566588 yet";
     for (state, reason, deleting, want, says) in [
         (None, None, false, InstanceState::Pending, Some(open)),
         (
