@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::{Router, extract::State, http::StatusCode, routing::post};
 use fleetwright_provider_aws::Aws;
 use fleetwright_providers::{InstanceState, ListScope, Provider};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::kit::{INSTALLATION, account_with};
 
@@ -77,7 +77,8 @@ async fn a_spot_instance_is_given_up_when_its_notice_comes() {
     let router = Router::new()
         .route("/", post(answer))
         .with_state(Arc::clone(&ec2));
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut server = JoinSet::new();
+    server.spawn(async move { axum::serve(listener, router).await });
 
     let (aws, account) = (
         Aws::new(INSTALLATION),
@@ -115,5 +116,4 @@ async fn a_spot_instance_is_given_up_when_its_notice_comes() {
         Some(words.to_owned()),
     );
     assert_eq!(list().await.0, [given_up, running("i-2")]);
-    server.abort();
 }
