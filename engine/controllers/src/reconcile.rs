@@ -218,6 +218,14 @@ impl Shared {
             self.queue.add(key);
             found = true;
         }
+        // A node that is named after its Machine may be faster than what its provider says.
+        let namesake = self.caches.get::<Machine>(&cluster.namespace, node);
+        if namesake
+            .is_some_and(|m| m.spec.provider_id.is_none() && m.spec.cluster_name == cluster.name)
+        {
+            let key = Key::Machine(cluster.namespace.clone(), node.to_owned());
+            self.queue.add(key);
+        }
         found
     }
 
