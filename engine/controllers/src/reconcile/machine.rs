@@ -323,16 +323,11 @@ async fn act(
             .map(|_| ()),
         // Its id is known before its provider says that it runs: its node may be faster.
         MachineStep::WaitInstance if has_node(view) && !has_served(machine) => {
-            forget_boot(shared, machine, view).await
+            forget_boot_first(shared, machine, view).await
         }
         MachineStep::Running { .. } => {
-            // Before its status says that it has joined: a kill in between must not lose it.
-            if !has_served(machine)
-                && let Err(error) = forget_boot(shared, machine, view).await
-            {
-                // Nothing would try again once its status says that it has joined.
-                view.held = true;
-                return Err(error);
+            if !has_served(machine) {
+                forget_boot_first(shared, machine, view).await?;
             }
             if let SeenNode::There(node) = &view.node {
                 sync_node(shared, machine, node).await?;
@@ -419,6 +414,17 @@ async fn forget_boot(shared: &Shared, machine: &Machine, view: &View) -> Result<
         Err(_) => return Ok(()),
     };
     discard(shared, machine, provider.as_ref(), &account, &owner).await
+}
+
+/// The same before its status says that it has joined: nothing would try again after that, nor after a kill in between.
+async fn forget_boot_first(
+    shared: &Shared,
+    machine: &Machine,
+    view: &mut View,
+) -> Result<(), Error> {
+    let forgot = forget_boot(shared, machine, view).await;
+    view.held = forgot.is_err();
+    forgot
 }
 
 async fn workload(shared: &Shared, machine: &Machine) -> Result<kube::Client, Error> {
