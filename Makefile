@@ -14,11 +14,11 @@ test:
 
 TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fleetwright/tools
 
-# What needs a server that takes a quarter of an hour to build, once: versions of EKS.
+# What needs a server that is built first, once: versions of EKS.
 test-long: export PATH := $(TOOLS):$(PATH)
 test-long:
 	.ci/install-fakecloud $(TOOLS)
-	cargo test --locked --package fleetwright-provider-aws --test long
+	FLEETWRIGHT_NO_SKIPS=1 cargo test --workspace --locked $(FEATURES) --test long
 
 # In release mode; a few minutes. ARGS="--machines 200 --objects 2000" makes it small; see docs/benchmarks.md.
 bench:
@@ -49,6 +49,7 @@ FUZZ = --manifest-path tests/fuzz/Cargo.toml
 lint:
 	cargo fmt --all --check
 	cargo fmt $(FUZZ) --check
+	cargo fmt --manifest-path tests/fakecloud/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked $(FEATURES) -- -D warnings
 	cargo clippy $(FUZZ) --all-targets --locked --target-dir $(or $(CARGO_TARGET_DIR),target) -- -D warnings
 

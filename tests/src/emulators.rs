@@ -216,14 +216,20 @@ pub async fn moto() -> Option<Emulator> {
     Emulator::start("moto_server", &arguments, &checks, "/moto-api/").await
 }
 
-/// AWS by fakecloud: of EKS it knows updates of versions, and what is under way.
+/// EKS by fakecloud, which knows updates of versions, and what is under way; without its other services.
 ///
 /// # Panics
 /// As [`Emulator::start`] does.
 pub async fn fakecloud() -> Option<Emulator> {
     let address = format!("127.0.0.1:{PORT}");
-    let arguments = ["--addr", &address, "--log-level", "warn"];
-    Emulator::start("fakecloud", &arguments, &[], "/_fakecloud/health").await
+    let arguments = ["--addr", &address];
+    Emulator::start(
+        "fakecloud-eks-alone",
+        &arguments,
+        &[],
+        "/_fakecloud/health",
+    )
+    .await
 }
 
 /// A proxy in front of `upstream` by which calls go wrong, microburst.

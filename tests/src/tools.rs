@@ -12,7 +12,7 @@ const SKIPPABLE: &[&str] = &[
     "emulators-python",
     "etcd",
     "etcdctl",
-    "fakecloud",
+    "fakecloud-eks-alone",
     "github-api.json",
     "github-webhooks.json",
     "gpg",
