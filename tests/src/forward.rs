@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::mpsc::UnboundedSender,
     task::JoinSet,
 };
 use tokio_tungstenite::{
@@ -23,16 +24,22 @@ const PROTOCOL: &str = "v4.channel.k8s.io";
 const DATA: u8 = 0;
 const ERROR: u8 = 1;
 
-/// Answers with the switch to WebSockets, and carries bytes to `port` (and says that there is none where it is `None`) in one of
-/// `tasks`.
+/// Where a port-forward leads.
+#[derive(Clone)]
+pub enum To {
+    /// To this port.
+    Port(u16),
+    /// To one that nobody listens at.
+    Nobody,
+    /// Nowhere: all that comes is swallowed. Here is told when the connection begins, and when it has ended.
+    Nowhere(UnboundedSender<()>),
+}
+
+/// Answers with the switch to WebSockets, and carries bytes to where it leads in one of `tasks`.
 ///
 /// # Panics
 /// When the request is none for port-forward.
-pub fn answer(
-    mut request: Request<Incoming>,
-    port: Option<u16>,
-    tasks: &mut JoinSet<()>,
-) -> Response<Body> {
+pub fn answer(mut request: Request<Incoming>, to: To, tasks: &mut JoinSet<()>) -> Response<Body> {
     let asked = asked_port(&request).unwrap();
     let key = header_of(request.headers(), &header::SEC_WEBSOCKET_KEY);
     let protocols = header_of(request.headers(), &header::SEC_WEBSOCKET_PROTOCOL);
@@ -42,6 +49,19 @@ pub fn answer(
     tasks.spawn(async move {
         // Who asked may be gone.
         if let Ok(stream) = upgraded.await {
+            let port = match to {
+                To::Port(port) => Some(port),
+                To::Nobody => None,
+                To::Nowhere(news) => {
+                    news.send(()).ok();
+                    let mut stream = TokioIo::new(stream);
+                    tokio::io::copy(&mut stream, &mut tokio::io::sink())
+                        .await
+                        .ok();
+                    news.send(()).ok();
+                    return;
+                }
+            };
             let stream = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None);
             carry(stream.await, asked, port).await;
         }

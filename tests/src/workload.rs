@@ -27,7 +27,11 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinSet,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +44,8 @@ struct Knobs {
     silent: AtomicBool,
     /// What it answers to requests whose path and query have this in them, without looking.
     canned: Mutex<Option<(String, StatusCode, String)>>,
-    /// Ports of this machine that stand for those of pods.
-    forwards: Mutex<BTreeMap<String, u16>>,
+    /// What stands for the ports of pods.
+    forwards: Mutex<BTreeMap<String, forward::To>>,
     forwarding: Mutex<JoinSet<()>>,
     accepted: AtomicUsize,
 }
@@ -150,7 +154,18 @@ impl Workload {
     /// When the test has panicked elsewhere.
     pub fn forward(&self, pod: &str, port: u16) {
         let mut forwards = self.knobs.forwards.lock().unwrap();
-        forwards.insert(pod.to_owned(), port);
+        forwards.insert(pod.to_owned(), forward::To::Port(port));
+    }
+
+    /// Port-forward to this pod is taken and never answered, not even when it is given up; begin and end of such a connection are told.
+    ///
+    /// # Panics
+    /// When the test has panicked elsewhere.
+    pub fn swallow(&self, pod: &str) -> UnboundedReceiver<()> {
+        let (sender, news) = unbounded_channel();
+        let mut forwards = self.knobs.forwards.lock().unwrap();
+        forwards.insert(pod.to_owned(), forward::To::Nowhere(sender));
+        news
     }
 
     /// Whether it takes requests and never answers.
@@ -243,9 +258,10 @@ async fn answer(
     }
     let pod = path.strip_suffix("/portforward");
     if let Some((_, pod)) = pod.and_then(|path| path.rsplit_once("/pods/")) {
-        let port = knobs.forwards.lock().unwrap().get(pod).copied();
+        let to = knobs.forwards.lock().unwrap().get(pod).cloned();
+        let to = to.unwrap_or(forward::To::Nobody);
         let mut tasks = knobs.forwarding.lock().unwrap();
-        return forward::answer(request, port, &mut tasks);
+        return forward::answer(request, to, &mut tasks);
     }
     let version = path == "/version";
     let auth = knobs.auth.lock().unwrap().clone();

@@ -5,7 +5,7 @@ use std::time::Duration;
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 /// A watch that lasted so long was allowed: one that is refused answers its list each time, and must not be begun anew at once.
-const LASTED: Duration = Duration::from_secs(5);
+const LASTED: Duration = Duration::from_secs(1);
 
 /// The pause after one that was `last`, when the watch has `lasted` since its list was complete; zero where it never was.
 pub(crate) fn after(last: Option<Duration>, lasted: Duration) -> Duration {
@@ -25,8 +25,8 @@ mod tests {
         for (last, lasted, want) in [
             (None, 0, 100),
             (Some(100), 0, 200),
-            (Some(100), 4_999, 200),
-            (Some(100), 5_000, 100),
+            (Some(100), 999, 200),
+            (Some(100), 1_000, 100),
             (Some(6_400), 0, 10_000),
             (Some(10_000), 0, 10_000),
             (Some(10_000), 300_000, 100),

@@ -95,8 +95,9 @@ pub(crate) struct Args {
     /// File with the secret that signs webhooks.
     #[arg(long, value_name = "FILE")]
     webhook_secret_file: Option<PathBuf>,
-    /// Folder in which the keys of new clusters are kept, encrypted with age: somewhere else than the state. Without it, lost
-    /// state means that clusters made here can be watched and not changed.
+    /// Folder in which the keys of new clusters are kept, and snapshots of their etcd from before each minor version, encrypted
+    /// with age: somewhere else than the state. Without it, lost state means that clusters made here can be watched and not
+    /// changed.
     #[arg(long, value_name = "DIR", requires = "escrow_recipients")]
     escrow: Option<PathBuf>,
     /// age public key of somebody who can read the escrow; may be given several times.

@@ -19,7 +19,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     task::JoinSet,
 };
@@ -418,7 +418,7 @@ async fn a_snapshot_that_was_kept_is_restored_to_what_was_there() {
     assert_eq!(named(&all), ["n"]);
 }
 
-/// A pod whose port says nothing.
+/// An API server that says nothing of a port, nor when it is given up.
 #[tokio::test]
 async fn a_port_forward_ends_with_who_asked() {
     let (kit, workload) = (Kit::new(), Workload::start().await);
@@ -435,32 +435,23 @@ async fn a_port_forward_ends_with_who_asked() {
     });
     let pod = serde_json::from_value(pod).unwrap();
     pods.create(&PostParams::default(), &pod).await.unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    workload.forward("etcd-a", listener.local_addr().unwrap().port());
+    let mut news = workload.swallow("etcd-a");
     let connections = Arc::new(Connections::new(
         kit.api.clone(),
         Arc::new(fleetwright_api::random::OsRandom),
     ));
     let etcd = Etcd::new(kit.api.clone(), connections, Arc::new(SystemClock));
-    let silent = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        // The handshake has come.
-        let mut bytes = vec![0; 4096];
-        assert!(stream.read(&mut bytes).await.unwrap() > 0);
+    let passes = async {
+        news.recv().await.unwrap();
         pass(std::time::Duration::from_secs(11)).await;
-        stream
     };
     let cluster = Members::cluster();
-    let (asked, mut stream) = tokio::join!(etcd.members(&cluster), silent);
+    let (asked, ()) = tokio::join!(etcd.members(&cluster), passes);
     assert_eq!(
         asked.unwrap_err().to_string(),
         "no member of etcd answers: etcd-a: no answer"
     );
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(
-        std::time::Duration::from_secs(30),
-        stream.read_to_end(&mut rest),
-    );
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), news.recv());
     ended.await.unwrap().unwrap();
 }
 

@@ -335,7 +335,7 @@ fn each_minor_waits_for_a_snapshot_of_what_runs() {
         assert_eq!(makes, !takes, "{name}");
     }
     // A step that has begun goes on while its snapshot grows old; the next one has its own.
-    let mut w = three_minors(kept(now - 3590, "v1.33.0"));
+    let mut w = three_minors(kept(now - 3500, "v1.33.0"));
     assert!(w.act());
     w.clock += 3600;
     assert_eq!(settle(&mut w), "+4@v1.34.0 -0 +5@v1.34.0 -1 -2");
