@@ -26,7 +26,7 @@ use age::secrecy::ExposeSecret as _;
 
 use crate::{
     forge::{commit, git},
-    kit::{Engine, PATIENCE},
+    kit::{Engine, PATIENCE, fleetwright},
 };
 
 const REGION: &str = "eu-west-1";
@@ -232,6 +232,15 @@ fn complete(version: &str) -> impl Fn(Option<&MachineDeployment>) -> bool + use<
                 && p.status.as_ref().and_then(|s| s.version.as_deref()) == Some(&version)
         })
     }
+}
+
+#[tokio::test]
+async fn the_example_of_the_documentation_is_valid() {
+    let example = "../docs/providers/aws-example";
+    let valid = fleetwright(&["validate", example]).output().await.unwrap();
+    assert_eq!(valid.status.code(), Some(0), "{valid:?}");
+    let said = String::from_utf8(valid.stdout).unwrap();
+    assert!(said.contains("3 objects in 2 files"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

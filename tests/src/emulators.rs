@@ -223,13 +223,7 @@ pub async fn moto() -> Option<Emulator> {
 pub async fn fakecloud() -> Option<Emulator> {
     let address = format!("127.0.0.1:{PORT}");
     let arguments = ["--addr", &address];
-    Emulator::start(
-        "fakecloud-eks-alone",
-        &arguments,
-        &[],
-        "/_fakecloud/health",
-    )
-    .await
+    Emulator::start("fakecloud-eks-alone", &arguments, &[], "/_fakecloud/health").await
 }
 
 /// A proxy in front of `upstream` by which calls go wrong, microburst.
