@@ -129,7 +129,14 @@ impl<'a> Choice<'a> {
             let surplus = have > self.want;
             let gone = matches!(why, ControlPlaneWait::MachineNotReady(_)) || surplus;
             let to_go = Self::reason(first, outdated).is_some() || (surplus && outdated.is_empty());
-            let goes = sick.len() == 1 && gone && to_go && has_served(first) && machines.len() > 1;
+            // What has just joined in the place of a broken one that is ready itself is not well yet, and not the one to go.
+            let stands_in = !is_broken(first) && machines.iter().any(is_broken);
+            let goes = sick.len() == 1
+                && gone
+                && to_go
+                && has_served(first)
+                && !stands_in
+                && machines.len() > 1;
             return if goes {
                 self.delete(first, outdated)
             } else {

@@ -164,6 +164,32 @@ fn the_first_machine_of_all_is_made_again_when_it_never_comes_up() {
     assert_eq!(w.log.join(" "), "+0@v1.33.0 -0 +1@v1.33.0");
 }
 
+#[test]
+fn what_has_just_joined_for_a_broken_machine_that_is_ready_stays() {
+    let mut w = world(1);
+    // It drifted, and serves on.
+    break_down(&mut w.machines[0]);
+    set(&mut w.machines[0], kind::READY, true);
+    etcd(&mut w, &[]);
+    assert!(w.act(), "another one joins first");
+    let new = w.machines.len() - 1;
+    set_ready(&mut w.machines[new], true);
+    w.log.clear();
+    // Its node is there and not ready yet, or its member is not.
+    set(&mut w.machines[new], kind::READY, false);
+    etcd(&mut w, &[]);
+    assert!(!w.act(), "{:?}", w.log);
+    set(&mut w.machines[new], kind::READY, true);
+    let all = w.etcd.as_mut().unwrap().as_mut().unwrap();
+    all.truncate(1);
+    w.held
+        .insert("c-cp-0".into(), "the budget is used up".into());
+    assert!(!w.act(), "{:?}", w.log);
+    w.held.clear();
+    etcd(&mut w, &[]);
+    assert_eq!(run(&mut w, &[]), "-0");
+}
+
 /// What a broken machine waits for: the rules of preflight and quorum.
 #[test]
 fn it_stays_where_replacing_it_would_do_harm() {

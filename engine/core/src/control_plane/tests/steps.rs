@@ -338,7 +338,9 @@ fn each_minor_waits_for_a_snapshot_of_what_runs() {
     let mut w = three_minors(kept(now - 3500, "v1.33.0"));
     assert!(w.act());
     w.clock += 3600;
-    assert_eq!(settle(&mut w), "+4@v1.34.0 -0 +5@v1.34.0 -1 -2");
+    assert_eq!(waits(&w), "machine c-cp-3 is not ready");
+    w.serve();
+    assert_eq!(settle(&mut w), "-0 +4@v1.34.0 -1 +5@v1.34.0 -2");
     assert_eq!(w.decide().snapshot, Some(version("v1.34.0")));
     // Nothing of that where nothing moves: paused, or within a minor.
     let mut w = three_minors(Some((None, None)));
