@@ -47,6 +47,7 @@ fn the_policy_allows_what_is_called() {
         include_str!("../../src/images.rs"),
         include_str!("../../src/instance.rs"),
         include_str!("../../src/provider.rs"),
+        include_str!("../../src/spot.rs"),
         include_str!("../../src/update.rs"),
     ];
     let mut called = BTreeSet::new();
