@@ -20,12 +20,15 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
 }
 
+/// When the newest snapshot was taken and what ran then, and why the last try failed.
+type Kept = (Option<(i64, Version)>, Option<String>);
+
 struct World {
     cluster: Cluster,
     machines: Vec<Machine>,
     worker: Option<Version>,
     etcd: Option<Result<Vec<Member>, String>>,
-    snapshots: Option<(Option<(i64, Version)>, Option<String>)>,
+    snapshots: Option<Kept>,
     pools: Vec<MachineDeployment>,
     versions: Vec<Version>,
     blocker: Option<Blocker>,
