@@ -20,7 +20,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
 }
 
-/// The newest snapshot, when and at which version it was taken, and why none is now.
+/// When the newest snapshot was taken and what ran then, and why the last try failed.
 type Kept = (Option<(i64, Version)>, Option<String>);
 
 struct World {

@@ -308,17 +308,17 @@ fn each_minor_waits_for_a_snapshot_of_what_runs() {
     let kept = |second, of: &str| Some((Some((second, version(of))), None));
     let failed = |newest| Some((newest, Some("the disk is full".to_owned())));
     let stays = "stays at v1.33.0 on the way to v1.35.0";
-    let waits = format!("{stays} until a snapshot of etcd is kept, which is taken before v1.34.0");
+    let lacks = format!("{stays} until a snapshot of etcd is kept, which is taken before v1.34.0");
     let broken =
         format!("{stays}: no snapshot of etcd before v1.34.0: the disk is full; it is tried again");
     let goes = "v1.34.0, a step on the way to v1.35.0".to_owned();
     for (name, snapshots, want, takes) in [
         ("nobody keeps any", None, &goes, false),
-        ("there is none", Some((None, None)), &waits, true),
+        ("there is none", Some((None, None)), &lacks, true),
         ("it failed", failed(None), &broken, true),
         ("it is there", kept(now - 60, "v1.33.0"), &goes, false),
-        ("it is too old", kept(now - 3600, "v1.33.0"), &waits, true),
-        ("it is of another", kept(now - 60, "v1.32.0"), &waits, true),
+        ("it is too old", kept(now - 3600, "v1.33.0"), &lacks, true),
+        ("it is of another", kept(now - 60, "v1.32.0"), &lacks, true),
         (
             "there is one, and the next failed",
             failed(Some((now - 60, version("v1.33.0")))),
