@@ -99,7 +99,7 @@ impl Controllers {
         tasks.spawn(watch::<MachineDrainRule>(Arc::clone(&shared)));
         tasks.spawn(watch::<Fleet>(Arc::clone(&shared)));
         tasks.spawn(list_accounts(Arc::clone(&shared)));
-        tasks.spawn(follow_nodes(Arc::clone(&shared), follow));
+        tasks.spawn(follow_clusters(Arc::clone(&shared), follow));
         tasks.spawn(work(shared));
         tokio::select! {
             biased;
@@ -190,7 +190,6 @@ where
     }
 }
 
-/// Starts the watches of clusters' nodes and owns them.
 /// What goes on beside the reconciles of a cluster.
 pub(crate) enum Follow {
     /// The watch of its nodes, and of what they ask for.
@@ -199,7 +198,8 @@ pub(crate) enum Follow {
     Snapshot(ClusterRef, Version),
 }
 
-async fn follow_nodes(shared: Arc<Shared>, mut follow: UnboundedReceiver<Follow>) {
+/// Starts what goes on beside the reconciles, and owns it.
+async fn follow_clusters(shared: Arc<Shared>, mut follow: UnboundedReceiver<Follow>) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
