@@ -96,7 +96,8 @@ mod tests {
     use async_trait::async_trait;
     use fleetwright_core::catalogue::Catalogue;
     use fleetwright_providers::{
-        Account, ConfigSchema, CreateInstance, Instance, ListScope, ProviderError, UpdateInstance,
+        Account, ConfigError, ConfigSchema, CreateInstance, Instance, ListScope, ProviderError,
+        UpdateInstance,
     };
     use kube::client::Body;
     use serde_json::{Value, json};
@@ -177,7 +178,7 @@ mod tests {
             _: &Account,
             _: &str,
             _: &Value,
-        ) -> Result<Option<String>, ProviderError> {
+        ) -> Result<Option<ConfigError>, ProviderError> {
             no()
         }
     }

@@ -389,8 +389,8 @@ impl Pulls {
         };
         let tree = snapshot.tree.clone();
         let allow = fleet.spec.allow.clone().unwrap_or_default();
-        let files = Tree::Merged(snapshot, merged.filter);
-        let declared = state.reader.declared(files, &allow).await?;
+        let files = Tree::Merged(Arc::new(snapshot), merged.filter);
+        let declared = state.reader.declared(files.clone(), &allow).await?;
         let mut errors = declared.errors.clone();
         if !declared.outside.is_empty() {
             let live = live_clusters(&self.client).await?;
@@ -407,7 +407,8 @@ impl Pulls {
         if !proposal.from_fork {
             let (client, providers) = (&self.client, &self.providers);
             let missing = missing_images(client, providers, &all(&foretold.images)).await?;
-            foretold.lacks(missing, catalogue, now);
+            let from = (&mut state.reader, files, &*declared);
+            foretold.lacks(missing, from, catalogue, now).await?;
             let told = boot_images(client, providers, &all(&foretold.images)).await;
             foretold.boots_from(&told);
         }

@@ -14,17 +14,17 @@ use fleetwright_api::{
 use fleetwright_controllers::with_credentials;
 use fleetwright_core::{
     catalogue::Catalogue,
-    images::Image,
+    images::{Image, Missing},
     plan::{Images, Live, Plan, Policy, faults},
 };
 use fleetwright_gitops::{
     foretell::Foretold,
     gather::{live_clusters, load_files},
     load::{LoadError, Loaded, dangling, refused},
-    read::{Declared, ReadError, Reader},
+    read::{Declared, ReadError, Reader, Tree},
     source::{Filter, Snapshot, read_directory},
 };
-use fleetwright_providers::{ConfigSchema, Registry, lacks_image};
+use fleetwright_providers::{ConfigError, ConfigSchema, Registry, lacks_image};
 use fleetwright_webhook::forge::Forges;
 use jiff::Timestamp;
 use kube::{Api, Client};
@@ -130,7 +130,11 @@ impl Target {
         let source = self.source(&fleet);
         let mut here = fleet.clone();
         here.spec.source = source.clone();
-        let (revision, tree, declared) = match &self.directory {
+        let Looked {
+            revision,
+            tree,
+            declared,
+        } = match &self.directory {
             Some(_) => look(&mut reader, &here, &allow, now).await?,
             None => followed.clone()?,
         };
@@ -144,7 +148,7 @@ impl Target {
         if let Err(failure) = &followed {
             tracing::warn!(%failure, "what this commit changes is not known: fields that others hold are shown as left to them");
         }
-        let previous = followed.ok().map(|(_, _, declared)| declared);
+        let previous = followed.ok().map(|looked| looked.declared);
         let previous = previous.filter(|declared| declared.errors.is_empty());
         let foretold = Foretold::of(
             client,
@@ -160,7 +164,9 @@ impl Target {
             let missing = missing_images(client, &providers, &images).await;
             let missing =
                 missing.map_err(|e| client::failure("cannot read the ProviderAccount", e))?;
-            foretold.lacks(missing, &catalogue, now);
+            let from = (&mut reader, tree.clone(), &*declared);
+            let lacks = foretold.lacks(missing, from, &catalogue, now).await;
+            step(lacks, "cannot read the files again")?;
             let told = boot_images(client, &providers, &all(&foretold.images)).await;
             foretold.boots_from(&told);
         }
@@ -170,7 +176,7 @@ impl Target {
         Ok(Planned {
             fleet,
             revision,
-            tree,
+            tree: tree.id(),
             declared,
             previous,
             live,
@@ -237,13 +243,20 @@ impl Target {
     }
 }
 
-/// The revision of a Fleet's source, the tree of its files and what it declares.
+/// The revision of a Fleet's source, its files and what they declare.
+#[derive(Clone)]
+struct Looked {
+    revision: String,
+    tree: Tree,
+    declared: Arc<Declared>,
+}
+
 async fn look(
     reader: &mut Reader,
     fleet: &Fleet,
     allow: &Allow,
     now: Timestamp,
-) -> Result<(String, String, Arc<Declared>), Failure> {
+) -> Result<Looked, Failure> {
     let source = &fleet.spec.source;
     let place = source.url.as_ref().or(source.directory.as_ref());
     let cannot = |error: ReadError| {
@@ -256,9 +269,12 @@ async fn look(
     };
     let found = reader.find(fleet, now).await.map_err(cannot)?;
     let tree = found.tree.map_err(|error| cannot(error.into()))?;
-    let id = tree.id();
-    let declared = reader.declared(tree, allow).await.map_err(cannot)?;
-    Ok((found.revision, id, declared))
+    let declared = reader.declared(tree.clone(), allow).await;
+    Ok(Looked {
+        revision: found.revision,
+        tree,
+        declared: declared.map_err(cannot)?,
+    })
 }
 
 /// Mistakes as a failure, a line each.
@@ -283,7 +299,7 @@ pub(crate) fn all(images: &Images) -> BTreeSet<Image> {
     images.values().flatten().cloned().collect()
 }
 
-/// Those of these images that a provider has none of, with what it says to that.
+/// Those of these images that a provider has none of, or cannot tell of, with what it says to that.
 ///
 /// # Errors
 /// The API cannot be read.
@@ -291,7 +307,7 @@ pub(crate) async fn missing_images(
     client: &Client,
     providers: &Registry,
     images: &BTreeSet<Image>,
-) -> Result<BTreeMap<Image, String>, kube::Error> {
+) -> Result<BTreeMap<Image, Missing>, kube::Error> {
     let mut missing = BTreeMap::new();
     for image in images {
         let account = Api::<ProviderAccount>::all(client.clone());
@@ -301,16 +317,19 @@ pub(crate) async fn missing_images(
         let Some(provider) = providers.get(&account.spec.provider) else {
             continue;
         };
-        let why = match with_credentials(client, &account).await {
+        let asked = match with_credentials(client, &account).await {
             Ok(account) => {
                 let (provider, config) = (provider.as_ref(), image.config());
                 lacks_image(provider, &account, &image.version, &config).await
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        if let Some(why) = why {
-            missing.insert(image.clone(), why);
-        }
+        let (field, why) = match asked {
+            Ok(None) => continue,
+            Ok(Some(ConfigError { field, message })) => (Some(field), message),
+            Err(why) => (None, why),
+        };
+        missing.insert(image.clone(), Missing { field, why });
     }
     Ok(missing)
 }

@@ -281,14 +281,14 @@ pub trait Provider: Send + Sync + 'static {
         })
     }
 
-    /// What is missing to boot this Kubernetes version with a `providerConfig`, such as an image, and what to do about it;
-    /// `None` when nothing is. Asked before an upgrade begins.
+    /// What is missing to boot this Kubernetes version with a `providerConfig`, such as an image or a type of instances, what to do about it,
+    /// and which field asks for it; `None` when nothing is. Asked for plans, and before an upgrade begins.
     async fn missing_image(
         &self,
         _account: &Account,
         _version: &str,
         _config: &Value,
-    ) -> Result<Option<String>, ProviderError> {
+    ) -> Result<Option<ConfigError>, ProviderError> {
         Ok(None)
     }
 
@@ -387,19 +387,18 @@ pub enum BootImage {
     Unsaid,
 }
 
-/// That there is no image of this version, or that the provider cannot say whether there is one; `None` where there is.
+/// What is missing to boot this version; `None` where nothing is.
+///
+/// # Errors
+/// That the provider cannot say, in words.
 pub async fn lacks_image(
     provider: &dyn Provider,
     account: &Account,
     version: &str,
     config: &Value,
-) -> Option<String> {
+) -> Result<Option<ConfigError>, String> {
     let asked = provider.missing_image(account, version, config).await;
-    asked.unwrap_or_else(|error| {
-        Some(format!(
-            "the provider cannot say whether there is an image: {error}"
-        ))
-    })
+    asked.map_err(|error| format!("the provider cannot say whether there is an image: {error}"))
 }
 
 /// What is wrong with a `providerConfig` by its schema, unknown fields included.

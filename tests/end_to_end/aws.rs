@@ -318,6 +318,27 @@ out = dict(secret=[d for d in data if 'PRIVATE KEY' in d], fetch=[('aws-sigv4' i
         "nothing stays of what they booted from: {facts}"
     );
 
+    // What AWS has not is told at its place, before anything is done.
+    let next = dir.path().join("next");
+    std::fs::create_dir_all(&next).unwrap();
+    let text = documents(port, "ami-00000000", "v1.33.4", &group);
+    let (cluster, pool) = text.split_once("---\n").unwrap();
+    let pool = pool
+        .replace("t3.large", "t3.huge")
+        .replace("ami-00000000", image);
+    std::fs::write(next.join("a.yaml"), format!("{cluster}---\n{pool}")).unwrap();
+    let [by, place] = engine.connection();
+    let mut plan = fleetwright(&["plan", next.to_str().unwrap(), by, place]);
+    let plan = plan.output().await.unwrap();
+    let said = String::from_utf8(plan.stderr).unwrap();
+    assert_eq!(plan.status.code(), Some(1), "{said}");
+    for part in [
+        "a.yaml:22:20: control plane of default/a: spec.controlPlane.machines.template.spec.providerConfig.image: machines cannot be made: there is no image ami-00000000 here",
+        "a.yaml:41:27: pool default/a-web: spec.template.spec.providerConfig.instanceType: machines cannot be made: there is no instance type t3.huge here",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+
     // A version bump rolls it under its bounds.
     commit(&work, &documents(port, image, "v1.34.1", &group));
     engine.until("a-web", "rolled", complete("v1.34.1")).await;

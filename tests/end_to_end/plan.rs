@@ -134,7 +134,10 @@ async fn an_image_that_is_missing_is_named_beforehand() {
     for (version, blocked) in [("v1.34.1", false), ("v1.34.2", true)] {
         let next = repository(dir.path(), "next", &fleet(version, Some(1)));
         let (code, text, err) = run(&["plan", &next, by, place]).await;
-        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(code, Some(i32::from(blocked)), "{err}");
+        // No image is written: what would hold it is.
+        let place = "a.yaml:11:27: control plane of default/a: spec.controlPlane.machines.template.spec.providerConfig.image: stays at v1.33.2";
+        assert_eq!(err.contains(place), blocked, "{err}");
         let why = "stays at v1.33.2 on the way to v1.34.2: v1.34.2 for the control plane: the simulated cloud has no image";
         assert_eq!(text.contains(why), blocked, "{text}");
         assert_eq!(text.contains("a-cp-1"), !blocked, "{text}");

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     forge::{Forge, commit, git, signed},
-    kit::{Engine, fleet},
+    kit::{Engine, fleet, send},
 };
 
 pub(crate) const SECRET: &str = "it's only a test";
@@ -171,6 +171,20 @@ async fn a_pull_request_is_planned_on_its_merge_and_its_comment_is_kept_up_to_da
     assert_eq!(edited["id"], comment["id"]);
     let body = edited["body"].as_str().unwrap();
     assert!(body.contains("fleet.yaml:"), "{body}");
+
+    // So has what the provider has not.
+    let url = format!("{}/versions", engine.process.told("simcloud"));
+    let (status, body) = send("PUT", &url, &[], r#"{"versions": ["v1.33.2", "v1.33.3"]}"#).await;
+    assert!(status.contains(" 20"), "{status} {body}");
+    let none = fleet("v1.34.2", Some(2));
+    let head = scene.propose(&first, &none, Some(&engine)).await;
+    let words = scene.forge.until_planned(&head, "failure").await;
+    assert!(words.starts_with("fleet.yaml:11:27: "), "{words}");
+    let edited = scene.forge.until_said(7, &head[..12]).await;
+    let body = edited["body"].as_str().unwrap();
+    assert!(body.contains("(fleet.yaml:11:27)"), "{body}");
+    let (status, body) = send("PUT", &url, &[], r#"{"versions": null}"#).await;
+    assert!(status.contains(" 20"), "{status} {body}");
 
     // What the base became meanwhile is part of the merge; here it does not merge.
     let head = scene

@@ -86,11 +86,15 @@ async fn missing(shared: &Shared, image: &Image) -> Option<String> {
     if let Some(known) = shared.images.see(image) {
         return known;
     }
-    let missing = match shared.account(&account) {
+    let asked = match shared.account(&account) {
         Ok(account) => {
             lacks_image(provider.as_ref(), &account, &image.version, &image.config()).await
         }
-        Err(error) => Some(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let missing = match asked {
+        Ok(missing) => missing.map(|error| error.message),
+        Err(why) => Some(why),
     };
     shared.images.keep(image.clone(), missing.clone());
     missing

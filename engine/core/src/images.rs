@@ -35,13 +35,23 @@ impl Image {
     }
 }
 
+/// That machines cannot be made from an image, or that nobody can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Path of the field in the `providerConfig` that asks for what there is none of, such as `image`; `None` where the provider cannot say
+    /// whether there is.
+    pub field: Option<String>,
+    /// Why, in the provider's words.
+    pub why: String,
+}
+
 /// An image on the way of an upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnTheWay {
     /// The version.
     pub version: Version,
-    /// Whose machines boot from it.
-    pub of: String,
+    /// The pool whose machines boot from it; `None` for the control plane.
+    pub pool: Option<String>,
     /// The image.
     pub image: Image,
 }
@@ -50,7 +60,11 @@ impl OnTheWay {
     /// That it is missing, in the provider's words.
     #[must_use]
     pub fn missing(self, why: String) -> Blocker {
-        let Self { version, of, .. } = self;
+        let of = self.pool.map_or_else(
+            || "the control plane".to_owned(),
+            |name| format!("pool {name}"),
+        );
+        let version = self.version;
         Blocker::Image { version, of, why }
     }
 }
@@ -68,14 +82,14 @@ pub fn on_the_way(
         (None, Some(managed)) => &managed.provider_config,
         (None, None) => return Vec::new(),
     };
-    let one = |config: &ProviderConfig, version: &Version, of: &str| OnTheWay {
+    let one = |config: &ProviderConfig, version: &Version, pool: Option<&str>| OnTheWay {
         image: Image::of(config, &version.to_string(), catalogue),
         version: version.clone(),
-        of: of.to_owned(),
+        pool: pool.map(str::to_owned),
     };
     let control_plane = path.control_plane();
     let mut out: Vec<OnTheWay> = control_plane
-        .map(|version| one(config, version, "the control plane"))
+        .map(|version| one(config, version, None))
         .collect();
     for pool in pools {
         let spec = &pool.spec.template.spec;
@@ -83,9 +97,8 @@ pub fn on_the_way(
         if stays || pool.spec.replicas == Some(0) {
             continue;
         }
-        let name = pool.metadata.name.as_deref().unwrap_or_default();
-        let of = format!("pool {name}");
-        out.extend(path.workers().map(|v| one(&spec.provider_config, v, &of)));
+        let name = pool.metadata.name.as_deref();
+        out.extend(path.workers().map(|v| one(&spec.provider_config, v, name)));
     }
     out
 }
@@ -133,14 +146,17 @@ mod tests {
         let found = on_the_way(&cluster, &pools, &path, &Catalogue::default());
         let told: Vec<String> = found
             .iter()
-            .map(|w| format!("{} {} {}", w.of, w.image.version, w.image.config()["size"]))
+            .map(|w| {
+                let of = w.pool.as_deref().unwrap_or("control plane");
+                format!("{of} {} {}", w.image.version, w.image.config()["size"])
+            })
             .collect();
         assert_eq!(
             told,
             [
-                "the control plane v1.34.0 1",
-                "the control plane v1.35.0 1",
-                "pool web v1.35.0 2"
+                "control plane v1.34.0 1",
+                "control plane v1.35.0 1",
+                "web v1.35.0 2"
             ]
         );
     }

@@ -19,7 +19,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{catalogue::Catalogue, images::Image, waves::Waves};
+use crate::{
+    catalogue::Catalogue,
+    images::{Image, Missing},
+    waves::Waves,
+};
 
 pub mod belonging;
 mod blockers;
@@ -37,7 +41,7 @@ mod removal;
 mod staged;
 
 pub use self::{
-    blockers::{BlockerKind, PlanBlocker},
+    blockers::{BlockerKind, FilePlace, Mistake, PlanBlocker},
     departure::{Departure, depart},
     forecast::{
         BootImage, ByProvider, History, HistoryOf, Images, Rollout, Step, forecast, has_quota,
@@ -73,8 +77,9 @@ pub struct Live {
     pub accounts: Vec<ProviderAccount>,
     /// The Fleets that there are; `None` where they are not known. What is labelled with one that is gone is nobody's.
     pub fleets: Option<belonging::Fleets>,
-    /// Images that there are none of, with what their providers say to that; [`forecast`] tells which ones to ask for.
-    pub missing_images: BTreeMap<Image, String>,
+    /// Images that there are none of, or no instance types to boot them, with what their providers say to that; [`forecast`] tells which
+    /// ones to ask for.
+    pub missing_images: BTreeMap<Image, Missing>,
 }
 
 /// What the Fleet says.

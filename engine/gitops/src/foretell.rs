@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fleetwright_api::Fleet;
 use fleetwright_core::{
     catalogue::Catalogue,
-    images::Image,
+    images::{Image, Missing},
     plan::{Images, Live, Plan, Policy, forecast, plan},
 };
 use jiff::Timestamp;
@@ -13,7 +13,8 @@ use kube::Client;
 
 use crate::{
     gather::{GatherError, gather, gather_machines, policy_of},
-    read::Declared,
+    load::place,
+    read::{Declared, ReadError, Reader, Tree},
 };
 
 /// What a Fleet would do with what its files declare.
@@ -59,18 +60,28 @@ impl Foretold {
         })
     }
 
-    /// Takes in which of the images are missing, and what their providers say to that.
-    pub fn lacks(
+    /// Takes in which of the images are missing, and what their providers say to that. What asks for them is looked up in `tree`, that
+    /// `declared` was loaded from.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn lacks(
         &mut self,
-        missing: BTreeMap<Image, String>,
+        missing: BTreeMap<Image, Missing>,
+        (reader, tree, declared): (&mut Reader, Tree, &Declared),
         catalogue: &Catalogue,
         now: Timestamp,
-    ) {
+    ) -> Result<(), ReadError> {
         if missing.is_empty() {
-            return;
+            return Ok(());
         }
         self.live.missing_images = missing;
         self.images = forecast(&mut self.plan, &self.live, &self.policy, catalogue, now);
+        if self.plan.blockers.iter().any(|b| b.mistake.is_some()) {
+            let files = reader.files(tree).await?;
+            place(&mut self.plan.blockers, &declared.desired, &files);
+        }
+        Ok(())
     }
 
     /// Takes in what of the images machines boot from. The last word on machines: another forecast forgets it.

@@ -6,7 +6,7 @@ use fleetwright_api::fleet::Allow;
 use fleetwright_core::{plan::Origins, yaml::with_room};
 use serde_json::Value;
 
-pub use self::later::refused;
+pub use self::later::{place, refused};
 use self::loader::Loader;
 
 pub mod bases;

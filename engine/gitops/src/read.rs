@@ -1,7 +1,9 @@
 //! Reads the source of one Fleet. What was loaded of a tree is kept: a look at a tree that was loaded before reads no
 //! file, whatever commit brought it.
 
-use std::{collections::BTreeMap, error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow, collections::BTreeMap, error::Error, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use fleetwright_api::{
     Fleet,
@@ -71,13 +73,14 @@ pub struct Found {
 }
 
 /// The followed folder of one revision.
+#[derive(Clone)]
 pub enum Tree {
     /// In the cache of a repository.
     Git(GitSource, Oid, Filter),
     /// Of a directory, or of a repository in memory: already read.
-    Directory(Snapshot),
+    Directory(Arc<Snapshot>),
     /// Of a merge that nobody made yet: already read.
-    Merged(Snapshot, Filter),
+    Merged(Arc<Snapshot>, Filter),
     /// Of a directory that has not changed since it was read.
     Unchanged(Directory, String),
 }
@@ -103,12 +106,14 @@ impl Tree {
     }
 
     /// Its files; blocks.
-    fn files(self) -> Result<Vec<SourceFile>, SourceError> {
-        match self {
-            Self::Git(source, id, filter) => source.files(id, &filter),
-            Self::Directory(snapshot) | Self::Merged(snapshot, _) => Ok(snapshot.files),
-            Self::Unchanged(at, _) => Ok(stable(&at)?.files),
-        }
+    fn files(&self) -> Result<Cow<'_, [SourceFile]>, SourceError> {
+        Ok(match self {
+            Self::Git(source, id, filter) => source.files(*id, filter)?.into(),
+            Self::Directory(snapshot) | Self::Merged(snapshot, _) => {
+                snapshot.files.as_slice().into()
+            }
+            Self::Unchanged(at, _) => stable(at)?.files.into(),
+        })
     }
 }
 
@@ -211,7 +216,7 @@ impl Reader {
             let snapshot = repositories.read(&source)?;
             return Ok(Found {
                 revision: snapshot.revision.clone(),
-                tree: Ok(Tree::Directory(snapshot)),
+                tree: Ok(Tree::Directory(Arc::new(snapshot))),
             });
         }
         let wanted = Wanted::of(&source.reference.clone().unwrap_or_default())?;
@@ -254,7 +259,8 @@ impl Reader {
             let sure =
                 print.is_old(now.as_second()) && Fingerprint::of(&at.directory, &at.path)? == print;
             let tree = snapshot.tree.clone();
-            Ok::<_, SourceError>((Tree::Directory(snapshot), sure.then_some((at, print, tree))))
+            let read = Tree::Directory(Arc::new(snapshot));
+            Ok::<_, SourceError>((read, sure.then_some((at, print, tree))))
         };
         let (tree, stands) = self.blocking(read).await??;
         self.stands = stands;
@@ -269,7 +275,8 @@ impl Reader {
     /// # Errors
     /// [`ReadError`], when they cannot be read as a whole.
     pub async fn files(&mut self, tree: Tree) -> Result<Vec<SourceFile>, ReadError> {
-        Ok(self.blocking(move || tree.files()).await??)
+        let read = move || tree.files().map(Cow::into_owned);
+        Ok(self.blocking(read).await??)
     }
 
     /// What a tree declares, as far as `allow` lets it.
@@ -343,7 +350,7 @@ impl Reader {
             }
             (_, Some(repositories)) => {
                 let before = repositories.before(&fleet.spec.source, id);
-                before.map(Tree::Directory)
+                before.map(|before| Tree::Directory(Arc::new(before)))
             }
             _ => None,
         };

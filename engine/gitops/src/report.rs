@@ -7,8 +7,8 @@ use std::{
 
 use fleetwright_api::meta::fleet_of;
 use fleetwright_core::plan::{
-    BootImage, Change, History, HistoryOf, Key, Plan, PlanBlocker, PlanEffect, PlannedWave,
-    Removal, Removed, Rollout, Step,
+    BootImage, Change, History, HistoryOf, Key, Mistake, Plan, PlanBlocker, PlanEffect,
+    PlannedWave, Removal, Removed, Rollout, Step,
 };
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
@@ -112,12 +112,30 @@ fn obstacle(blocker: &PlanBlocker) -> String {
         kind,
         object,
         reason,
+        mistake,
         ..
     } = blocker;
+    let place = mistake.as_ref().and_then(|mistake| mistake.place.as_ref());
+    let place = place.map_or_else(String::new, |place| format!(" ({place})"));
     match object {
-        Some(key) => format!("{kind}: {}: {reason}", owner(key)),
-        None => format!("{kind}: {reason}"),
+        Some(key) => format!("{kind}: {}{place}: {reason}", owner(key)),
+        None => format!("{kind}{place}: {reason}"),
     }
+}
+
+/// What of the repository cannot be had, a line each: such a plan comes to its end only when the files change, or there is what they ask for.
+#[must_use]
+pub fn mistakes(plan: &Plan) -> Vec<String> {
+    let line = |blocker: &PlanBlocker| {
+        let mistake = blocker.mistake.as_ref()?;
+        let Mistake { object, field, .. } = mistake;
+        let what = format!("{}: {field}: {}", owner(object), blocker.reason);
+        Some(match &mistake.place {
+            Some(place) => format!("{place}: {what}"),
+            None => what,
+        })
+    };
+    plan.blockers.iter().filter_map(line).collect()
 }
 
 fn removal(step: &Removal) -> String {

@@ -11,7 +11,7 @@ use fleetwright_gitops::{
     report,
 };
 
-use super::plan::refusals;
+use super::plan::carried_out;
 use crate::{
     error::Failure,
     output::print,
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         allowed(&planned.fleet)?;
     }
     print(&report::text(&planned.plan));
-    refusals(planned.plan.refused.len())?;
+    carried_out(&planned.plan)?;
     if planned.plan.is_empty() {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use fleetwright_api::time::{Clock as _, SystemClock};
+use fleetwright_core::plan::Plan;
 use fleetwright_gitops::report::{
     self,
     document::{Document, Made},
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = args.target.client().await?;
     let planned = args.target.plan(&client, SystemClock.now()).await?;
     let plan = planned.plan;
-    let refused = plan.refused.len();
+    let end = carried_out(&plan);
     let made = Made {
         revision: &planned.revision,
         tree: &planned.tree,
@@ -51,7 +52,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let output = match args.output {
         Form::Text => {
             Output::Text.print(&(), || report::text(&plan))?;
-            return refusals(refused);
+            return end;
         }
         Form::Markdown => {
             let document = Document::of(made, plan);
@@ -63,24 +64,28 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 ..
             } = &document;
             print(&markdown::plan_of_revision(fleet, revision, plan, digest));
-            return refusals(refused);
+            return end;
         }
         Form::Json => Output::Json,
         Form::Yaml => Output::Yaml,
     };
     output.print(&Document::of(made, plan), String::new)?;
-    refusals(refused)
+    end
 }
 
 /// A plan that cannot be carried out as a whole is a mistake of the repository.
-pub(crate) fn refusals(count: usize) -> Result<(), Failure> {
-    match count {
-        0 => Ok(()),
-        1 => Err(Failure::input(
-            "1 object is refused: see the line that begins with !",
-        )),
-        n => Err(Failure::input(format!(
+pub(crate) fn carried_out(plan: &Plan) -> Result<(), Failure> {
+    let mistakes = report::mistakes(plan);
+    let refused = match plan.refused.len() {
+        0 => None,
+        1 => Some("1 object is refused: see the line that begins with !".to_owned()),
+        n => Some(format!(
             "{n} objects are refused: see the lines that begin with !"
-        ))),
+        )),
+    };
+    let told: Vec<String> = refused.into_iter().chain(mistakes).collect();
+    match told.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::input(told.join("\n"))),
     }
 }

@@ -117,7 +117,7 @@ impl Provider for Fenced<dyn Provider> {
         account: &Account,
         version: &str,
         config: &Value,
-    ) -> Result<Option<String>, ProviderError> {
+    ) -> Result<Option<ConfigError>, ProviderError> {
         let call = self.inner.missing_image(account, version, config);
         self.leadership.guard(call).await?
     }

@@ -35,7 +35,18 @@ pub(super) fn unmerged(of: markdown::Planned<'_>, error: &SourceError) -> Outcom
 /// What it declares has mistakes.
 pub(super) fn mistaken(of: markdown::Planned<'_>, errors: &[LoadError]) -> Outcome {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let (title, first) = match lines.as_slice() {
+    let (title, first) = told(&lines);
+    Outcome {
+        state: CommitState::Failure,
+        comment: Some(markdown::failure(of, &title, &lines.join("\n"))),
+        planned: Planned::Failed(first.clone()),
+        words: first,
+    }
+}
+
+/// How many mistakes there are, and that with the first of them.
+fn told(lines: &[String]) -> (String, String) {
+    match lines {
         [one] => ("1 mistake".to_owned(), one.clone()),
         many => {
             let title = format!("{} mistakes", many.len());
@@ -43,12 +54,6 @@ pub(super) fn mistaken(of: markdown::Planned<'_>, errors: &[LoadError]) -> Outco
             let words = format!("{title}, the first: {first}");
             (title, words)
         }
-    };
-    Outcome {
-        state: CommitState::Failure,
-        comment: Some(markdown::failure(of, &title, &lines.join("\n"))),
-        planned: Planned::Failed(first.clone()),
-        words: first,
     }
 }
 
@@ -59,8 +64,13 @@ pub(super) fn planned(
     (digest, tree): (&str, &str),
     ask: bool,
 ) -> Outcome {
-    let words = report::summary(plan);
-    let (state, planned) = match (plan.refused.is_empty(), plan.is_empty()) {
+    let mistakes = report::mistakes(plan);
+    let words = match mistakes.as_slice() {
+        [] => report::summary(plan),
+        mistakes => told(mistakes).1,
+    };
+    let sound = plan.refused.is_empty() && mistakes.is_empty();
+    let (state, planned) = match (sound, plan.is_empty()) {
         (false, _) => (CommitState::Failure, Planned::Failed(words.clone())),
         (true, true) => (CommitState::Success, Planned::Empty),
         (true, false) => (

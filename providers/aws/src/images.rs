@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_sdk_ec2::types::{ArchitectureValues, Image, InstanceType};
-use fleetwright_providers::ProviderError;
+use fleetwright_providers::{ConfigError, ProviderError};
 use parking_lot::Mutex;
 
 use crate::{
@@ -209,6 +209,41 @@ async fn architectures(
     Ok(Some(all.map(|a| a.as_str().to_owned()).collect()))
 }
 
+fn no_type(field: &str, kind: &str) -> ConfigError {
+    ConfigError {
+        field: field.to_owned(),
+        message: format!("there is no instance type {kind} here"),
+    }
+}
+
+/// The first of these types of a group's instances that there is none of.
+///
+/// # Errors
+/// AWS cannot be asked.
+pub(crate) async fn missing_types(
+    clients: &Clients,
+    types: &[String],
+) -> Result<Option<ConfigError>, ProviderError> {
+    for (at, kind) in types.iter().enumerate() {
+        if architectures(clients, kind).await?.is_none() {
+            return Ok(Some(no_type(&format!("instanceTypes[{at}]"), kind)));
+        }
+    }
+    Ok(None)
+}
+
+/// The field that says which image a machine boots from.
+fn says_image(config: &MachineConfig) -> &'static str {
+    let lookup = config.image_lookup.as_ref();
+    match (&config.image, lookup) {
+        (Some(_), _) => "image",
+        (None, Some(lookup)) if lookup.parameter.is_some() => "imageLookup.parameter",
+        (None, Some(lookup)) if lookup.name.is_some() => "imageLookup.name",
+        (None, Some(_)) => "imageLookup",
+        (None, None) => "os",
+    }
+}
+
 /// Why no machine can boot with these settings at this version; `None` where nothing speaks against it.
 ///
 /// # Errors
@@ -217,27 +252,36 @@ pub(crate) async fn missing(
     clients: &Clients,
     config: &MachineConfig,
     version: &str,
-) -> Result<Option<String>, ProviderError> {
+) -> Result<Option<ConfigError>, ProviderError> {
+    let wrong = |field: &str, message: String| {
+        let field = field.to_owned();
+        Ok(Some(ConfigError { field, message }))
+    };
+    let says_image = says_image(config);
     let id = match of(clients, config, version).await? {
         Ok(id) => id,
-        Err(why) => return Ok(Some(why)),
+        Err(why) => return wrong(says_image, why),
     };
     let Some(image) = look(clients, &id).await? else {
-        return Ok(Some(format!("there is no image {id} here")));
+        return wrong(says_image, format!("there is no image {id} here"));
     };
     if let Some(state) = image.state().filter(|s| s.as_str() != "available") {
-        return Ok(Some(format!("image {id} is {}", state.as_str())));
+        return wrong(says_image, format!("image {id} is {}", state.as_str()));
     }
     let kind = &config.instance_type;
     let Some(runs) = architectures(clients, kind).await? else {
-        return Ok(Some(format!("there is no instance type {kind} here")));
+        return Ok(Some(no_type("instanceType", kind)));
     };
     let built = image.architecture().map(ArchitectureValues::as_str);
     let fits = |built: &str| runs.is_empty() || runs.iter().any(|a| a == built);
-    Ok(built.filter(|built| !fits(built)).map(|built| {
-        let runs = runs.join(", ");
-        format!("image {id} is for {built}, and instance type {kind} runs {runs}")
-    }))
+    match built.filter(|built| !fits(built)) {
+        None => Ok(None),
+        Some(built) => {
+            let runs = runs.join(", ");
+            let why = format!("image {id} is for {built}, and instance type {kind} runs {runs}");
+            wrong("instanceType", why)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, Instance as Shown};
 use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
-    Account, BootImage, Bootstrap, ConfigSchema, CreateInstance, Infrastructure, Instance,
-    InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
+    Account, BootImage, Bootstrap, ConfigError, ConfigSchema, CreateInstance, Infrastructure,
+    Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
     managed::{ManagedControlPlanes, PoolProvider},
 };
 use serde_json::{Map, Value, json};
@@ -20,7 +20,7 @@ use crate::{
     clients::{AllClients, Clients},
     config::{self, MACHINE_CONFIG, PROVIDER},
     create,
-    eks::Ended,
+    eks::{self, Ended, schema::NODE_GROUP_CONFIG},
     errors::{code, told, writes},
     images::{self, Roots},
     instance::{filter, find, look, show, state, tags_of},
@@ -306,13 +306,20 @@ impl Provider for Aws {
         account: &Account,
         version: &str,
         config: &Value,
-    ) -> Result<Option<String>, ProviderError> {
-        if config["kind"] != MACHINE_CONFIG {
-            return Ok(None);
+    ) -> Result<Option<ConfigError>, ProviderError> {
+        match config["kind"].as_str() {
+            Some(MACHINE_CONFIG) => {
+                let config = config::machine(config)?;
+                let clients = self.clients(account).await?;
+                images::missing(&clients, &config, version).await
+            }
+            Some(NODE_GROUP_CONFIG) => {
+                let config = eks::config::node_group(config)?;
+                let clients = self.clients(account).await?;
+                images::missing_types(&clients, &config.instance_types).await
+            }
+            _ => Ok(None),
         }
-        let config = config::machine(config)?;
-        let clients = self.clients(account).await?;
-        images::missing(&clients, &config, version).await
     }
 
     fn bootstrap(&self) -> Option<&dyn Bootstrap> {

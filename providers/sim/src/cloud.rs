@@ -10,7 +10,7 @@ use std::{
 
 use axum::body::Body;
 use fleetwright_api::{random::Random, time::Clock};
-use fleetwright_providers::{Account, InstanceState, ProviderError};
+use fleetwright_providers::{Account, ConfigError, InstanceState, ProviderError};
 use fleetwright_store::{Op, Store, Value as Bytes};
 use futures::{StreamExt, stream::FuturesUnordered};
 use http::{Method, Request, Response};
@@ -237,12 +237,15 @@ impl Cloud {
     }
 
     /// That there is no image of a version, and what to do about it.
-    pub(crate) fn missing(&self, version: &str, config: &Value) -> Option<String> {
+    pub(crate) fn missing(&self, version: &str, config: &Value) -> Option<ConfigError> {
         let versions = self.0.versions.lock();
         let all = versions.as_ref()?;
         let image = config["image"].as_str().unwrap_or(config::DEFAULT_IMAGE);
-        (!all.contains(version)).then(|| {
-            format!("the simulated cloud has no image {image} of it: add it with PUT /versions")
+        (!all.contains(version)).then(|| ConfigError {
+            field: "image".into(),
+            message: format!(
+                "the simulated cloud has no image {image} of it: add it with PUT /versions"
+            ),
         })
     }
 

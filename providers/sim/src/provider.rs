@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
-    Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
-    Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
+    Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
+    CreateInstance, Instance, InstanceState, ListScope, Provider, ProviderError, UpdateInstance,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -121,7 +121,7 @@ impl Cloud {
         known(account)?;
         config::check_order(order)?;
         if let Some(missing) = self.missing(&order.version, &order.config) {
-            return terminal(missing);
+            return terminal(missing.message);
         }
         let workloads = config::workloads(order.cluster_config.as_ref())?;
         let (instance, new) = {
@@ -374,7 +374,7 @@ impl Provider for Cloud {
         _: &Account,
         version: &str,
         config: &Value,
-    ) -> Result<Option<String>, ProviderError> {
+    ) -> Result<Option<ConfigError>, ProviderError> {
         Ok(self.missing(version, config))
     }
 

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
 use fleetwright_providers::{
-    Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
-    EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError, UpdateInstance,
+    Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
+    CreateInstance, EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError,
+    UpdateInstance,
 };
 use http::{HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited};
@@ -260,7 +261,7 @@ impl Provider for RemoteCloud {
         _: &Account,
         version: &str,
         config: &Value,
-    ) -> Result<Option<String>, ProviderError> {
+    ) -> Result<Option<ConfigError>, ProviderError> {
         let body = Missing {
             version: version.to_owned(),
             config: config.clone(),

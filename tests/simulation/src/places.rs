@@ -13,8 +13,9 @@ use fleetwright_gitops::{
 };
 use fleetwright_provider_sim::Cloud;
 use fleetwright_providers::{
-    Account, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError, CreateInstance,
-    EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError, UpdateInstance,
+    Account, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
+    CreateInstance, EtcdMember, EtcdMembers, Instance, ListScope, Provider, ProviderError,
+    UpdateInstance,
 };
 use fleetwright_webhook::forge::{Destination, Forge, PostError};
 use jiff::Timestamp;
@@ -131,7 +132,7 @@ impl Provider for Reach {
         account: &Account,
         version: &str,
         config: &Value,
-    ) -> Result<Option<String>, ProviderError> {
+    ) -> Result<Option<ConfigError>, ProviderError> {
         let asked = self.cloud.missing_image(account, version, config);
         self.life.guard(asked).await
     }

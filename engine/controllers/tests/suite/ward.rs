@@ -13,7 +13,7 @@ use fleetwright_api::{
 };
 use fleetwright_provider_sim::Cloud;
 use fleetwright_providers::{
-    Account, Bootstrap, ClusterConnections, ClusterRef, ConfigSchema, ConnectionError,
+    Account, Bootstrap, ClusterConnections, ClusterRef, ConfigError, ConfigSchema, ConnectionError,
     CreateInstance, Infrastructure, Instance, InstanceState, ListScope, Provider, ProviderError,
     UpdateInstance,
 };
@@ -236,7 +236,7 @@ impl Provider for Ward {
         account: &Account,
         version: &str,
         config: &serde_json::Value,
-    ) -> Result<Option<String>, ProviderError> {
+    ) -> Result<Option<ConfigError>, ProviderError> {
         self.0.missing_image(account, version, config).await
     }
 }

@@ -23,7 +23,7 @@ pub enum BlockerKind {
     ControlPlane,
     /// A setting cannot be read.
     Invalid,
-    /// A provider has no image that machines would be made from.
+    /// A provider has no image that machines would be made from, or no such instance type.
     MissingImage,
     /// A version on the way is not allowed, or there is none.
     MissingVersion,
@@ -62,10 +62,44 @@ pub struct PlanBlocker {
     pub wave: Option<String>,
     /// Why, and what to do.
     pub reason: String,
+    /// What the repository asks for and cannot have: nothing of this goes on before it is changed, or there is what it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistake: Option<Mistake>,
     /// When it ends by itself, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub until: Option<Timestamp>,
+}
+
+/// A field of a declared object that asks for what there is none of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mistake {
+    /// The Cluster or the MachineDeployment.
+    pub object: Key,
+    /// Path of the field, such as `spec.template.spec.providerConfig.image`.
+    pub field: String,
+    /// Where it is written, or what would hold it if it is not; `None` where the plan's files do not declare the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<FilePlace>,
+}
+
+/// A place in a file of the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilePlace {
+    /// Path of the file, relative to the followed path.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for FilePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
 }
 
 impl PlanBlocker {
@@ -75,6 +109,7 @@ impl PlanBlocker {
             object: Some(object),
             wave: None,
             reason: reason.into(),
+            mistake: None,
             until: None,
         }
     }
@@ -99,6 +134,7 @@ impl PlanBlocker {
                 true => hold.to_string(),
                 false => format!("{hold}; it begins by itself"),
             },
+            mistake: None,
             until: hold.until,
         }
     }

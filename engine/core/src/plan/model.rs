@@ -20,12 +20,11 @@ use crate::{
         running_version, upgrading_to,
     },
     group,
-    images::{self, Image},
+    images::{self, Image, Missing, OnTheWay},
     machine_set::{self, NewMachine},
     pool_version::effective_version,
     quorum::Etcd,
     rollout,
-    upgrade::Blocker,
 };
 
 mod machines;
@@ -74,13 +73,32 @@ pub(super) struct Model<'a> {
     /// Sets whose machines may still have to be changed in place.
     pub(super) fresh: BTreeSet<String>,
     /// Images that there are none of.
-    pub(super) missing: &'a BTreeMap<Image, String>,
+    pub(super) missing: &'a BTreeMap<Image, Missing>,
     /// The images of machines that are made, by owner.
     pub(super) images: BTreeMap<Owner, BTreeSet<Image>>,
     /// What providers run.
     pub(super) provided: Provided,
-    /// What waits at the end, and why, by owner.
-    pub(super) waits: BTreeMap<Owner, (BlockerKind, String)>,
+    /// What waits at the end, by owner.
+    pub(super) waits: BTreeMap<Owner, Wait>,
+}
+
+/// Why something waits.
+#[derive(Clone)]
+pub(super) struct Wait {
+    pub(super) kind: BlockerKind,
+    pub(super) why: String,
+    /// Whose field asks for what there is none of, and its path.
+    pub(super) mistake: Option<(Owner, String)>,
+}
+
+impl Wait {
+    pub(super) fn new(kind: BlockerKind, why: String) -> Self {
+        Self {
+            kind,
+            why,
+            mistake: None,
+        }
+    }
 }
 
 impl Model<'_> {
@@ -201,16 +219,27 @@ impl Model<'_> {
     }
 
     /// The first image on the way of an upgrade that there is none of.
-    fn blocker(&self, machines: &[Machine]) -> Option<Blocker> {
+    fn blocker(&self, machines: &[Machine]) -> Option<(OnTheWay, &Missing)> {
         if self.missing.is_empty() {
             return None;
         }
         let path = control_plane::route(&self.view(machines))?.ok()?;
         let all = images::on_the_way(&self.cluster, &self.pools, &path, self.catalogue);
-        all.into_iter().find_map(|one| {
-            let why = self.missing.get(&one.image)?.clone();
-            Some(one.missing(why))
-        })
+        let found = |one: OnTheWay| self.missing.get(&one.image).map(|missing| (one, missing));
+        all.into_iter().find_map(found)
+    }
+
+    /// The owner, and the path in its object, of the field that asks for what is missing; `None` where nobody can tell whether it is.
+    pub(super) fn mistake(&self, owner: &Owner, missing: &Missing) -> Option<(Owner, String)> {
+        let settings = match owner {
+            Some(_) => "spec.template.spec.providerConfig",
+            None if self.cluster.spec.control_plane.managed.is_some() => {
+                "spec.controlPlane.managed.providerConfig"
+            }
+            None => "spec.controlPlane.machines.template.spec.providerConfig",
+        };
+        let field = format!("{settings}.{}", missing.field.as_ref()?);
+        Some((owner.clone(), field))
     }
 
     fn control_plane(&mut self, moves: &mut BTreeMap<Owner, Moves>) -> bool {
@@ -235,7 +264,10 @@ impl Model<'_> {
             let shown = shown.filter_map(|m| m.status.as_ref()?.failure_domain.clone());
             domains = shown.collect::<BTreeSet<_>>().into_iter().collect();
         }
-        let blocker = self.blocker(machines);
+        let missing = self.blocker(machines);
+        let mistake = missing.as_ref();
+        let mistake = mistake.and_then(|(one, missing)| self.mistake(&one.pool, missing));
+        let blocker = missing.map(|(one, missing)| one.missing(missing.why.clone()));
         let view = ControlPlaneView {
             blocker: blocker.as_ref(),
             lowest_worker: lowest.as_ref(),
@@ -251,7 +283,13 @@ impl Model<'_> {
             .and_then(|s| s.version.as_deref());
         let next = upgrading_to(machines, &decision, running);
         self.cluster.status.get_or_insert_default().upgrading_to = next;
-        let stays = |step: &VersionStep| Some((blockers::of_step(step)?, step.to_string()));
+        let stays = |step: &VersionStep| {
+            let kind = blockers::of_step(step)?;
+            Some(Wait {
+                mistake: mistake.filter(|_| kind == BlockerKind::MissingImage),
+                ..Wait::new(kind, step.to_string())
+            })
+        };
         let waits = decision.version.as_ref().and_then(stays);
         self.waits(None, waits);
         let mine = moves.entry(None).or_default();
@@ -303,18 +341,17 @@ impl Model<'_> {
         let decision = match rollout::decide(pool, &sets, &version, self.catalogue, self.now) {
             Ok(decision) => decision,
             Err(error) => {
-                self.waits(Some(name), Some((BlockerKind::Invalid, error.to_string())));
+                let wait = Wait::new(BlockerKind::Invalid, error.to_string());
+                self.waits(Some(name), Some(wait));
                 return false;
             }
         };
         let made = decision.create.as_ref().map(|new| new.to_set(pool));
         let waiting = decision.waiting.as_ref();
-        let waits = waiting.map(|wait| (blockers::of_wait(wait), wait.to_string()));
+        let waits = waiting.map(|wait| Wait::new(blockers::of_wait(wait), wait.to_string()));
         let stays = || {
-            Some((
-                blockers::of_version(&version.reason)?,
-                version.reason.to_string(),
-            ))
+            let kind = blockers::of_version(&version.reason)?;
+            Some(Wait::new(kind, version.reason.to_string()))
         };
         let waits = waits.or_else(stays);
         self.waits(Some(name.clone()), waits);
@@ -402,9 +439,9 @@ impl Model<'_> {
         changed
     }
 
-    fn waits(&mut self, owner: Owner, why: Option<(BlockerKind, String)>) {
-        match why {
-            Some(why) => self.waits.insert(owner, why),
+    fn waits(&mut self, owner: Owner, wait: Option<Wait>) {
+        match wait {
+            Some(wait) => self.waits.insert(owner, wait),
             None => self.waits.remove(&owner),
         };
     }

@@ -1,5 +1,7 @@
 //! Pull requests of a Fleet's repository, as they are in Git.
 
+use std::sync::Arc;
+
 use fleetwright_api::{Fleet, fleet::Held};
 use jiff::Timestamp;
 
@@ -103,7 +105,7 @@ impl Reader {
         let lost = |why: String| SourceError::Held(held.number, why);
         let tree = match self.blocking(merge).await? {
             Ok(Merged { files, filter }) => files.and_then(|files| match files.tree == held.tree {
-                true => Ok(Tree::Merged(files, filter)),
+                true => Ok(Tree::Merged(Arc::new(files), filter)),
                 false => Err(lost(
                     "its merge is no longer the one that was approved".into(),
                 )),

@@ -244,6 +244,7 @@ mod tests {
                 object: Some(key("web")),
                 wave: None,
                 reason: "paused: `resume` it".into(),
+                mistake: None,
                 until: None,
             }],
             ..Plan::default()

@@ -1,5 +1,5 @@
 use fleetwright_core::{
-    plan::{BlockerKind, Drift, FieldDiff, Kept, Refusal, Written},
+    plan::{BlockerKind, Drift, FieldDiff, FilePlace, Kept, Refusal, Written},
     waves::Hold,
 };
 use serde_json::json;
@@ -120,6 +120,23 @@ fn says_what_differs_why_and_in_which_steps() {
                 object: Some(key("MachineDeployment", "web")),
                 wave: None,
                 reason: "it lets none go".into(),
+                mistake: None,
+                until: None,
+            },
+            PlanBlocker {
+                kind: BlockerKind::MissingImage,
+                object: Some(key("MachineDeployment", "web")),
+                wave: None,
+                reason: "there is no image ami-2 here".into(),
+                mistake: Some(Mistake {
+                    object: key("MachineDeployment", "web"),
+                    field: "spec.template.spec.providerConfig.image".into(),
+                    place: Some(FilePlace {
+                        file: "a.yaml".into(),
+                        line: 9,
+                        column: 12,
+                    }),
+                }),
                 until: None,
             },
             PlanBlocker {
@@ -127,6 +144,7 @@ fn says_what_differs_why_and_in_which_steps() {
                 object: None,
                 wave: Some("prod".into()),
                 reason: "wave prod waits: wave canary comes first".into(),
+                mistake: None,
                 until: None,
             },
         ],
@@ -169,11 +187,18 @@ Machines, if nothing else happens:
 All of it takes about 1 h 30 min, drains not counted.
 In the way:
   Budget: pool default/web: it lets none go
+  MissingImage: pool default/web (a.yaml:9:12): there is no image ami-2 here
   Wave: wave prod waits: wave canary comes first
 
 Plan: 1 to create, 1 to change, 1 to delete, 1 refused; 1 machine made, 2 deleted.
 ";
     assert_eq!(text(&plan), wanted);
+    assert_eq!(
+        mistakes(&plan),
+        [
+            "a.yaml:9:12: pool default/web: spec.template.spec.providerConfig.image: there is no image ami-2 here"
+        ]
+    );
     assert_eq!(text(&Plan::default()), "No changes.\n");
 }
 

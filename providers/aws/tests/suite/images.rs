@@ -75,7 +75,11 @@ async fn a_lookup_stands_for_the_newest_image_and_stays_what_it_was() {
             "{error}"
         );
         let missing = here.aws.missing_image(&account, "v1.36.2", &config).await;
-        assert!(missing.unwrap().unwrap().contains(words));
+        let missing = missing.unwrap().unwrap();
+        assert!(missing.message.contains(words), "{missing:?}");
+        let looks = config["imageLookup"].as_object().unwrap();
+        let field = looks.keys().find(|k| *k != "architecture").unwrap();
+        assert_eq!(missing.field, format!("imageLookup.{field}"));
     }
 }
 
@@ -84,21 +88,38 @@ async fn what_speaks_against_a_boot_is_told_before() {
     let Some(here) = Place::at("ap-northeast-2").await else {
         return;
     };
+    let told = async |config: &Value| {
+        let account = here.account();
+        let asked = here.aws.missing_image(&account, "v1.36.2", config);
+        let found = asked.await.unwrap();
+        found.map_or_else(String::new, |e| format!("{}: {}", e.field, e.message))
+    };
     let missing = async |field: &str, value: &str| {
         let mut config = here.config();
         config[field] = json!(value);
-        let account = here.account();
-        let asked = here.aws.missing_image(&account, "v1.36.2", &config);
-        asked.await.unwrap().unwrap_or_default()
+        told(&config).await
     };
     assert_eq!(missing("keyName", "any").await, "");
     let none = missing("image", "ami-00000000").await;
-    assert_eq!(none, "there is no image ami-00000000 here");
+    assert_eq!(none, "image: there is no image ami-00000000 here");
     let none = missing("instanceType", "t3.huge").await;
-    assert_eq!(none, "there is no instance type t3.huge here");
+    assert_eq!(none, "instanceType: there is no instance type t3.huge here");
     let other = missing("instanceType", "m6g.large").await;
     assert!(
-        other.contains("is for x86_64, and instance type m6g.large runs arm64"),
+        other.starts_with("instanceType: image ")
+            && other.contains("is for x86_64, and instance type m6g.large runs arm64"),
         "{other}"
+    );
+    let group = |types: &[&str]| {
+        json!({
+            "apiVersion": "aws.fleetwright.dev/v1alpha1", "kind": "EKSNodeGroupConfig", "account": "a",
+            "nodeRoleARN": "arn:aws:iam::123456789012:role/nodes", "subnets": ["subnet-0123456789abcdef0"],
+            "instanceTypes": types,
+        })
+    };
+    assert_eq!(told(&group(&["t3.large", "m6g.large"])).await, "");
+    assert_eq!(
+        told(&group(&["t3.large", "t3.huge"])).await,
+        "instanceTypes[1]: there is no instance type t3.huge here"
     );
 }

@@ -109,7 +109,11 @@ async fn a_version_without_an_image_is_told_and_refused() {
     };
     assert_eq!(ask().await, None);
     kit.cloud.set_versions(Some(["v1.1.1".to_owned()].into()));
-    assert!(ask().await.is_some_and(|why| why.contains("PUT /versions")));
+    assert!(
+        ask()
+            .await
+            .is_some_and(|e| e.field == "image" && e.message.contains("PUT /versions"))
+    );
     let refused = kit.remote.create(&account(), &order).await;
     assert!(
         matches!(refused, Err(ProviderError::Terminal { .. })),

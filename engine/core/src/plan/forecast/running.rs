@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     plan::{
-        BlockerKind, Key, PlanBlocker,
-        model::{Model, Moves, Owner},
+        BlockerKind, Key, Mistake, PlanBlocker,
+        model::{Model, Moves, Owner, Wait},
     },
     waves::Place,
 };
@@ -122,12 +122,16 @@ impl<'a> Running<'a> {
         let losing = out.iter().filter(|(_, r)| r.counts().1 > 0);
         let held: Vec<_> = losing
             .filter_map(|(owner, _)| Some((owner.clone(), budgets.note(place, owner, &out)?)))
-            .map(|(owner, why)| (owner, (BlockerKind::Budget, why)))
+            .map(|(owner, why)| (owner, Wait::new(BlockerKind::Budget, why)))
             .collect();
         let unmade = model.images.iter().filter_map(|(owner, images)| {
-            let why = images.iter().find_map(|i| model.missing.get(i))?;
-            let text = format!("machines cannot be made: {why}");
-            Some((owner.clone(), (BlockerKind::MissingImage, text)))
+            let missing = images.iter().find_map(|i| model.missing.get(i))?;
+            let text = format!("machines cannot be made: {}", missing.why);
+            let wait = Wait {
+                mistake: model.mistake(owner, missing),
+                ..Wait::new(BlockerKind::MissingImage, text)
+            };
+            Some((owner.clone(), wait))
         });
         // What keeps machines from coming keeps others from going, too.
         let first: BTreeMap<Owner, _> = held.into_iter().chain(unmade).collect();
@@ -144,11 +148,19 @@ impl<'a> Running<'a> {
                 }
             }
         }
-        for (owner, (kind, why)) in first.into_iter().chain(waits) {
+        for (owner, wait) in first.into_iter().chain(waits) {
             let key = key_of(cluster, &owner);
-            blockers.push(match kind {
+            let mistake = |(owner, field): (Owner, String)| Mistake {
+                object: key_of(cluster, &owner),
+                field,
+                place: None,
+            };
+            blockers.push(match wait.kind {
                 BlockerKind::Paused => PlanBlocker::paused(key, "its machines are not replaced"),
-                kind => PlanBlocker::of(kind, key, why),
+                kind => PlanBlocker {
+                    mistake: wait.mistake.map(mistake),
+                    ..PlanBlocker::of(kind, key, wait.why)
+                },
             });
         }
         for (owner, rollout) in &mut out {

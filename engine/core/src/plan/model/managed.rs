@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use fleetwright_api::{Cluster, MachineDeployment, version::Version};
 
-use super::{BlockerKind, Model, Moves, Owner, because, blockers, sentence};
+use super::{BlockerKind, Model, Moves, Owner, Wait, because, blockers, sentence};
 use crate::{
     catalogue::Catalogue,
     compare::compare,
     content::Content,
     control_plane::ControlPlaneDecision,
     group::{self, GroupWait},
+    images::Image,
     managed::{Known, Phase, Shown},
     plan::forecast::ByProvider,
 };
@@ -124,19 +125,23 @@ impl Model<'_> {
                 GroupWait::Version(reason) => blockers::of_version(reason)?,
                 _ => BlockerKind::Invalid,
             };
-            Some((kind, wait.to_string()))
+            Some(Wait::new(kind, wait.to_string()))
         });
         let Some(order) = decision.order.filter(|_| !self.provided.moves(&owner)) else {
             self.waits(owner, waits);
             return false;
         };
         let want = Content::of_pool(pool, &order.version, self.catalogue);
+        let settings = &pool.spec.template.spec.provider_config;
+        let image = Image::of(settings, &order.version.to_string(), self.catalogue);
+        let images = self.images.entry(owner.clone()).or_default();
         let have = self.provided.ordered.get(&owner);
         let there = pool.status.as_ref().map_or(0, |s| s.replicas);
         let nodes = order.replicas.unwrap_or(there);
         let mine = moves.entry(owner.clone()).or_default();
         let (from, phase) = match have {
             None => {
+                images.insert(image);
                 because(mine, "the first nodes of the pool".to_owned());
                 mine.provider = Some(ByProvider::NodesMade { nodes });
                 (order.version.clone(), Phase::Creating)
@@ -145,6 +150,7 @@ impl Model<'_> {
                 let from = have.version().unwrap_or_else(|| order.version.clone());
                 let difference = compare(&want, have, self.catalogue);
                 if !difference.replace.is_empty() {
+                    images.insert(image);
                     because(mine, sentence(&difference.replace));
                     mine.provider = Some(ByProvider::NodesRolled { nodes: there });
                 } else if nodes != there {

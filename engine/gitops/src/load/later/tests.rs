@@ -1,5 +1,5 @@
 use fleetwright_api::fleet::Allow;
-use fleetwright_core::plan::{Live, Policy, faults, plan};
+use fleetwright_core::plan::{BlockerKind, Live, Mistake, Policy, faults, plan};
 
 use super::*;
 use crate::{
@@ -106,4 +106,86 @@ fn a_plan_says_of_what_it_refuses_where_it_was_written() {
         web.reason
     );
     assert!(web.reason.ends_with("(from base.yaml:8)"), "{}", web.reason);
+}
+
+#[test]
+fn what_there_is_none_of_stands_where_it_is_asked_for() {
+    let image = "base: true\nspec:\n  template:\n    spec:\n      providerConfig:\n        apiVersion: sim/v1\n        kind: M\n        account: sim-eu\n        size: 3\n";
+    let base = format!("apiVersion: fleetwright.dev/v1alpha1\nkind: MachineDeployment\n{image}");
+    let config = "  template:\n    spec:\n      providerConfig: {apiVersion: sim/v1, kind: M, account: sim-eu}\n";
+    let built = POOL
+        .replace("metadata:", "bases: [base.yaml]\nmetadata:")
+        .replace(config, "")
+        .replace("name: web", "name: built");
+    let pools = format!("{POOL}---\n{built}");
+    let files = [
+        ("base.yaml", base.as_str()),
+        ("cluster.yaml", CLUSTER),
+        ("pools.yaml", pools.as_str()),
+    ];
+    let loaded = run(&files, Allow::default());
+    assert_eq!(loaded.errors, []);
+    let sources: Vec<SourceFile> = files
+        .iter()
+        .map(|(path, text)| SourceFile {
+            path: (*path).into(),
+            content: Ok(text.as_bytes().to_vec()),
+        })
+        .collect();
+    let pool = |name: &str| ("MachineDeployment", name.to_owned());
+    let settings = "spec.template.spec.providerConfig";
+    let machines = "spec.controlPlane.machines.template.spec.providerConfig";
+    // (whose field, its path, where it is written)
+    let rows = [
+        (
+            pool("web"),
+            format!("{settings}.account"),
+            Some("pools.yaml:10:62"),
+        ),
+        (
+            pool("web"),
+            format!("{settings}.size"),
+            Some("pools.yaml:10:23"),
+        ),
+        (
+            pool("built"),
+            format!("{settings}.size"),
+            Some("base.yaml:11:15"),
+        ),
+        (
+            ("Cluster", "alpha".to_owned()),
+            format!("{machines}.size"),
+            Some("cluster.yaml:12:80"),
+        ),
+        (pool("elsewhere"), format!("{settings}.size"), None),
+    ];
+    let blocker = |(kind, name): &(&str, String), field: &str| {
+        let object = Key {
+            api_version: "fleetwright.dev/v1alpha1".into(),
+            kind: (*kind).into(),
+            namespace: "default".into(),
+            name: name.clone(),
+        };
+        PlanBlocker {
+            kind: BlockerKind::MissingImage,
+            object: None,
+            wave: None,
+            reason: String::new(),
+            mistake: Some(Mistake {
+                object,
+                field: field.to_owned(),
+                place: None,
+            }),
+            until: None,
+        }
+    };
+    let mut blockers: Vec<PlanBlocker> = rows.iter().map(|(k, f, _)| blocker(k, f)).collect();
+    place(&mut blockers, &desired_of(&loaded), &sources);
+    let told = blockers.iter().map(|b| {
+        let place = b.mistake.as_ref().unwrap().place.as_ref();
+        place.map(ToString::to_string)
+    });
+    let told: Vec<Option<String>> = told.collect();
+    let wanted: Vec<Option<String>> = rows.iter().map(|r| r.2.map(str::to_owned)).collect();
+    assert_eq!(told, wanted);
 }

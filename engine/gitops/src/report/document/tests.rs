@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use fleetwright_core::plan::{
-    BlockerKind, BootImage, ByProvider, Change, FieldDiff, History, HistoryOf, Kept, Key,
-    PlanBlocker, PlanEffect, PlannedWave, Refusal, Removal, Removed, Rollout, Step, Written,
+    BlockerKind, BootImage, ByProvider, Change, FieldDiff, FilePlace, History, HistoryOf, Kept,
+    Key, Mistake, PlanBlocker, PlanEffect, PlannedWave, Refusal, Removal, Removed, Rollout, Step,
+    Written,
 };
 use serde_json::json;
 
@@ -109,6 +110,15 @@ fn full() -> Plan {
             object: None,
             wave: Some("canary".into()),
             reason: reason(),
+            mistake: Some(Mistake {
+                object: key("MachineDeployment"),
+                field: "spec.size".into(),
+                place: Some(FilePlace {
+                    file: "a.yaml".into(),
+                    line: 7,
+                    column: 9,
+                }),
+            }),
             until: Some(jiff::Timestamp::UNIX_EPOCH),
         }],
         waves: vec![PlannedWave {

@@ -7,7 +7,10 @@ use fleetwright_api::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::*;
-use crate::plan::{BlockerKind, Removed};
+use crate::{
+    images::Missing,
+    plan::{BlockerKind, Removed},
+};
 
 #[test]
 fn a_version_below_the_running_one_holds_the_control_plane_and_moves_workers_back() {
@@ -171,6 +174,17 @@ fn a_clusters_budget_that_lets_fewer_go_than_a_step_takes_is_named() {
     );
 }
 
+/// What is held up by a mistake, whose field that is, and which.
+fn mistakes(plan: &Plan) -> Vec<String> {
+    let line = |blocker: &PlanBlocker| {
+        let mistake = blocker.mistake.as_ref()?;
+        let held = &blocker.object.as_ref()?.name;
+        let (of, field) = (&mistake.object.name, &mistake.field);
+        Some(format!("{held}: {of} {field}"))
+    };
+    plan.blockers.iter().filter_map(line).collect()
+}
+
 #[test]
 fn a_missing_image_blocks_the_upgrade_and_what_cannot_be_made_is_named() {
     let mut fleet = Fleet::default();
@@ -182,11 +196,18 @@ fn a_missing_image_blocks_the_upgrade_and_what_cannot_be_made_is_named() {
     assert_eq!(versions, BTreeSet::from(["v1.34.0", "v1.35.0"]));
     assert_eq!(fleet.foretell(&start).1, BTreeSet::new());
 
+    let none = |why: &str| Missing {
+        field: Some("image".into()),
+        why: why.into(),
+    };
     let missing = images.iter().filter(|i| i.version == "v1.35.0");
-    fleet.live.missing_images = missing
-        .map(|i| (i.clone(), "build it".to_owned()))
-        .collect();
+    fleet.live.missing_images = missing.map(|i| (i.clone(), none("build it"))).collect();
     let (plan, _) = fleet.foretell(&upgrade);
+    assert_eq!(
+        mistakes(&plan),
+        ["a: a spec.controlPlane.machines.template.spec.providerConfig.image"],
+        "what waits for it makes none of its own"
+    );
     assert_eq!(lines(&plan), [""; 0], "nothing of it moves");
     assert_eq!(
         notes(plan),
@@ -200,12 +221,22 @@ fn a_missing_image_blocks_the_upgrade_and_what_cannot_be_made_is_named() {
     let other = [cluster("v1.33.2", 1), pool(1, 2, (1, 0))];
     let (_, images) = fleet.foretell(&other);
     assert_eq!(images.len(), 1);
-    let why = |i: &Image| (i.clone(), "no image of size 2".to_owned());
-    fleet.live.missing_images = images.iter().map(why).collect();
-    assert_eq!(
-        notes(fleet.plan(&other)),
-        ["web: MissingImage: machines cannot be made: no image of size 2"]
-    );
+    // (what the provider says, whose field is at fault)
+    let field = "web: web spec.template.spec.providerConfig.image";
+    let unsaid = Missing {
+        field: None,
+        why: "no image of size 2".into(),
+    };
+    for (missing, at_fault) in [(none("no image of size 2"), vec![field]), (unsaid, vec![])] {
+        let missing = |i: &Image| (i.clone(), missing.clone());
+        fleet.live.missing_images = images.iter().map(missing).collect();
+        let plan = fleet.plan(&other);
+        assert_eq!(mistakes(&plan), at_fault);
+        assert_eq!(
+            notes(plan),
+            ["web: MissingImage: machines cannot be made: no image of size 2"]
+        );
+    }
 }
 
 #[test]
