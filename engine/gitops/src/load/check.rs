@@ -150,8 +150,9 @@ impl Checker {
             if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
                 && !self.matches(pattern, text)
             {
-                self.found
-                    .push((place, format!("{path} is {value}: it must match {pattern}")));
+                let what = meaning(schema).map_or_else(String::new, |what| format!(" ({what})"));
+                let message = format!("{path} is {value}: it must match {pattern}{what}");
+                self.found.push((place, message));
             }
         }
     }
@@ -193,6 +194,13 @@ impl Checker {
             ));
         }
     }
+}
+
+/// The first sentence of a field's description: it says what to write.
+fn meaning(schema: &Value) -> Option<String> {
+    let description = schema.get("description")?.as_str()?.replace('\n', " ");
+    let sentence = description.split(". ").next()?.trim_end_matches('.');
+    Some(sentence.to_owned()).filter(|sentence| !sentence.is_empty())
 }
 
 fn join(path: &str, name: &str) -> String {

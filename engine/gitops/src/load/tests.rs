@@ -204,7 +204,7 @@ fn impossible_values_name_their_field() {
         ),
         (
             content("version: v1.33"),
-            "spec.template.spec.version is \"v1.33\": it must match",
+            "spec.template.spec.version is \"v1.33\": it must match ^v?(0|[1-9]\\d*)\\.(0|[1-9]\\d*)\\.(0|[1-9]\\d*)([-+].+)?$ (Kubernetes version such as v1.33.2)",
         ),
         (
             content("taints: [{key: a, effect: Never}]"),

@@ -41,6 +41,11 @@ fn live(document: Value, version: &str, replicas: u32) -> Value {
 }
 
 fn foretold(documents: &[Value], objects: Vec<Value>) -> Plan {
+    asking(documents, objects).0
+}
+
+/// The plan, and what the provider is asked for beforehand.
+fn asking(documents: &[Value], objects: Vec<Value>) -> (Plan, Images) {
     let desired: Vec<Desired> = documents
         .iter()
         .map(|d| Desired {
@@ -54,8 +59,8 @@ fn foretold(documents: &[Value], objects: Vec<Value>) -> Plan {
         ..Live::default()
     };
     let mut out = plan(&desired, None, &live, &policy(), &catalogue());
-    let _ = forecast(&mut out, &live, &policy(), &catalogue(), now());
-    out
+    let images = forecast(&mut out, &live, &policy(), &catalogue(), now());
+    (out, images)
 }
 
 /// Steps of all rollouts, in their order.
@@ -132,6 +137,32 @@ fn an_upgrade_shows_each_minor_and_when_nodes_roll() {
             nodes: None
         }
     );
+}
+
+#[test]
+fn a_provider_is_asked_for_what_new_nodes_are_made_from() {
+    let objects = |version: &str| {
+        vec![
+            live(plane(version, 1), version, 0),
+            live(group(2, 1), version, 2),
+        ]
+    };
+    // (the pool, what there is already, versions that are asked for)
+    for (pool, there, versions) in [
+        (group(2, 1), vec![], vec!["v1.33.0"]),
+        (group(2, 1), objects("v1.32.0"), vec!["v1.33.0"]),
+        (group(4, 1), objects("v1.33.0"), vec![]),
+        (group(2, 2), objects("v1.33.0"), vec![]),
+    ] {
+        let (_, images) = asking(&[plane("v1.33.0", 1), pool.clone()], there);
+        let asked: Vec<(&str, &str)> = images
+            .iter()
+            .flat_map(|(key, images)| images.iter().map(|i| (key.name.as_str(), i)))
+            .map(|(name, image)| (name, image.version.as_str()))
+            .collect();
+        let wanted: Vec<(&str, &str)> = versions.into_iter().map(|v| ("web", v)).collect();
+        assert_eq!(asked, wanted, "{pool}");
+    }
 }
 
 #[test]
