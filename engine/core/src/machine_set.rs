@@ -103,6 +103,8 @@ pub enum SetWait {
     CreateDisabled,
     /// The set is on its way out.
     Deleting,
+    /// The selector does not select what the template makes: each machine would be let go at once, and another one made.
+    Selector,
     /// Checks before machines are made do not pass.
     Preflight(Vec<PreflightFailure>),
 }
@@ -110,13 +112,14 @@ pub enum SetWait {
 impl SetWait {
     /// The reason that conditions give for it, and words, where no retry mends it.
     pub(crate) fn refusal(&self) -> Option<(&'static str, String)> {
-        let Self::Preflight(failures) = self else {
-            return None;
-        };
-        failures.iter().find_map(|failure| match failure {
-            PreflightFailure::Unlisted(hold) => hold.refusal(),
-            _ => None,
-        })
+        match self {
+            Self::Selector => Some((condition::reason::TERMINAL, self.to_string())),
+            Self::Preflight(failures) => failures.iter().find_map(|failure| match failure {
+                PreflightFailure::Unlisted(hold) => hold.refusal(),
+                _ => None,
+            }),
+            Self::Paused | Self::CreateDisabled | Self::Deleting => None,
+        }
     }
 }
 
@@ -126,6 +129,9 @@ impl fmt::Display for SetWait {
             Self::Paused => f.write_str("paused"),
             Self::CreateDisabled => f.write_str("this set makes no more machines"),
             Self::Deleting => f.write_str("the set is on its way out"),
+            Self::Selector => f.write_str(
+                "selector does not select what the template makes: write its labels into template.metadata.labels, or leave selector out",
+            ),
             Self::Preflight(failures) => {
                 let words: Vec<String> = failures.iter().map(ToString::to_string).collect();
                 f.write_str(&words.join("; "))
@@ -241,9 +247,13 @@ fn scale_to(
             false => there,
         };
         for _ in there..want {
-            let ordinal = out.next_ordinal;
+            let new = new_machine(set, name, out.next_ordinal, &content);
+            if !ownership::keeps(set, &new.labels) {
+                out.waiting = Some(SetWait::Selector);
+                break;
+            }
             out.next_ordinal += 1;
-            out.create.push(new_machine(set, name, ordinal, &content));
+            out.create.push(new);
         }
     }
     let order = set

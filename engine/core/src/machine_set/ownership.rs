@@ -24,13 +24,9 @@ pub fn ownership<M: Borrow<Machine>>(set: &MachineSet, machines: &[M], orphans: 
     if set.metadata.deletion_timestamp.is_some() || meta::is_paused(set) {
         return out;
     }
-    let name = set.metadata.name.clone().unwrap_or_default();
-    let own = BTreeMap::from([(meta::LABEL_SET_NAME.to_owned(), name)]);
-    let matches = |machine: &Machine| {
-        let none = BTreeMap::new();
-        let labels = machine.metadata.labels.as_ref().unwrap_or(&none);
-        let written = set.spec.selector.as_ref().filter(|s| !is_empty(s));
-        written.map_or_else(|| includes(labels, &own), |s| selects(s, labels))
+    let matches = |machine: &Machine| match &machine.metadata.labels {
+        Some(labels) => keeps(set, labels),
+        None => keeps(set, &BTreeMap::new()),
     };
     let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
     let names = |list: Vec<&Machine>| {
@@ -62,6 +58,15 @@ pub fn ownership<M: Borrow<Machine>>(set: &MachineSet, machines: &[M], orphans: 
             .collect(),
     );
     out
+}
+
+/// Whether a machine with these labels is the set's, and stays so.
+pub(super) fn keeps(set: &MachineSet, labels: &BTreeMap<String, String>) -> bool {
+    let written = set.spec.selector.as_ref().filter(|s| !is_empty(s));
+    match written {
+        Some(selector) => selects(selector, labels),
+        None => labels.get(meta::LABEL_SET_NAME) == set.metadata.name.as_ref(),
+    }
 }
 
 /// An empty selector would take every machine of the cluster.

@@ -4,7 +4,7 @@ use fleetwright_api::{Machine, MachineSet, meta, time::k8s_time};
 use serde_json::{Value, json};
 
 use super::at;
-use crate::machine_set::{Ownership, ownership};
+use crate::machine_set::{Ownership, SetWait, ownership, scale};
 
 const POOL: &str = meta::LABEL_DEPLOYMENT_NAME;
 const HASH: &str = meta::LABEL_TEMPLATE_HASH;
@@ -135,4 +135,52 @@ fn machines_that_left_the_selector_are_let_go() {
         ownership(&paused, &[machine(json!({}))], &[orphan]),
         Ownership::default()
     );
+}
+
+#[test]
+fn a_set_makes_nothing_that_it_would_let_go() {
+    let expression = |operator: &str, values: Value| json!({"matchExpressions": [{"key": "a", "operator": operator, "values": values}]});
+    // (selector, labels of the template, whether machines are made)
+    for (selector, labels, makes) in [
+        (json!(null), json!({}), true),
+        (json!({"matchLabels": {"a": "b"}}), json!({"a": "b"}), true),
+        (json!({"matchLabels": {"a": "b"}}), json!({}), false),
+        (expression("In", json!(["b"])), json!({"a": "b"}), true),
+        (expression("In", json!(["b"])), json!({"a": "c"}), false),
+        (
+            expression("DoesNotExist", json!(null)),
+            json!({"a": "c"}),
+            false,
+        ),
+        (
+            json!({"matchLabels": {meta::LABEL_CLUSTER_NAME: "c", meta::LABEL_SET_NAME: "s"}}),
+            json!({}),
+            true,
+        ),
+        (
+            json!({"matchLabels": {meta::LABEL_CLUSTER_NAME: "other"}}),
+            json!({}),
+            false,
+        ),
+        // Of a pool that the set has not.
+        (json!({"matchLabels": {POOL: "p"}}), json!({}), false),
+    ] {
+        let mut set = set(selector.clone());
+        set.spec.replicas = Some(2);
+        set.spec.template.metadata = serde_json::from_value(json!({"labels": labels})).unwrap();
+        let decision = scale(&set, &[] as &[Machine], 0, at(0));
+        let (made, waits) = match makes {
+            true => (2, None),
+            false => (0, Some(SetWait::Selector)),
+        };
+        assert_eq!(
+            (decision.create.len(), decision.waiting),
+            (made, waits),
+            "{selector}"
+        );
+        for new in &decision.create {
+            let machine = machine(json!(new.labels));
+            assert_eq!(ownership(&set, &[machine], &[]), Ownership::default());
+        }
+    }
 }
