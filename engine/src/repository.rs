@@ -37,8 +37,13 @@ use crate::{
     tokens::Tokens,
 };
 
-/// The providers' schemas as core wants them.
-pub(crate) fn catalogue(schemas: Vec<ConfigSchema>) -> Catalogue {
+/// The schemas of all providers of this program, as core wants them.
+pub(crate) fn catalogue() -> Catalogue {
+    catalogue_of(crate::providers::schemas())
+}
+
+/// These schemas as core wants them.
+pub(crate) fn catalogue_of(schemas: Vec<ConfigSchema>) -> Catalogue {
     let mut catalogue = Catalogue::default();
     for schema in schemas {
         catalogue.insert(&schema.api_version, &schema.kind, schema.schema);
@@ -120,7 +125,7 @@ impl Target {
     /// The files have mistakes, or the engine cannot be asked.
     pub(crate) async fn plan(&self, client: &Client, now: Timestamp) -> Result<Planned, Failure> {
         let fleet = self.fleet(client).await?;
-        let catalogue = Arc::new(catalogue(crate::providers::schemas()));
+        let catalogue = Arc::new(catalogue());
         let allow = fleet.spec.allow.clone().unwrap_or_default();
         let cache = tempfile::tempdir().context("cannot make a folder for what is read")?;
         let forges = step(Forges::new(), "cannot reach forges")?;

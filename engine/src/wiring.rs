@@ -39,7 +39,7 @@ use crate::{
     metrics::Metrics,
     notes, progress, providers,
     pulls::Pulls,
-    repository::catalogue,
+    repository::catalogue_of,
     setup::{self, Wish},
     tokens::Tokens,
     trail,
@@ -291,7 +291,7 @@ impl Workers {
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let providers = self.providers;
-        let catalogue = Arc::new(catalogue(providers.schemas()));
+        let catalogue = Arc::new(catalogue_of(providers.schemas()));
         let forges = Arc::new(step(Forges::new(), "cannot reach forges")?);
         let tokens: Arc<dyn AppTokens> = Arc::new(Tokens(forges.apps()));
         let caches = Caches::from(self.cache);

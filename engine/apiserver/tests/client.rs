@@ -259,6 +259,32 @@ async fn budgets_hold_pods_until_more_are_healthy() {
 }
 
 #[tokio::test]
+async fn nothing_is_evicted_in_a_namespace_that_goes() {
+    let server = server();
+    let client = server.client("default");
+    let spaces: Api<Namespace> = Api::all(client.clone());
+    let space = serde_json::from_value(json!({"metadata": {"name": "going"}})).unwrap();
+    spaces.create(&PostParams::default(), &space).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client, "going");
+    let pod = serde_json::from_value(
+        json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}}),
+    );
+    pods.create(&PostParams::default(), &pod.unwrap())
+        .await
+        .unwrap();
+    let gone = DeleteParams::default();
+    spaces.delete("going", &gone).await.unwrap();
+    let refused = pods.evict("a", &kube::api::EvictParams::default()).await;
+    let Err(kube::Error::Api(status)) = refused else {
+        panic!("{refused:?}");
+    };
+    let causes = status.details.unwrap().causes;
+    let causes: Vec<&str> = causes.iter().map(|c| c.reason.as_str()).collect();
+    assert_eq!((status.code, causes), (403, vec!["NamespaceTerminating"]));
+}
+
+#[tokio::test]
 async fn our_definitions_are_served_at_once() {
     let server = server();
     let crds: Vec<Value> = fleetwright_api::crds::all()

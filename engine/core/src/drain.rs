@@ -84,7 +84,7 @@ impl SkipReason {
 }
 
 /// A remark on a pod that is evicted all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Warning {
     /// Nothing will make it again.
     NoController,
@@ -97,9 +97,9 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoController => "evicting a pod that has no controller",
-            Self::DaemonSetGone => "evicting a pod whose DaemonSet is gone",
-            Self::EmptyDir => "evicting a pod with emptyDir volumes",
+            Self::NoController => "no controller makes it again",
+            Self::DaemonSetGone => "its DaemonSet is gone",
+            Self::EmptyDir => "what is in emptyDir volumes is lost",
         })
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let snapshot = read(&args.directory)?;
-    let catalogue = catalogue(crate::providers::schemas());
+    let catalogue = catalogue();
     let loaded = loaded(&snapshot, &catalogue);
     if !loaded.errors.is_empty() {
         return Err(mistakes(&args.directory, &loaded.errors));

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let catalogue = catalogue(crate::providers::schemas());
+    let catalogue = catalogue();
     let text = |schema: &Value| -> Result<String, Failure> {
         let text = step(serde_json::to_string_pretty(schema), "cannot write JSON")?;
         Ok(format!("{text}\n"))

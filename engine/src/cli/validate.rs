@@ -39,7 +39,7 @@ enum Form {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let snapshot = read(&args.directory)?;
-    let catalogue = catalogue(crate::providers::schemas());
+    let catalogue = catalogue();
     let files = snapshot
         .files
         .iter()

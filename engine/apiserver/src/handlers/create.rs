@@ -133,7 +133,8 @@ fn suffix(call: &Call<'_>) -> String {
         .collect()
 }
 
-fn check_namespace_exists(call: &Call<'_>, name: &str) -> ApiResult<()> {
+/// Nothing is made in a namespace that is not there or goes.
+pub(super) fn check_namespace_exists(call: &Call<'_>, name: &str) -> ApiResult<()> {
     let (kind, wanted) = (call.kind, call.target.namespace.as_str());
     if !kind.namespaced {
         return Ok(());

@@ -5,6 +5,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::Call;
+use super::create::check_namespace_exists;
 use super::delete::{Options, remove};
 use super::read::parsed;
 use crate::error::{ApiError, ApiResult, Cause, respond};
@@ -23,6 +24,8 @@ pub(crate) async fn evict(call: &Call<'_>) -> ApiResult<Response<Body>> {
             "name in URL does not match name in Eviction object",
         ));
     }
+    // An eviction is something new in its namespace.
+    check_namespace_exists(call, &call.target.name)?;
     let mut options = Options::nested(&eviction["deleteOptions"])?;
     options.dry |= call.dry_run();
     let (pod, _) = call.live()?;

@@ -142,6 +142,12 @@ async fn pods_go_in_the_order_of_the_rules_and_some_are_waited_for_or_left() {
     pods.patch_status(&job, &PatchParams::default(), &Patch::Strategic(done))
         .await
         .unwrap();
+    until_deleting(
+        &mut kit,
+        &old,
+        &["pod default/last-", "what is in emptyDir volumes is lost"],
+    )
+    .await;
     until_gone(&mut kit, &old).await;
     // What happened to the pods of the node, in order.
     let mut order = Vec::new();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
-use super::{DrainPlan, PodKey};
+use super::{DrainPlan, PodKey, Warning};
 
 /// What came of asking for one eviction.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,6 +135,13 @@ impl fmt::Display for DrainProgress {
         if !ending.is_empty() {
             ending.sort();
             parts.push(format!("{} {} ending", pods(&ending), are(&ending)));
+        }
+        let mut warnings: BTreeMap<Warning, Vec<&PodKey>> = BTreeMap::new();
+        for (key, warning) in &self.plan.warnings {
+            warnings.entry(*warning).or_default().push(key);
+        }
+        for (warning, keys) in warnings {
+            parts.push(format!("{}: {warning}", pods(&keys)));
         }
         let waiting: Vec<&PodKey> = self.plan.waiting.iter().collect();
         if !waiting.is_empty() {

@@ -431,6 +431,20 @@ fn progress_says_what_it_waits_for_since_when_and_what_follows() {
              pod ns/job is to complete without eviction; pods ns/y, ns/z are next after these".into(),
         ),
         (
+            DrainPlan {
+                warnings: vec![
+                    (PodKey::new("ns", "a"), Warning::EmptyDir),
+                    (PodKey::new("ns", "b"), Warning::NoController),
+                    (PodKey::new("ns", "b"), Warning::EmptyDir),
+                    (PodKey::new("ns", "c"), Warning::DaemonSetGone),
+                ],
+                ..none()
+            },
+            vec![("a", Eviction::Accepted)],
+            ": pod ns/a is ending; pod ns/b: no controller makes it again; pod ns/c: its DaemonSet is gone; \
+             pods ns/a, ns/b: what is in emptyDir volumes is lost".into(),
+        ),
+        (
             DrainPlan { undecided: BTreeMap::from([(PodKey::new("x", "p"), "there is no namespace x".into())]), ..none() },
             vec![],
             ": pod x/p is undecided: there is no namespace x".into(),

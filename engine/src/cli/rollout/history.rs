@@ -34,7 +34,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = args.object.client().await?;
     let pool = pool(&args.object, &client).await?;
     let sets = args.object.sets(&client, &pool).await?;
-    let catalogue = catalogue(fleetwright_provider_sim::config::schemas());
+    let catalogue = catalogue();
     let all = rollout::history(&sets, &catalogue);
     let now = SystemClock.now();
     let Some(wanted) = args.revision else {

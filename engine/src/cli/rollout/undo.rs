@@ -53,7 +53,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = args.object.client().await?;
     let pool = pool(&args.object, &client).await?;
     let sets = args.object.sets(&client, &pool).await?;
-    let schemas = catalogue(fleetwright_provider_sim::config::schemas());
+    let schemas = catalogue();
     let back = rollout::undo(&pool, &sets, args.to_revision, &schemas);
     let back = back.map_err(|why| Failure::input(format!("{}: {why}", args.object.object)))?;
     if is_declared(&pool) {
@@ -304,7 +304,7 @@ async fn files(
     };
     let cannot = |e: &(dyn std::error::Error + 'static)| Failure::input(chain(e));
     let cache = tempfile::tempdir().context("cannot make a folder for what is read")?;
-    let catalogue = catalogue(fleetwright_provider_sim::config::schemas());
+    let catalogue = catalogue();
     let mut reader = Reader::new(client.clone(), catalogue.into(), cache.path().into());
     let found = reader
         .find(fleet, SystemClock.now())
