@@ -22,9 +22,9 @@ test-long:
 	.ci/install-fakecloud $(TOOLS)
 	FLEETWRIGHT_NO_SKIPS=1 cargo test --workspace --locked $(FEATURES) --test long
 
-# In release mode; a few minutes. ARGS="--machines 200 --objects 2000" makes it small; see docs/benchmarks.md.
+# As releases are built; a few minutes. ARGS="--machines 200 --objects 2000" makes it small; see docs/benchmarks.md.
 bench:
-	cargo bench --locked --package fleetwright --bench bench -- $(ARGS)
+	cargo bench --locked --package fleetwright --features aws --bench bench -- $(ARGS)
 
 # Each target for a minute, or for SECONDS=n; needs cargo-fuzz.
 fuzz:

@@ -110,7 +110,7 @@ fn say_each(what: &str, mut counts: Vec<(String, f64)>, machines: f64) {
     ));
 }
 
-/// Prints what was counted between two times for each of `machines`; gives the writes that the API answered well and
+/// Prints what was counted between two times for each of `machines`; gives the requests that write, those that were refused too, and
 /// the advance of the resource version.
 fn say_between(from: &Counts, to: &Counts, machines: f64) -> (f64, f64) {
     let advance = to.revision.saturating_sub(from.revision) as f64;
@@ -121,15 +121,14 @@ fn say_between(from: &Counts, to: &Counts, machines: f64) -> (f64, f64) {
         advance / machines
     ));
     let writes = grown(&from.writes, &to.writes);
-    let done = writes.iter().filter(|(name, _)| !name.contains('('));
-    let done: f64 = done.map(|(_, count)| count).sum();
+    let sent: f64 = writes.iter().map(|(_, count)| count).sum();
     say_each("API writes", writes, machines);
     say_each(
         "watch deliveries",
         grown(&from.events, &to.events),
         machines,
     );
-    (done, advance)
+    (sent, advance)
 }
 
 /// The fleet left alone.
@@ -196,7 +195,7 @@ async fn upgrade(fleet: &Fleet, bounds: &mut Vec<Bound>, args: &Args) -> anyhow:
         "\nUpgrade of all, {}, maxSurge 20 %: {seconds:.0} s; for each machine replaced",
         shape.words()
     ));
-    let (_, advance) = say_between(&before, &after, machines);
+    let (sent, advance) = say_between(&before, &after, machines);
     say(format_args!(
         "  {} events watched, {} machines of pools replaced, I3: {}",
         seen.events,
@@ -227,7 +226,12 @@ async fn upgrade(fleet: &Fleet, bounds: &mut Vec<Bound>, args: &Args) -> anyhow:
     };
     let cpu = (after.engine.cpu - before.engine.cpu) * 1e3;
     bound(
-        "upgrade: writes, each replaced",
+        "upgrade: writes, each replaced: requests",
+        each(sent),
+        UPGRADE_WRITES,
+    );
+    bound(
+        "upgrade: writes, each replaced: advance of the resource version",
         each(advance),
         UPGRADE_WRITES,
     );
@@ -278,7 +282,7 @@ pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
             shape.words(),
             run.seconds
         ));
-        let (done, _) = say_between(&before, &after, machines as f64);
+        let (sent, _) = say_between(&before, &after, machines as f64);
         // The two counts of writes differ by those that changed nothing, and by several objects changed at once.
         if largest {
             let bytes = |usage: &Usage| usage.peak * 1048.576 / machines as f64;
@@ -290,7 +294,7 @@ pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
                     most,
                 });
             };
-            bound("writes, each: requests", each(done), WRITES);
+            bound("writes, each: requests", each(sent), WRITES);
             bound(
                 "writes, each: advance of the resource version",
                 each(run.writes as f64),
@@ -300,11 +304,6 @@ pub(crate) async fn report(args: &Args, folder: &Path) -> anyhow::Result<()> {
             bound(
                 "engine memory KB, each, all of the process's peak",
                 bytes(&run.engine),
-                KB,
-            );
-            bound(
-                "engine and cloud memory KB, each",
-                bytes(&run.engine) + bytes(&run.cloud),
                 KB,
             );
             if let Some(profile) = profile {

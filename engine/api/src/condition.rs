@@ -74,6 +74,8 @@ pub mod kind {
         UPGRADE_BLOCKED = "UpgradeBlocked";
         /// The live state equals Git's.
         IN_SYNC = "InSync";
+        /// Providers let a Fleet use the accounts that its clusters name.
+        ACCOUNTS_READY = "AccountsReady";
         /// The cluster has its bootstrap manifests as they are wanted.
         BOOTSTRAP_MANIFESTS_APPLIED = "BootstrapManifestsApplied";
     }

@@ -52,6 +52,9 @@ pub(crate) fn judge(fleet: &Fleet, seen: &Seen) -> Option<Told> {
         look(&whose, conditions, kind::IN_SYNC);
     }
     look("fields", own, kind::IN_SYNC);
+    if condition::is_false(own, kind::ACCOUNTS_READY) {
+        look("accounts", own, kind::ACCOUNTS_READY);
+    }
     if !wrong.is_empty() {
         let more = wrong.len().saturating_sub(NAMED);
         wrong.truncate(NAMED);
@@ -152,6 +155,12 @@ mod tests {
                     .insert(("default".into(), name.into()), cluster(name, of));
             }
             assert_eq!(judge(&fleet, &seen), want, "{available} {in_sync} {own}");
+            if want == well {
+                let status = fleet.status.as_mut().unwrap();
+                let refused = serde_json::from_value(condition("AccountsReady", "False"));
+                status.conditions.push(refused.unwrap());
+                assert_eq!(judge(&fleet, &seen), ill("accounts: Why"));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`sync`] follows every Fleet; a [`follow::Follower`] [`read`]s the [`source`], [`load`]s the files, plans against what
 //! [`gather`] lists, [`apply`]s, and tells through [`wishes`] what [`settle`] finds out.
 
+mod accounts;
 mod annotate;
 pub mod apply;
 pub mod depends;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
-    API_VERSION, Cluster, MachineDeployment, commit_status::CommitState, condition::kind,
-    meta::LABEL_FLEET,
+    API_VERSION, Cluster, MachineDeployment, ProviderAccount, commit_status::CommitState,
+    condition::kind, meta::LABEL_FLEET,
 };
 use fleetwright_core::{plan::Key, status};
 use jiff::{SignedDuration, Timestamp};
@@ -82,6 +82,8 @@ pub struct Seen {
     pub clusters: BTreeMap<(String, String), Cluster>,
     /// Pools.
     pub pools: BTreeMap<(String, String), MachineDeployment>,
+    /// All accounts of providers; they have no namespace.
+    pub accounts: BTreeMap<(String, String), ProviderAccount>,
 }
 
 impl Seen {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Fleet, MachineDeployment, fleet::DEFAULT_INTERVAL_SECONDS, meta::LABEL_FLEET,
-    names::fleet_hash, random::Random,
+    Cluster, Fleet, MachineDeployment, ProviderAccount, fleet::DEFAULT_INTERVAL_SECONDS,
+    meta::LABEL_FLEET, names::fleet_hash, random::Random,
 };
 use futures::{StreamExt, stream::BoxStream};
 use kube::{Api, Client, ResourceExt, runtime::watcher};
@@ -194,10 +194,11 @@ impl Edits {
     }
 }
 
-/// The watches of a Fleet's clusters and pools.
+/// The watches of a Fleet's clusters and pools, and of the accounts.
 struct Progress {
     clusters: Listing<Cluster>,
     pools: Listing<MachineDeployment>,
+    accounts: Listing<ProviderAccount>,
 }
 
 /// The watch of a kind. What it lists anew takes the place of what was there as a whole: what is not listed yet is not gone.
@@ -214,13 +215,14 @@ fn progress(client: &Client, fleet: &Fleet) -> Progress {
     Progress {
         clusters: Listing::of(client, ours.clone()),
         pools: Listing::of(client, ours),
+        accounts: Listing::of(client, watcher::Config::default()),
     }
 }
 
 impl Progress {
     /// Whether what was seen says of every object whether it is there.
     fn is_complete(&self) -> bool {
-        self.clusters.complete && self.pools.complete
+        self.clusters.complete && self.pools.complete && self.accounts.complete
     }
 
     /// Takes the next change into `seen`.
@@ -229,6 +231,7 @@ impl Progress {
             biased;
             event = self.clusters.events.next() => self.clusters.take(&mut seen.clusters, event?).await,
             event = self.pools.events.next() => self.pools.take(&mut seen.pools, event?).await,
+            event = self.accounts.events.next() => self.accounts.take(&mut seen.accounts, event?).await,
         }
         Some(())
     }

@@ -18,8 +18,9 @@ use kube::{
 use serde_json::json;
 
 use crate::{
+    accounts,
     apply::{ApplyError, MANAGER_SYNC},
-    settle::Outcome,
+    settle::{Outcome, Seen},
 };
 
 /// Mistakes that a message names.
@@ -102,6 +103,19 @@ impl Telling {
             message: "not known while the source or the API cannot be read".into(),
         };
         self.set(fleet, kind::IN_SYNC, told, now);
+    }
+
+    /// Sets the condition AccountsReady.
+    pub(crate) fn accounts(&mut self, fleet: &Fleet, seen: &Seen, now: Timestamp) {
+        let accounts::Told {
+            status,
+            reason,
+            message,
+        } = accounts::judge(seen);
+        let message: String = message.chars().take(LONGEST).collect();
+        let (list, generation) = (&mut self.status.conditions, fleet.metadata.generation);
+        let kind = kind::ACCOUNTS_READY;
+        condition::set(list, kind, status, &reason, message, generation, now);
     }
 
     fn set(&mut self, fleet: &Fleet, kind: &str, told: Ready, now: Timestamp) {

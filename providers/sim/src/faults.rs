@@ -12,6 +12,8 @@ pub enum FaultEffect {
     AnswerLost,
     /// The call is refused for now.
     Throttled,
+    /// The account's credentials are refused.
+    CredentialsRefused,
     /// There is no machine of this kind.
     NoCapacity,
     /// The instance runs, and its node never registers.
@@ -26,7 +28,9 @@ impl FaultEffect {
         match self {
             Self::NoCapacity | Self::NeverJoins => Some("create"),
             Self::Stale => Some("list"),
-            Self::RequestLost | Self::AnswerLost | Self::Throttled => None,
+            Self::RequestLost | Self::AnswerLost | Self::Throttled | Self::CredentialsRefused => {
+                None
+            }
         }
     }
 }

@@ -102,6 +102,9 @@ impl Cloud {
             Some(FaultEffect::Throttled) => Err(ProviderError::Throttled {
                 after_ms: THROTTLE_MS,
             }),
+            Some(FaultEffect::CredentialsRefused) => Err(ProviderError::Credentials {
+                message: "nobody of this name is known".into(),
+            }),
             Some(FaultEffect::NoCapacity) => Err(ProviderError::NoCapacity {
                 message: "no machine of this type is free".into(),
             }),

@@ -229,6 +229,8 @@ fn calm(world: &World) {
             FaultEffect::NoCapacity => Kind::NoCapacity,
             FaultEffect::NeverJoins => Kind::NeverJoins,
             FaultEffect::Stale => Kind::StaleList,
+            // Nobody takes the engine's keys away here.
+            FaultEffect::CredentialsRefused => continue,
         };
         world.weather.count(kind, fault.fired);
     }

@@ -305,16 +305,15 @@ async fn act(
         }
         // Why nobody can be asked: there is no such account, it is not for this machine, or it cannot be listed.
         MachineStep::WaitProvider | MachineStep::Delete(DeletionStep::WaitProvider) => {
-            provider(shared, machine, &view.account)?;
-            shared
-                .inventory
-                .trouble(&view.account)
-                .map_or(Ok(()), |why| {
-                    Err(Error::Invalid(format!(
-                        "the instances of account {} cannot be listed: {why}",
-                        view.account
-                    )))
-                })
+            // Why the list does not come is the cause of whatever else is missing.
+            match shared.inventory.trouble(&view.account) {
+                Some(why) if why.is_terminal() => Err(Error::Provider(why)),
+                Some(why) => Err(Error::Invalid(format!(
+                    "the instances of account {} cannot be listed: {why}",
+                    view.account
+                ))),
+                None => provider(shared, machine, &view.account).map(drop),
+            }
         }
         MachineStep::CreateInstance => create_instance(shared, machine, view).await,
         MachineStep::SetProviderId(id) => shared

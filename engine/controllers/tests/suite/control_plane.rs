@@ -376,6 +376,28 @@ async fn three_minors_in_one_change_past_a_pinned_pool_and_scaled_meanwhile() {
         named.then_some(())
     })
     .await;
+    // Neither do labels and taints wait for it.
+    let handed = json!({"template": {
+        "metadata": {"labels": {"node.fleetwright.dev/site": "x"}},
+        "spec": {"taints": [{"key": "gpu", "effect": "NoSchedule", "propagation": "Always"}]},
+    }});
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": handed}))
+        .await;
+    let control_plane = json!({"spec": {"controlPlane": {"machines": handed}}});
+    kit.patch::<Cluster>("eu", control_plane).await;
+    kit.until_nodes("eu", "nodes have it before the version comes", |nodes| {
+        let has = |node: &&Node| {
+            let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+            let tainted = taints.into_iter().any(|t| t.key == "gpu");
+            tainted && node.labels().get("node.fleetwright.dev/site").is_some()
+        };
+        let old = |node: &Node| {
+            let info = node.status.as_ref().and_then(|s| s.node_info.as_ref());
+            info.is_some_and(|info| info.kubelet_version != "v1.34.0")
+        };
+        nodes.iter().filter(has).count() == 4 && nodes.iter().all(old)
+    })
+    .await;
     kit.patch::<MachineDeployment>(
         "eu-db",
         json!({"spec": {"template": {"spec": {"version": "v1.32.0"}}}}),

@@ -30,6 +30,8 @@ impl Follower {
     /// When the API cannot be written.
     pub async fn settle(&mut self, seen: &Seen) -> Result<(), FollowError> {
         let begun = Instant::now();
+        let now = self.context.clock.now();
+        self.telling.accounts(&self.fleet, seen, now);
         let told = match self.tell_progress(seen).await {
             Ok(()) => self.tell_health(seen).await,
             Err(error) => Err(error),
@@ -76,7 +78,7 @@ impl Follower {
                 self.tell_clusters(&wishes, &observed.revision, clusters)
                     .await?;
             }
-            return Ok(());
+            return self.write().await;
         };
         let mut outcome = self.pending.look(seen, now, self.deadline());
         let waves = Waves::new(&self.fleet.spec.waves, &self.fleet.spec.windows);

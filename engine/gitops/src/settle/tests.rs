@@ -73,6 +73,7 @@ fn seen(cluster: Option<Cluster>, pool: Option<MachineDeployment>) -> Seen {
     Seen {
         clusters: cluster.into_iter().map(|c| (name("eu"), c)).collect(),
         pools: pool.into_iter().map(|p| (name("web"), p)).collect(),
+        ..Seen::default()
     }
 }
 
