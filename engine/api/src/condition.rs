@@ -174,6 +174,8 @@ pub mod reason {
         WAITING_FOR_CONTROL_PLANE_DELETION = "WaitingForControlPlaneDeletion";
         /// Something that we did not expect; the message has it.
         INTERNAL_ERROR = "InternalError";
+        /// Deletion removes what the machine booted from.
+        WAITING_FOR_BOOTSTRAP_DELETION = "WaitingForBootstrapDeletion";
         /// See [`super::kind::REMOTE_CONNECTION_PROBE`].
         PROBE_SUCCEEDED = "ProbeSucceeded";
         /// See [`super::kind::REMOTE_CONNECTION_PROBE`].

@@ -8,7 +8,7 @@ use std::{
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
 use async_trait::async_trait;
 use fleetwright_api::{
-    Cluster, Machine, ProviderAccount,
+    Cluster, Machine, MachineDeployment, ProviderAccount,
     condition::{Condition, kind},
     secret::SecretText,
 };
@@ -18,7 +18,7 @@ use fleetwright_providers::{
     Account, Bootstrap, ClusterRef, ConnectionError, ControlPlaneEndpoint, EtcdMember, EtcdMembers,
     Infrastructure, InfrastructureOrder, NodeId, Ownership, ProviderError, Snapshot,
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -394,6 +394,24 @@ async fn what_a_machine_booted_from_is_removed_before_it_counts_as_a_node() {
     kit.ward.boots(|b| b.sticks = false);
     until_joined(&mut kit).await;
     assert_eq!(kit.ward.boots(|b| b.kept.len()), 0);
+    // On its way out it is removed again, after its instance and before its node.
+    kit.ward.boots(|b| b.sticks = true);
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 0}}))
+        .await;
+    kit.until("its deletion waits for that", |w| {
+        let line = of_machine(w.machines.get(&name)?, kind::DELETING);
+        line.starts_with("True WaitingForBootstrapDeletion: ")
+            .then_some(())
+    })
+    .await;
+    let there = |nodes: &[Node]| nodes.iter().any(|n| n.name_any() == name);
+    assert!(there(&kit.nodes("eu").await));
+    kit.ward.boots(|b| b.sticks = false);
+    kit.until("it is gone", |w| {
+        (!w.machines.contains_key(&name)).then_some(())
+    })
+    .await;
+    assert!(!there(&kit.nodes("eu").await));
     kit.stop().await;
 }
 
