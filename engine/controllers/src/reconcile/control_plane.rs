@@ -9,7 +9,7 @@ use fleetwright_api::{
 };
 use fleetwright_core::{
     cluster::is_control_plane,
-    control_plane::{ControlPlaneDecision, ETCD_HOOK, Leave},
+    control_plane::{ComponentHealth, ControlPlaneDecision, ETCD_HOOK, Leave},
     health::is_broken,
 };
 use fleetwright_providers::{Account, ClusterRef};
@@ -162,10 +162,15 @@ pub(super) async fn say(
                 shared.now(),
             );
         };
-        let member = match etcd {
-            Some(Ok(members)) => members.iter().find(|m| m.name == name),
-            _ => None,
-        };
+        let members = etcd.and_then(|answer| answer.members.as_ref().ok());
+        let member = members.and_then(|all| all.iter().find(|m| m.name == name));
+        let components = etcd.and_then(|answer| answer.components.as_ref()?.as_ref().ok());
+        let components = components.into_iter().flatten();
+        for state in components.filter(|state| state.machine == name) {
+            let (kind, health) = (state.component.condition(), &state.health);
+            let runs = Status::from(*health == ComponentHealth::Running);
+            set(kind, runs, health.reason(), health.message().to_owned());
+        }
         match member {
             Some(m) if m.learner => {}
             Some(m) if m.healthy => set(

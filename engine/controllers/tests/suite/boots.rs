@@ -173,6 +173,32 @@ impl Snapshot for Parts {
     }
 }
 
+impl Kit {
+    /// What kubeadm leaves in a real cluster: control-plane machines can join it.
+    async fn can_be_joined(&self, version: &str) {
+        let maps = Api::<ConfigMap>::namespaced(self.workload("eu").await, "kube-system");
+        let config = format!("kind: ClusterConfiguration\nkubernetesVersion: {version}\n");
+        let config = json!({
+            "metadata": {"name": "kubeadm-config"}, "data": {"ClusterConfiguration": config},
+        });
+        let config = serde_json::from_value(config).unwrap();
+        maps.create(&PostParams::default(), &config).await.unwrap();
+    }
+
+    /// A cluster of three control-plane machines that were given what they boot from.
+    pub(crate) async fn three_that_joined(&mut self, version: &str) {
+        self.stop_controllers().await;
+        self.ward.give_boots();
+        self.start_controllers();
+        self.cluster("eu", version, 1, json!({})).await;
+        self.until_settled("eu").await;
+        self.can_be_joined(version).await;
+        let three = json!({"spec": {"controlPlane": {"machines": {"replicas": 3}}}});
+        self.patch::<Cluster>("eu", three).await;
+        self.until_settled("eu").await;
+    }
+}
+
 const KEYS: [&str; 4] = ["eu-ca", "eu-etcd", "eu-proxy", "eu-sa"];
 
 /// A kit whose controllers keep keys in this folder, for the identity.
@@ -473,14 +499,7 @@ async fn each_minor_waits_for_a_snapshot_of_etcd() {
     kit.start_controllers();
     kit.cluster("eu", "v1.33.1", 1, json!({})).await;
     kit.until_settled("eu").await;
-    // What kubeadm leaves in a real one.
-    let maps = Api::<ConfigMap>::namespaced(kit.workload("eu").await, "kube-system");
-    let config = json!({
-        "metadata": {"name": "kubeadm-config"},
-        "data": {"ClusterConfiguration": "kind: ClusterConfiguration\nkubernetesVersion: v1.33.1\n"},
-    });
-    let config = serde_json::from_value(config).unwrap();
-    maps.create(&PostParams::default(), &config).await.unwrap();
+    kit.can_be_joined("v1.33.1").await;
     // Within a minor nothing is taken.
     let to = |version: &str| json!({"spec": {"version": version}});
     kit.patch::<Cluster>("eu", to("v1.33.2")).await;

@@ -11,6 +11,8 @@ mod changes;
 #[cfg(test)]
 mod control_plane;
 #[cfg(test)]
+mod components;
+#[cfg(test)]
 mod deletion;
 #[cfg(test)]
 mod draining;
