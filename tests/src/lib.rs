@@ -7,5 +7,6 @@ pub mod forward;
 pub mod openssl;
 pub mod pki;
 pub mod reference;
+pub mod serving;
 pub mod tools;
 pub mod workload;

@@ -260,7 +260,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         }
     }
     if !meta::is_paused(cluster) {
-        control_plane::annotate(shared, &control_plane, BY).await?;
+        control_plane::annotate(shared, &reference, &control_plane, BY).await?;
         control_plane::say(shared, &control_plane, etcd.as_ref(), &decision, BY).await?;
     }
     if let Some(text) = &decision.remember

@@ -7,11 +7,13 @@ mod boots;
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
-mod control_plane;
-#[cfg(test)]
 mod components;
+#[cfg(test)]
+mod control_plane;
 #[cfg(test)]
 mod deletion;
 #[cfg(test)]
