@@ -1,12 +1,13 @@
 //! Which way leads to a cluster: those of the simulated cloud are reached through the cloud, all others by their kubeconfigs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use fleetwright_provider_sim::config;
 use fleetwright_providers::{
     ClusterConnections, ClusterRef, ConnectionError, EtcdMember, EtcdMembers, Snapshot,
 };
+use jiff::Timestamp;
 
 /// Two ways, of which each cluster has one.
 pub(crate) struct Routed<T: ?Sized> {
@@ -31,6 +32,13 @@ impl ClusterConnections for Routed<dyn ClusterConnections> {
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
         self.of(cluster).kubeconfig(cluster).await
+    }
+
+    async fn serving_certificates(
+        &self,
+        cluster: &ClusterRef,
+    ) -> Result<BTreeMap<String, Timestamp>, ConnectionError> {
+        self.of(cluster).serving_certificates(cluster).await
     }
 }
 

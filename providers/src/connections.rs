@@ -1,6 +1,9 @@
 //! How workload clusters are reached.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A cluster, by all its names.
@@ -37,6 +40,18 @@ pub trait ClusterConnections: Send + Sync + 'static {
 
     /// A kubeconfig of the cluster for people and tools, as YAML; `None` where there is no address to give.
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError>;
+
+    /// When the serving certificates of the cluster's API servers expire, by the name of the node that each runs on. Those that cannot be
+    /// asked are left out.
+    ///
+    /// # Errors
+    /// Nobody knows which API servers there are.
+    async fn serving_certificates(
+        &self,
+        _: &ClusterRef,
+    ) -> Result<BTreeMap<String, Timestamp>, ConnectionError> {
+        Ok(BTreeMap::new())
+    }
 }
 
 /// A member of a cluster's etcd.

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests alone call it")]
 
+use std::time::Duration;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 
 /// A certificate with its private key, as PEM.
@@ -69,8 +71,22 @@ impl Authority {
     /// # Panics
     /// When no key can be made.
     pub fn sign(&self, name: &str, hosts: &[&str]) -> Identity {
-        let key = KeyPair::generate().unwrap();
+        self.sign_params(named(name, hosts))
+    }
+
+    /// The same, valid until so many seconds after 1970.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    pub fn sign_until(&self, name: &str, hosts: &[&str], seconds: i64) -> Identity {
         let mut params = named(name, hosts);
+        let seconds = Duration::from_secs(seconds.unsigned_abs());
+        params.not_after = date_time_ymd(1970, 1, 1) + seconds;
+        self.sign_params(params)
+    }
+
+    fn sign_params(&self, mut params: CertificateParams) -> Identity {
+        let key = KeyPair::generate().unwrap();
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,

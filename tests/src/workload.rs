@@ -168,6 +168,11 @@ impl Workload {
         news
     }
 
+    /// Runs something beside it for as long as it is there.
+    pub(crate) fn serve(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.knobs.forwarding.lock().unwrap().spawn(task);
+    }
+
     /// Whether it takes requests and never answers.
     pub fn silent(&self, is: bool) {
         self.knobs.silent.store(is, Ordering::SeqCst);

@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("apiserver", &["store", "schema", "api"]),
     ("gitops", &["core", "schema", "api"]),
     ("controllers", &["core", "api", "providers", "bootstrap"]),
-    ("workload", &["api", "providers"]),
+    ("workload", &["api", "providers", "bootstrap"]),
     ("providers", &["api", "schema"]),
     ("provider-aws", &["providers", "schema", "api"]),
     ("provider-external", &["providers", "api"]),

@@ -68,6 +68,16 @@ pub mod kind {
         ETCD_CLUSTER_HEALTHY = "EtcdClusterHealthy";
         /// The machine's etcd member is healthy.
         ETCD_MEMBER_HEALTHY = "EtcdMemberHealthy";
+        /// The control plane's parts run on all its machines.
+        CONTROL_PLANE_COMPONENTS_HEALTHY = "ControlPlaneComponentsHealthy";
+        /// The machine's API server runs.
+        API_SERVER_POD_HEALTHY = "APIServerPodHealthy";
+        /// The machine's controller manager runs.
+        CONTROLLER_MANAGER_POD_HEALTHY = "ControllerManagerPodHealthy";
+        /// The machine's scheduler runs.
+        SCHEDULER_POD_HEALTHY = "SchedulerPodHealthy";
+        /// The machine's etcd runs.
+        ETCD_POD_HEALTHY = "EtcdPodHealthy";
         /// The cluster's keys and certificates are there.
         CERTIFICATES_AVAILABLE = "CertificatesAvailable";
         /// Something stands in the way of the upgrade: nothing of it moves.
@@ -166,6 +176,8 @@ pub mod reason {
         WAITING_FOR_PRE_TERMINATE_HOOK = "WaitingForPreTerminateHook";
         /// Deletion waits for the instance.
         WAITING_FOR_INFRASTRUCTURE_DELETION = "WaitingForInfrastructureDeletion";
+        /// Deletion removes what the machine booted from.
+        WAITING_FOR_BOOTSTRAP_DELETION = "WaitingForBootstrapDeletion";
         /// Deletion removes the node.
         DELETING_NODE = "DeletingNode";
         /// Deletion is through.
@@ -218,6 +230,14 @@ pub mod reason {
         HEALTHY = "Healthy";
         /// See [`super::kind::ETCD_CLUSTER_HEALTHY`].
         NOT_HEALTHY = "NotHealthy";
+        /// See [`super::kind::API_SERVER_POD_HEALTHY`].
+        RUNNING = "Running";
+        /// The pod is there and is not ready yet.
+        PROVISIONING = "Provisioning";
+        /// The pod was not seen, though that of another machine was.
+        POD_DOES_NOT_EXIST = "DoesNotExist";
+        /// The pod does not come up, or has ended.
+        FAILED = "Failed";
         /// It could not be asked.
         INSPECTION_FAILED = "InspectionFailed";
         /// A disruption budget allows no more machines out of service.

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod budgets;
 mod cache;
+mod certificates;
 mod context;
 mod credentials;
 mod drain;

@@ -40,6 +40,7 @@ use crate::{
     bootstrap::{Approvals, Grounds},
     budgets::Budgets,
     cache::{Cached, Caches, Mark, name_of},
+    certificates::Certificates,
     context::Context,
     credentials::Known,
     drift::Drifts,
@@ -129,6 +130,7 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
+    pub(crate) certificates: Certificates,
     pub(crate) snapshots: Snapshots,
     pub(crate) manifests: Manifests,
     pub(crate) images: Images,
@@ -353,6 +355,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, key: &Key) -> Result<Outcome
             None => {
                 shared.nodes.forget(namespace, name);
                 shared.etcds.forget(namespace, name);
+                shared.certificates.forget(namespace, name);
                 shared.snapshots.forget(namespace, name);
                 managed::forget(shared, namespace, name);
                 shared.grounds.forget(namespace, name);

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod choice;
+mod component;
 mod leave;
 mod member;
 mod reason;
@@ -33,6 +34,7 @@ mod version;
 
 pub(crate) use self::choice::new_machine;
 pub use self::{
+    component::{Component, ComponentHealth, ComponentState, components},
     leave::Leave,
     member::machine_of,
     reason::{ControlPlaneWait, CreateReason, DeleteReason},
@@ -56,6 +58,8 @@ pub struct ControlPlaneView<'a> {
     pub managed: Option<&'a Known>,
     /// What is known of etcd.
     pub etcd: Etcd<'a>,
+    /// How the parts of the control plane are on its machines; those that are not known are not there.
+    pub components: &'a [ComponentState],
     /// What is known of its snapshots.
     pub snapshots: Snapshots<'a>,
     /// The lowest version of a worker (machine or kubelet); `None` without workers.

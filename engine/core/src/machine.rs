@@ -14,8 +14,11 @@ use fleetwright_api::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+mod stays;
 #[cfg(test)]
 mod tests;
+
+pub use self::stays::{cluster_goes, control_plane_stays};
 
 /// What is known of a machine's instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,12 +114,14 @@ pub struct MachineFacts {
     pub node: NodeState,
     /// Whether its cluster is ready for it: workers wait for the control plane's first machine.
     pub may_start: bool,
-    /// Whether its Cluster is on its way out.
+    /// Whether its Cluster is on its way out ([`cluster_goes`]).
     pub cluster_deleting: bool,
     /// Whether its Cluster is paused: then so is all that belongs to it.
     pub cluster_paused: bool,
-    /// Whether the control plane goes on without this machine: another machine of it that stays, or one that is not ours.
+    /// Whether the control plane goes on without this machine ([`control_plane_stays`]).
     pub control_plane_stays: bool,
+    /// Whether its provider may still keep what it booted from.
+    pub bootstrap_kept: bool,
     /// Whether every pod that is to go has gone (from [`crate::drain::DrainPlan::is_done`]); `None` while not looked.
     pub drained: Option<bool>,
     /// Volumes that are still attached; `None` while not looked.
@@ -202,6 +207,8 @@ pub enum DeletionStep {
     WaitInstanceGone,
     /// The provider could not be asked: the machine stays.
     WaitProvider,
+    /// What it booted from, which holds secrets, is removed.
+    DeleteBootstrap,
     /// The Node object is deleted.
     DeleteNode {
         /// The node.
@@ -225,6 +232,7 @@ impl DeletionStep {
             Self::DeleteInstance | Self::WaitInstanceGone | Self::WaitProvider => {
                 r::WAITING_FOR_INFRASTRUCTURE_DELETION
             }
+            Self::DeleteBootstrap => r::WAITING_FOR_BOOTSTRAP_DELETION,
             Self::DeleteNode { .. } => r::DELETING_NODE,
             Self::RemoveFinalizer => r::DELETION_COMPLETED,
         }
@@ -307,6 +315,7 @@ impl fmt::Display for DeletionStep {
             Self::WaitProvider => {
                 f.write_str("waiting for the provider to say whether the instance is gone")
             }
+            Self::DeleteBootstrap => f.write_str("removing what the machine booted from"),
             Self::DeleteNode { node, until } => {
                 write!(f, "deleting node {node} (until {until} at most)")
             }
@@ -368,9 +377,10 @@ pub fn next_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> Mac
     }
 }
 
-/// What is done next for a machine on its way out. Hooks, cordon and drain, volumes, hooks, instance, node, finalizer;
-/// when the cluster itself goes, or its control plane with this machine, or no node is known, only hooks before the end, the
-/// instance and the finalizer. Drain and volumes are over for good once the end is waited for or the instance goes.
+/// What is done next for a machine on its way out. Hooks, cordon and drain, volumes, hooks, instance, what it booted from, node,
+/// finalizer; when the cluster itself goes, or its control plane with this machine, or no node is known, only hooks before the end, the
+/// instance, what it booted from and the finalizer. Drain and volumes are over for good once the end is waited for or the instance goes,
+/// and what it booted from once its node is being deleted.
 pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) -> DeletionStep {
     let begun = machine
         .status
@@ -423,6 +433,9 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
         }
         Instance::Stopping => return DeletionStep::WaitInstanceGone,
         Instance::Missing => {}
+    }
+    if facts.bootstrap_kept && begun.node_deletion_start_time.is_none() {
+        return DeletionStep::DeleteBootstrap;
     }
     if node_work {
         let node = match &facts.node {

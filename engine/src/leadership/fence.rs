@@ -1,6 +1,6 @@
 //! Providers and clients that work only while this engine leads.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use fleetwright_api::{ProviderConfig, drift::InstanceSettings};
@@ -10,6 +10,7 @@ use fleetwright_providers::{
     ProviderError, Snapshot, UpdateInstance,
     managed::{ManagedControlPlanes, PoolProvider},
 };
+use jiff::Timestamp;
 use kube::{Client, client::Body};
 use serde_json::Value;
 use tower::BoxError;
@@ -198,6 +199,13 @@ impl ClusterConnections for Fenced<dyn ClusterConnections> {
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
         self.inner.kubeconfig(cluster).await
+    }
+
+    async fn serving_certificates(
+        &self,
+        cluster: &ClusterRef,
+    ) -> Result<BTreeMap<String, Timestamp>, ConnectionError> {
+        self.inner.serving_certificates(cluster).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use fleetwright_api::random::Random;
 use fleetwright_providers::{ClusterConnections, ClusterRef, ConnectionError};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    back_off,
+    back_off, certificates,
     client::{Doubt, connect},
     kubeconfig,
 };
@@ -25,7 +26,7 @@ const SECRET: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(25);
 const PROBE_ANSWER: Duration = Duration::from_secs(10);
 /// What of a reason is told, in characters.
-pub(crate) const LONGEST_WHY: usize = 500;
+const LONGEST_WHY: usize = 500;
 /// A cluster that nobody asked for in so long is gone.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
@@ -187,10 +188,13 @@ async fn probe(cluster: &ClusterRef, client: &Client) -> Result<(), ConnectionEr
             PROBE_ANSWER.as_secs()
         ),
     };
-    // The words are in part those of others' servers.
-    Err(ConnectionError::Broken(
-        why.chars().take(LONGEST_WHY).collect(),
-    ))
+    Err(broken(why))
+}
+
+/// Why the way is broken, in words that are in part those of others' servers.
+pub(crate) fn broken(why: impl Into<String>) -> ConnectionError {
+    let why: String = why.into();
+    ConnectionError::Broken(why.chars().take(LONGEST_WHY).collect())
 }
 
 /// An error and its causes in one line.
@@ -235,5 +239,12 @@ impl ClusterConnections for Connections {
     /// Whoever made the cluster has its kubeconfig.
     async fn kubeconfig(&self, _: &ClusterRef) -> Result<Option<String>, ConnectionError> {
         Ok(None)
+    }
+
+    async fn serving_certificates(
+        &self,
+        cluster: &ClusterRef,
+    ) -> Result<BTreeMap<String, Timestamp>, ConnectionError> {
+        certificates::look(&self.client(cluster).await?).await
     }
 }

@@ -14,7 +14,7 @@ use fleetwright_providers::{
 };
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -22,15 +22,14 @@ use self::{
     gateway::{Failure, Gateway, Parts},
     view::{Answer, View},
 };
-use crate::{Connections, connections::LONGEST_WHY};
+use crate::{
+    Connections,
+    connections::broken,
+    pods::{self, ANSWER, NAMESPACE},
+};
 
-/// Namespace and label of etcd's pods, as kubeadm makes them.
-const NAMESPACE: &str = "kube-system";
+/// Labels of etcd's pods, as kubeadm makes them.
 const PODS: &str = "component=etcd,tier=control-plane";
-/// More pods than this are no etcd.
-const MOST_PODS: usize = 32;
-/// Longest time for the answer of one member, and for a leader to be another.
-const ANSWER: Duration = Duration::from_secs(10);
 /// Longest time for a part of a snapshot: etcd sends 32 KiB each.
 const PART: Duration = Duration::from_secs(30);
 /// Time between two looks whether the leader is another.
@@ -50,12 +49,6 @@ struct Asked {
     answer: Answer,
 }
 
-fn broken(why: impl Into<String>) -> ConnectionError {
-    let why: String = why.into();
-    // The words are in part those of others' servers.
-    ConnectionError::Broken(why.chars().take(LONGEST_WHY).collect())
-}
-
 impl Etcd {
     /// The etcd of the clusters of `connections`; `api` holds the Secrets with their authorities, and certificates are made by `clock`.
     pub fn new(api: Client, connections: Arc<Connections>, clock: Arc<dyn Clock>) -> Self {
@@ -70,13 +63,7 @@ impl Etcd {
     async fn ask(&self, cluster: &ClusterRef) -> Result<Vec<Asked>, ConnectionError> {
         let client = self.connections.client(cluster).await?;
         let tls = Arc::new(self.credentials(cluster).await?);
-        let api = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
-        let pods = timeout(ANSWER, api.list(&ListParams::default().labels(PODS))).await;
-        let pods = match pods {
-            Ok(Ok(pods)) => pods.items,
-            Ok(Err(error)) => return Err(broken(format!("etcd's pods cannot be listed: {error}"))),
-            Err(_) => return Err(broken("etcd's pods cannot be listed: no answer")),
-        };
+        let (api, pods) = pods::list(&client, PODS, "etcd's").await?;
         if pods.is_empty() {
             return Err(broken(format!(
                 "no pod in {NAMESPACE} has the labels {PODS} of etcd's"
@@ -90,7 +77,7 @@ impl Etcd {
                 asked.map_err(|why| format!("{name}: {why}"))
             }
         };
-        let asked = join_all(pods.iter().take(MOST_PODS).map(ask)).await;
+        let asked = join_all(pods.iter().map(ask)).await;
         let (mut found, mut silent) = (Vec::new(), Vec::new());
         for one in asked {
             match one {

@@ -4,10 +4,12 @@
 //! or do without TLS ([`kubeconfig`]). Each cluster has one client for as long as its Secret stays as it is ([`Connections`]).
 
 mod back_off;
+mod certificates;
 mod client;
 mod connections;
 mod etcd;
 pub mod kubeconfig;
+mod pods;
 
 pub use connections::Connections;
 pub use etcd::Etcd;

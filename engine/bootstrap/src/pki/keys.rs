@@ -7,7 +7,7 @@ use pkcs8::{
     der::{AnyRef, Encode, Tag},
 };
 use rcgen::KeyPair;
-use x509_parser::pem::Pem;
+use x509_parser::{certificate::X509Certificate, pem::Pem, time::ASN1Time};
 
 use super::{PkiError, unreadable};
 
@@ -25,7 +25,10 @@ pub(crate) fn block(text: &str, label: &str) -> Option<Vec<u8>> {
 }
 
 /// Reads a private key: PKCS #8, PKCS #1 (`RSA PRIVATE KEY`, as Cluster API writes its own) or SEC 1 (`EC PRIVATE KEY`).
-pub(crate) fn read(key: &SecretText) -> Result<KeyPair, PkiError> {
+///
+/// # Errors
+/// [`PkiError::Unreadable`], without anything of the key.
+pub fn read(key: &SecretText) -> Result<KeyPair, PkiError> {
     let text = key.expose();
     // What a library says of a key that it cannot read may repeat it.
     let useless = || {
@@ -67,7 +70,7 @@ fn pkcs8(algorithm: ObjectIdentifier, parameters: AnyRef<'_>, key: &[u8]) -> Opt
 
 /// The SubjectPublicKeyInfo (DER) that a PEM certificate certifies.
 pub(crate) fn certified_key(certificate: &str) -> Result<Vec<u8>, PkiError> {
-    with_certificate(certificate, |parsed| parsed.public_key().raw.to_vec())
+    Ok(parse(&der(certificate)?)?.public_key().raw.to_vec())
 }
 
 /// From when to when a PEM certificate is valid.
@@ -75,26 +78,30 @@ pub(crate) fn certified_key(certificate: &str) -> Result<Vec<u8>, PkiError> {
 /// # Errors
 /// [`PkiError::Unreadable`].
 pub fn validity(certificate: &str) -> Result<(Timestamp, Timestamp), PkiError> {
-    let (from, to) = with_certificate(certificate, |parsed| {
-        let validity = parsed.validity();
-        (
-            validity.not_before.timestamp(),
-            validity.not_after.timestamp(),
-        )
-    })?;
-    let time = |seconds| {
-        Timestamp::from_second(seconds).map_err(|e| unreadable("the certificate's validity", e))
-    };
-    Ok((time(from)?, time(to)?))
+    validity_of_der(&der(certificate)?)
 }
 
-fn with_certificate<T>(
-    certificate: &str,
-    read: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> T,
-) -> Result<T, PkiError> {
-    let der = block(certificate, "CERTIFICATE")
-        .ok_or_else(|| unreadable("the certificate", "has no block CERTIFICATE"))?;
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(&der).map_err(|e| unreadable("the certificate", e))?;
-    Ok(read(&parsed))
+/// The same of a certificate in DER.
+///
+/// # Errors
+/// [`PkiError::Unreadable`].
+pub fn validity_of_der(der: &[u8]) -> Result<(Timestamp, Timestamp), PkiError> {
+    let parsed = parse(der)?;
+    let time = |at: ASN1Time| {
+        let time = Timestamp::from_second(at.timestamp());
+        time.map_err(|e| unreadable("the certificate's validity", e))
+    };
+    let validity = parsed.validity();
+    Ok((time(validity.not_before)?, time(validity.not_after)?))
+}
+
+fn der(certificate: &str) -> Result<Vec<u8>, PkiError> {
+    block(certificate, "CERTIFICATE")
+        .ok_or_else(|| unreadable("the certificate", "has no block CERTIFICATE"))
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
+    let parsed = x509_parser::parse_x509_certificate(der);
+    let (_, parsed) = parsed.map_err(|e| unreadable("the certificate", e))?;
+    Ok(parsed)
 }

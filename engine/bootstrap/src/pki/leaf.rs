@@ -24,12 +24,6 @@ pub const ADMIN: Subject<'static> = Subject {
     organizations: &["system:masters"],
 };
 
-/// Us as a client of etcd, which looks at no names.
-pub const ETCD_CLIENT: Subject<'static> = Subject {
-    common_name: "fleetwright-etcd-client",
-    organizations: &[],
-};
-
 /// A client's certificate and key, both PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {

@@ -1,13 +1,13 @@
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::process::Command;
 
-use fleetwright_tests::tools::tool;
+use fleetwright_tests::{
+    openssl::{AUTHORITIES, Openssl},
+    tools::tool,
+};
 use jiff::ToSpan;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
-use super::{leaf::ADMIN, leaf::ETCD_CLIENT, secrets::Purpose, *};
+use super::{leaf::ADMIN, secrets::Purpose, *};
 use crate::kubeconfig::{self, Due};
 
 /// Certificates are asked about by a program that has a clock of its own.
@@ -20,50 +20,6 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-struct Openssl {
-    program: PathBuf,
-    folder: tempfile::TempDir,
-}
-
-impl Openssl {
-    fn new() -> Option<Self> {
-        let program = tool("openssl")?;
-        let folder = tempfile::tempdir().unwrap();
-        Some(Self { program, folder })
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    }
-
-    fn run(&self, args: &[&str], files: &[&Path]) -> (bool, String) {
-        let said = Command::new(&self.program)
-            .args(args)
-            .args(files)
-            .output()
-            .unwrap();
-        let text = [said.stdout, said.stderr].concat();
-        (said.status.success(), String::from_utf8(text).unwrap())
-    }
-
-    fn verifies(&self, authority: &Authority, leaf: &str) -> bool {
-        let ca = self.file("ca.crt", &authority.certificate);
-        let leaf = self.file("leaf.crt", leaf);
-        let ca = ca.to_str().unwrap();
-        let args = [
-            "verify",
-            "-x509_strict",
-            "-purpose",
-            "sslclient",
-            "-CAfile",
-            ca,
-        ];
-        self.run(&args, &[&leaf]).0
-    }
-}
-
 #[test]
 fn openssl_accepts_what_is_made() {
     let Some(openssl) = Openssl::new() else {
@@ -71,22 +27,13 @@ fn openssl_accepts_what_is_made() {
     };
     let pki = ClusterPki::generate(now()).unwrap();
     let leaf = pki.cluster.client(ADMIN, LEAF_VALIDITY, now()).unwrap();
-    assert!(openssl.verifies(&pki.cluster, &leaf.certificate));
+    assert!(openssl.verifies(&pki.cluster.certificate, &leaf.certificate));
     assert!(
-        !openssl.verifies(&pki.etcd, &leaf.certificate),
+        !openssl.verifies(&pki.etcd.certificate, &leaf.certificate),
         "another authority's"
     );
 
-    let text = |certificate: &str| {
-        let file = openssl.file("shown.crt", certificate);
-        openssl
-            .run(
-                &["x509", "-noout", "-text", "-nameopt", "RFC2253", "-in"],
-                &[&file],
-            )
-            .1
-    };
-    let shown = text(&leaf.certificate);
+    let shown = openssl.text(&leaf.certificate);
     for part in [
         "Issuer: CN=kubernetes",
         "Subject: CN=kubernetes-admin,O=system:masters",
@@ -98,14 +45,12 @@ fn openssl_accepts_what_is_made() {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
     assert!(!shown.contains("CA:TRUE"), "{shown}");
-    let etcd = pki.etcd.client(ETCD_CLIENT, LEAF_VALIDITY, now()).unwrap();
-    assert!(openssl.verifies(&pki.etcd, &etcd.certificate));
     for (authority, name) in [
         (&pki.cluster, "kubernetes"),
         (&pki.etcd, "etcd-ca"),
         (&pki.front_proxy, "front-proxy-ca"),
     ] {
-        let shown = text(&authority.certificate);
+        let shown = openssl.text(&authority.certificate);
         for part in [
             format!("Subject: CN={name}"),
             "CA:TRUE".to_owned(),
@@ -146,82 +91,19 @@ fn authorities_of_others_can_be_used() {
     let Some(openssl) = Openssl::new() else {
         return;
     };
-    let folder = openssl.folder.path();
-    let (key, certificate) = (folder.join("other.key"), folder.join("other.crt"));
-    let recipes: [(&str, &[&str]); 4] = [
-        (
-            "RSA PRIVATE KEY",
-            &[
-                "genrsa",
-                "-traditional",
-                "-out",
-                key.to_str().unwrap(),
-                "2048",
-            ],
-        ),
-        (
-            "PRIVATE KEY",
-            &[
-                "genpkey",
-                "-algorithm",
-                "RSA",
-                "-out",
-                key.to_str().unwrap(),
-            ],
-        ),
-        (
-            "EC PRIVATE KEY",
-            &[
-                "ecparam",
-                "-name",
-                "prime256v1",
-                "-genkey",
-                "-out",
-                key.to_str().unwrap(),
-            ],
-        ),
-        (
-            "EC PRIVATE KEY",
-            &[
-                "ecparam",
-                "-name",
-                "secp384r1",
-                "-genkey",
-                "-noout",
-                "-out",
-                key.to_str().unwrap(),
-            ],
-        ),
-    ];
-    for (label, recipe) in recipes {
-        let (made, said) = openssl.run(recipe, &[]);
-        assert!(made, "{said}");
-        let (made, said) = openssl.run(
-            &[
-                "req",
-                "-x509",
-                "-new",
-                "-subj",
-                "/O=Example/CN=theirs",
-                "-days",
-                "30",
-                "-key",
-                key.to_str().unwrap(),
-                "-addext",
-                "keyUsage=critical,keyCertSign,digitalSignature",
-                "-out",
-            ],
-            &[&certificate],
-        );
-        assert!(made, "{said}");
+    for (label, recipe) in AUTHORITIES {
+        let made = openssl.authority(recipe);
         let authority = Authority {
-            certificate: std::fs::read_to_string(&certificate).unwrap(),
-            key: SecretText::new(std::fs::read_to_string(&key).unwrap()),
+            certificate: made.certificate,
+            key: SecretText::new(made.key),
         };
         assert!(authority.key.expose().contains(&format!("BEGIN {label}")));
         authority.check().unwrap_or_else(|e| panic!("{label}: {e}"));
         let leaf = authority.client(ADMIN, LEAF_VALIDITY, now()).unwrap();
-        assert!(openssl.verifies(&authority, &leaf.certificate), "{label}");
+        assert!(
+            openssl.verifies(&authority.certificate, &leaf.certificate),
+            "{label}"
+        );
         let (_, last) = keys::validity(&authority.certificate).unwrap();
         let (_, leaf_last) = keys::validity(&leaf.certificate).unwrap();
         assert!(leaf_last <= last, "not longer than its authority");

@@ -111,6 +111,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         machines: &control_plane,
         managed: shown.as_ref(),
         etcd: Etcd::Members(&[]),
+        components: &[],
         snapshots: Snapshots::NotKept,
         lowest_worker: lowest_worker.as_ref(),
         unknown_workers: unknown_workers.as_deref(),
@@ -205,7 +206,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         unmanaged_instances: shared.inventory.unmanaged(&reference.key, &keys),
         duplicate_instances: shared.inventory.duplicated(&reference.key),
         in_sync: Some(MachinesInSync::of(&machines)),
-        etcd: etcd.clone(),
+        etcd: etcd.as_ref().map(|answer| answer.members.clone()),
+        components: etcd.as_ref().and_then(|answer| answer.components.clone()),
         endpoint: match &ground {
             Some(ground) => ground.endpoint.clone(),
             None => managed::endpoint(shared, cluster),
@@ -258,7 +260,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         }
     }
     if !meta::is_paused(cluster) {
-        control_plane::annotate(shared, &control_plane, BY).await?;
+        control_plane::annotate(shared, &reference, &control_plane, BY).await?;
         control_plane::say(shared, &control_plane, etcd.as_ref(), &decision, BY).await?;
     }
     if let Some(text) = &decision.remember
@@ -349,12 +351,24 @@ fn with_etcd<'a>(
     view: ControlPlaneView<'a>,
     etcd: Option<&'a (Answer, bool)>,
 ) -> ControlPlaneView<'a> {
-    let etcd = match etcd {
-        Some((Ok(members), _)) => Etcd::Members(members),
-        Some((Err(why), _)) => Etcd::Unknown(why),
-        None => Etcd::Members(&[]),
+    let Some((answer, _)) = etcd else {
+        return ControlPlaneView {
+            etcd: Etcd::Members(&[]),
+            components: &[],
+            ..view
+        };
     };
-    ControlPlaneView { etcd, ..view }
+    ControlPlaneView {
+        etcd: match &answer.members {
+            Ok(members) => Etcd::Members(members),
+            Err(why) => Etcd::Unknown(why),
+        },
+        components: match &answer.components {
+            Some(Ok(states)) => states,
+            _ => &[],
+        },
+        ..view
+    }
 }
 
 /// After how long to look again without an event: etcd tells nobody of a change, providers of no new image, time of its passing.

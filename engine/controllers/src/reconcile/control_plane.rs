@@ -5,11 +5,12 @@ use fleetwright_api::{
     Cluster, Machine, ProviderAccount,
     condition::{self, Status, kind, reason},
     meta,
+    time::rfc3339_seconds,
     version::Version,
 };
 use fleetwright_core::{
     cluster::is_control_plane,
-    control_plane::{ControlPlaneDecision, ETCD_HOOK, Leave},
+    control_plane::{ComponentHealth, ControlPlaneDecision, ETCD_HOOK, Leave},
     health::is_broken,
 };
 use fleetwright_providers::{Account, ClusterRef};
@@ -18,7 +19,9 @@ use serde_json::json;
 
 use super::{Error, Shared};
 use crate::{
+    bootstrap::makes_nodes,
     cache::name_of,
+    certificates,
     etcd::{self, Answer},
     nodes::SeenNode,
 };
@@ -99,33 +102,36 @@ pub(super) async fn abandoned(
     Ok(())
 }
 
-/// Keeps on each machine our hook, and when its certificates expire as its node says it.
+/// Keeps on each machine our hook, and when its certificates expire: as its API server shows it, or as its node says it where that is not
+/// of our making and has nothing to show.
 pub(super) async fn annotate(
     shared: &Shared,
+    cluster: &ClusterRef,
     control_plane: &[Machine],
     by: &str,
 ) -> Result<(), Error> {
+    let ours = makes_nodes(shared, &cluster.namespace, &cluster.name);
+    let shown = match ours {
+        true => certificates::look(shared, cluster, control_plane).await,
+        false => Default::default(),
+    };
     for machine in control_plane {
         if machine.metadata.deletion_timestamp.is_some() {
             continue;
         }
-        let (namespace, _) = name_of(machine);
-        let node = shared.nodes.see(
-            &namespace,
-            &machine.spec.cluster_name,
-            machine.spec.provider_id.as_deref(),
-            super::node_name(machine),
-        );
-        let expiry = match &node {
-            SeenNode::There(node) => node.annotations.get(meta::ANNOTATION_CERTIFICATES_EXPIRY),
-            _ => None,
+        let expiry = match ours {
+            true => {
+                let node = super::node_name(machine);
+                node.and_then(|node| shown.get(node).map(|at| rfc3339_seconds(*at)))
+            }
+            false => said_by_node(shared, machine),
         };
         let mut wanted = json!({});
         if !machine.annotations().contains_key(ETCD_HOOK) {
             wanted[ETCD_HOOK] = json!("");
         }
         let key = meta::ANNOTATION_CERTIFICATES_EXPIRY;
-        if expiry.is_some() && expiry != machine.annotations().get(key) {
+        if expiry.is_some() && expiry.as_ref() != machine.annotations().get(key) {
             wanted[key] = json!(expiry);
         }
         if wanted != json!({}) {
@@ -136,7 +142,24 @@ pub(super) async fn annotate(
     Ok(())
 }
 
-/// Says on each machine how its etcd member is, and of a broken one what is done about it.
+fn said_by_node(shared: &Shared, machine: &Machine) -> Option<String> {
+    let (namespace, _) = name_of(machine);
+    let node = shared.nodes.see(
+        &namespace,
+        &machine.spec.cluster_name,
+        machine.spec.provider_id.as_deref(),
+        super::node_name(machine),
+    );
+    match node {
+        SeenNode::There(node) => {
+            let said = node.annotations.get(meta::ANNOTATION_CERTIFICATES_EXPIRY);
+            said.cloned()
+        }
+        _ => None,
+    }
+}
+
+/// Says on each machine how its etcd member and the parts of the control plane on it are, and of a broken one what is done about it.
 pub(super) async fn say(
     shared: &Shared,
     control_plane: &[Machine],
@@ -162,10 +185,15 @@ pub(super) async fn say(
                 shared.now(),
             );
         };
-        let member = match etcd {
-            Some(Ok(members)) => members.iter().find(|m| m.name == name),
-            _ => None,
-        };
+        let members = etcd.and_then(|answer| answer.members.as_ref().ok());
+        let member = members.and_then(|all| all.iter().find(|m| m.name == name));
+        let components = etcd.and_then(|answer| answer.components.as_ref()?.as_ref().ok());
+        let components = components.into_iter().flatten();
+        for state in components.filter(|state| state.machine == name) {
+            let (kind, health) = (state.component.condition(), &state.health);
+            let runs = Status::from(*health == ComponentHealth::Running);
+            set(kind, runs, health.reason(), health.message().to_owned());
+        }
         match member {
             Some(m) if m.learner => {}
             Some(m) if m.healthy => set(

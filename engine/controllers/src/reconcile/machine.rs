@@ -17,7 +17,10 @@ use fleetwright_core::{
     compare::compare,
     content::Content,
     control_plane::{ETCD_HOOK, difference, has_served},
-    machine::{DeletionStep, MachineFacts, MachineStep, NodeState, next_step},
+    machine::{
+        DeletionStep, MachineFacts, MachineStep, NodeState, cluster_goes, control_plane_stays,
+        next_step,
+    },
     outcome::Outcome,
     pool_version::effective_version,
     status::{self, MachineObservation, NodeHealth, NodeObservation, UpToDate},
@@ -89,6 +92,12 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
     {
         step = next_step(&stored, &view.facts, now);
         failure = act(shared, &stored, &mut view, &step).await;
+    }
+    // What follows once that is removed which it booted from, too.
+    if let (MachineStep::Delete(DeletionStep::DeleteBootstrap), Ok(())) = (&step, &failure) {
+        view.facts.bootstrap_kept = false;
+        step = next_step(machine, &view.facts, now);
+        failure = act(shared, machine, &mut view, &step).await;
     }
     let boots = matches!(
         step,
@@ -199,7 +208,7 @@ fn told(error: &Error) -> String {
 }
 
 fn gather(shared: &Shared, machine: &Machine) -> View {
-    let (namespace, name) = name_of(machine);
+    let (namespace, _) = name_of(machine);
     let cluster_name = &machine.spec.cluster_name;
     let cluster = shared.caches.get::<Cluster>(&namespace, cluster_name);
     let account = machine.spec.content.provider_config.account().to_owned();
@@ -237,32 +246,20 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
             .and_then(|s| s.initialization.as_ref())
             .is_some_and(|i| i.control_plane_initialized)
     };
-    let ours = cluster
-        .as_ref()
-        .is_some_and(|c| c.spec.control_plane.machines.is_some());
-    // Only a machine on its way out asks: that looks at all machines of the cluster.
-    let stays = || {
-        !ours
-            || shared
-                .caches
-                .any_of_cluster::<Machine>(&namespace, cluster_name, |m| {
-                    is_control_plane(m)
-                        && m.name_any() != name
-                        && m.metadata.deletion_timestamp.is_none()
-                })
+    let any = |is: &dyn Fn(&Machine) -> bool| {
+        let all = &shared.caches;
+        all.any_of_cluster::<Machine>(&namespace, cluster_name, |m| is(m))
     };
     let facts = MachineFacts {
         instance,
         node: node_state,
         may_start: is_control_plane(machine) || cluster.as_ref().is_some_and(initialized),
-        // Somebody else's cluster stays: there machines are drained and their nodes deleted as ever.
-        cluster_deleting: cluster.as_ref().is_none_or(|c| {
-            c.metadata.deletion_timestamp.is_some() && c.spec.control_plane.external.is_none()
-        }),
+        cluster_deleting: cluster_goes(cluster.as_deref()),
         cluster_paused: cluster
             .as_ref()
             .is_some_and(|c| meta::is_paused(c.as_ref())),
-        control_plane_stays: machine.metadata.deletion_timestamp.is_none() || stays(),
+        control_plane_stays: control_plane_stays(machine, cluster.as_deref(), any),
+        bootstrap_kept: keeps_boot(shared, machine, &account),
         drained: None,
         volumes_attached: None,
     };
@@ -354,6 +351,9 @@ async fn act(
             shared.inventory.deleting(&view.account, key);
             Ok(())
         }
+        MachineStep::Delete(DeletionStep::DeleteBootstrap) => {
+            forget_boot(shared, machine, view).await
+        }
         MachineStep::Delete(DeletionStep::DeleteNode { node, .. }) => {
             let client = workload(shared, machine).await?;
             let nodes = Api::<Node>::all(client);
@@ -363,7 +363,6 @@ async fn act(
             }
         }
         MachineStep::Delete(DeletionStep::RemoveFinalizer) => {
-            forget_boot(shared, machine, view).await?;
             let key = machine.spec.instance_key.as_deref().unwrap_or_default();
             shared.refusals.forget(key);
             shared
@@ -398,14 +397,20 @@ async fn keep_boot(
     }
 }
 
+/// Whether the provider of this account may keep what the machine booted from, or boots from.
+fn keeps_boot(shared: &Shared, machine: &Machine, account: &str) -> bool {
+    let of = shared.caches.get::<ProviderAccount>("", account);
+    let of = of.and_then(|of| shared.context.providers.get(&of.spec.provider));
+    let drawn = machine.spec.instance_key.as_deref();
+    drawn.is_some_and(|key| !key.is_empty()) && of.is_some_and(|p| p.bootstrap().is_some())
+}
+
 /// What it booted from holds secrets: nothing of it stays once it has joined or is gone.
 async fn forget_boot(shared: &Shared, machine: &Machine, view: &View) -> Result<(), Error> {
-    let owner = owner(shared, machine);
-    let of = shared.caches.get::<ProviderAccount>("", &view.account);
-    let of = of.and_then(|of| shared.context.providers.get(&of.spec.provider));
-    if owner.instance_key.is_empty() || of.is_none_or(|p| p.bootstrap().is_none()) {
+    if !keeps_boot(shared, machine, &view.account) {
         return Ok(());
     }
+    let owner = owner(shared, machine);
     let (provider, account) = match provider(shared, machine, &view.account) {
         Ok(found) => found,
         Err(error) if error.of_provider().is_some() => return Err(error),

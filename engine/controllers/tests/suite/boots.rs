@@ -8,7 +8,7 @@ use std::{
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
 use async_trait::async_trait;
 use fleetwright_api::{
-    Cluster, Machine, ProviderAccount,
+    Cluster, Machine, MachineDeployment, ProviderAccount,
     condition::{Condition, kind},
     secret::SecretText,
 };
@@ -18,7 +18,7 @@ use fleetwright_providers::{
     Account, Bootstrap, ClusterRef, ConnectionError, ControlPlaneEndpoint, EtcdMember, EtcdMembers,
     Infrastructure, InfrastructureOrder, NodeId, Ownership, ProviderError, Snapshot,
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -170,6 +170,32 @@ impl Snapshot for Parts {
             }
             other => other,
         })
+    }
+}
+
+impl Kit {
+    /// What kubeadm leaves in a real cluster: control-plane machines can join it.
+    async fn can_be_joined(&self, version: &str) {
+        let maps = Api::<ConfigMap>::namespaced(self.workload("eu").await, "kube-system");
+        let config = format!("kind: ClusterConfiguration\nkubernetesVersion: {version}\n");
+        let config = json!({
+            "metadata": {"name": "kubeadm-config"}, "data": {"ClusterConfiguration": config},
+        });
+        let config = serde_json::from_value(config).unwrap();
+        maps.create(&PostParams::default(), &config).await.unwrap();
+    }
+
+    /// A cluster of three control-plane machines that were given what they boot from.
+    pub(crate) async fn three_that_joined(&mut self, version: &str) {
+        self.stop_controllers().await;
+        self.ward.give_boots();
+        self.start_controllers();
+        self.cluster("eu", version, 1, json!({})).await;
+        self.until_settled("eu").await;
+        self.can_be_joined(version).await;
+        let three = json!({"spec": {"controlPlane": {"machines": {"replicas": 3}}}});
+        self.patch::<Cluster>("eu", three).await;
+        self.until_settled("eu").await;
     }
 }
 
@@ -394,6 +420,24 @@ async fn what_a_machine_booted_from_is_removed_before_it_counts_as_a_node() {
     kit.ward.boots(|b| b.sticks = false);
     until_joined(&mut kit).await;
     assert_eq!(kit.ward.boots(|b| b.kept.len()), 0);
+    // On its way out it is removed again, after its instance and before its node.
+    kit.ward.boots(|b| b.sticks = true);
+    kit.patch::<MachineDeployment>("eu-web", json!({"spec": {"replicas": 0}}))
+        .await;
+    kit.until("its deletion waits for that", |w| {
+        let line = of_machine(w.machines.get(&name)?, kind::DELETING);
+        line.starts_with("True WaitingForBootstrapDeletion: ")
+            .then_some(())
+    })
+    .await;
+    let there = |nodes: &[Node]| nodes.iter().any(|n| n.name_any() == name);
+    assert!(there(&kit.nodes("eu").await));
+    kit.ward.boots(|b| b.sticks = false);
+    kit.until("it is gone", |w| {
+        (!w.machines.contains_key(&name)).then_some(())
+    })
+    .await;
+    assert!(!there(&kit.nodes("eu").await));
     kit.stop().await;
 }
 
@@ -455,14 +499,7 @@ async fn each_minor_waits_for_a_snapshot_of_etcd() {
     kit.start_controllers();
     kit.cluster("eu", "v1.33.1", 1, json!({})).await;
     kit.until_settled("eu").await;
-    // What kubeadm leaves in a real one.
-    let maps = Api::<ConfigMap>::namespaced(kit.workload("eu").await, "kube-system");
-    let config = json!({
-        "metadata": {"name": "kubeadm-config"},
-        "data": {"ClusterConfiguration": "kind: ClusterConfiguration\nkubernetesVersion: v1.33.1\n"},
-    });
-    let config = serde_json::from_value(config).unwrap();
-    maps.create(&PostParams::default(), &config).await.unwrap();
+    kit.can_be_joined("v1.33.1").await;
     // Within a minor nothing is taken.
     let to = |version: &str| json!({"spec": {"version": version}});
     kit.patch::<Cluster>("eu", to("v1.33.2")).await;

@@ -21,7 +21,7 @@ use fleetwright_providers::{
     },
 };
 use fleetwright_store::Store;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client,
@@ -557,6 +557,13 @@ impl ClusterConnections for Estate {
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
         self.ward.kubeconfig(cluster).await
+    }
+
+    async fn serving_certificates(
+        &self,
+        cluster: &ClusterRef,
+    ) -> Result<BTreeMap<String, Timestamp>, ConnectionError> {
+        self.ward.serving_certificates(cluster).await
     }
 }
 

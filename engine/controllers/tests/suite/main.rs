@@ -7,7 +7,11 @@ mod boots;
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod changes;
+#[cfg(test)]
+mod components;
 #[cfg(test)]
 mod control_plane;
 #[cfg(test)]

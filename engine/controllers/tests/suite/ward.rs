@@ -1,7 +1,7 @@
 //! Makes machines ill: instances that the provider gives up, clusters that cannot be reached, time that passes at once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -255,5 +255,17 @@ impl ClusterConnections for Ward {
 
     async fn kubeconfig(&self, cluster: &ClusterRef) -> Result<Option<String>, ConnectionError> {
         self.0.kubeconfig(cluster).await
+    }
+
+    /// API servers are those of somebody else's cluster, to which Secret `<cluster>-access` leads.
+    async fn serving_certificates(
+        &self,
+        cluster: &ClusterRef,
+    ) -> Result<BTreeMap<String, Timestamp>, ConnectionError> {
+        let access = ClusterRef {
+            kubeconfig: format!("{}-access", cluster.name),
+            ..cluster.clone()
+        };
+        self.2.serving_certificates(&access).await
     }
 }

@@ -8,8 +8,9 @@ use fleetwright_api::{
 use jiff::Timestamp;
 
 use super::{
-    ControlPlaneAction, ControlPlaneDecision, ControlPlaneView, ControlPlaneWait, CreateReason,
-    DeleteReason, ETCD_HOOK, Trigger, has_served, initialized, is_leaving, leave, name, ready,
+    ComponentHealth, ComponentState, ControlPlaneAction, ControlPlaneDecision, ControlPlaneView,
+    ControlPlaneWait, CreateReason, DeleteReason, ETCD_HOOK, Trigger, has_served, initialized,
+    is_leaving, leave, name, ready,
     remediation::{Cure, Remediation, RemediationWait},
 };
 use crate::{
@@ -127,7 +128,14 @@ impl<'a> Choice<'a> {
         if let Some((first, why)) = sick.first() {
             // A machine that is not well and is to go anyway may go, if it is the only one.
             let surplus = have > self.want;
-            let gone = matches!(why, ControlPlaneWait::MachineNotReady(_)) || surplus;
+            let gone = surplus
+                || match why {
+                    ControlPlaneWait::MachineNotReady(_) => true,
+                    ControlPlaneWait::Component(c) => {
+                        matches!(c.health, ComponentHealth::Failed(_))
+                    }
+                    _ => false,
+                };
             let to_go = Self::reason(first, outdated).is_some() || (surplus && outdated.is_empty());
             // What has just joined in the place of a broken one that is ready itself is not well yet, and not the one to go.
             let stands_in = !is_broken(first) && machines.iter().any(is_broken);
@@ -177,11 +185,27 @@ impl<'a> Choice<'a> {
         self.create(reason, None, outdated)
     }
 
-    /// Why nothing may come or go because of this machine: it, or its etcd member, is not well.
+    /// Why nothing may come or go because of this machine: it, its etcd member or a part of the control plane on it is not well.
     fn sick(&self, machine: &Machine) -> Option<ControlPlaneWait> {
         if !ready(machine) {
             return Some(ControlPlaneWait::MachineNotReady(name(machine)));
         }
+        let component = || self.sick_components(machine).next().cloned();
+        self.sick_member(machine)
+            .or_else(|| component().map(ControlPlaneWait::Component))
+    }
+
+    /// The parts of the control plane that do not run on this machine, of those that are known.
+    pub(super) fn sick_components(
+        &self,
+        machine: &Machine,
+    ) -> impl Iterator<Item = &'a ComponentState> {
+        let machine = name(machine);
+        let all = self.view.components.iter();
+        all.filter(move |c| c.machine == machine && c.is_sick())
+    }
+
+    fn sick_member(&self, machine: &Machine) -> Option<ControlPlaneWait> {
         let Etcd::Members(members) = self.view.etcd else {
             return None;
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Trigger;
+use super::{ComponentState, Trigger};
 use crate::outcome::Hold;
 
 /// Why a machine is made.
@@ -91,6 +91,8 @@ pub enum ControlPlaneWait {
     MemberLearning(String),
     /// A machine runs and has no member in etcd.
     NoMember(String),
+    /// A part of the control plane does not run on a machine.
+    Component(ComponentState),
     /// etcd cannot be asked, and why.
     EtcdUnknown(String),
     /// etcd could lose its quorum.
@@ -130,6 +132,7 @@ impl fmt::Display for ControlPlaneWait {
             Self::MachineNotReady(m) => write!(f, "machine {m} is not ready"),
             Self::MemberNotHealthy(m) => write!(f, "the etcd member of machine {m} is not healthy"),
             Self::MemberLearning(m) => write!(f, "the etcd member {m} does not vote yet"),
+            Self::Component(state) => state.fmt(f),
             Self::NoMember(m) => write!(f, "machine {m} has no etcd member"),
             Self::EtcdUnknown(why) => write!(f, "etcd cannot be asked: {why}"),
             Self::Quorum { machine: Some(m) } => {

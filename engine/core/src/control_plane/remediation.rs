@@ -9,7 +9,9 @@ use fleetwright_api::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{annotation, choice::Choice, has_served, initialized, is_leaving, name, ready};
+use super::{
+    Component, annotation, choice::Choice, has_served, initialized, is_leaving, name, ready,
+};
 use crate::{
     health::{is_broken, is_failing},
     quorum::{Member, may_add, may_remove, quorum, votes},
@@ -145,15 +147,18 @@ impl<'a> Choice<'a> {
         machines().any(handed) || (machines().count() >= self.want && !machines().any(is_broken))
     }
 
-    /// The broken machine that comes first: marked by a person, without a node, with a broken etcd member, the oldest.
+    /// The broken machine that comes first: marked by a person, without a node, with a broken etcd member, with a part of the control plane
+    /// that does not run, the oldest.
     fn broken(&self, members: &[Member]) -> Option<&'a Machine> {
         let healthy = |m: &Machine| members.iter().any(|x| x.name == name(m) && x.healthy);
+        let runs = |m: &Machine, part| self.sick_components(m).all(|c| c.component != part);
         let broken = |m: &&Machine| !is_leaving(m) && is_broken(m);
         self.view.machines.iter().filter(broken).min_by_key(|m| {
             (
                 annotation(m, meta::ANNOTATION_REMEDIATE_MACHINE).is_none(),
                 has_served(m),
                 healthy(m),
+                Component::ALL.map(|part| runs(m, part)),
                 m.metadata.creation_timestamp.as_ref().map(|t| t.0),
                 name(m),
             )
@@ -211,7 +216,8 @@ impl<'a> Choice<'a> {
                 let (healthy, voting) = votes(members);
                 return wait(RemediationWait::Quorum { healthy, voting });
             }
-            let healthy = |m: &&Machine| !is_leaving(m) && ready(m) && !is_failing(m);
+            let runs = |m: &Machine| self.sick_components(m).next().is_none();
+            let healthy = |m: &&Machine| !is_leaving(m) && ready(m) && !is_failing(m) && runs(m);
             if !others().any(|m| healthy(&m)) {
                 return wait(RemediationWait::NoneHealthy);
             }

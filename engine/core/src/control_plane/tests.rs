@@ -30,6 +30,7 @@ struct World {
     /// Why not all workers are known.
     unknown: Option<String>,
     etcd: Option<Result<Vec<Member>, String>>,
+    components: Vec<ComponentState>,
     snapshots: Option<Kept>,
     pools: Vec<MachineDeployment>,
     versions: Vec<Version>,
@@ -65,6 +66,7 @@ impl World {
             worker: None,
             unknown: None,
             etcd: None,
+            components: Vec::new(),
             snapshots: None,
             pools: Vec::new(),
             versions: Vec::new(),
@@ -88,6 +90,7 @@ impl World {
                     Some(Err(why)) => Etcd::Unknown(why),
                     None => Etcd::Assumed,
                 },
+                components: &self.components,
                 snapshots: match &self.snapshots {
                     Some((newest, failed)) => Snapshots::Kept {
                         newest: newest.as_ref().map(|(second, of)| (at(*second), of)),

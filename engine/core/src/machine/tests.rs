@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::machine::{InstanceView, MachineStatus, NodeRef};
+use fleetwright_api::{
+    Cluster,
+    machine::{InstanceView, MachineStatus, NodeRef},
+};
 
 use proptest::prelude::*;
 
@@ -20,6 +23,7 @@ fn facts() -> MachineFacts {
         cluster_deleting: false,
         cluster_paused: false,
         control_plane_stays: true,
+        bootstrap_kept: false,
         drained: None,
         volumes_attached: None,
     }
@@ -173,7 +177,19 @@ fn a_machine_goes_in_order() {
     f.instance = Instance::Stopping;
     assert_eq!(deletion_step(&m, &f, at(1)), DeletionStep::WaitInstanceGone);
     f.instance = Instance::Missing;
-    assert_eq!(reasons(&m, &f, 1), "DeletingNode");
+    f.bootstrap_kept = true;
+    assert_eq!(reasons(&m, &f, 1), "WaitingForBootstrapDeletion");
+    f.bootstrap_kept = false;
+    let step = deletion_step(&m, &f, at(1));
+    assert_eq!(step.reason(), "DeletingNode");
+    let status = m.status.as_mut().unwrap().deletion.get_or_insert_default();
+    step.record_start(status, at(1));
+    f.bootstrap_kept = true;
+    assert_eq!(
+        reasons(&m, &f, 2),
+        "DeletingNode",
+        "it was removed before, and is not each time"
+    );
     f.node = NodeState::Missing;
     assert_eq!(deletion_step(&m, &f, at(1)), DeletionStep::RemoveFinalizer);
 }
@@ -189,6 +205,9 @@ fn with_its_cluster_or_as_the_last_of_the_control_plane_nothing_is_drained() {
         };
         assert_eq!(deletion_step(&m, &f, at(0)), DeletionStep::DeleteInstance);
         f.instance = Instance::Missing;
+        f.bootstrap_kept = true;
+        assert_eq!(deletion_step(&m, &f, at(0)), DeletionStep::DeleteBootstrap);
+        f.bootstrap_kept = false;
         assert_eq!(deletion_step(&m, &f, at(0)), DeletionStep::RemoveFinalizer);
     }
 }
@@ -464,48 +483,159 @@ fn a_node_is_drained_unless() {
     }
 }
 
-/// Cluster API's TestIsDeleteNodeAllowed.
+/// A cluster whose control plane is of this form.
+fn of(form: &str, deleting: bool) -> Cluster {
+    let external = serde_json::json!({"kubeconfigSecretRef": {"name": "access"}});
+    let mut cluster = Cluster::default();
+    let control_plane = &mut cluster.spec.control_plane;
+    match form {
+        "machines" => control_plane.machines = Some(Default::default()),
+        "managed" => {
+            let managed = serde_json::json!({"providerConfig": {}});
+            control_plane.managed = Some(serde_json::from_value(managed).unwrap());
+        }
+        _ => control_plane.external = Some(serde_json::from_value(external).unwrap()),
+    }
+    cluster.metadata.deletion_timestamp = deleting.then(|| k8s_time(at(0)));
+    cluster
+}
+
+/// A machine of this name, of the control plane where that begins with `cp`; on its way out where it ends with `!`.
+fn called(name: &str) -> Machine {
+    let mut m = Machine::new(name.trim_end_matches('!'), Default::default());
+    if name.starts_with("cp") {
+        let label = (meta::LABEL_CONTROL_PLANE.to_owned(), String::new());
+        m.metadata.labels = Some([label].into());
+    }
+    m.metadata.deletion_timestamp = name.ends_with('!').then(|| k8s_time(at(0)));
+    m
+}
+
+/// Cluster API's TestIsDeleteNodeAllowed. Its object of the control plane is our Cluster, and one that is managed elsewhere is one that a
+/// provider runs; of somebody else's cluster nodes are deleted though our Cluster goes.
 #[test]
 fn a_node_is_deleted_unless() {
-    type Change = fn(&mut Machine, &mut MachineFacts);
-    let cases: [(&str, Change, bool); 6] = [
-        ("another control-plane machine stays", |_, _| {}, true),
-        (
+    struct Row<'a>(
+        &'a str,
+        Cluster,
+        /// The machine, and the others of its cluster.
+        &'a str,
+        &'a [&'a str],
+        /// The name in its status, and its node by the instance's id.
+        (bool, bool),
+        bool,
+    );
+    let known = (true, true);
+    for Row(name, cluster, machine, others, (in_status, found), want) in [
+        Row(
             "no node is known",
-            |m, f| {
-                m.status = None;
-                f.node = NodeState::Missing;
-            },
+            of("machines", false),
+            "w!",
+            &["cp-0"],
+            (false, false),
             false,
         ),
-        (
-            "no node is known, but one has the instance's id",
-            |m, _| m.status = None,
+        Row(
+            "the control plane has no machines",
+            of("machines", false),
+            "w!",
+            &["x"],
+            known,
+            false,
+        ),
+        Row(
+            "only one that goes is left",
+            of("machines", false),
+            "w!",
+            &["cp-0!"],
+            known,
+            false,
+        ),
+        Row(
+            "it is the one that is left",
+            of("machines", false),
+            "cp-0!",
+            &["w"],
+            known,
+            false,
+        ),
+        Row(
+            "another one stays",
+            of("machines", false),
+            "cp-0!",
+            &["cp-1", "cp-2!"],
+            known,
             true,
         ),
-        (
-            "no other control-plane machine stays, or its control plane goes",
-            |_, f| f.control_plane_stays = false,
+        Row(
+            "the cluster goes",
+            of("machines", true),
+            "w!",
+            &["cp-0"],
+            known,
             false,
         ),
-        ("the cluster goes", |_, f| f.cluster_deleting = true, false),
-        (
-            "the cluster goes, and its control plane is somebody else's",
-            |_, f| (f.cluster_deleting, f.control_plane_stays) = (true, true),
+        Row(
+            "a provider runs the control plane",
+            of("managed", false),
+            "w!",
+            &[],
+            known,
+            true,
+        ),
+        Row(
+            "the control plane goes that a provider runs",
+            of("managed", true),
+            "w!",
+            &[],
+            known,
             false,
         ),
-    ];
-    for (name, change, want) in cases {
+        Row(
+            "the control plane is somebody else's",
+            of("external", false),
+            "w!",
+            &[],
+            known,
+            true,
+        ),
+        Row(
+            "the Cluster goes of somebody else's cluster",
+            of("external", true),
+            "w!",
+            &[],
+            known,
+            true,
+        ),
+        Row(
+            "no node is known, but one has the instance's id",
+            of("machines", false),
+            "w!",
+            &["cp-0"],
+            (false, true),
+            true,
+        ),
+    ] {
         let (mut m, mut f) = leaving();
+        let all: Vec<Machine> = [machine].iter().chain(others).map(|n| called(n)).collect();
+        m.metadata = all[0].metadata.clone();
         f.instance = Instance::Missing;
-        change(&mut m, &mut f);
+        f.cluster_deleting = cluster_goes(Some(&cluster));
+        f.control_plane_stays =
+            control_plane_stays(&m, Some(&cluster), |other| all.iter().any(other));
+        if !in_status {
+            m.status = None;
+        }
+        if !found {
+            f.node = NodeState::Missing;
+        }
         let step = deletion_step(&m, &f, at(0));
-        assert_eq!(
-            matches!(step, DeletionStep::DeleteNode { .. }),
-            want,
-            "{name}: {step:?}"
-        );
+        let deletes = matches!(step, DeletionStep::DeleteNode { .. });
+        assert_eq!(deletes, want, "{name}: {step:?}");
     }
+    assert!(cluster_goes(None), "nothing is left of it");
+    let stays = control_plane_stays(&called("w"), None, |_| panic!("nobody asked"));
+    assert!(stays, "it does not go itself");
 }
 
 /// What a workload cluster shows at one moment, and how long it takes until somebody looks again.
@@ -515,6 +645,7 @@ struct Moment {
     drained: Option<bool>,
     volumes: Option<Vec<String>>,
     provider_answers: bool,
+    discards: bool,
     seconds: i64,
 }
 
@@ -525,12 +656,14 @@ fn moment() -> impl Strategy<Value = Moment> {
     ];
     let drained = prop_oneof![1 => Just(Some(true)), 20 => Just(Some(false)), 2 => Just(None)];
     let volumes = prop_oneof![1 => Just(Some(vec![])), 20 => Just(Some(vec!["v".to_owned()])), 2 => Just(None)];
-    (node, drained, volumes, any::<bool>(), 1..60_i64).prop_map(
-        |(node, drained, volumes, provider_answers, seconds)| Moment {
+    let answers = (any::<bool>(), any::<bool>());
+    (node, drained, volumes, answers, 1..60_i64).prop_map(
+        |(node, drained, volumes, (provider_answers, discards), seconds)| Moment {
             node,
             drained,
             volumes,
             provider_answers,
+            discards,
             seconds,
         },
     )
@@ -549,7 +682,13 @@ proptest! {
             f.node = moment.node.clone();
             f.drained = moment.drained;
             f.volumes_attached = moment.volumes.clone();
-            let step = deletion_step(&m, &f, now);
+            // What was removed is not remembered until the node is being deleted.
+            f.bootstrap_kept = true;
+            let mut step = deletion_step(&m, &f, now);
+            if step == DeletionStep::DeleteBootstrap && moment.discards {
+                f.bootstrap_kept = false;
+                step = deletion_step(&m, &f, now);
+            }
             drained |= matches!(step, DeletionStep::Drain { .. }) && f.drained == Some(true);
             let rank = match &step {
                 DeletionStep::WaitPreDrainHook { .. } => 0,
@@ -557,10 +696,12 @@ proptest! {
                 DeletionStep::WaitVolumes { .. } => 2,
                 DeletionStep::WaitPreTerminateHook { .. } => 3,
                 DeletionStep::DeleteInstance | DeletionStep::WaitInstanceGone | DeletionStep::WaitProvider => 4,
-                DeletionStep::DeleteNode { .. } => 5,
-                DeletionStep::RemoveFinalizer => 6,
+                DeletionStep::DeleteBootstrap => 5,
+                DeletionStep::DeleteNode { .. } => 6,
+                DeletionStep::RemoveFinalizer => 7,
             };
             prop_assert!(rank >= last, "{step:?} after {last}");
+            prop_assert!(rank <= 5 || !f.bootstrap_kept || last == 6, "{step:?} before it is removed");
             last = rank;
             if step == DeletionStep::DeleteInstance {
                 let begun = m.status.as_ref().and_then(|s| s.deletion.as_ref()?.node_drain_start_time.clone());

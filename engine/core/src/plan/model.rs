@@ -198,6 +198,7 @@ impl Model<'_> {
             machines,
             managed: self.provided.known(&None),
             etcd: Etcd::Assumed,
+            components: &[],
             snapshots: Snapshots::NotKept,
             lowest_worker: None,
             unknown_workers: None,

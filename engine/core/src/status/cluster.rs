@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     Conditions, all_machines, bootstrap,
-    control_plane::{blocked, etcd, remediating, unsaved},
+    control_plane::{blocked, components, etcd, remediating, unsaved},
     few, in_sync, managed,
     pool::incomplete,
     refusal,
@@ -19,8 +19,8 @@ use super::{
 use crate::{
     cluster::ClusterDeletionStep,
     control_plane::{
-        ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, VersionStep, has_served,
-        running_version, upgrading_to,
+        ComponentState, ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, VersionStep,
+        has_served, running_version, upgrading_to,
     },
     drift::MachinesInSync,
     external::differs,
@@ -60,6 +60,8 @@ pub struct ClusterFacts {
     pub in_sync: Option<MachinesInSync>,
     /// What etcd says of its members, or why it cannot be asked; `None` while nobody asked.
     pub etcd: Option<Result<Vec<Member>, String>>,
+    /// How the parts of its control plane are on its machines, or why they cannot be asked; `None` while nobody asked.
+    pub components: Option<Result<Vec<ComponentState>, String>>,
     /// Whether snapshots of its etcd could be taken before each minor version, and nobody keeps them.
     pub without_snapshots: bool,
     /// The way of an upgrade over several minor versions, in words.
@@ -220,6 +222,7 @@ pub fn cluster(
     let version = differs(cluster, status.version.as_deref());
     in_sync::of_cluster(&mut out, facts, &strays, version);
     etcd(&mut out, facts);
+    components(&mut out, facts);
     control_plane(&mut out, cp.as_ref(), initialized, facts, decision);
     if ours.is_some() {
         all_machines(

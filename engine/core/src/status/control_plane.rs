@@ -1,4 +1,4 @@
-//! What a Cluster's status says of its control plane's upgrade, of broken machines and of etcd.
+//! What a Cluster's status says of its control plane's upgrade, of broken machines, of etcd and of the control plane's other parts.
 
 use fleetwright_api::{
     cluster::ClusterStatus,
@@ -80,5 +80,22 @@ pub(super) fn etcd(out: &mut Conditions<'_>, facts: &ClusterFacts) {
             few(&sick)
         );
         out.set(kind, Status::False, reason::NOT_HEALTHY, text);
+    }
+}
+
+/// Whether the parts of the control plane run on its machines, and which do not. Not there where no machine shows any.
+pub(super) fn components(out: &mut Conditions<'_>, facts: &ClusterFacts) {
+    let kind = kind::CONTROL_PLANE_COMPONENTS_HEALTHY;
+    let states = match &facts.components {
+        Some(Ok(states)) if states.is_empty() => return,
+        Some(Ok(states)) => states,
+        Some(Err(why)) => return out.set(kind, Status::Unknown, reason::INSPECTION_FAILED, why),
+        None => return,
+    };
+    let sick = states.iter().filter(|state| state.is_sick());
+    let sick: Vec<String> = sick.map(ToString::to_string).collect();
+    match sick.is_empty() {
+        true => out.set(kind, Status::True, reason::HEALTHY, ""),
+        false => out.set(kind, Status::False, reason::NOT_HEALTHY, few(&sick)),
     }
 }

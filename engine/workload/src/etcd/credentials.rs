@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
+use fleetwright_api::secret::SecretText;
+use fleetwright_bootstrap::pki::keys;
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+
+const CANNOT: &str = "no certificate can be signed with it";
+const WRONG: &str = "tls.crt is no certificate of an authority in PEM";
 
 /// What a client of etcd needs whose authority has this certificate and key (PEM). Its own certificate holds on the day of `now`, the one
 /// before and the one after, and is kept nowhere.
@@ -22,22 +27,7 @@ pub(crate) fn make(
     key: &str,
     now: Timestamp,
 ) -> Result<ClientConfig, &'static str> {
-    const WRONG: &str = "tls.crt is no certificate of an authority in PEM";
-    let ca_key =
-        KeyPair::from_pem(key).map_err(|_| "tls.key is no private key in PEM (PKCS #8)")?;
-    let issuer = Issuer::from_ca_cert_pem(certificate, ca_key).map_err(|_| WRONG)?;
-    let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "fleetwright");
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let ((y, m, d), (year, month, number)) = (day(now, -1)?, day(now, 2)?);
-    params.not_before = date_time_ymd(y, m, d);
-    params.not_after = date_time_ymd(year, month, number);
-    let cannot = "no certificate can be signed with it";
-    let own_key = KeyPair::generate().map_err(|_| cannot)?;
-    let own = params.signed_by(&own_key, &issuer).map_err(|_| cannot)?;
+    let (own, own_key) = sign(certificate, key, now)?;
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(certificate.as_bytes()) {
         roots
@@ -48,10 +38,35 @@ pub(crate) fn make(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|_| cannot)?
+        .map_err(|_| CANNOT)?
         .with_root_certificates(roots)
-        .with_client_auth_cert(vec![own.der().clone()], own_key.map_err(|_| cannot)?)
-        .map_err(|_| cannot)
+        .with_client_auth_cert(vec![own.der().clone()], own_key.map_err(|_| CANNOT)?)
+        .map_err(|_| CANNOT)
+}
+
+/// Our certificate and its key.
+fn sign(
+    certificate: &str,
+    key: &str,
+    now: Timestamp,
+) -> Result<(Certificate, KeyPair), &'static str> {
+    let ca_key = keys::read(&SecretText::new(key)).map_err(
+        |_| "tls.key is no private key in PEM that can be used: RSA, P-256 and P-384 can",
+    )?;
+    let issuer = Issuer::from_ca_cert_pem(certificate, ca_key).map_err(|_| WRONG)?;
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "fleetwright");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    let ((y, m, d), (year, month, number)) = (day(now, -1)?, day(now, 2)?);
+    params.not_before = date_time_ymd(y, m, d);
+    params.not_after = date_time_ymd(year, month, number);
+    let own_key = KeyPair::generate().map_err(|_| CANNOT)?;
+    let own = params.signed_by(&own_key, &issuer).map_err(|_| CANNOT)?;
+    Ok((own, own_key))
 }
 
 /// Year, month and day of the day so many days after that of `now`, in UTC.
@@ -67,7 +82,11 @@ fn day(now: Timestamp, days: i64) -> Result<(i32, u8, u8), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use fleetwright_tests::pki::Authority;
+    use fleetwright_api::time::{Clock, SystemClock};
+    use fleetwright_tests::{
+        openssl::{AUTHORITIES, Openssl},
+        pki::Authority,
+    };
 
     use super::*;
 
@@ -90,6 +109,39 @@ mod tests {
         ] {
             let why = make(certificate, key, now).map(drop).unwrap_err();
             assert!(why.starts_with(want), "{why}");
+        }
+    }
+
+    /// Authorities that others made, with keys in the forms that they write, and one of ours.
+    #[test]
+    fn openssl_accepts_what_is_made_of_any_authority() {
+        let Some(openssl) = Openssl::new() else {
+            return;
+        };
+        let others = AUTHORITIES.map(|(label, recipe)| (label, openssl.authority(recipe)));
+        let ours = ("PRIVATE KEY", Authority::new("etcd-ca").identity);
+        let stranger = Authority::new("etcd-ca").identity;
+        for (label, authority) in others.into_iter().chain([ours]) {
+            assert!(authority.key.contains(&format!("BEGIN {label}")));
+            let (certificate, key) = (&authority.certificate, &authority.key);
+            let now = SystemClock.now();
+            make(certificate, key, now).unwrap_or_else(|e| panic!("{label}: {e}"));
+            let (own, _) = sign(certificate, key, now).unwrap();
+            assert!(openssl.verifies(certificate, &own.pem()), "{label}");
+            assert!(
+                !openssl.verifies(&stranger.certificate, &own.pem()),
+                "{label}: another authority's"
+            );
+            let shown = openssl.text(&own.pem());
+            for part in [
+                "Subject: CN=fleetwright",
+                "TLS Web Client Authentication",
+                "Digital Signature",
+                "prime256v1",
+            ] {
+                assert!(shown.contains(part), "{part} is not in {shown}");
+            }
+            assert!(!shown.contains("CA:TRUE"), "{shown}");
         }
     }
 }

@@ -12,7 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::Portforwarder};
+use kube::Api;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::view::{Alarms, Answer, Members, Status};
+use crate::pods::forward;
 
 /// etcd's port for clients.
 const PORT: u16 = 2379;
@@ -43,15 +44,6 @@ fn other(error: impl fmt::Display) -> Failure {
     Failure::Other(error.to_string())
 }
 
-/// A port-forward, which goes on by itself until this is dropped.
-struct Forwarded(Portforwarder);
-
-impl Drop for Forwarded {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// A connection to one member. It ends with this.
 pub(crate) struct Gateway {
     calls: SendRequest<Full<Bytes>>,
@@ -69,9 +61,7 @@ impl Gateway {
         pod: &str,
         tls: Arc<rustls::ClientConfig>,
     ) -> Result<Self, String> {
-        let forwarded = api.portforward(pod, &[PORT]).await;
-        let mut forwarded = Forwarded(forwarded.map_err(|e| format!("no way to its port: {e}"))?);
-        let stream = forwarded.0.take_stream(PORT).ok_or("no way to its port")?;
+        let (forwarded, stream) = forward(api, pod, PORT).await?;
         let host = ServerName::try_from(HOST).map_err(|e| e.to_string())?;
         let stream = TlsConnector::from(tls).connect(host, stream).await;
         let stream = stream.map_err(|e| format!("TLS: {e}"))?;

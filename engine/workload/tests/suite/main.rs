@@ -1,6 +1,8 @@
 //! Connections to workload clusters that serve over TLS on loopback.
 
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod etcd;

@@ -42,6 +42,7 @@ fn decided(
         machines: &[],
         managed: Some(known),
         etcd: Etcd::Assumed,
+        components: &[],
         snapshots: Snapshots::NotKept,
         lowest_worker: worker.as_ref(),
         unknown_workers: None,

@@ -173,6 +173,7 @@ impl Sim {
             machines: &machines,
             managed: None,
             etcd: Etcd::Members(&etcd),
+            components: &[],
             snapshots: Snapshots::NotKept,
             lowest_worker: worker.as_ref(),
             unknown_workers: None,

@@ -194,7 +194,7 @@ fn what_has_just_joined_for_a_broken_machine_that_is_ready_stays() {
 #[test]
 fn it_stays_where_replacing_it_would_do_harm() {
     type Change<'a> = &'a dyn Fn(&mut World);
-    let rows: [(&str, Change<'_>, &[&str], &str); 7] = [
+    let rows: [(&str, Change<'_>, &[&str], &str); 8] = [
         (
             "a health check or a budget holds it back",
             &|w| {
@@ -226,6 +226,20 @@ fn it_stays_where_replacing_it_would_do_harm() {
             &|w| {
                 set(&mut w.machines[1], kind::READY, false);
                 set(&mut w.machines[2], kind::READY, false);
+            },
+            &["c-cp-0"],
+            "CannotBeRemediated: no other control-plane machine is healthy",
+        ),
+        (
+            "no other machine has a control plane that runs",
+            &|w| {
+                for n in [1, 2] {
+                    w.components.push(ComponentState {
+                        machine: format!("c-cp-{n}"),
+                        component: Component::Scheduler,
+                        health: ComponentHealth::DoesNotExist,
+                    });
+                }
             },
             &["c-cp-0"],
             "CannotBeRemediated: no other control-plane machine is healthy",
@@ -265,8 +279,46 @@ fn it_stays_where_replacing_it_would_do_harm() {
 #[test]
 fn which_broken_machine_goes_first() {
     type Change<'a> = &'a dyn Fn(&mut World);
-    let rows: [(&str, Change<'_>, &[&str], u64); 4] = [
+    let fails = |w: &mut World, n: u64, component| {
+        w.components.push(ComponentState {
+            machine: format!("c-cp-{n}"),
+            component,
+            health: ComponentHealth::Failed("CrashLoopBackOff".into()),
+        });
+    };
+    let rows: [(&str, Change<'_>, &[&str], u64); 8] = [
         ("the oldest", &|_| {}, &[], 1),
+        (
+            "one whose scheduler does not run",
+            &|w| fails(w, 2, Component::Scheduler),
+            &[],
+            2,
+        ),
+        (
+            "one whose API server does not run before other parts",
+            &|w| {
+                fails(w, 2, Component::Scheduler);
+                fails(w, 3, Component::ControllerManager);
+                fails(w, 4, Component::ApiServer);
+            },
+            &[],
+            4,
+        ),
+        (
+            "one whose etcd does not run before that",
+            &|w| {
+                fails(w, 2, Component::ApiServer);
+                fails(w, 3, Component::Etcd);
+            },
+            &[],
+            3,
+        ),
+        (
+            "one whose etcd member is broken before that",
+            &|w| fails(w, 2, Component::Etcd),
+            &["c-cp-4"],
+            4,
+        ),
         ("one whose etcd member is broken", &|_| {}, &["c-cp-3"], 3),
         (
             "one without a node before that",

@@ -76,6 +76,75 @@ fn nothing_comes_or_goes_unless_etcd_is_well() {
     assert_eq!(w.decide().leave, None);
 }
 
+fn part(machine: &str, component: Component, health: ComponentHealth) -> ComponentState {
+    ComponentState {
+        machine: machine.into(),
+        component,
+        health,
+    }
+}
+
+#[test]
+fn nothing_comes_or_goes_unless_the_parts_of_the_control_plane_run() {
+    use ComponentHealth::{DoesNotExist, Failed, Provisioning, Running};
+    let mut w = three("v1.34.0");
+    w.etcd = Some(Ok(members(3)));
+    let run = Component::ALL.map(|c| part("c-cp-1", c, Running));
+    w.components = run.to_vec();
+    let makes = |w: &World| matches!(w.decide().action, ControlPlaneAction::Create { .. });
+    assert!(makes(&w));
+    for (component, health, want) in [
+        (
+            Component::ApiServer,
+            Provisioning("ContainerCreating".into()),
+            "kube-apiserver of machine c-cp-1 is not up yet: ContainerCreating",
+        ),
+        (
+            Component::Etcd,
+            DoesNotExist,
+            "etcd of machine c-cp-1 has not been seen yet",
+        ),
+        (
+            Component::Scheduler,
+            Provisioning("its pod is not ready".into()),
+            "kube-scheduler of machine c-cp-1 is not up yet: its pod is not ready",
+        ),
+    ] {
+        w.components = vec![part("c-cp-1", component, health)];
+        assert_eq!(waits(&w), want);
+    }
+    // What does not come up may go where it is to go anyway; and where it is not, nothing else moves.
+    let crashes = || Failed("CrashLoopBackOff".into());
+    let broken = part("c-cp-1", Component::ControllerManager, crashes());
+    w.components = vec![broken.clone()];
+    let goes = |w: &World| match w.decide().action {
+        ControlPlaneAction::Delete { machine, .. } => machine,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(goes(&w), "c-cp-1");
+    w.components
+        .push(part("c-cp-2", Component::ApiServer, crashes()));
+    let want = "kube-controller-manager of machine c-cp-1 does not run: CrashLoopBackOff";
+    assert_eq!(waits(&w), want, "two of three");
+    let mut w = three("v1.33.0");
+    w.etcd = Some(Ok(members(3)));
+    w.components = vec![broken];
+    assert_eq!(waits(&w), want);
+    // A new machine whose API server does not come up stops the rollout, and goes when it is reverted.
+    let mut w = three("v1.34.0");
+    w.etcd = Some(Ok(members(3)));
+    w.act();
+    w.serve();
+    w.etcd = Some(Ok(members(4)));
+    w.components = vec![part("c-cp-3", Component::ApiServer, crashes())];
+    assert_eq!(
+        waits(&w),
+        "kube-apiserver of machine c-cp-3 does not run: CrashLoopBackOff"
+    );
+    w.cluster.spec.version = "v1.34.1".into();
+    assert_eq!(goes(&w), "c-cp-3");
+}
+
 #[test]
 fn a_member_of_no_machine_leaves_once_all_machines_are_known() {
     let mut w = three("v1.33.0");

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use super::{at, line, member, read};
 use crate::{
-    control_plane::{ControlPlaneDecision, Remediation, RemediationWait, VersionStep},
+    control_plane::{
+        Component, ComponentHealth, ComponentState, ControlPlaneDecision, Remediation,
+        RemediationWait, VersionStep,
+    },
     quorum::Member,
     status::{ClusterFacts, cluster, upgrade_blocked},
     upgrade::Blocker,
@@ -98,6 +101,39 @@ fn etcd_has_its_quorum_or_says_who_is_missing() {
         let said = |kind| line(&new.conditions, kind);
         assert_eq!(said(kind::ETCD_CLUSTER_HEALTHY), healthy, "{facts:?}");
         assert_eq!(said(kind::CONTROL_PLANE_AVAILABLE), up, "{facts:?}");
+    }
+}
+
+#[test]
+fn the_parts_of_the_control_plane_run_or_it_is_said_which_do_not() {
+    let part = |machine: &str, health| ComponentState {
+        machine: machine.into(),
+        component: Component::ApiServer,
+        health,
+    };
+    let runs = || part("a", ComponentHealth::Running);
+    let fails = || part("b", ComponentHealth::Failed("CrashLoopBackOff".into()));
+    for (components, want) in [
+        (None, "none"),
+        (Some(Ok(vec![])), "none"),
+        (Some(Ok(vec![runs()])), "True Healthy"),
+        (
+            Some(Ok(vec![runs(), fails()])),
+            "False NotHealthy: kube-apiserver of machine b does not run: CrashLoopBackOff",
+        ),
+        (
+            Some(Err("no answer".into())),
+            "Unknown InspectionFailed: no answer",
+        ),
+    ] {
+        let facts = ClusterFacts {
+            components,
+            ..ClusterFacts::default()
+        };
+        let decision = ControlPlaneDecision::default();
+        let new = cluster(&ours(), &[], &[], &facts, &decision, at(0));
+        let said = line(&new.conditions, kind::CONTROL_PLANE_COMPONENTS_HEALTHY);
+        assert_eq!(said, want);
     }
 }
 

@@ -407,6 +407,7 @@ fn deleting_says_which_step_and_what_it_waits_for() {
             DeletionStep::WaitProvider,
             "WaitingForInfrastructureDeletion: waiting for the provider to say whether the instance is gone".to_owned(),
         ),
+        (DeletionStep::DeleteBootstrap, "WaitingForBootstrapDeletion: removing what the machine booted from".to_owned()),
         (DeletionStep::DeleteNode { node: node_name(), until }, format!("DeletingNode: deleting node n (until {until} at most)")),
         (DeletionStep::RemoveFinalizer, "DeletionCompleted: all is gone".to_owned()),
     ] {
