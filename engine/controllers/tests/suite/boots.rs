@@ -18,10 +18,10 @@ use fleetwright_providers::{
     Account, Bootstrap, ClusterRef, ConnectionError, ControlPlaneEndpoint, EtcdMember, EtcdMembers,
     Infrastructure, InfrastructureOrder, NodeId, Ownership, ProviderError, Snapshot,
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams},
     client::Body,
 };
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     kit::{Kit, PATIENCE, World, of_cluster, of_machine},
+    kubeadm::{self, Kubeadm},
     ward::Ward,
 };
 
@@ -42,8 +43,10 @@ pub(crate) struct Boots {
     pub(crate) payload: String,
     /// Machines for which something is kept now.
     kept: BTreeSet<String>,
-    /// How often an endpoint was asked for.
-    endpoints: usize,
+    /// Instances behind the endpoint, each time that it was asked for.
+    endpoints: Vec<Vec<String>>,
+    /// What is kubeadm's of its clusters.
+    pub(crate) kubeadm: Kubeadm,
     /// Snapshots of etcd that were asked for.
     snapshots: usize,
     /// Why etcd gives none.
@@ -120,7 +123,7 @@ impl Infrastructure for Ward {
         _: &Account,
         order: &InfrastructureOrder,
     ) -> Result<Option<ControlPlaneEndpoint>, ProviderError> {
-        self.boots(|boots| boots.endpoints += 1);
+        self.boots(|boots| boots.endpoints.push(order.instances.clone()));
         Ok(Some(ControlPlaneEndpoint {
             host: "plane.test".into(),
             port: order.port,
@@ -176,7 +179,7 @@ impl Snapshot for Parts {
 const KEYS: [&str; 4] = ["eu-ca", "eu-etcd", "eu-proxy", "eu-sa"];
 
 /// A kit whose controllers keep keys in this folder, for the identity.
-async fn start(folder: &Path, of: &Identity) -> Kit {
+pub(crate) async fn start(folder: &Path, of: &Identity) -> Kit {
     let mut kit = Kit::start().await;
     kit.stop_controllers().await;
     kit.ward.give_boots();
@@ -246,7 +249,7 @@ async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
     kit.until("the cluster waits", |w| told(w, "cannot be listed"))
         .await;
     assert_eq!(keys(&kit).await, []);
-    assert_eq!(kit.ward.boots(|b| b.endpoints), 0);
+    assert_eq!(kit.ward.boots(|b| b.endpoints.len()), 0);
     kit.ward.unlist(false);
     until_joined(&mut kit).await;
     let first = keys(&kit).await;
@@ -258,7 +261,7 @@ async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
     // Each was given it once, and nothing stays once it has joined; one look for each change of the machines, no stream.
     let (keeps, kept) = kit.ward.boots(|b| (b.keeps.len(), b.kept.len()));
     assert_eq!((keeps, kept), (2, 0));
-    assert!(kit.ward.boots(|b| b.endpoints) <= 3);
+    assert!(kit.ward.boots(|b| b.endpoints.len()) <= 3);
 
     // The state is lost. Before the list comes no new keys are made, and afterwards neither.
     kit.lose_state().await;
@@ -430,7 +433,26 @@ async fn an_account_that_is_not_for_the_namespace_makes_no_endpoint() {
         told(w, "is not for namespace default")
     })
     .await;
-    assert_eq!(kit.ward.boots(|b| b.endpoints), 0);
+    assert_eq!(kit.ward.boots(|b| b.endpoints.len()), 0);
+    kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_lost_takes_no_target_from_the_endpoint() {
+    let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
+    let mut kit = start(folder.path(), &identity).await;
+    kit.escrow(escrow(folder.path(), &identity, true));
+    kit.start_controllers();
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    kit.lose_state().await;
+    let before = kit.ward.boots(|b| b.endpoints.len());
+    kit.start_controllers();
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    let orders = kit.ward.boots(|b| b.endpoints.split_off(before));
+    assert!(!orders.is_empty());
+    assert!(orders.iter().all(|all| all.len() == 1), "{orders:?}");
     kit.stop().await;
 }
 
@@ -455,19 +477,19 @@ async fn each_minor_waits_for_a_snapshot_of_etcd() {
     kit.start_controllers();
     kit.cluster("eu", "v1.33.1", 1, json!({})).await;
     kit.until_settled("eu").await;
-    // What kubeadm leaves in a real one.
-    let maps = Api::<ConfigMap>::namespaced(kit.workload("eu").await, "kube-system");
-    let config = json!({
-        "metadata": {"name": "kubeadm-config"},
-        "data": {"ClusterConfiguration": "kind: ClusterConfiguration\nkubernetesVersion: v1.33.1\n"},
-    });
-    let config = serde_json::from_value(config).unwrap();
-    maps.create(&PostParams::default(), &config).await.unwrap();
+    let kubeadm = kit.ward.boots(|b| b.kubeadm.clone());
+    let cluster = kubeadm.over(kit.workload("eu").await);
+    kubeadm::install(&cluster, "v1.33.1", "v1.12.0").await;
     // Within a minor nothing is taken.
     let to = |version: &str| json!({"spec": {"version": version}});
     kit.patch::<Cluster>("eu", to("v1.33.2")).await;
     kit.until_settled("eu").await;
     assert_eq!(kit.ward.boots(|b| b.snapshots), 0);
+    let mut changes = vec![
+        "kubeadm-config v1.33.2",
+        "kube-proxy registry.k8s.io/kube-proxy:v1.33.2",
+    ];
+    assert_eq!(kubeadm.changes(), changes);
 
     kit.ward.boots(|b| b.mute = Some("no space".into()));
     kit.patch::<Cluster>("eu", to("v1.35.0")).await;
@@ -491,6 +513,15 @@ async fn each_minor_waits_for_a_snapshot_of_etcd() {
         ["v1.33.2.age", "v1.34.0.age"],
         "one for each minor"
     );
+    changes.extend([
+        "kubeadm-config v1.34.0",
+        "kube-proxy registry.k8s.io/kube-proxy:v1.34.0",
+        "coredns registry.k8s.io/coredns/coredns:v1.12.1",
+        "kubeadm-config v1.35.0",
+        "kube-proxy registry.k8s.io/kube-proxy:v1.35.0",
+        "coredns registry.k8s.io/coredns/coredns:v1.13.1",
+    ]);
+    assert_eq!(kubeadm.changes(), changes, "step by step");
     kit.stop().await;
 }
 
