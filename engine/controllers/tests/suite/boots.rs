@@ -3,6 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
@@ -298,10 +302,6 @@ async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
 
 /// A client whose first writing of the last of a cluster's Secrets comes to nothing.
 fn cut_off(inner: Client) -> Client {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    };
     let cut = Arc::new(AtomicBool::new(false));
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let (inner, cut) = (inner.clone(), Arc::clone(&cut));
@@ -437,6 +437,22 @@ async fn an_account_that_is_not_for_the_namespace_makes_no_endpoint() {
     kit.stop().await;
 }
 
+/// A client that writes no Machine's status while it `holds`.
+fn without_status(inner: Client, holds: Arc<AtomicBool>) -> Client {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let path = request.uri().path();
+        let status = path.contains("/machines/") && path.ends_with("/status");
+        let (inner, held) = (inner.clone(), status && holds.load(Ordering::SeqCst));
+        async move {
+            if held {
+                return Err(tower::BoxError::from(std::io::Error::other("held")));
+            }
+            inner.send(request).await.map_err(tower::BoxError::from)
+        }
+    });
+    Client::new(service, "default")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_that_is_lost_takes_no_target_from_the_endpoint() {
     let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
@@ -447,8 +463,22 @@ async fn a_state_that_is_lost_takes_no_target_from_the_endpoint() {
     kit.until_settled("eu").await;
     kit.lose_state().await;
     let before = kit.ward.boots(|b| b.endpoints.len());
-    kit.start_controllers();
+    // Its Machine is there again, and cannot say yet which instance it has.
+    let holds = Arc::new(AtomicBool::new(true));
+    let client = without_status(kit.client.clone(), Arc::clone(&holds));
+    kit.restart_over(client).await;
     kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until("it has its keys and its machine", |w| {
+        let [machine] = w.control_plane("eu")[..] else {
+            return None;
+        };
+        let line = of_cluster(w.clusters.get("eu")?, kind::CERTIFICATES_AVAILABLE);
+        let unseen = machine.spec.provider_id.is_some() && machine.status.is_none();
+        (unseen && line.starts_with("True")).then_some(())
+    })
+    .await;
+    assert_eq!(kit.ward.boots(|b| b.endpoints.len()), before);
+    holds.store(false, Ordering::SeqCst);
     kit.until_settled("eu").await;
     let orders = kit.ward.boots(|b| b.endpoints.split_off(before));
     assert!(!orders.is_empty());
