@@ -4,6 +4,7 @@ pub mod client_tokens;
 pub mod conformance;
 pub mod emulators;
 pub mod forward;
+pub mod kubeadm;
 pub mod openssl;
 pub mod pki;
 pub mod reference;

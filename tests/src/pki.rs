@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
 /// A certificate with its private key, as PEM.
@@ -15,6 +15,20 @@ pub struct Identity {
     pub certificate: String,
     /// The key.
     pub key: String,
+}
+
+/// What a kubelet of this user asks a serving certificate with, for these hosts.
+///
+/// # Panics
+/// When no key can be made.
+pub fn request(user: &str, hosts: &[&str]) -> String {
+    let mut params = named(user, hosts);
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, "system:nodes");
+    subject.push(DnType::CommonName, user);
+    params.distinguished_name = subject;
+    let key = KeyPair::generate().unwrap();
+    params.serialize_request(&key).unwrap().pem().unwrap()
 }
 
 /// An authority that signs what it is told.

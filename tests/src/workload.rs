@@ -35,7 +35,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::{forward, pki::Authority};
+use crate::{forward, kubeadm, pki::Authority};
 
 /// What a test changes while the cluster serves.
 struct Knobs {
@@ -99,6 +99,8 @@ impl Workload {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
+        let more = [kubeadm::certificate_requests()];
+        workload.server.install_crds(&more).await.unwrap();
         workload.come_back().await;
         workload
     }

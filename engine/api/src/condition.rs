@@ -88,6 +88,8 @@ pub mod kind {
         ACCOUNTS_READY = "AccountsReady";
         /// The cluster has its bootstrap manifests as they are wanted.
         BOOTSTRAP_MANIFESTS_APPLIED = "BootstrapManifestsApplied";
+        /// What kubeadm installed is what the control plane's version comes with.
+        ADDONS_UP_TO_DATE = "AddonsUpToDate";
     }
 }
 
@@ -266,6 +268,10 @@ pub mod reason {
         APPLYING = "Applying";
         /// The cluster will not take them as they are: they must change.
         REFUSED = "Refused";
+        /// See [`super::kind::ADDONS_UP_TO_DATE`].
+        ADDONS_BEHIND = "AddonsBehind";
+        /// Somebody has to do the rest.
+        LEFT_ALONE = "LeftAlone";
     }
 }
 

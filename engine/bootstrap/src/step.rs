@@ -161,9 +161,9 @@ pub fn after_step(live: &Live, version: &Version) -> Result<Changes, StepError> 
                     proxy.metadata.resource_version.as_deref(),
                 ),
             }),
-            Err(why) => changes
-                .left
-                .push(format!("DaemonSet kube-proxy is left alone: {why}")),
+            Err(why) => changes.left.push(format!(
+                "DaemonSet kube-proxy is left alone: {why}; give it the image of {version} by hand"
+            )),
         }
     }
     if let Some(coredns) = &live.coredns {
@@ -183,7 +183,9 @@ pub fn after_step(live: &Live, version: &Version) -> Result<Changes, StepError> 
                     coredns.metadata.resource_version.as_deref(),
                 ),
             }),
-            Err(why) => changes.left.push(format!("CoreDNS is left alone: {why}")),
+            Err(why) => changes
+                .left
+                .push(format!("CoreDNS is left alone: {why}; upgrade it by hand")),
         }
     }
     Ok(changes)
@@ -219,7 +221,7 @@ fn kubelet(kubelet_config: &ConfigMap, version: &Version) -> Option<String> {
         .unwrap_or_default();
     (!gates.is_empty()).then(|| {
         format!(
-            "ConfigMap kubelet-config names feature gates ({}): kubelets of {version} start only if they know them",
+            "ConfigMap kubelet-config names feature gates ({}): kubelets of {version} start only if they know them; remove those that it does not know",
             gates.join(", ")
         )
     })
@@ -279,7 +281,7 @@ fn coredns_image(
     let live = image.rsplit_once(':').map_or("", |(_, tag)| tag);
     if tag_version(live).is_some_and(|live| live < SAME_COREFILE_SINCE) {
         return Err(format!(
-            "{live} read its Corefile otherwise than {tag}: write it anew, then upgrade it by hand once"
+            "{live} read its Corefile otherwise than {tag}: write it anew first"
         ));
     }
     let corefile = config
@@ -288,7 +290,7 @@ fn coredns_image(
     let unknown = corefile::unknown_plugins(corefile);
     if !unknown.is_empty() {
         return Err(format!(
-            "its Corefile has plugins that {tag} may lack ({}): upgrade it by hand",
+            "its Corefile has plugins that {tag} may lack ({})",
             unknown.join(", ")
         ));
     }

@@ -1,6 +1,7 @@
 //! What the machines of a cluster stand on, where its provider's instances do not become nodes by themselves: the cluster's keys and
 //! certificates, the way to its API, its kubeconfig, and what each instance is given when it is made.
 
+pub(crate) mod addons;
 mod approve;
 mod keys;
 mod node;
@@ -9,8 +10,13 @@ mod steps;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetwright_api::{
-    Cluster, Machine, ProviderAccount, cluster::Endpoint, condition::reason, meta, names,
-    secret::SecretText, version::Version,
+    Cluster, Machine, ProviderAccount,
+    cluster::Endpoint,
+    condition::{self, kind, reason},
+    machine::MachineStatus,
+    meta, names,
+    secret::SecretText,
+    version::Version,
 };
 use fleetwright_bootstrap::{
     kubeconfig::{self, Due},
@@ -41,6 +47,8 @@ use crate::{
 const SOON: Duration = Duration::from_secs(5);
 /// Time after which an endpoint that nobody changed is looked at again.
 const SELDOM: Duration = Duration::from_secs(600);
+/// Time after which a kubeconfig is looked at again: somebody may have deleted or damaged it. Secrets are read and not watched.
+const LOOK: Duration = Duration::from_secs(30);
 /// Port of API servers, where the cluster names none.
 const API_PORT: u16 = 6443;
 
@@ -64,10 +72,10 @@ struct Known {
     escrowed: bool,
     /// What was ordered last, when, and what came of it.
     infrastructure: Option<(InfrastructureOrder, Instant, Option<ControlPlaneEndpoint>)>,
-    /// URL in the kubeconfig, and when it is to be made anew.
-    kubeconfig: Option<(String, Timestamp)>,
-    /// The version whose step was finished.
-    finished: Option<Version>,
+    /// URL in the kubeconfig, when it is to be made anew, and when it was looked at last.
+    kubeconfig: Option<(String, Timestamp, Timestamp)>,
+    /// What came of letting what kubeadm installed follow.
+    tried: Option<addons::Tried>,
 }
 
 /// What is known of all clusters' grounds, by the Cluster's namespace and name. Keys of clusters stay in this process's memory.
@@ -157,7 +165,29 @@ pub(crate) async fn prepare(
     } else {
         "not in escrow: should the state be lost, the cluster can be watched and not changed".into()
     }));
-    match endpoint(shared, cluster, control_plane).await {
+    if let Some(instances) = targets(control_plane) {
+        reach(shared, cluster, instances, &mut ground).await;
+    } else {
+        let why = "the endpoint of its API: which instances its machines have is not known yet";
+        ground.hold = Some(Hold::passing(why));
+        ground.again = Some(SOON);
+    }
+    if let Some(endpoint) = &ground.endpoint {
+        let server = url(endpoint);
+        match keep_kubeconfig(shared, cluster, &pki, &server).await {
+            Ok(()) => ground.again = ground.again.into_iter().chain([LOOK]).min(),
+            Err(error) => {
+                tracing::warn!(cluster = %key.1, %error, "the kubeconfig is not stored");
+                ground.again = Some(SOON);
+            }
+        }
+    }
+    Some(ground)
+}
+
+/// Sees to it that the cluster's API is reached through these instances.
+async fn reach(shared: &Shared, cluster: &Cluster, instances: Vec<String>, ground: &mut Ground) {
+    match endpoint(shared, cluster, instances).await {
         Ok((Some(endpoint), again)) => {
             ground.endpoint = Some(Endpoint {
                 host: endpoint.host,
@@ -181,42 +211,6 @@ pub(crate) async fn prepare(
             ground.again = Some(error.retry_after().unwrap_or(SOON));
         }
     }
-    if let Some(endpoint) = &ground.endpoint {
-        let server = url(endpoint);
-        match keep_kubeconfig(shared, cluster, &pki, &server).await {
-            Ok(due) => {
-                let wait = due.duration_since(shared.now()).unsigned_abs();
-                ground.again = ground.again.into_iter().chain([wait]).min();
-            }
-            Err(error) => {
-                tracing::warn!(cluster = %key.1, %error, "the kubeconfig is not stored");
-                ground.again = Some(SOON);
-            }
-        }
-    }
-    if let Err(error) = finish(shared, cluster).await {
-        tracing::warn!(cluster = %key.1, %error, "what follows the control plane's version is not done");
-        ground.again = ground.again.into_iter().chain([SOON]).min();
-    }
-    Some(ground)
-}
-
-/// Lets what kubeadm installed follow the version that all of the control plane runs.
-async fn finish(shared: &Shared, cluster: &Cluster) -> Result<(), Error> {
-    let key = name_of(cluster);
-    let running = cluster.status.as_ref().and_then(|s| s.version.as_deref());
-    let Some(running) = running.and_then(|v| v.parse::<Version>().ok()) else {
-        return Ok(());
-    };
-    let finished = shared.grounds.with(&key, |known| known.finished.clone());
-    if finished.as_ref() == Some(&running) || shared.nodes.reachable(&key.0, &key.1) != Some(true) {
-        return Ok(());
-    }
-    steps::after(shared, cluster, &running).await?;
-    shared
-        .grounds
-        .with(&key, |known| known.finished = Some(running));
-    Ok(())
 }
 
 /// Whether nodes of this cluster are of our making.
@@ -236,19 +230,31 @@ fn url(endpoint: &Endpoint) -> String {
 }
 
 /// Instances through which the API is reached: those that run. Providers take no others, and one that they refuse would hold up the rest.
-fn targets(control_plane: &[Machine]) -> Vec<String> {
+/// `None` while nobody knows all of them: a Machine that was made anew from its instance's tags, as after the state was lost, does not
+/// show it at once, and what is not named would be taken away from an API that serves.
+fn targets(control_plane: &[Machine]) -> Option<Vec<String>> {
+    let mut all = Vec::new();
     let stays = |m: &&Machine| m.metadata.deletion_timestamp.is_none();
-    let instances = control_plane.iter().filter(stays);
-    let instances = instances.filter_map(|m| m.status.as_ref()?.instance.as_ref());
-    let run = instances.filter(|i| i.state == InstanceState::Running.as_str());
-    run.map(|instance| instance.id.clone()).collect()
+    for machine in control_plane.iter().filter(stays) {
+        let status = machine.status.as_ref();
+        let gone =
+            |s: &MachineStatus| condition::is_false(&s.conditions, kind::INFRASTRUCTURE_READY);
+        match status.and_then(|s| s.instance.as_ref()) {
+            Some(found) if found.state == InstanceState::Running.as_str() => {
+                all.push(found.id.clone());
+            }
+            None if machine.spec.provider_id.is_some() && !status.is_some_and(gone) => return None,
+            _ => {}
+        }
+    }
+    Some(all)
 }
 
 /// The provider, the account and the settings of a cluster's endpoint: its own, and without them those of its control plane's machines.
 fn order(
     shared: &Shared,
     cluster: &Cluster,
-    control_plane: &[Machine],
+    instances: Vec<String>,
 ) -> Result<(Arc<dyn Provider>, Account, InfrastructureOrder), Error> {
     let (namespace, name) = name_of(cluster);
     let machines = cluster.spec.control_plane.machines.as_ref();
@@ -266,18 +272,18 @@ fn order(
             shared.catalogue.effective(config).to_value()
         }),
         port: port.and_then(|p| p.try_into().ok()).unwrap_or(API_PORT),
-        instances: targets(control_plane),
+        instances,
     };
     Ok((provider, account, order))
 }
 
-/// The way to the API, and when to look at it again.
+/// The way to the API through these instances, and when to look at it again.
 async fn endpoint(
     shared: &Shared,
     cluster: &Cluster,
-    control_plane: &[Machine],
+    instances: Vec<String>,
 ) -> Result<(Option<ControlPlaneEndpoint>, Option<Duration>), Error> {
-    let (provider, account, order) = order(shared, cluster, control_plane)?;
+    let (provider, account, order) = order(shared, cluster, instances)?;
     let Some(infrastructure) = provider.infrastructure() else {
         return Ok((None, None));
     };
@@ -311,7 +317,7 @@ pub(crate) async fn remove(shared: &Shared, cluster: &Cluster) -> Result<Option<
     if !is_ours(shared, cluster) {
         return Ok(None);
     }
-    let (provider, account, order) = order(shared, cluster, &[])?;
+    let (provider, account, order) = order(shared, cluster, Vec::new())?;
     let Some(infrastructure) = provider.infrastructure() else {
         return Ok(None);
     };
@@ -326,20 +332,22 @@ pub(crate) async fn remove(shared: &Shared, cluster: &Cluster) -> Result<Option<
     })
 }
 
-/// Keeps the cluster's kubeconfig up to date; when it is to be made anew.
+/// Keeps the cluster's kubeconfig up to date.
 async fn keep_kubeconfig(
     shared: &Shared,
     cluster: &Cluster,
     pki: &ClusterPki,
     server: &str,
-) -> Result<Timestamp, Error> {
+) -> Result<(), Error> {
     let (namespace, name) = name_of(cluster);
     let (key, now) = ((namespace.clone(), name.clone()), shared.now());
-    if let Some((known, due)) = shared.grounds.with(&key, |known| known.kubeconfig.clone())
+    let fresh = |at: Timestamp| now >= at && now.duration_since(at).unsigned_abs() < LOOK;
+    if let Some((known, due, at)) = shared.grounds.with(&key, |known| known.kubeconfig.clone())
         && known == server
         && due > now
+        && fresh(at)
     {
-        return Ok(due);
+        return Ok(());
     }
     let secrets = Api::<Secret>::namespaced(shared.context.client.clone(), &namespace);
     let there = secrets.get_opt(&names::kubeconfig_secret(&name)).await?;
@@ -371,9 +379,9 @@ async fn keep_kubeconfig(
         }
     };
     shared.grounds.with(&key, |known| {
-        known.kubeconfig = Some((server.to_owned(), due));
+        known.kubeconfig = Some((server.to_owned(), due, now));
     });
-    Ok(due)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -404,6 +412,44 @@ mod tests {
             machine("leaves", "Running", true),
             unasked,
         ];
-        assert_eq!(targets(&all), ["runs"]);
+        assert_eq!(targets(&all), Some(vec!["runs".to_owned()]));
+    }
+
+    #[test]
+    fn nobody_is_named_while_an_instance_is_not_known_again() {
+        let machine = |made: bool, shown: bool, leaves: bool| -> Machine {
+            let mut machine = json!({
+                "metadata": {"name": "a"}, "spec": {"clusterName": "eu", "providerConfig": {}},
+            });
+            if made {
+                machine["spec"]["providerID"] = json!("sim:///eu/i-1");
+            }
+            if shown {
+                machine["status"] = json!({"instance": {"id": "i-1", "state": "Running"}});
+            }
+            if leaves {
+                machine["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            serde_json::from_value(machine).unwrap()
+        };
+        let (unmade, known) = (machine(false, false, false), machine(true, true, false));
+        let (lost, leaves) = (machine(true, false, false), machine(true, false, true));
+        let mut gone = lost.clone();
+        let ready = |status: &str| json!([{"type": "InfrastructureReady", "status": status, "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        gone.status = serde_json::from_value(json!({"conditions": ready("False")})).unwrap();
+        let mut awaited = lost.clone();
+        awaited.status = serde_json::from_value(json!({"conditions": ready("Unknown")})).unwrap();
+        for (all, want) in [
+            (vec![], Some(0)),
+            (vec![unmade.clone()], Some(0)),
+            (vec![known.clone(), unmade], Some(1)),
+            (vec![lost.clone()], None),
+            (vec![known.clone(), lost], None),
+            (vec![known.clone(), awaited], None),
+            (vec![known.clone(), gone], Some(1)),
+            (vec![known, leaves], Some(1)),
+        ] {
+            assert_eq!(targets(&all).map(|t| t.len()), want, "{all:?}");
+        }
     }
 }

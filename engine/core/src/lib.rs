@@ -4,6 +4,7 @@
 //! as arguments, and what is to be done comes out as data that says why. The controllers act on it, the
 //! planner runs the same functions on an idealised model.
 
+pub mod addons;
 pub mod catalogue;
 pub mod cluster;
 pub mod compare;

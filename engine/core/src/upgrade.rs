@@ -109,6 +109,13 @@ pub enum Blocker {
         /// What is wrong.
         why: String,
     },
+    /// What kubeadm installed has not followed to the version that runs; it is tried again.
+    Addons {
+        /// What runs.
+        running: Version,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl Blocker {
@@ -120,6 +127,7 @@ impl Blocker {
             Self::Pinned { .. } => reason::POOL_PINNED,
             Self::Image { .. } => reason::IMAGE_MISSING,
             Self::Snapshot { .. } => reason::SNAPSHOT_FAILED,
+            Self::Addons { .. } => reason::ADDONS_BEHIND,
         }
     }
 }
@@ -153,6 +161,10 @@ impl fmt::Display for Blocker {
             Self::Snapshot { next, why } => write!(
                 f,
                 "no snapshot of etcd before {next}: {why}; it is tried again"
+            ),
+            Self::Addons { running, why } => write!(
+                f,
+                "kube-proxy, CoreDNS and kubeadm's configuration have not all followed to {running}: {why}; it is tried again"
             ),
         }
     }

@@ -25,6 +25,7 @@ use kube::{
 };
 use rustls::{client::Resumption, pki_types::ServerName};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 
@@ -40,6 +41,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const BUFFER: usize = 8 << 10;
 /// How long a connection is kept for the next call, and how many: machines of a rollout ask one after the other.
 const IDLE: (Duration, usize) = (Duration::from_secs(30), 1);
+
+/// How many calls are under way at once, watches aside: each has a connection of its own while it lasts, and as many machines as a
+/// rollout moves may ask at the same time.
+const CALLS: usize = 4;
 
 /// What is said of what a retired client was asked.
 const RETIRED: &str = "another kubeconfig is used by now";
@@ -125,10 +130,11 @@ impl Limit {
     }
 }
 
-/// An answer that is not too large, and breaks off once its client is retired.
+/// An answer that is not too large, and breaks off once its client is retired. The next call has its place once it is read.
 struct Answer {
     body: Incoming,
     limit: Limit,
+    _place: Option<OwnedSemaphorePermit>,
     retired: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -136,12 +142,14 @@ impl Answer {
     fn new(
         answer: http::Response<Incoming>,
         watch: bool,
+        place: Option<OwnedSemaphorePermit>,
         retired: CancellationToken,
     ) -> http::Response<Self> {
         let limit = Limit::new(watch, answer.status());
         answer.map(|body| Self {
             body,
             limit,
+            _place: place,
             retired: Box::pin(retired.cancelled_owned()),
         })
     }
@@ -229,12 +237,22 @@ pub(crate) fn connect(
         .map_err(BoxError::from)
         .service(http);
     let calls = BoxCloneService::new(calls);
+    let places = Arc::new(Semaphore::new(CALLS));
     let timed = tower::service_fn(move |request: Request<Body>| {
         let watch = is_watch(request.uri());
-        let (call, doubt) = (calls.clone().oneshot(request), doubt.clone());
-        let retired = retired.clone();
+        let (calls, doubt) = (calls.clone(), doubt.clone());
+        let (places, retired) = (Arc::clone(&places), retired.clone());
         async move {
-            let answer = tokio::select! {
+            let call = async {
+                // Watches last: they take nobody's place.
+                let place = match watch {
+                    true => None,
+                    false => Some(places.acquire_owned().await?),
+                };
+                let answer = calls.oneshot(request).await?;
+                Ok((answer, place))
+            };
+            let answer: Result<Result<_, BoxError>, _> = tokio::select! {
                 biased;
                 () = retired.cancelled() => return Err(RETIRED.into()),
                 answer = tokio::time::timeout(ANSWER, call) => answer,
@@ -246,11 +264,11 @@ pub(crate) fn connect(
                     ANSWER.as_secs()
                 ))),
             };
-            let refused = |a: &http::Response<_>| a.status() == StatusCode::UNAUTHORIZED;
+            let refused = |(a, _): &(http::Response<_>, _)| a.status() == StatusCode::UNAUTHORIZED;
             if answer.as_ref().map_or(true, refused) {
                 doubt.raise();
             }
-            answer.map(|answer| Answer::new(answer, watch, retired))
+            answer.map(|(answer, place)| Answer::new(answer, watch, place, retired))
         }
     });
     let namespace = config.default_namespace.clone();

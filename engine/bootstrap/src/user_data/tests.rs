@@ -3,7 +3,7 @@ use std::{fs, io::Read, process::Command};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fleetwright_tests::tools::tool;
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
@@ -60,19 +60,51 @@ fn written(format: Format, text: &str) -> Vec<(String, u32, String, String)> {
                 .collect()
         }
         Format::Ignition => {
-            let config: ignition::Config = serde_json::from_str(text).unwrap();
-            assert_eq!(config.ignition.version, "3.4.0");
-            let files = config.storage.files.iter();
-            files
-                .map(|file| {
-                    let data = file.contents.source.strip_prefix("data:;base64,").unwrap();
-                    assert_eq!(file.contents.compression, "gzip");
-                    let owner = format!("{}:{}", file.user.name, file.group.name);
-                    (file.path.clone(), file.mode, owner, unzip(data))
-                })
-                .collect()
+            let config: Value = serde_json::from_str(text).unwrap();
+            is_of(&config, &["ignition", "storage", "systemd"]);
+            assert_eq!(config["ignition"], json!({"version": "3.4.0"}));
+            is_of(&config["systemd"], &["units"]);
+            let [unit] = config["systemd"]["units"].as_array().unwrap().as_slice() else {
+                panic!("one unit runs the commands");
+            };
+            is_of(unit, &["contents", "enabled", "name"]);
+            assert_eq!(unit["enabled"], true);
+            assert!(unit["name"].as_str().unwrap().ends_with(".service"));
+            let unit = unit["contents"].as_str().unwrap();
+            let files = config["storage"]["files"].as_array().unwrap();
+            is_of(&config["storage"], &["files"]);
+            let runs = |file: &&Value| {
+                let start = format!("ExecStart=/bin/sh {}\n", file["path"].as_str().unwrap());
+                unit.contains(&start)
+            };
+            assert_eq!(files.iter().filter(runs).count(), 1, "{unit}");
+            let read = |file: &Value| {
+                let keys = ["contents", "group", "mode", "overwrite", "path", "user"];
+                is_of(file, &keys);
+                assert_eq!(file["overwrite"], true);
+                is_of(&file["contents"], &["compression", "source"]);
+                assert_eq!(file["contents"]["compression"], "gzip");
+                let source = file["contents"]["source"].as_str().unwrap();
+                let data = source.strip_prefix("data:;base64,").unwrap();
+                let name = |of: &str| {
+                    is_of(&file[of], &["name"]);
+                    file[of]["name"].as_str().unwrap().to_owned()
+                };
+                let owner = format!("{}:{}", name("user"), name("group"));
+                let path = file["path"].as_str().unwrap().to_owned();
+                let mode = u32::try_from(file["mode"].as_u64().unwrap()).unwrap();
+                (path, mode, owner, unzip(data))
+            };
+            files.iter().map(read).collect()
         }
     }
+}
+
+/// These are its keys, by the names of Ignition's specification, which refuses any other.
+fn is_of(object: &Value, names: &[&str]) {
+    let mut keys: Vec<&String> = object.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, names);
 }
 
 #[test]
@@ -197,17 +229,50 @@ fn stubs_are_golden() {
         (Format::Ignition, "stub.sh"),
     ] {
         let got = fetcher(format, "fetch-secret --name fleet/prod/web-1");
-        let golden = testing::golden(name);
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            fs::write(&golden, &got).unwrap();
-        }
-        assert_eq!(got, fs::read_to_string(&golden).unwrap());
+        is_golden(name, &got);
     }
     let error = stub(Format::CloudInit, "fetch", 100).unwrap_err();
     assert!(
         matches!(error, UserDataError::TooLarge { limit: 100, .. }),
         "{error}"
     );
+}
+
+fn is_golden(name: &str, got: &str) {
+    let golden = testing::golden(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, got).unwrap();
+    }
+    assert_eq!(got, fs::read_to_string(&golden).unwrap(), "{name}");
+}
+
+/// All of what an instance is given, byte by byte: what is compressed in it is golden as text too, in the payloads.
+#[test]
+fn whole_documents_are_golden() {
+    let (pki, token) = (testing::pki(), testing::token());
+    for system in OperatingSystem::ALL {
+        let (family, ending) = match system.format() {
+            Format::CloudInit => ("apt", "cloud-config.yaml"),
+            Format::Ignition => ("flatcar", "ignition.json"),
+        };
+        let fetch = "fetch-secret --name fleet/prod/web-1";
+        let stub = stub(system.format(), fetch, 16 * 1024).unwrap();
+        is_golden(&format!("{family}-stub.{ending}"), &stub);
+        for (role, what) in testing::roles(&pki, "sha256:00", &token) {
+            let setup = node_setup(system, &testing::cluster(), &testing::node(), what).unwrap();
+            let rendered = render(&setup, system.format(), usize::MAX, true).unwrap();
+            let UserData::OneStep(whole) = rendered else {
+                panic!("{system} {role}: one step would do");
+            };
+            is_golden(&format!("{family}-{role}.{ending}"), whole.expose());
+            let files = written(system.format(), whole.expose());
+            for file in &setup.files {
+                let content = file.content.expose().to_owned();
+                let want = (file.path.clone(), file.mode, file.owner.clone(), content);
+                assert!(files.contains(&want), "{system} {role}: {}", file.path);
+            }
+        }
+    }
 }
 
 #[test]

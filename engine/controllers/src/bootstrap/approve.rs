@@ -161,7 +161,8 @@ async fn judge(
         .await;
     match written {
         Ok(_) => Later::Done,
-        Err(kube::Error::Api(status)) if status.code < 500 => Later::Done,
+        // It is gone, or another by now: then the watch shows it.
+        Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Later::Done,
         Err(error) => {
             tracing::debug!(cluster = %cluster.name, request = %name, %error, "the verdict is not written");
             Later::Waits

@@ -54,16 +54,16 @@ pub(super) async fn before(
     }
 }
 
-/// Once all of the control plane runs the version in its status: images of what kubeadm installed follow. Done once for each version in
-/// this process; asked again it changes nothing.
+/// Once all of the control plane runs this version: images of what kubeadm installed follow. Gives what was left alone, and why. Asked again
+/// it changes nothing.
 pub(super) async fn after(
     shared: &Shared,
     cluster: &Cluster,
     version: &Version,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     let client = client(shared, cluster).await?;
     let Some(kubeadm_config) = kubeadm_config(&client).await? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let maps = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
     let daemons = Api::<DaemonSet>::namespaced(client.clone(), NAMESPACE);
@@ -76,13 +76,10 @@ pub(super) async fn after(
         coredns_config: maps.get_opt("coredns").await.map_err(failed)?,
     };
     let done = after_step(&live, version).map_err(invalid)?;
-    for left in &done.left {
-        tracing::warn!(cluster = %name_of(cluster).1, "{left}");
-    }
     for change in &done.changes {
         apply(&client, cluster, change).await?;
     }
-    Ok(())
+    Ok(done.left)
 }
 
 async fn apply(client: &kube::Client, cluster: &Cluster, change: &Change) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use fleetwright_api::{
     version::Version,
 };
 use fleetwright_core::{
+    addons,
     cluster::{ClusterDeletionStep, deletion_step, is_control_plane},
     control_plane::{
         ControlPlaneAction, ControlPlaneDecision, ControlPlaneView, ControlPlaneWait, Snapshots,
@@ -127,6 +128,9 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         Some(path) if !deleting => images::blocker(shared, cluster, &pools, path).await,
         _ => None,
     };
+    let addons = bootstrap::addons::follow(shared, cluster, &control_plane).await;
+    let behind = || addons::blocker(addons.as_ref()?, route.as_ref()?, &control_plane);
+    let blocker = blocker.or_else(behind);
     let snapshots = bootstrap::snapshots(shared, cluster, &reference, route.as_ref()).await;
     let gathered = ControlPlaneView {
         blocker: blocker.as_ref(),
@@ -215,6 +219,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         certificates: ground
             .as_ref()
             .and_then(|ground| ground.certificates.clone()),
+        // Nobody can tell while it does not answer.
+        addons: addons.filter(|_| shared.nodes.reachable(&namespace, &name) == Some(true)),
         without_snapshots: ground.is_some() && shared.context.escrow.is_none(),
         path: route
             .filter(|path| path.control_plane().count() > 1)
@@ -281,6 +287,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, cluster: &Cluster) -> Result
         .into_iter()
         .chain(snapshot)
         .chain(ground.and_then(|ground| ground.again))
+        .chain(bootstrap::addons::next(shared, cluster))
         .chain(managed::next(shared, cluster))
         .chain(manifests.next)
         .min();

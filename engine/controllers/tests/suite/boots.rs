@@ -3,6 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
@@ -30,6 +34,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     kit::{Kit, PATIENCE, World, of_cluster, of_machine},
+    kubeadm::{self, Kubeadm},
     ward::Ward,
 };
 
@@ -42,8 +47,10 @@ pub(crate) struct Boots {
     pub(crate) payload: String,
     /// Machines for which something is kept now.
     kept: BTreeSet<String>,
-    /// How often an endpoint was asked for.
-    endpoints: usize,
+    /// Instances behind the endpoint, each time that it was asked for.
+    endpoints: Vec<Vec<String>>,
+    /// What is kubeadm's of its clusters.
+    pub(crate) kubeadm: Kubeadm,
     /// Snapshots of etcd that were asked for.
     snapshots: usize,
     /// Why etcd gives none.
@@ -120,7 +127,7 @@ impl Infrastructure for Ward {
         _: &Account,
         order: &InfrastructureOrder,
     ) -> Result<Option<ControlPlaneEndpoint>, ProviderError> {
-        self.boots(|boots| boots.endpoints += 1);
+        self.boots(|boots| boots.endpoints.push(order.instances.clone()));
         Ok(Some(ControlPlaneEndpoint {
             host: "plane.test".into(),
             port: order.port,
@@ -202,7 +209,7 @@ impl Kit {
 const KEYS: [&str; 4] = ["eu-ca", "eu-etcd", "eu-proxy", "eu-sa"];
 
 /// A kit whose controllers keep keys in this folder, for the identity.
-async fn start(folder: &Path, of: &Identity) -> Kit {
+pub(crate) async fn start(folder: &Path, of: &Identity) -> Kit {
     let mut kit = Kit::start().await;
     kit.stop_controllers().await;
     kit.ward.give_boots();
@@ -272,7 +279,7 @@ async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
     kit.until("the cluster waits", |w| told(w, "cannot be listed"))
         .await;
     assert_eq!(keys(&kit).await, []);
-    assert_eq!(kit.ward.boots(|b| b.endpoints), 0);
+    assert_eq!(kit.ward.boots(|b| b.endpoints.len()), 0);
     kit.ward.unlist(false);
     until_joined(&mut kit).await;
     let first = keys(&kit).await;
@@ -284,7 +291,7 @@ async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
     // Each was given it once, and nothing stays once it has joined; one look for each change of the machines, no stream.
     let (keeps, kept) = kit.ward.boots(|b| (b.keeps.len(), b.kept.len()));
     assert_eq!((keeps, kept), (2, 0));
-    assert!(kit.ward.boots(|b| b.endpoints) <= 3);
+    assert!(kit.ward.boots(|b| b.endpoints.len()) <= 3);
 
     // The state is lost. Before the list comes no new keys are made, and afterwards neither.
     kit.lose_state().await;
@@ -321,10 +328,6 @@ async fn keys_are_made_once_and_never_while_nobody_can_tell_what_there_is() {
 
 /// A client whose first writing of the last of a cluster's Secrets comes to nothing.
 fn cut_off(inner: Client) -> Client {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    };
     let cut = Arc::new(AtomicBool::new(false));
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let (inner, cut) = (inner.clone(), Arc::clone(&cut));
@@ -474,7 +477,56 @@ async fn an_account_that_is_not_for_the_namespace_makes_no_endpoint() {
         told(w, "is not for namespace default")
     })
     .await;
-    assert_eq!(kit.ward.boots(|b| b.endpoints), 0);
+    assert_eq!(kit.ward.boots(|b| b.endpoints.len()), 0);
+    kit.stop().await;
+}
+
+/// A client that writes no Machine's status while it `holds`.
+fn without_status(inner: Client, holds: Arc<AtomicBool>) -> Client {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let path = request.uri().path();
+        let status = path.contains("/machines/") && path.ends_with("/status");
+        let (inner, held) = (inner.clone(), status && holds.load(Ordering::SeqCst));
+        async move {
+            if held {
+                return Err(tower::BoxError::from(std::io::Error::other("held")));
+            }
+            inner.send(request).await.map_err(tower::BoxError::from)
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_lost_takes_no_target_from_the_endpoint() {
+    let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
+    let mut kit = start(folder.path(), &identity).await;
+    kit.escrow(escrow(folder.path(), &identity, true));
+    kit.start_controllers();
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    kit.lose_state().await;
+    let before = kit.ward.boots(|b| b.endpoints.len());
+    // Its Machine is there again, and cannot say yet which instance it has.
+    let holds = Arc::new(AtomicBool::new(true));
+    let client = without_status(kit.client.clone(), Arc::clone(&holds));
+    kit.restart_over(client).await;
+    kit.cluster("eu", "v1.33.2", 1, json!({})).await;
+    kit.until("it has its keys and its machine", |w| {
+        let [machine] = w.control_plane("eu")[..] else {
+            return None;
+        };
+        let line = of_cluster(w.clusters.get("eu")?, kind::CERTIFICATES_AVAILABLE);
+        let unseen = machine.spec.provider_id.is_some() && machine.status.is_none();
+        (unseen && line.starts_with("True")).then_some(())
+    })
+    .await;
+    assert_eq!(kit.ward.boots(|b| b.endpoints.len()), before);
+    holds.store(false, Ordering::SeqCst);
+    kit.until_settled("eu").await;
+    let orders = kit.ward.boots(|b| b.endpoints.split_off(before));
+    assert!(!orders.is_empty());
+    assert!(orders.iter().all(|all| all.len() == 1), "{orders:?}");
     kit.stop().await;
 }
 
@@ -499,12 +551,19 @@ async fn each_minor_waits_for_a_snapshot_of_etcd() {
     kit.start_controllers();
     kit.cluster("eu", "v1.33.1", 1, json!({})).await;
     kit.until_settled("eu").await;
-    kit.can_be_joined("v1.33.1").await;
+    let kubeadm = kit.ward.boots(|b| b.kubeadm.clone());
+    let cluster = kubeadm.over(kit.workload("eu").await);
+    kubeadm::install(&cluster, "v1.33.1", "v1.12.0").await;
     // Within a minor nothing is taken.
     let to = |version: &str| json!({"spec": {"version": version}});
     kit.patch::<Cluster>("eu", to("v1.33.2")).await;
     kit.until_settled("eu").await;
     assert_eq!(kit.ward.boots(|b| b.snapshots), 0);
+    let mut changes = vec![
+        "kubeadm-config v1.33.2",
+        "kube-proxy registry.k8s.io/kube-proxy:v1.33.2",
+    ];
+    assert_eq!(kubeadm.changes(), changes);
 
     kit.ward.boots(|b| b.mute = Some("no space".into()));
     kit.patch::<Cluster>("eu", to("v1.35.0")).await;
@@ -528,6 +587,15 @@ async fn each_minor_waits_for_a_snapshot_of_etcd() {
         ["v1.33.2.age", "v1.34.0.age"],
         "one for each minor"
     );
+    changes.extend([
+        "kubeadm-config v1.34.0",
+        "kube-proxy registry.k8s.io/kube-proxy:v1.34.0",
+        "coredns registry.k8s.io/coredns/coredns:v1.12.1",
+        "kubeadm-config v1.35.0",
+        "kube-proxy registry.k8s.io/kube-proxy:v1.35.0",
+        "coredns registry.k8s.io/coredns/coredns:v1.13.1",
+    ]);
+    assert_eq!(kubeadm.changes(), changes, "step by step");
     kit.stop().await;
 }
 

@@ -1,6 +1,8 @@
 //! The controllers against a real API server and the simulated cloud.
 
 #[cfg(test)]
+mod addons;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod boots;
@@ -35,6 +37,10 @@ mod kinds;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod kubeadm;
+#[cfg(test)]
+mod kubeconfigs;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod lines;
@@ -52,6 +58,8 @@ mod ordered;
 mod rebuilt;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod serving;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]

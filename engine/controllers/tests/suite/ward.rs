@@ -30,6 +30,7 @@ struct Ills {
     newest: Option<String>,
     unreachable: BTreeSet<String>,
     booted: BTreeSet<String>,
+    unaddressed: bool,
     ahead: SignedDuration,
     /// Where its instances are given what they boot from.
     boots: Option<Boots>,
@@ -69,6 +70,11 @@ impl Ward {
     pub(crate) fn boot(&self, cluster: &str) {
         let cluster = format!("default/{cluster}");
         self.1.lock().unwrap().booted.insert(cluster);
+    }
+
+    /// Whether instances show no addresses from now on.
+    pub(crate) fn unaddress(&self, hides: bool) {
+        self.1.lock().unwrap().unaddressed = hides;
     }
 
     /// Whether lists fail from now on.
@@ -115,6 +121,9 @@ impl Ward {
         if machine.is_some_and(|m| ills.failed.contains(m)) {
             instance.state = InstanceState::Failed;
             instance.reason = Some("no such disk".into());
+        }
+        if ills.unaddressed {
+            instance.addresses.clear();
         }
         let cluster = instance.owner.as_ref().map(|o| &o.cluster);
         let pending = instance.state == InstanceState::Pending;
@@ -248,7 +257,12 @@ impl ClusterConnections for Ward {
             return Err(ConnectionError::NotYet);
         }
         match cluster.provider.as_deref() {
-            Some("sim") => self.0.client(cluster).await,
+            Some("sim") => {
+                let client = self.0.client(cluster).await?;
+                let ills = self.1.lock().unwrap();
+                let kubeadm = ills.boots.as_ref().map(|boots| boots.kubeadm.clone());
+                Ok(kubeadm.map_or(client.clone(), |kubeadm| kubeadm.over(client)))
+            }
             _ => self.2.client(cluster).await,
         }
     }

@@ -159,7 +159,7 @@ pub(super) fn of_step(step: &VersionStep) -> Option<BlockerKind> {
             }
             Blocker::Pinned { .. } => BlockerKind::Skew,
             Blocker::Image { .. } => BlockerKind::MissingImage,
-            Blocker::Snapshot { .. } => BlockerKind::ControlPlane,
+            Blocker::Snapshot { .. } | Blocker::Addons { .. } => BlockerKind::ControlPlane,
         }),
     }
 }

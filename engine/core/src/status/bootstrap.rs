@@ -1,4 +1,4 @@
-//! Condition BootstrapManifestsApplied, and what does not count before it.
+//! Conditions BootstrapManifestsApplied and AddonsUpToDate, and what does not count before the first.
 
 use fleetwright_api::{
     Cluster, MachineDeployment,
@@ -7,7 +7,10 @@ use fleetwright_api::{
 };
 
 use super::{ClusterFacts, Conditions};
-use crate::manifests::{self, Standing};
+use crate::{
+    addons::Addons,
+    manifests::{self, Standing},
+};
 
 const KIND: &str = kind::BOOTSTRAP_MANIFESTS_APPLIED;
 
@@ -41,6 +44,23 @@ pub(super) fn applied(
     }
     // Some of what was tried may be there: what was whole before is applied anew, should it be wanted again.
     (hash.filter(|_| !tried), once)
+}
+
+/// Most characters of what is said of addons: some of it is what the cluster holds.
+const MOST: usize = 2000;
+
+/// Sets condition AddonsUpToDate, which is there once somebody looked.
+pub(super) fn addons(out: &mut Conditions<'_>, addons: Option<&Addons>) {
+    let kind = kind::ADDONS_UP_TO_DATE;
+    let cut = |text: &String| text.chars().take(MOST).collect::<String>();
+    match addons {
+        Some(Addons::UpToDate) => out.set(kind, Status::True, reason::UP_TO_DATE, ""),
+        Some(Addons::LeftAlone(what)) => {
+            out.set(kind, Status::False, reason::LEFT_ALONE, cut(what))
+        }
+        Some(Addons::Behind(why)) => out.set(kind, Status::False, reason::ADDONS_BEHIND, cut(why)),
+        None => {}
+    }
 }
 
 /// What the cluster lacks of its manifests, in words.

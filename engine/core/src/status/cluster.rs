@@ -17,6 +17,7 @@ use super::{
     workers::{pools_conditions, scaling, workers},
 };
 use crate::{
+    addons::Addons,
     cluster::ClusterDeletionStep,
     control_plane::{
         ComponentState, ControlPlaneAction, ControlPlaneDecision, ControlPlaneWait, VersionStep,
@@ -62,6 +63,8 @@ pub struct ClusterFacts {
     pub etcd: Option<Result<Vec<Member>, String>>,
     /// How the parts of its control plane are on its machines, or why they cannot be asked; `None` while nobody asked.
     pub components: Option<Result<Vec<ComponentState>, String>>,
+    /// How far what kubeadm installed has followed; `None` keeps what is known.
+    pub addons: Option<Addons>,
     /// Whether snapshots of its etcd could be taken before each minor version, and nobody keeps them.
     pub without_snapshots: bool,
     /// The way of an upgrade over several minor versions, in words.
@@ -249,6 +252,7 @@ pub fn cluster(
         }
         None => {}
     }
+    bootstrap::addons(&mut out, facts.addons.as_ref());
     let wanted = machines.iter().filter(|m| {
         let name = m.metadata.name.as_deref().unwrap_or_default();
         m.metadata.deletion_timestamp.is_none() && !decision.outdated.contains_key(name)

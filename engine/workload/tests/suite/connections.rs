@@ -139,6 +139,47 @@ async fn answers_without_end_are_not_read_to_it() {
 }
 
 #[tokio::test]
+async fn few_calls_are_under_way_at_once_and_watches_take_nobodys_place() {
+    let (kit, workload) = (Kit::new(), Workload::start().await);
+    let c = cluster("eu");
+    let token = json!({"token": TOKEN});
+    kit.secret("eu", "value", &workload.kubeconfig(&token))
+        .await;
+    let client = kit.connections.client(&c).await.unwrap();
+    let nodes = Api::<Node>::all(client.clone());
+    let mut watches = Vec::new();
+    for _ in 0..5 {
+        let mut events = watcher::watcher(nodes.clone(), watcher::Config::default()).boxed();
+        while !matches!(
+            events.next().await.unwrap().unwrap(),
+            watcher::Event::InitDone
+        ) {}
+        assert!(futures::poll!(events.next()).is_pending());
+        watches.push(events);
+    }
+    assert_eq!(who(&client).await, "system:admin");
+
+    let accepted = workload.accepted();
+    workload.silent(true);
+    let calls = (0..40).map(|_| client.apiserver_version());
+    let late = async {
+        while workload.accepted() < accepted + 3 {
+            tokio::task::yield_now().await;
+        }
+        pass(Duration::from_secs(31)).await;
+    };
+    let (answers, ()) = tokio::join!(futures::future::join_all(calls), late);
+    assert!(answers.iter().all(Result::is_err));
+    let more = workload.accepted() - accepted;
+    assert!((3..=4).contains(&more), "{more} connections");
+    // Those that were given up have left their places.
+    workload.silent(false);
+    let calls = (0..40).map(|_| who(&client));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|who| who == "system:admin"));
+}
+
+#[tokio::test]
 async fn a_cluster_that_dies_is_left_alone_for_a_while_and_found_again() {
     let (kit, mut workload) = (Kit::new(), Workload::start().await);
     let c = cluster("eu");
