@@ -277,12 +277,12 @@ enum Unlisted<'a> {
 impl fmt::Display for Unlisted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None(account) => write!(f, "there is no ProviderAccount {account}")?,
-            Self::NotYet(account) => write!(f, "account {account} has not been listed yet")?,
+            Self::None(account) => write!(f, "there is no ProviderAccount {account}"),
+            Self::NotYet(account) => write!(f, "account {account} has not been listed yet"),
             Self::Fails(account, error) => {
-                write!(f, "account {account} cannot be listed ({error})")?
+                write!(f, "account {account} cannot be listed ({error})")
             }
-        }
+        }?;
         f.write_str(": nothing is replaced while no other machine could be made")
     }
 }
