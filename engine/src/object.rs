@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Pool,
     Set,
     Machine,
+    HealthCheck,
+    Node,
 }
 
 /// A kind and a name.
@@ -35,6 +37,8 @@ impl Kind {
             Self::Pool => "MachineDeployment",
             Self::Set => "MachineSet",
             Self::Machine => "Machine",
+            Self::HealthCheck => "MachineHealthCheck",
+            Self::Node => "Node",
         }
     }
 }
@@ -61,6 +65,8 @@ impl FromStr for Named {
             "machinedeployment" | "machinedeployments" | "md" | "pool" => Kind::Pool,
             "machineset" | "machinesets" | "ms" => Kind::Set,
             "machine" | "machines" | "ma" => Kind::Machine,
+            "machinehealthcheck" | "machinehealthchecks" | "mhc" | "mhcs" => Kind::HealthCheck,
+            "node" | "nodes" | "no" => Kind::Node,
             _ => return Err(wrong()),
         };
         if name.is_empty() || name.contains('/') {
@@ -76,7 +82,7 @@ impl FromStr for Named {
 /// The object that a command is about.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Object {
-    /// The object: md/web, cluster/prod-eu, ms/web-a1b2, machine/web-a1b2-3, or the kinds' full names.
+    /// The object: md/web, cluster/prod-eu, ms/web-a1b2, machine/web-a1b2-3, or the kinds' full names; `why` takes mhc/web and node/web-a1b2-3 too.
     #[arg(value_name = "KIND/NAME")]
     pub(crate) object: Named,
     /// Its namespace.
@@ -114,6 +120,33 @@ impl Object {
             );
             Failure::input(what)
                 .hint("name its namespace with -n; `kubectl get` lists what there is")
+        })
+    }
+
+    /// The Machine of the node that is named.
+    ///
+    /// # Errors
+    /// There is none or more than one, or they cannot be read.
+    pub(crate) async fn machine_of_node(&self, client: &Client) -> Result<Machine, Failure> {
+        let mut machines: Vec<Machine> = self.list(client, "").await?;
+        machines.retain(|m| {
+            let node = m.status.as_ref().and_then(|s| s.node_ref.as_ref());
+            node.is_some_and(|node| node.name == self.object.name)
+        });
+        let name = &self.object.name;
+        if let [one, other, ..] = machines.as_slice() {
+            let (one, other) = (one.name_any(), other.name_any());
+            let what = format!("machines {one} and {other} both have a node {name}");
+            return Err(Failure::input(what).hint(format!("name one, as machine/{one}")));
+        }
+        machines.pop().ok_or_else(|| {
+            let what = format!(
+                "no Machine in namespace {} has a node {name}",
+                self.namespace
+            );
+            Failure::input(what).hint(
+                "name its namespace with -n; nodes of groups that a provider runs have no Machine",
+            )
         })
     }
 
@@ -212,6 +245,8 @@ mod tests {
             ("machinesets/a-1", "MachineSet a-1"),
             ("machine/a-1-2", "Machine a-1-2"),
             ("cl/eu", "Cluster eu"),
+            ("mhc/web", "MachineHealthCheck web"),
+            ("nodes/a-1-2", "Node a-1-2"),
         ] {
             assert_eq!(text.parse::<Named>().unwrap().to_string(), want);
         }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Output};
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, meta,
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, meta,
     meta::{ANNOTATION_PAUSED, ANNOTATION_RESTARTED_AT, LABEL_DEPLOYMENT_NAME},
 };
 use kube::{
@@ -360,8 +360,16 @@ async fn why_tells_the_chain_from_the_commit_to_the_pod() {
         .items
         .iter()
         .find(|m| m.metadata.deletion_timestamp.is_some())
+        .unwrap();
+    let node = &doomed
+        .status
+        .as_ref()
         .unwrap()
-        .name_any();
+        .node_ref
+        .as_ref()
+        .unwrap()
+        .name;
+    let doomed = doomed.name_any();
     let pool = engine.pool().await;
     let commit = fleetwright_core::why::short(&pool.annotations()[meta::ANNOTATION_REVISION]);
     let because = format!(
@@ -376,6 +384,17 @@ async fn why_tells_the_chain_from_the_commit_to_the_pod() {
     assert!(
         line.contains("budget") && line.contains(", since "),
         "{text}"
+    );
+    // The node leads to its Machine.
+    let text = print(&engine, &["why", &format!("node/{node}")]).await;
+    assert!(
+        text.starts_with(&format!("Machine default/{doomed}: {because}; drain")),
+        "{text}"
+    );
+    let (code, _, err) = run(&engine, &["why", "node/none"]).await;
+    assert!(
+        code == Some(1) && err.contains("no Machine in namespace default has a node none"),
+        "{err}"
     );
     let tree = document(&engine, &["why", &format!("ma/{doomed}")]).await;
     assert_eq!(tree["says"][0]["text"], json!(because));
@@ -394,11 +413,41 @@ async fn why_tells_the_chain_from_the_commit_to_the_pod() {
         .find(|l| l.starts_with("    pool a-web: "))
         .unwrap_or_else(|| panic!("{text}"));
     assert!(
-        line.contains("budget") && line.contains(", since "),
+        line.contains("budget")
+            && line.contains(", since ")
+            && line.ends_with(&format!("; as {commit} says")),
         "{text}"
     );
     let status = document(&engine, &["status"]).await;
     assert!(status["pools"][0]["waits"]["text"].is_string(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_tells_of_a_health_check_whether_it_lets_machines_be_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(dir.path(), &fleet("v1.33.2", Some(1))).await;
+    let check = serde_json::from_value(json!({
+        "metadata": {"name": "web", "annotations": {ANNOTATION_PAUSED: ""}},
+        "spec": {"clusterName": "a", "selector": {"matchLabels": {LABEL_DEPLOYMENT_NAME: "a-web"}}},
+    }));
+    Api::<MachineHealthCheck>::namespaced(engine.client.clone(), "default")
+        .create(&PostParams::default(), &check.unwrap())
+        .await
+        .unwrap();
+    let counted = |c: Option<&MachineHealthCheck>| {
+        let status = c.and_then(|c| c.status.as_ref());
+        status.is_some_and(|s| s.expected_machines == 1)
+    };
+    engine.until("web", "the check counts", counted).await;
+    let text = print(&engine, &["why", "mhc/web"]).await;
+    let want = "MachineHealthCheck default/web: looks at 1 machines of Cluster a; none of them is broken; \
+                not all broken machines may be replaced: the health check is paused, since ";
+    assert!(text.starts_with(want), "{text}");
+    let (code, _, err) = run(&engine, &["rollout", "pause", "mhc/web"]).await;
+    assert!(
+        code == Some(2) && err.contains("MachineHealthCheck web is not rolled out"),
+        "{err}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,9 +3,12 @@
 //! Whatever deletes a machine that may be in service passes [`Shared::take`]. Between the decision and the API's answer the machine is
 //! reserved, so that reconciles that run at the same time cannot spend the same machine twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use fleetwright_api::{Cluster, Fleet, Machine, MachineDeployment, meta};
+use fleetwright_api::{Cluster, Fleet, Machine, MachineDeployment, MachineSet, meta};
 use fleetwright_core::{
     cluster::is_control_plane,
     disruption::{Blocked, Holder, Service, Usage, Whose, may_take},
@@ -23,8 +26,19 @@ use crate::{
 /// How long a machine stays reserved when nobody knows whether its deletion arrived and no watch says so.
 const RESERVED: SignedDuration = SignedDuration::from_secs(60);
 
-/// Namespace, Cluster, and the pool; `None` is the control plane.
-type Group = (String, String, Option<String>);
+/// Namespace, Cluster, and whose machines of it.
+type Group = (String, String, Of);
+
+/// Whose machines are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    ControlPlane,
+    Pool(String),
+    /// A set without a pool.
+    Set(String),
+    /// No budget holds for machines of nobody.
+    Nobody,
+}
 
 /// Who spends of a budget together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,20 +125,23 @@ impl Inner {
 pub(crate) struct Budgets(Mutex<Inner>);
 
 fn group_of(machine: &Machine) -> Group {
-    let pool = (!is_control_plane(machine)).then(|| {
-        let label = machine.labels().get(meta::LABEL_DEPLOYMENT_NAME);
-        label.cloned().unwrap_or_default()
-    });
+    let pool = machine.labels().get(meta::LABEL_DEPLOYMENT_NAME);
+    let of = match (pool, meta::controller_of(machine)) {
+        _ if is_control_plane(machine) => Of::ControlPlane,
+        (Some(pool), _) => Of::Pool(pool.clone()),
+        (None, Some(set)) if set.kind == "MachineSet" => Of::Set(set.name.clone()),
+        _ => Of::Nobody,
+    };
     let namespace = machine.namespace().unwrap_or_default();
-    (namespace, machine.spec.cluster_name.clone(), pool)
+    (namespace, machine.spec.cluster_name.clone(), of)
 }
 
-/// The pools and the control plane of a cluster, with how many machines each is to have; none of what is on its way out.
+/// The pools, the sets without one and the control plane of a cluster, with how many machines each is to have; none of what is on its way out.
 fn groups(shared: &Shared, cluster: &Cluster) -> Vec<(Group, i32)> {
     let (namespace, name) = name_of(cluster);
     let mut out = Vec::new();
     if let Some(machines) = &cluster.spec.control_plane.machines {
-        let group = (namespace.clone(), name.clone(), None);
+        let group = (namespace.clone(), name.clone(), Of::ControlPlane);
         out.push((group, machines.replicas.unwrap_or(1)));
     }
     for pool in shared
@@ -134,8 +151,15 @@ fn groups(shared: &Shared, cluster: &Cluster) -> Vec<(Group, i32)> {
         // Bounds of groups that a provider runs are its own.
         let settings = &pool.spec.template.spec.provider_config;
         if pool.metadata.deletion_timestamp.is_none() && !shared.catalogue.is_group(settings) {
-            let group = (namespace.clone(), name.clone(), Some(pool.name_any()));
+            let group = (namespace.clone(), name.clone(), Of::Pool(pool.name_any()));
             out.push((group, pool.spec.replicas.unwrap_or(1)));
+        }
+    }
+    for set in shared.caches.of_cluster::<MachineSet>(&namespace, &name) {
+        if set.metadata.deletion_timestamp.is_none() && meta::controller_of(set.as_ref()).is_none()
+        {
+            let group = (namespace.clone(), name.clone(), Of::Set(set.name_any()));
+            out.push((group, set.spec.replicas.unwrap_or(1)));
         }
     }
     out
@@ -144,33 +168,45 @@ fn groups(shared: &Shared, cluster: &Cluster) -> Vec<(Group, i32)> {
 /// All that holds for a machine's place.
 struct Place {
     group: Group,
-    cluster: std::sync::Arc<Cluster>,
-    pool: Option<std::sync::Arc<MachineDeployment>>,
-    fleet: Option<(String, std::sync::Arc<Fleet>)>,
+    /// How many machines of this group there should be.
+    wanted: i32,
+    cluster: Arc<Cluster>,
+    pool: Option<Arc<MachineDeployment>>,
+    fleet: Option<(String, Arc<Fleet>)>,
 }
 
 impl Place {
-    /// `None` where no budget holds: the cluster or the pool is on its way out or gone.
+    /// `None` where no budget holds: the cluster, or the pool or the set, is on its way out or gone.
     fn of(shared: &Shared, machine: &Machine) -> Option<Self> {
         let group = group_of(machine);
-        let (namespace, name, pool) = &group;
+        let (namespace, name, of) = &group;
         let lives = |m: &kube::api::ObjectMeta| m.deletion_timestamp.is_none();
         let cluster = shared.caches.get::<Cluster>(namespace, name);
         let cluster = cluster.filter(|c| lives(&c.metadata))?;
-        let pool = match pool {
-            Some(pool) => Some(
-                shared
-                    .caches
-                    .get::<MachineDeployment>(namespace, pool)
-                    .filter(|p| lives(&p.metadata))?,
-            ),
-            None => None,
+        let mut pool = None;
+        let wanted = match of {
+            Of::ControlPlane => {
+                let machines = cluster.spec.control_plane.machines.as_ref();
+                machines.map_or(0, |m| m.replicas.unwrap_or(1))
+            }
+            Of::Pool(name) => {
+                let known = shared.caches.get::<MachineDeployment>(namespace, name);
+                let known = known.filter(|p| lives(&p.metadata))?;
+                pool.insert(known).spec.replicas.unwrap_or(1)
+            }
+            Of::Set(name) => {
+                let known = shared.caches.get::<MachineSet>(namespace, name);
+                let known = known.filter(|s| lives(&s.metadata))?;
+                known.spec.replicas.unwrap_or(1)
+            }
+            Of::Nobody => return None,
         };
         let fleet = shared.caches.fleet_of(&cluster);
         let fleet = fleet.filter(|f| f.spec.disruption.is_some());
         let fleet = fleet.and_then(|f| Some((cluster.labels().get(meta::LABEL_FLEET)?.clone(), f)));
         Some(Self {
             group,
+            wanted,
             cluster,
             pool,
             fleet,
@@ -178,9 +214,10 @@ impl Place {
     }
 
     fn scopes(&self) -> Vec<Scope> {
-        let (namespace, cluster, pool) = &self.group;
+        let (namespace, cluster, _) = &self.group;
         let mut out = vec![Scope::Cluster(namespace.clone(), cluster.clone())];
-        out.extend(pool.clone().map(|p| Scope::Pool(namespace.clone(), p)));
+        let pool = self.pool.as_ref();
+        out.extend(pool.map(|p| Scope::Pool(namespace.clone(), p.name_any())));
         out.extend(self.fleet.clone().map(|(hash, _)| Scope::Fleet(hash)));
         out
     }
@@ -236,12 +273,7 @@ impl Place {
         if holders.is_empty() {
             return Ok(());
         }
-        let wanted = match (&self.pool, &self.cluster.spec.control_plane.machines) {
-            (Some(pool), _) => pool.spec.replicas.unwrap_or(1),
-            (None, Some(machines)) => machines.replicas.unwrap_or(1),
-            (None, None) => 0,
-        };
-        may_take(inner.usage(&self.group, wanted), &holders)
+        may_take(inner.usage(&self.group, self.wanted), &holders)
     }
 }
 

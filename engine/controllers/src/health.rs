@@ -3,12 +3,13 @@
 use std::{
     borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, condition,
-    condition::kind, machine_health_check::RemediationStrategy, meta,
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet, ProviderAccount,
+    condition, condition::kind, machine_health_check::RemediationStrategy, meta,
 };
 use fleetwright_core::{
     cluster::is_control_plane,
@@ -129,10 +130,12 @@ fn peer<'a>(shared: &Shared, machine: &'a Machine) -> Peer<'a> {
     let (namespace, _) = name_of(machine);
     let owner = meta::controller_of(machine).map_or_else(String::new, |o| o.name.clone());
     let status = machine.status.as_ref();
+    let mut storm = None;
     let outdated = status.is_some_and(|s| condition::is_false(&s.conditions, kind::UP_TO_DATE));
     let mut traits = Vec::new();
     // All this is asked of broken machines alone.
     if is_broken(machine) {
+        storm = shared.storms.over(shared, machine);
         let mut add = |what: &str, value: Option<&str>| {
             if let Some(value) = value.filter(|v| !v.is_empty()) {
                 traits.push(format!("{what} {value}"));
@@ -165,6 +168,7 @@ fn peer<'a>(shared: &Shared, machine: &'a Machine) -> Peer<'a> {
         current: traits.is_empty() || (!outdated && goes_on(shared, &namespace, &owner)),
         owner,
         traits,
+        storm,
     }
 }
 
@@ -245,7 +249,7 @@ impl<'a> Gates<'a> {
 
     /// When to look again at what is held though nothing happens.
     fn next(&self) -> Option<Timestamp> {
-        let closed = self.known.values().filter(|g| g.block.is_some());
+        let closed = self.known.values().filter(|g| g.stops().is_some());
         closed.filter_map(|g| g.next).min()
     }
 }
@@ -258,6 +262,44 @@ pub(crate) struct AllAsked {
     replace_first: BTreeSet<String>,
     /// When to look again though nothing happens.
     pub(crate) next: Option<Timestamp>,
+}
+
+/// Why no machine could be made in the place of a machine of this account now.
+enum Unlisted<'a> {
+    /// There is no such account.
+    None(&'a str),
+    /// It has not been listed: a moment after the start.
+    NotYet(&'a str),
+    /// It cannot be listed. Not in the error's own words, which may be others with each try.
+    Fails(&'a str, &'static str),
+}
+
+impl fmt::Display for Unlisted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None(account) => write!(f, "there is no ProviderAccount {account}"),
+            Self::NotYet(account) => write!(f, "account {account} has not been listed yet"),
+            Self::Fails(account, error) => {
+                write!(f, "account {account} cannot be listed ({error})")
+            }
+        }?;
+        f.write_str(": nothing is replaced while no other machine could be made")
+    }
+}
+
+fn unlisted<'a>(shared: &Shared, machine: &'a Machine) -> Option<Unlisted<'a>> {
+    let account = machine.spec.content.provider_config.account();
+    if let Some(error) = shared.inventory.trouble(account) {
+        return Some(Unlisted::Fails(account, error.word()));
+    }
+    if shared.inventory.is_complete(account) {
+        return None;
+    }
+    let known = shared.caches.get::<ProviderAccount>("", account);
+    Some(match known {
+        Some(_) => Unlisted::NotYet(account),
+        None => Unlisted::None(account),
+    })
 }
 
 /// Asks the gates of all broken machines of a cluster.
@@ -276,7 +318,10 @@ pub(crate) fn ask(
             format!("cluster {cluster} cannot be reached: nothing is replaced that cannot be seen")
         });
         let why = why.or_else(|| unseen(machine).map(str::to_owned));
-        held.extend(why.or(asked.held).map(|why| (machine.name_any(), why)));
+        let why = why
+            .or(asked.held)
+            .or_else(|| unlisted(shared, machine).map(|u| u.to_string()));
+        held.extend(why.map(|why| (machine.name_any(), why)));
         if asked.replace_first {
             replace_first.insert(machine.name_any());
         }
@@ -302,8 +347,10 @@ pub(crate) fn remediation(
     let (namespace, _) = name_of(set);
     let cluster = &set.spec.cluster_name;
     let reachable = shared.nodes.reachable(&namespace, cluster);
-    if reachable.is_none() {
-        // A moment after the start: what was said stays until the cluster has been asked.
+    let unlisted_yet =
+        |m: &Arc<Machine>| is_broken(m) && matches!(unlisted(shared, m), Some(Unlisted::NotYet(_)));
+    if reachable.is_none() || machines.iter().any(unlisted_yet) {
+        // A moment after the start: what was said stays until the cluster and the provider have been asked.
         let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
         let stays = |m: &&Arc<Machine>| m.metadata.deletion_timestamp.is_none();
         let as_it_is = Remediation {

@@ -29,6 +29,7 @@ mod rooms;
 mod run;
 mod schedule;
 mod snapshots;
+mod storms;
 mod together;
 mod trail;
 mod wake;

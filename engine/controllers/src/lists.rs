@@ -6,7 +6,7 @@ use fleetwright_api::{
     Cluster, Machine, MachineDeployment, MachineSet, ProviderAccount,
     condition::{self, Status, kind},
 };
-use fleetwright_core::rebuild::has_begun;
+use fleetwright_core::{health::is_broken, rebuild::has_begun};
 use fleetwright_providers::{ListScope, ProviderError};
 use kube::{
     Api, ResourceExt,
@@ -21,6 +21,7 @@ use crate::{
     queue::Key,
     reconcile::Shared,
     schedule::{Listed, Schedule},
+    wake,
 };
 
 /// Lists every account when its list is due.
@@ -122,6 +123,7 @@ async fn list(
         // Machines that wait for the first list say why it does not come, and those that differed that nobody knows.
         let complete = shared.inventory.is_complete(&name);
         wake_machines_of(&shared, &name, |m| !complete || differs(m));
+        wake_who_replaces(&shared, &name);
         if !complete {
             wake_pools_that_wait(&shared);
             wake_clusters(&shared);
@@ -148,6 +150,7 @@ async fn list(
         }
         if !complete_before || troubled {
             wake_machines_of(&shared, &name, |m| !complete_before || differs(m));
+            wake_who_replaces(&shared, &name);
         }
         if !complete_before {
             wake_pools_that_wait(&shared);
@@ -222,6 +225,15 @@ fn wake_machines_of(shared: &Shared, account: &str, which: impl Fn(&Machine) -> 
         if machine.spec.content.provider_config.account() == account && which(&machine) {
             let (namespace, machine) = name_of(machine.as_ref());
             shared.queue.add(Key::Machine(namespace, machine));
+        }
+    }
+}
+
+/// Wakes who replaces broken machines of an account: none is replaced while it cannot be listed.
+fn wake_who_replaces(shared: &Shared, account: &str) {
+    for machine in shared.caches.all::<Machine>() {
+        if is_broken(&machine) && machine.spec.content.provider_config.account() == account {
+            wake::who_replaces(shared, &machine);
         }
     }
 }

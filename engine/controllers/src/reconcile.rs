@@ -54,6 +54,7 @@ use crate::{
     rooms::Rooms,
     run::Follow,
     snapshots::Snapshots,
+    storms::Storms,
     together::Together,
     write::merge_diff,
 };
@@ -128,6 +129,7 @@ pub(crate) struct Shared {
     pub(crate) approvals: Approvals,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
+    pub(crate) storms: Storms,
     pub(crate) rooms: Rooms,
     pub(crate) etcds: Etcds,
     pub(crate) certificates: Certificates,

@@ -68,6 +68,7 @@ impl Controllers {
             approvals: Default::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
+            storms: Default::default(),
             rooms: Rooms::default(),
             etcds: Etcds::default(),
             certificates: Certificates::default(),

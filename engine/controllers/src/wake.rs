@@ -80,7 +80,7 @@ pub(crate) fn pool(
     if before.map(sizes) != now.map(sizes) {
         shared.budgets.changed(shared);
     }
-    // What its machines look at: they tell whether they are what it wants.
+    // What its sets look at, such as how many broken machines may go at once, and its machines: they tell whether they are what it wants.
     let part = |pool: &MachineDeployment| {
         let version = pool.status.as_ref().and_then(|s| s.version.clone());
         (wish(pool), pool.spec.clone(), version)
@@ -93,6 +93,8 @@ pub(crate) fn pool(
                 let key = Key::Machine(namespace.clone(), machine.name_any());
                 shared.queue.add(key);
             }
+            let key = Key::Set(namespace.clone(), set.name_any());
+            shared.queue.add(key);
         }
     }
     let cluster = object.spec.cluster_name.clone();
@@ -106,6 +108,20 @@ pub(crate) fn set(shared: &Shared, before: Option<&MachineSet>, now: Option<&Mac
     if let Some(owner) = meta::controller_of(object) {
         let key = Key::Pool(namespace.clone(), owner.name.clone());
         shared.queue.add(key);
+    }
+    // Its machines may have been known before it, and what they were made for is written on it.
+    if before.is_none() {
+        let owner = Mark::Owner(object.uid().unwrap_or_default());
+        for machine in shared.caches.marked::<Machine>(&owner) {
+            shared.storms.follow(shared, &machine);
+        }
+    }
+    let sizes = |set: &MachineSet| {
+        let deleting = set.metadata.deletion_timestamp.is_some();
+        (set.spec.replicas, deleting)
+    };
+    if meta::controller_of(object).is_none() && before.map(sizes) != now.map(sizes) {
+        shared.budgets.changed(shared);
     }
     // Its Cluster looks at what its sets are to be, not at how they are.
     let part = |set: &MachineSet| (wish(set), set.spec.clone());
@@ -150,7 +166,28 @@ pub(crate) fn machine(shared: &Shared, before: Option<&Machine>, now: Option<&Ma
         }
     }
     shared.budgets.follow(shared, object);
+    shared.storms.follow(shared, object);
     shared.queue.add(Key::Machine(namespace, name));
+}
+
+/// Who replaces a broken machine, and the checks that say whether it may be.
+pub(crate) fn who_replaces(shared: &Shared, machine: &Machine) {
+    let (namespace, _) = name_of(machine);
+    let cluster = &machine.spec.cluster_name;
+    let owner = meta::controller_of(machine);
+    shared
+        .queue
+        .add(match owner.filter(|o| o.kind == "MachineSet") {
+            Some(set) => Key::Set(namespace.clone(), set.name.clone()),
+            None => Key::Cluster(namespace.clone(), cluster.clone()),
+        });
+    for check in shared
+        .caches
+        .of_cluster::<MachineHealthCheck>(&namespace, cluster)
+    {
+        let key = Key::Check(namespace.clone(), check.name_any());
+        shared.queue.add(key);
+    }
 }
 
 /// The account's list, and the machines that may have been refused for what it said before.

@@ -1,6 +1,6 @@
 //! When a machine is broken, and whether its owner may replace it.
 //!
-//! [`judge`] looks at one machine, [`gate`] at all machines of a check. A broken machine is always marked; the gate holds back the
+//! [`judge`] looks at one machine, [`gate`] at all machines of a check, [`Tally`] at those of all clusters. A broken machine is always marked; the gate holds back the
 //! replacement alone. Nothing is concluded from what could not be seen: a cluster or a provider that does not answer breaks nothing.
 
 mod flapping;
@@ -8,6 +8,7 @@ mod gate;
 mod storm;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use std::fmt;
 
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 pub use self::{
     gate::{Block, Gate, Peer, gate},
     storm::Storm,
+    wide::{Sight, Tally, WideStorm},
 };
 use crate::{cluster::is_control_plane, machine::Instance};
 

@@ -30,7 +30,7 @@ pub use self::{
         CONNECTION_GRACE_SECONDS, MachineObservation, NodeHealth, NodeObservation, UpToDate,
         available_at, machine,
     },
-    pool::{incomplete, is_complete, machine_deployment, machine_set, next_stuck, recount},
+    pool::{incomplete, is_complete, machine_deployment, machine_set, next_turn, recount},
 };
 
 /// Conditions under construction, of one object at one time.

@@ -1,6 +1,7 @@
 //! Why an object is as it is: from the commit and the field over the rule to what it waits for, and since when. Read from what the
 //! objects say of themselves, with nothing asked of anybody.
 
+mod check;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,11 @@ fn name(object: &ObjectMeta) -> &str {
 
 fn annotation<'a>(object: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     object.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The commit that last changed an object, as people write it.
+pub fn commit(object: &ObjectMeta) -> Option<String> {
+    annotation(object, meta::ANNOTATION_REVISION).map(short)
 }
 
 fn since(condition: &Condition) -> Option<Timestamp> {
@@ -305,8 +311,8 @@ impl<'a> Scene<'a> {
             None => self.cluster.map(|c| &c.metadata),
         };
         let text = message(outdated);
-        match owner.and_then(|o| annotation(o, meta::ANNOTATION_REVISION)) {
-            Some(commit) => format!("{text} in {}", short(commit)),
+        match owner.and_then(commit) {
+            Some(commit) => format!("{text} in {commit}"),
             None => text.to_owned(),
         }
     }
@@ -472,8 +478,8 @@ fn cluster_alone(cluster: &Cluster) -> Why {
     let wanted = &cluster.spec.version;
     let status = cluster.status.as_ref();
     let running = status.and_then(|s| s.version.as_deref());
-    let commit = annotation(&cluster.metadata, meta::ANNOTATION_REVISION);
-    let commit = commit.map_or_else(String::new, |c| format!(", as {} says", short(c)));
+    let commit = commit(&cluster.metadata);
+    let commit = commit.map_or_else(String::new, |c| format!(", as {c} says"));
     match running {
         Some(running) if running == wanted => why.say(format!("runs {running}{commit}"), None),
         Some(running) => why.say(

@@ -90,7 +90,11 @@ async fn switch(
     let outcome = match one.object.object.kind {
         Kind::Pool => put::<MachineDeployment>(&client, &one, annotation, value).await?,
         Kind::Cluster => put::<Cluster>(&client, &one, annotation, value).await?,
-        Kind::Set | Kind::Machine => {
+        Kind::HealthCheck => {
+            let what = format!("{} is not rolled out", one.object.object);
+            return Err(Failure::usage(what).hint("name a pool (md/…) or a Cluster (cluster/…)"));
+        }
+        Kind::Set | Kind::Machine | Kind::Node => {
             let what = format!("{} is rolled out by its owner", one.object.object);
             return Err(
                 Failure::usage(what).hint("name its pool (md/…) or its Cluster (cluster/…)")

@@ -9,8 +9,9 @@ use fleetwright_api::{
     time::{Clock as _, SystemClock},
     waves::WaveState,
 };
-use fleetwright_core::why::{cluster_waits, pool_waits, span};
+use fleetwright_core::why::{Statement, cluster_waits, commit, pool_waits, span};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;
 
@@ -64,11 +65,11 @@ fn document(
         })).collect::<Vec<_>>(),
         "clusters": clusters.iter().map(|c| json!({
             "namespace": c.namespace(), "name": c.name_any(), "version": c.spec.version, "status": c.status,
-            "waits": cluster_waits(c),
+            "commit": commit(&c.metadata), "waits": cluster_waits(c),
         })).collect::<Vec<_>>(),
         "pools": pools.iter().map(|p| json!({
             "namespace": p.namespace(), "name": p.name_any(), "cluster": p.spec.cluster_name, "status": p.status,
-            "waits": pool_waits(p),
+            "commit": commit(&p.metadata), "waits": pool_waits(p),
         })).collect::<Vec<_>>(),
     })
 }
@@ -116,8 +117,10 @@ fn table(
     for (cluster, line) in overview.without_messages().lines() {
         text += &line;
         text.push('\n');
-        if let Some(waits) = by_name.get(cluster).and_then(|c| cluster_waits(c)) {
-            let _ = writeln!(text, "    {}", waits.sentence(now));
+        if let Some(cluster) = by_name.get(cluster)
+            && let Some(waits) = cluster_waits(cluster)
+        {
+            let _ = writeln!(text, "    {}", sentence(&waits, &cluster.metadata, now));
         }
         for pool in by_cluster.get(cluster).into_iter().flatten() {
             if let Some(waits) = pool_waits(pool) {
@@ -125,7 +128,7 @@ fn table(
                     text,
                     "    pool {}: {}",
                     pool.name_any(),
-                    waits.sentence(now)
+                    sentence(&waits, &pool.metadata, now)
                 );
             }
         }
@@ -134,6 +137,15 @@ fn table(
         text.push_str("no fleets and no clusters\n");
     }
     text
+}
+
+/// What an object waits for and since when, and the commit that last changed it.
+fn sentence(waits: &Statement, object: &ObjectMeta, now: Timestamp) -> String {
+    let text = waits.sentence(now);
+    commit(object).map_or_else(
+        || text.clone(),
+        |commit| format!("{text}; as {commit} says"),
+    )
 }
 
 /// What a Fleet follows in its branch's place, and the waves that have not passed, a line each.
@@ -198,6 +210,20 @@ mod tests {
             table(&[fleet], &[], &[], Timestamp::UNIX_EPOCH),
             "fleet default/default  file:///srv/fleet.git  nothing seen yet  \n"
         );
+    }
+
+    #[test]
+    fn what_waits_names_the_commit_that_asks_for_it() {
+        let cluster: Cluster = serde_json::from_value(json!({
+            "metadata": {"name": "eu", "namespace": "prod", "generation": 1, "annotations": {
+                "fleetwright.dev/revision": "3fa2c1d8e5b7a9f0c1d2e3f4a5b6c7d8e9f0a1b2",
+            }},
+            "spec": {"version": "v1.34.1", "controlPlane": {}},
+        }))
+        .unwrap();
+        let text = table(&[], &[cluster], &[], Timestamp::UNIX_EPOCH);
+        let want = "    its latest change is not looked at yet; as 3fa2c1d says\n";
+        assert!(text.ends_with(want), "{text}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `fleetwright why`: why an object is as it is, and what it waits for.
 
 use fleetwright_api::{
-    Cluster, Machine, MachineDeployment, MachineSet,
+    Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet,
     time::{Clock as _, SystemClock},
 };
 
@@ -39,8 +39,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             let family = object.family(&client, &set.spec.cluster_name).await?;
             family.scene().set(&set)
         }
-        Kind::Machine => {
-            let machine: Machine = object.get(&client).await?;
+        Kind::HealthCheck => {
+            let check: MachineHealthCheck = object.get(&client).await?;
+            let family = object.family(&client, &check.spec.cluster_name).await?;
+            family.scene().health_check(&check)
+        }
+        Kind::Machine | Kind::Node => {
+            let machine: Machine = match object.object.kind {
+                Kind::Node => object.machine_of_node(&client).await?,
+                _ => object.get(&client).await?,
+            };
             let family = object.family(&client, &machine.spec.cluster_name).await?;
             family.scene().machine(&machine)
         }

@@ -22,7 +22,7 @@ pub(super) async fn reconcile(
         .write_status(check, check.status.as_ref(), &new, BY)
         .await?;
     let reason = gate
-        .block
+        .stops()
         .map_or_else(|| "machines that broke".into(), |b| b.to_string());
     Ok(match gate.next {
         Some(at) => Outcome::wait_seconds(reason, super::seconds_until(at, now)),

@@ -199,7 +199,7 @@ pub(super) async fn reconcile(shared: &Shared, pool: &MachineDeployment) -> Resu
     let next = decision
         .next
         .into_iter()
-        .chain(status::next_stuck(&machines, now))
+        .chain(status::next_turn(&machines, now))
         .min();
     Ok(super::rest(waits, next, now))
 }

@@ -177,7 +177,7 @@ pub(super) async fn reconcile(shared: &Shared, set: &MachineSet) -> Result<Outco
     }
     let waits = decision.waiting.as_ref().map(ToString::to_string);
     // A storm of failures passes though nothing happens.
-    let next = status::next_stuck(&machines, now);
+    let next = status::next_turn(&machines, now);
     let next = next.into_iter().chain(look_again).min();
     Ok(super::rest(waits, next, now))
 }

@@ -41,7 +41,7 @@ impl Kit {
     }
 
     /// What the kubelet says of itself.
-    async fn node_is(&self, cluster: &str, node: &str, ready: &str) {
+    pub(crate) async fn node_is(&self, cluster: &str, node: &str, ready: &str) {
         let patch = json!({"status": {"conditions": [{
             "type": "Ready", "status": ready, "reason": "Tried", "message": "",
             "lastTransitionTime": rfc3339_seconds(SystemClock.now()),

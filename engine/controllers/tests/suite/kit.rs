@@ -142,6 +142,12 @@ impl Kind for MachineDeployment {
     }
 }
 
+impl Kind for MachineSet {
+    fn of(world: &World) -> &BTreeMap<String, Self> {
+        &world.sets
+    }
+}
+
 impl Kind for MachineHealthCheck {
     fn of(world: &World) -> &BTreeMap<String, Self> {
         &world.checks

@@ -65,6 +65,8 @@ mod sets;
 #[cfg(test)]
 mod settings;
 #[cfg(test)]
+mod storms;
+#[cfg(test)]
 mod trail;
 #[cfg(test)]
 mod upgrades;

@@ -27,6 +27,7 @@ struct Ills {
     failed: BTreeSet<String>,
     hidden: BTreeSet<String>,
     unlisted: bool,
+    unlisted_accounts: BTreeSet<String>,
     newest: Option<String>,
     unreachable: BTreeSet<String>,
     booted: BTreeSet<String>,
@@ -80,6 +81,15 @@ impl Ward {
     /// Whether lists fail from now on.
     pub(crate) fn unlist(&self, fails: bool) {
         self.1.lock().unwrap().unlisted = fails;
+    }
+
+    /// Whether lists of this account fail from now on.
+    pub(crate) fn unlist_account(&self, account: &str, fails: bool) {
+        let accounts = &mut self.1.lock().unwrap().unlisted_accounts;
+        match fails {
+            true => accounts.insert(account.to_owned()),
+            false => accounts.remove(account),
+        };
     }
 
     /// From now on no new connection to this cluster is made.
@@ -175,7 +185,11 @@ impl Provider for Ward {
         account: &Account,
         scope: &ListScope,
     ) -> Result<Vec<Instance>, ProviderError> {
-        if self.1.lock().unwrap().unlisted {
+        let fails = {
+            let ills = self.1.lock().unwrap();
+            ills.unlisted || ills.unlisted_accounts.contains(&account.name)
+        };
+        if fails {
             let message = "the test says so".into();
             return Err(ProviderError::Unavailable { message });
         }

@@ -1,6 +1,6 @@
 //! Whether broken machines may be replaced: by their number, and by what they have in common.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use fleetwright_api::{
     Machine, MachineHealthCheck,
@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{
     broken, has, is_broken,
     storm::{self, Storm},
+    wide::WideStorm,
 };
 use crate::rollout::bounds::scaled;
 
@@ -31,6 +32,8 @@ pub struct Peer<'a> {
     pub current: bool,
     /// What it may have in common with others, the most telling first.
     pub traits: Vec<String>,
+    /// The storm over several clusters that it is in, where it is broken.
+    pub storm: Option<WideStorm>,
 }
 
 /// Why broken machines are not replaced.
@@ -58,6 +61,8 @@ pub enum Block {
     Unreadable(String),
     /// They have too much in common.
     Storm(Storm),
+    /// They have too much in common with those of other clusters.
+    Wide(WideStorm),
 }
 
 impl Block {
@@ -65,7 +70,7 @@ impl Block {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Paused => reason::PAUSED,
-            Self::Storm(_) => reason::REMEDIATION_STORM,
+            Self::Storm(_) | Self::Wide(_) => reason::REMEDIATION_STORM,
             _ => reason::TOO_MANY_UNHEALTHY,
         }
     }
@@ -92,6 +97,7 @@ impl fmt::Display for Block {
                 "triggerIf says {text:?}: write a number, a percentage such as \"40%\", or a range such as [1-3]"
             ),
             Self::Storm(storm) => storm.fmt(f),
+            Self::Wide(storm) => storm.fmt(f),
         }
     }
 }
@@ -108,9 +114,11 @@ pub struct Gate {
     pub remediations_allowed: i32,
     /// What stops it now.
     pub block: Option<Block>,
+    /// Broken machines that a storm over several clusters holds beside that.
+    pub wide: BTreeMap<String, Block>,
     /// Machines that broke within the window of the storm breaker.
     pub recent: Vec<Breakdown>,
-    /// When to look again though nothing happens: a breakdown is past the window.
+    /// When to look again though nothing happens: a breakdown is past the window, or a storm over.
     pub next: Option<Timestamp>,
 }
 
@@ -123,9 +131,17 @@ impl Gate {
     /// Why `machine` is not replaced. A storm does not hold one whose replacement somebody asked for.
     pub fn holds(&self, machine: &Machine) -> Option<&Block> {
         let asked = super::is_asked_for(machine);
+        let name = machine.metadata.name.as_deref().unwrap_or_default();
+        let storms = self.wide.get(name);
         self.block
             .as_ref()
-            .filter(|block| !(asked && matches!(block, Block::Storm(_))))
+            .or(storms)
+            .filter(|block| !(asked && matches!(block, Block::Storm(_) | Block::Wide(_))))
+    }
+
+    /// Why all broken machines or some of them are not replaced.
+    pub fn stops(&self) -> Option<&Block> {
+        self.block.as_ref().or_else(|| self.wide.values().next())
     }
 }
 
@@ -180,12 +196,25 @@ pub fn gate(
         .then_some(Block::Paused)
         .or(by_number)
         .or_else(|| found.map(Block::Storm));
-    let next = limits.and_then(|(_, window)| recent.iter().map(|b| storm::past(b, window)).min());
+    // A check whose breaker is off asks for no other.
+    let storms = peers
+        .iter()
+        .filter(|p| limits.is_some() && is_broken(p.machine));
+    let wide: BTreeMap<String, Block> = storms
+        .filter_map(|p| Some((name(p.machine), Block::Wide(p.storm.clone()?))))
+        .collect();
+    let passes = limits.and_then(|(_, window)| recent.iter().map(|b| storm::past(b, window)).min());
+    let ends = wide.values().filter_map(|block| match block {
+        Block::Wide(storm) => Some(storm.until),
+        _ => None,
+    });
+    let next = ends.chain(passes).min();
     Gate {
         expected: peers.len(),
         unhealthy,
         remediations_allowed,
         block,
+        wide,
         recent,
         next,
     }

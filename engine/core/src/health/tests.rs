@@ -3,6 +3,7 @@
 
 mod gates;
 mod random;
+mod wide;
 
 use fleetwright_api::{
     Machine, MachineHealthCheck,

@@ -28,7 +28,7 @@ pub fn health_check(
         now,
     };
     out.flag(kind::PAUSED, meta::is_paused(check), "");
-    match &gate.block {
+    match gate.stops() {
         None => out.set(
             kind::REMEDIATION_ALLOWED,
             Status::True,
@@ -47,7 +47,7 @@ pub fn health_check(
         observed_generation: check.metadata.generation,
         expected_machines: count(gate.expected),
         current_healthy: count(gate.healthy()),
-        remediations_allowed: if gate.block.is_none() {
+        remediations_allowed: if gate.stops().is_none() {
             gate.remediations_allowed
         } else {
             0

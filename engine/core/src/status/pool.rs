@@ -19,6 +19,9 @@ use crate::{
     rollout::{RolloutDecision, RolloutWait, bounds},
 };
 
+/// A machine that is younger and says nothing yet of whether it is up to date is left out: nobody has looked at it yet, and the
+/// condition would change with each machine that is made.
+const YOUNG: SignedDuration = SignedDuration::from_secs(10);
 /// A machine that is on its way out for longer is named as stuck.
 const STUCK: SignedDuration = SignedDuration::from_mins(15);
 /// Between how much a set scales up and why it cannot.
@@ -36,6 +39,25 @@ fn named(machine: &Machine) -> (&str, &[Condition]) {
         machine.metadata.name.as_deref().unwrap_or_default(),
         conditions(machine),
     )
+}
+
+/// When a machine that says nothing of whether it is up to date is no longer left out for that.
+fn grown_up(machine: &Machine) -> Option<Timestamp> {
+    let said = condition::get(conditions(machine), kind::UP_TO_DATE).is_some();
+    let created = machine.metadata.creation_timestamp.as_ref()?.0;
+    (!said).then(|| created.checked_add(YOUNG).ok()).flatten()
+}
+
+/// MachinesUpToDate of a set or a pool.
+fn all_up_to_date(out: &mut Conditions<'_>, machines: &[&Machine]) {
+    let now = out.now;
+    let looked_at = |m: &&&Machine| grown_up(m).is_none_or(|at| at <= now);
+    all_machines(
+        out,
+        kind::MACHINES_UP_TO_DATE,
+        kind::UP_TO_DATE,
+        machines.iter().filter(looked_at).copied().map(named),
+    );
 }
 
 /// Those that are not on their way out.
@@ -106,12 +128,7 @@ pub fn machine_set(
         kind::READY,
         all.iter().copied().map(named),
     );
-    all_machines(
-        &mut out,
-        kind::MACHINES_UP_TO_DATE,
-        kind::UP_TO_DATE,
-        all.iter().copied().map(named),
-    );
+    all_up_to_date(&mut out, &all);
     out.flag(kind::DELETING, deleting, "");
     out.flag(kind::PAUSED, meta::is_paused(set), "");
     MachineSetStatus {
@@ -220,14 +237,16 @@ fn scaling(out: &mut Conditions<'_>, have: i32, want: i32, machines: &[&Machine]
     }
 }
 
-/// When the next machine on its way out counts as stuck: statuses change then though nothing else does.
-pub fn next_stuck(machines: &[impl Borrow<Machine>], now: Timestamp) -> Option<Timestamp> {
-    machines
-        .iter()
-        .filter_map(|m| m.borrow().metadata.deletion_timestamp.as_ref())
+/// When statuses change though nothing else does: the next machine on its way out counts as stuck, or one that nobody has looked at is
+/// no longer young.
+pub fn next_turn(machines: &[impl Borrow<Machine>], now: Timestamp) -> Option<Timestamp> {
+    let all = || machines.iter().map(Borrow::borrow);
+    let stuck = all()
+        .filter_map(|m| m.metadata.deletion_timestamp.as_ref())
         .filter_map(|t| t.0.checked_add(STUCK).ok())
-        .filter(|at| *at >= now)
-        .min()
+        .filter(|at| *at >= now);
+    let grown_up = all().filter_map(grown_up).filter(|at| *at > now);
+    stuck.chain(grown_up).min()
 }
 
 /// What the current set cannot be given for good, though it has no machine to say so.
@@ -348,12 +367,7 @@ pub fn machine_deployment(
         kind::READY,
         all.iter().copied().map(named),
     );
-    all_machines(
-        &mut out,
-        kind::MACHINES_UP_TO_DATE,
-        kind::UP_TO_DATE,
-        all.iter().copied().map(named),
-    );
+    all_up_to_date(&mut out, &all);
     out.flag(kind::DELETING, deleting, "");
     out.flag(kind::PAUSED, meta::is_paused(pool), "");
     let phase = if replicas < want {

@@ -1,6 +1,6 @@
 //! The chain from commit to wait, in sentences, from objects as the API shows them.
 
-use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineSet};
+use fleetwright_api::{Cluster, Machine, MachineDeployment, MachineHealthCheck, MachineSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
@@ -328,6 +328,68 @@ fn what_is_as_it_says_waits_for_nothing_and_what_lacks_its_manifests_for_those()
     assert_eq!(
         pool_waits(&unseen).unwrap().text,
         "its latest change is not looked at yet"
+    );
+}
+
+#[test]
+fn a_health_check_tells_whether_it_lets_machines_be_replaced_and_which_are_broken() {
+    let storm = "6 of all 9 machines of image X broke within 10 m, in several clusters: replacing them would not help";
+    let held = json!({"conditions": [
+        condition("HealthCheckSucceeded", "False", "UnhealthyNode", "its node is not ready", -300),
+        condition("OwnerRemediated", "False", "RemediationDeferred", storm, -200),
+    ]});
+    let machines = [
+        machine("web-a-1", "web-a", held),
+        machine("web-a-2", "web-a", json!({})),
+    ];
+    let scene = Scene {
+        machines: &machines,
+        ..Scene::default()
+    };
+    let head = "MachineHealthCheck prod/web-check: ";
+    let says = |broken: &[&str], (status, reason, message): (&str, &str, &str)| {
+        let check: MachineHealthCheck = read(json!({
+            "metadata": {"name": "web-check", "namespace": "prod", "generation": 1},
+            "spec": {"clusterName": "eu", "selector": {}},
+            "status": {
+                "observedGeneration": 1, "expectedMachines": 2, "currentHealthy": 2 - broken.len(), "unhealthy": broken,
+                "conditions": [condition("RemediationAllowed", status, reason, message, -200)],
+            },
+        }));
+        scene.health_check(&check).text(at(0))
+    };
+    for (broken, condition, want) in [
+        (
+            &["web-a-1"][..],
+            ("False", "RemediationStorm", storm),
+            format!(
+                "looks at 2 machines of Cluster eu; 1 of them is broken; not all broken machines may be replaced: {storm}, since 3 m\n  \
+                 Machine web-a-1: {storm}, since 3 m\n"
+            ),
+        ),
+        (
+            &[],
+            ("False", "Paused", "the health check is paused"),
+            "looks at 2 machines of Cluster eu; none of them is broken; not all broken machines may be replaced: \
+             the health check is paused, since 3 m\n"
+                .into(),
+        ),
+        (
+            &[],
+            ("True", "RemediationAllowed", ""),
+            "looks at 2 machines of Cluster eu; none of them is broken; broken machines may be replaced, since 3 m\n".into(),
+        ),
+    ] {
+        assert_eq!(says(broken, condition), format!("{head}{want}"));
+    }
+    let new: MachineHealthCheck = read(json!({
+        "metadata": {"name": "web-check", "namespace": "prod", "generation": 1},
+        "spec": {"clusterName": "eu", "selector": {}},
+    }));
+    let text = scene.health_check(&new).text(at(0));
+    assert_eq!(
+        text,
+        format!("{head}its latest change is not looked at yet\n")
     );
 }
 

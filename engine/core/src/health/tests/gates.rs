@@ -91,6 +91,7 @@ fn peers<'a>(machines: &'a [Machine], traits: &dyn Fn(usize) -> Vec<String>) -> 
             owner: "set".into(),
             current: true,
             traits: traits(i),
+            storm: None,
         })
         .collect()
 }

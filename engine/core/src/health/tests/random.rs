@@ -207,6 +207,7 @@ impl World {
                 owner: format!("set{set}"),
                 current: true,
                 traits: vec!["account a".into()],
+                storm: None,
             })
             .collect();
         gate(Some(&self.check), &peers, |_| true, at(self.now))

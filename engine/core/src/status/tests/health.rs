@@ -235,6 +235,7 @@ fn a_check_says_how_its_machines_are_and_what_stops_it() {
         unhealthy: (0..150).map(|i| format!("m-{i:03}")).collect(),
         remediations_allowed: 50,
         block,
+        wide: Default::default(),
         recent: Vec::new(),
         next: None,
     };

@@ -13,7 +13,7 @@ use crate::{
     machine_set::SetWait,
     pool_version::VersionReason,
     rollout::{NewSet, RolloutDecision, RolloutWait},
-    status::{is_complete, machine_deployment, machine_set, next_stuck, recount},
+    status::{is_complete, machine_deployment, machine_set, next_turn, recount},
 };
 
 const NONE: &[Machine] = &[];
@@ -490,7 +490,7 @@ fn machines_that_are_stuck_on_their_way_out_are_named_first() {
         let status = machine_set(&set(1), &machines, None, None, at(now));
         (
             line(&status.conditions, kind::SCALING_DOWN),
-            next_stuck(&machines, at(now)),
+            next_turn(&machines, at(now)),
         )
     };
     let head = "True ScalingDown: scaling down from 2 to 1 machines";
@@ -503,4 +503,44 @@ fn machines_that_are_stuck_on_their_way_out_are_named_first() {
     assert_eq!(text(891), (format!("{head} ({stuck}; a)"), Some(at(900))));
     let both = format!("{head} (a in deletion since more than 15m; {stuck})");
     assert_eq!(text(5_000), (both, None));
+}
+
+/// A machine that was just made has not been looked at: neither set nor pool says other of its machines for that, until it is due.
+#[test]
+fn young_machines_that_nobody_has_looked_at_are_left_out() {
+    let outdated = "UpToDate=False:NotUpToDate:spec.version";
+    for (what, new, age, want, look) in [
+        ("just made", "", 0, "True UpToDate", Some(10)),
+        ("still young", "", 9, "True UpToDate", Some(1)),
+        (
+            "not young",
+            "",
+            10,
+            "Unknown UpToDateUnknown: b: not known yet",
+            None,
+        ),
+        (
+            "young and outdated",
+            outdated,
+            0,
+            "False NotUpToDate: b: spec.version",
+            None,
+        ),
+        (
+            "young and up to date",
+            "UpToDate=True",
+            0,
+            "True UpToDate",
+            None,
+        ),
+    ] {
+        let mut machines = [member("a", "s", false, GOOD), member("b", "s", false, new)];
+        machines[1].metadata.creation_timestamp = Some(k8s_time(at(-age)));
+        let of_set = machine_set(&set(2), &machines, None, None, at(0)).conditions;
+        let of_pool = machine_deployment(&pool(2, json!({})), &[set(2)], &machines, None, at(0));
+        for list in [of_set, of_pool.conditions] {
+            assert_eq!(line(&list, kind::MACHINES_UP_TO_DATE), want, "{what}");
+        }
+        assert_eq!(next_turn(&machines, at(0)), look.map(at), "{what}");
+    }
 }
