@@ -28,7 +28,7 @@ pub(crate) struct MachineConfig {
     pub(crate) root_volume: Option<Volume>,
     #[serde(default)]
     pub(crate) volumes: Vec<Volume>,
-    pub(crate) iam_instance_profile: Option<String>,
+    pub(crate) iam_instance_profile: String,
     pub(crate) key_name: Option<String>,
     pub(crate) metadata_options: MetadataOptions,
     pub(crate) spot: Option<Spot>,

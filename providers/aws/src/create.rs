@@ -115,7 +115,7 @@ pub(crate) fn call(
         .metadata_options(metadata)
         .set_key_name(config.key_name.clone())
         .set_ebs_optimized(config.ebs_optimized)
-        .set_iam_instance_profile(config.iam_instance_profile.as_deref().map(profile));
+        .iam_instance_profile(profile(&config.iam_instance_profile));
 
     let domain = order.failure_domain.as_deref().filter(|d| !d.is_empty());
     let subnet = config.subnet(domain, &owner.instance_key)?;

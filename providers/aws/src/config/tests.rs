@@ -6,7 +6,7 @@ use super::*;
 fn good() -> Value {
     json!({
         "apiVersion": API_VERSION, "kind": MACHINE_CONFIG, "account": "eu",
-        "instanceType": "t3.large", "image": "ami-0123456789abcdef0",
+        "instanceType": "t3.large", "image": "ami-0123456789abcdef0", "iamInstanceProfile": "nodes",
     })
 }
 
@@ -72,6 +72,11 @@ fn what_cannot_be_is_refused_with_its_place() {
             json!({"image": null, "imageLookup": {"owner": "self"}}),
             "imageLookup.owner",
             "by name",
+        ),
+        (
+            json!({"iamInstanceProfile": null}),
+            "iamInstanceProfile",
+            "Required value: a node reads its secrets",
         ),
         (json!({"os": "plan9"}), "os", "Unsupported value"),
         (json!({"subnets": []}), "subnets", "at least 1"),
