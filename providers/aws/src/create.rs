@@ -118,7 +118,7 @@ pub(crate) fn call(
         .iam_instance_profile(profile(&config.iam_instance_profile));
 
     let domain = order.failure_domain.as_deref().filter(|d| !d.is_empty());
-    let subnet = config.subnet(domain, &owner.instance_key)?;
+    let subnet = config.subnet(domain, &owner.machine, &owner.instance_key)?;
     // A zone is asked for by a subnet where there are any.
     let zone = domain.filter(|_| subnet.is_none()).map(str::to_owned);
     let (tenancy, group) = (&config.tenancy, &config.placement_group);
