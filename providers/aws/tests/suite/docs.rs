@@ -86,17 +86,21 @@ fn the_policies_allow_what_is_called() {
         include_str!("../../src/eks/provider.rs"),
         include_str!("../../src/eks/token.rs"),
     ];
-    for (policy, sources, least) in policies()
-        .iter()
-        .zip([&ec2[..], &eks[..]])
-        .zip([20, 14])
-        .map(|((p, s), l)| (p, s, l))
-    {
+    let [of_ec2, of_eks] = policies();
+    for (policy, sources, services, least) in [
+        (
+            of_ec2,
+            &ec2[..],
+            &["ec2", "elasticloadbalancing", "ssm"][..],
+            30,
+        ),
+        (of_eks, &eks[..], &["eks"], 14),
+    ] {
         let statements = policy["Statement"].as_array().unwrap().iter();
         let allowed: BTreeSet<String> = statements
             .flat_map(actions)
-            // What a call needs beside the right to it.
-            .filter(|(_, name)| !["PassRole", "AddTagsToResource"].contains(name))
+            // What calls need beside the right to them.
+            .filter(|(service, name)| services.contains(service) && *name != "AddTagsToResource")
             .map(|(_, name)| name.to_owned())
             .collect();
         let called = called(sources);
@@ -131,7 +135,7 @@ fn what_is_there_is_the_installations_or_out_of_reach() {
                 let resource = statement["Resource"].to_string();
                 match (service, name) {
                     ("ec2", "CreateTags") => {
-                        assert_eq!(condition["ec2:CreateAction"], "RunInstances")
+                        assert_eq!(condition["ec2:CreateAction"], "RunInstances");
                     }
                     ("elasticloadbalancing", "AddTags") => {
                         let makers =
