@@ -195,24 +195,24 @@ fn what_breaks_a_rule_of_a_provider_is_told_at_its_place() {
     };
     let with = |more: &str| POOL.replace("sim-eu}", &format!("sim-eu{more}}}"));
     let missing = "providerConfig.key: Required value: name one";
-    let disk = "providerConfig.disk: Invalid value: 9: small ones have no disk";
+    let disk = "providerConfig.disk: Invalid value: small ones have no disk";
     for (more, want) in [
         (", key: a", vec![]),
         (", key: a, type: large, disk: 9", vec![]),
         ("", vec![format!("a.yaml:10:23: {missing}")]),
         (", key: null", vec![format!("a.yaml:10:75: {missing}")]),
-        (", key: a, disk: 9", vec![format!("a.yaml:10:80: {disk}")]),
+        (", key: a, disk: 9", vec![format!("a.yaml:10:84: {disk}")]),
         (
             ", disk: 9",
             vec![
                 format!("a.yaml:10:23: {missing}"),
-                format!("a.yaml:10:72: {disk}"),
+                format!("a.yaml:10:76: {disk}"),
             ],
         ),
         // What has not its shape is told alone.
         (
             ", disk: much",
-            vec!["a.yaml:10:72: providerConfig.disk must be a whole number".into()],
+            vec!["a.yaml:10:76: providerConfig.disk must be a whole number".into()],
         ),
     ] {
         assert_eq!(found(&[("a.yaml", with(more))]), want, "{more}");
@@ -225,7 +225,7 @@ fn what_breaks_a_rule_of_a_provider_is_told_at_its_place() {
     assert_eq!(
         found,
         [format!(
-            "base.yaml:9:72: {disk} (used by MachineDeployment default/web, web.yaml:1)"
+            "base.yaml:9:76: {disk} (used by MachineDeployment default/web, web.yaml:1)"
         )]
     );
 }
