@@ -47,6 +47,8 @@ pub struct Account {
 /// `x-fleetwright-change`: `replace` (also where nothing is said), `in-place` or `none`; defaults are in it.
 /// The schema itself says through `x-fleetwright-for` what it is for, where that is no machine or Cluster: `ControlPlane`, one that the
 /// provider runs, or `Pool`, a group of nodes that it runs. What says `replace` in these two can not change any more.
+/// Where machines of the kind can be a control plane whose Cluster has to have a `providerConfig`, `x-fleetwright-cluster` says which:
+/// `{"kind": …, "oneOf": [fields]}`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfigSchema {
     /// Such as `sim.fleetwright.dev/v1alpha1`.

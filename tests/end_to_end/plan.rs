@@ -214,6 +214,62 @@ async fn mistakes_are_told_with_their_places_and_end_with_code_1() {
     assert!(err.contains("start the engine"), "{err}");
 }
 
+/// What would fail at AWS after the merge is told before it.
+#[cfg(feature = "aws")]
+#[tokio::test]
+async fn what_a_cluster_on_aws_lacks_is_told_at_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = std::fs::read_to_string("../docs/providers/aws-example/cluster.yaml").unwrap();
+    let without = |parts: &[&str]| -> String {
+        let stays = |line: &&str| !parts.iter().any(|part| line.contains(part));
+        let lines = example.lines().filter(stays);
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    let manifest = ["bootstrapManifests:", "path: manifests/"];
+    let good = repository(dir.path(), "good", &without(&manifest));
+    let (code, _, err) = run(&["validate", &good]).await;
+    assert_eq!(code, Some(0), "{err}");
+
+    let profile = [&manifest[..], &["Profile: fleetwright-workers"]].concat();
+    let balancer = [&manifest[..], &["loadBalancer:", "subnets: [subnet-"]].concat();
+    let neither = without(&balancer);
+    let own = "  providerConfig:\n    apiVersion: aws.fleetwright.dev/v1alpha1\n    kind: AWSClusterConfig\n    account: aws-eu\n";
+    // What is wrong with a map as a whole is told where it begins: so many lines above this one.
+    for (text, part, above, column, said) in [
+        (
+            without(&profile),
+            "instanceType: m7i.xlarge",
+            3,
+            9,
+            "providerConfig.iamInstanceProfile: Required value: a node reads its secrets by the rights of its instance profile",
+        ),
+        (
+            neither.clone(),
+            "kind: AWSClusterConfig",
+            1,
+            5,
+            "spec.providerConfig sets none of loadBalancer or controlPlaneEndpoint: the API of a control plane of AWSMachineConfig",
+        ),
+        (
+            neither.replace(own, ""),
+            "version: v1.34.1",
+            0,
+            3,
+            "spec.providerConfig is missing: a control plane of AWSMachineConfig needs AWSClusterConfig with loadBalancer",
+        ),
+    ] {
+        let bad = repository(dir.path(), "bad", &text);
+        let (code, _, err) = run(&["validate", &bad]).await;
+        let line = text.lines().position(|line| line.contains(part)).unwrap();
+        let said = format!("/a.yaml:{}:{column}: {said}", line + 1 - above);
+        assert_eq!(code, Some(1), "{said}: {err}");
+        assert!(
+            err.contains("1 mistake ") && err.contains(&said),
+            "{said}: {err}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_administrator_gives_accounts_and_limits_at_the_start() {
     let dir = tempfile::tempdir().unwrap();

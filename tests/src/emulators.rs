@@ -3,12 +3,14 @@
 //! An emulator ends with whoever started it, however that ends: a shell between the two waits for the end of its standard input.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Read,
     net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -49,6 +51,8 @@ pub struct Emulator {
     input: Option<ChildStdin>,
     url: String,
     log: PathBuf,
+    /// Regions that tests took.
+    taken: Mutex<BTreeSet<String>>,
 }
 
 impl Drop for Emulator {
@@ -132,6 +136,7 @@ impl Emulator {
             input,
             url: url.unwrap_or_default(),
             log,
+            taken: Mutex::default(),
         }
     }
 
@@ -202,7 +207,7 @@ fn log_file() -> (fs::File, PathBuf) {
 }
 
 /// AWS by moto. It knows the images, instance types and key pairs that there are, and refuses others. Regions share nothing: tests that run
-/// at once take one each.
+/// at once [take](Emulator::take) one each, and IAM is for all of them.
 ///
 /// # Panics
 /// As [`Emulator::start`] does.
@@ -214,6 +219,35 @@ pub async fn moto() -> Option<Emulator> {
     ];
     let arguments = ["-H", "127.0.0.1", "-p", "0"];
     Emulator::start("moto_server", &arguments, &checks, "/moto-api/").await
+}
+
+impl Emulator {
+    /// Takes a region of a [`moto`] that several tests share.
+    ///
+    /// # Panics
+    /// It was taken before: one test would see what another makes.
+    #[expect(clippy::panic, reason = "tests alone call it")]
+    pub fn take(&self, region: &str) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if !taken.insert(region.to_owned()) {
+            panic!("two tests take region {region}: give one of them another");
+        }
+    }
+
+    /// Lets a [`moto`] that no other test uses at this time forget all that was made in it.
+    ///
+    /// # Errors
+    /// It refuses to.
+    pub async fn reset(&self) -> Result<(), String> {
+        match self.call("POST", "/moto-api/reset", &[], "").await? {
+            (200, _) => {
+                let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+                taken.clear();
+                Ok(())
+            }
+            (status, text) => Err(format!("HTTP {status}: {text}")),
+        }
+    }
 }
 
 /// EKS by fakecloud, which knows updates of versions, and what is under way; without its other services.

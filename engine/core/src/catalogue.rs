@@ -34,6 +34,34 @@ impl Purpose {
     }
 }
 
+/// Schema extension by which a provider says of machines what a Cluster has to say where they are its control plane.
+pub const CLUSTER_EXTENSION: &str = "x-fleetwright-cluster";
+
+/// What the `providerConfig` of a Cluster is where machines of a kind are its control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterNeeds<'s> {
+    /// Its kind, of the same `apiVersion`.
+    pub kind: &'s str,
+    /// Fields of which one is set; none where its own schema says all.
+    pub one_of: Vec<&'s str>,
+}
+
+impl<'s> ClusterNeeds<'s> {
+    /// What the schema of a kind of machines says; `None` where they need nothing of a Cluster.
+    pub fn of(schema: &'s Value) -> Option<Self> {
+        let said = schema.get(CLUSTER_EXTENSION)?;
+        let one_of = said.get("oneOf").and_then(Value::as_array);
+        Some(Self {
+            kind: said.get("kind")?.as_str()?,
+            one_of: one_of
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect(),
+        })
+    }
+}
+
 /// What a change of a field does to running machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {

@@ -28,7 +28,7 @@ pub(crate) struct MachineConfig {
     pub(crate) root_volume: Option<Volume>,
     #[serde(default)]
     pub(crate) volumes: Vec<Volume>,
-    pub(crate) iam_instance_profile: Option<String>,
+    pub(crate) iam_instance_profile: String,
     pub(crate) key_name: Option<String>,
     pub(crate) metadata_options: MetadataOptions,
     pub(crate) spot: Option<Spot>,
@@ -203,15 +203,27 @@ pub(crate) fn settings(config: &Map<String, Value>) -> InstanceSettings {
     }
 }
 
+/// Which one in a row a machine is: the ordinal that its name ends in, so that machines made one after the other are spread evenly; a hash
+/// of its key where it ends in none.
+fn turn(machine: &str, instance_key: &str) -> usize {
+    let ordinal = machine.rsplit('-').next().and_then(|end| end.parse().ok());
+    ordinal.unwrap_or_else(|| {
+        instance_key.bytes().fold(0_usize, |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+        })
+    })
+}
+
 impl MachineConfig {
-    /// The subnet of a machine, if the settings name any: of its failure domain, or chosen by its key, so that asking again asks for
-    /// the same.
+    /// The subnet of a machine, if the settings name any: of its failure domain, or of the availability zone whose turn it is. Asking
+    /// again asks for the same, in another process too.
     ///
     /// # Errors
     /// None of them is in the failure domain.
     pub(crate) fn subnet(
         &self,
         failure_domain: Option<&str>,
+        machine: &str,
         instance_key: &str,
     ) -> Result<Option<&Subnet>, ProviderError> {
         let fits = |s: &&Subnet| failure_domain.is_none_or(|zone| s.availability_zone == zone);
@@ -223,10 +235,19 @@ impl MachineConfig {
                 message: format!("subnets: none is in availability zone {zone}"),
             });
         }
-        let sum = instance_key.bytes().fold(0_usize, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(usize::from(byte))
-        });
-        Ok(fitting.get(sum % fitting.len().max(1)).copied())
+        let mut zones: Vec<(&str, Vec<&Subnet>)> = Vec::new();
+        for subnet in fitting {
+            match zones
+                .iter_mut()
+                .find(|(zone, _)| *zone == subnet.availability_zone)
+            {
+                Some((_, subnets)) => subnets.push(subnet),
+                None => zones.push((&subnet.availability_zone, vec![subnet])),
+            }
+        }
+        let (turn, count) = (turn(machine, instance_key), zones.len().max(1));
+        let zone = zones.get(turn % count).map(|(_, subnets)| subnets);
+        Ok(zone.and_then(|all| all.get(turn / count % all.len()).copied()))
     }
 }
 

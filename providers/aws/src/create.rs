@@ -115,10 +115,10 @@ pub(crate) fn call(
         .metadata_options(metadata)
         .set_key_name(config.key_name.clone())
         .set_ebs_optimized(config.ebs_optimized)
-        .set_iam_instance_profile(config.iam_instance_profile.as_deref().map(profile));
+        .iam_instance_profile(profile(&config.iam_instance_profile));
 
     let domain = order.failure_domain.as_deref().filter(|d| !d.is_empty());
-    let subnet = config.subnet(domain, &owner.instance_key)?;
+    let subnet = config.subnet(domain, &owner.machine, &owner.instance_key)?;
     // A zone is asked for by a subnet where there are any.
     let zone = domain.filter(|_| subnet.is_none()).map(str::to_owned);
     let (tenancy, group) = (&config.tenancy, &config.placement_group);

@@ -293,7 +293,8 @@ impl<'a> Work<'a> {
             .map(drop)
     }
 
-    /// Keeps the targets equal to the control plane's instances.
+    /// Keeps the targets equal to the control plane's instances. While nobody names any, those that are there stay: a cluster that goes
+    /// loses them with its load balancer, and one whose state is made anew does not know its instances yet.
     async fn aim(&self, group: &str) -> Result<(), ProviderError> {
         let port = i32::from(self.order.port);
         let call = self.client().describe_target_health();
@@ -324,7 +325,7 @@ impl<'a> Work<'a> {
             done.map_err(|e| told(writes("RegisterTargets"), e))?;
         }
         let old = targets(there.difference(&wanted).copied().collect());
-        if !old.is_empty() {
+        if !old.is_empty() && !wanted.is_empty() {
             let call = self.client().deregister_targets().target_group_arn(group);
             let done = call.set_targets(Some(old)).send().await;
             done.map_err(|e| told(writes("DeregisterTargets"), e))?;

@@ -221,7 +221,7 @@ fn machine() -> Value {
         "iamInstanceProfile",
         json!({
             "type": "string", "minLength": 1, "maxLength": 2048,
-            "description": "Name or ARN of its instance profile: what it may do at AWS. Needed where nodes read secrets at their first boot.",
+            "description": "Name or ARN of its instance profile: what it may do at AWS. By these rights it reads its secrets at its first boot; required.",
         }),
     );
     add(
@@ -305,7 +305,13 @@ fn machine() -> Value {
     );
     json!({
         "type": "object", "required": ["account", "instanceType"], "properties": fields,
+        "x-fleetwright-cluster": {"kind": CLUSTER_CONFIG, "oneOf": ["loadBalancer", "controlPlaneEndpoint"]},
         "x-kubernetes-validations": [
+            {
+                "rule": "has(self.iamInstanceProfile)", "reason": "FieldValueRequired",
+                "message": "a node reads its secrets by the rights of its instance profile when it first boots: name one that may read its SSM parameters",
+                "fieldPath": ".iamInstanceProfile",
+            },
             {
                 "rule": "!has(self.image) || !has(self.imageLookup)",
                 "message": "set one of image and imageLookup", "fieldPath": ".imageLookup",

@@ -54,7 +54,10 @@ fn machine() -> Value {
         "Whatever else whoever makes machines is to know; it may change while the machine runs.",
         "in-place",
     );
-    json!({"type": "object", "required": ["account"], "properties": fields})
+    json!({
+        "type": "object", "required": ["account"], "properties": fields,
+        "x-fleetwright-cluster": {"kind": CLUSTER_CONFIG},
+    })
 }
 
 fn cluster() -> Value {

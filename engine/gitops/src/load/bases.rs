@@ -15,6 +15,7 @@ use super::{
 };
 use crate::yaml::{self, Content, Node, Place};
 use fleetwright_core::plan::{Origin, Origins, schema_of};
+use fleetwright_schema::Schema;
 
 /// Most documents that one is built on.
 pub const MAX_MERGED: usize = 1_000;
@@ -97,6 +98,11 @@ impl<'f, 'a> Library<'f, 'a> {
             parsed: BTreeMap::new(),
             values: 0,
         }
+    }
+
+    /// The compiled schema of a kind of `providerConfig`; `None` where no provider knows it.
+    pub(super) fn provider(&mut self, version: &str, kind: &str) -> Option<Schema> {
+        self.merger.provider(version.to_owned(), kind.to_owned())
     }
 
     /// Whether there are files below this path.

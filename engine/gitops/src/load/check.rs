@@ -1,9 +1,11 @@
 //! Checks of a located tree against OpenAPI schemas: fields, types, enums, bounds and patterns.
 //!
-//! CEL rules are evaluated by the API server; its refusal changes nothing either.
+//! CEL rules of our kinds are evaluated by the API server; its refusal changes nothing either. Those of providers are evaluated here: to the
+//! API server a `providerConfig` is any object.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+use fleetwright_schema::{Schema, default, validate};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
@@ -194,6 +196,18 @@ impl Checker {
             ));
         }
     }
+}
+
+/// What a provider refuses of settings in which [`Checker::provider`] finds nothing wrong: what breaks its rules.
+pub fn refused_by_provider(node: &Node, schema: &Schema) -> Vec<Found> {
+    let mut settings = node.to_value();
+    default::apply(schema, &mut settings);
+    let errors = validate::validate(schema, &settings, None).into_iter();
+    let found = errors.map(|error| match error.field.as_str() {
+        "" | "<nil>" => (node.place, format!("providerConfig: {}", error.message)),
+        field => (node.place_of(field), format!("providerConfig.{error}")),
+    });
+    found.collect()
 }
 
 /// The first sentence of a field's description: it says what to write.

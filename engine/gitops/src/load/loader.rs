@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::{
     DesiredObject, LoadContext, LoadError, Loaded, MAX_ERRORS, ObjectKey, Outside, SourceFile,
     bases::{BASE, BASES, Library, TooMuch, origins},
-    check::{self, Checker, Extent},
+    check::{self, Checker, Extent, refused_by_provider},
     manifests::Manifests,
-    purposes::misplaced,
+    purposes::{misplaced, unsaid},
 };
 use crate::yaml::{self, Content, Node, Place};
 
@@ -348,6 +348,12 @@ impl<'l, 'a> Loader<'l, 'a> {
         for (place, message) in misplaced(kind, document, purpose) {
             self.error(source, place, message);
         }
+        if kind == "Cluster"
+            && extent == Extent::Whole
+            && let Some((place, message)) = unsaid(document, schema)
+        {
+            self.error(source, place, message);
+        }
         if kind == "MachineDeployment"
             && let Some(key) = key
             && let Some(node) = document.get("spec").and_then(|s| s.get("clusterName"))
@@ -414,7 +420,14 @@ impl<'l, 'a> Loader<'l, 'a> {
                 self.error(source, node.place_of("kind"), message);
             }
             Some(schema) => {
-                for (place, message) in self.checker.provider(node, schema, extent) {
+                let mut found = self.checker.provider(node, schema, extent);
+                if found.is_empty()
+                    && extent == Extent::Whole
+                    && let Some(schema) = self.library.provider(version, kind)
+                {
+                    found = refused_by_provider(node, &schema);
+                }
+                for (place, message) in found {
                     self.error(source, place, message);
                 }
             }

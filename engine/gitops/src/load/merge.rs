@@ -115,7 +115,8 @@ impl<'c, 'a> Merger<'c, 'a> {
         }
     }
 
-    fn provider(&mut self, version: String, kind: String) -> Option<Schema> {
+    /// The compiled schema of a kind of `providerConfig`; `None` where no provider knows it.
+    pub(super) fn provider(&mut self, version: String, kind: String) -> Option<Schema> {
         let said = (self.context.provider_schema)(&version, &kind)?;
         let known = self.providers.entry((version, kind));
         // A schema that is none says nothing of lists: they are replaced.

@@ -1,6 +1,8 @@
-//! Whether a `providerConfig` is of a kind for its place, and what a pool whose nodes its provider runs cannot say.
+//! Whether a `providerConfig` is of a kind for its place, what a pool whose nodes its provider runs cannot say, and what a Cluster has to
+//! say for the machines of its control plane.
 
-use fleetwright_core::catalogue::Purpose;
+use fleetwright_core::catalogue::{ClusterNeeds, Purpose};
+use serde_json::Value;
 
 use super::check::Found;
 use crate::yaml::Node;
@@ -93,4 +95,46 @@ pub(super) fn misplaced(
         _ => {}
     }
     out
+}
+
+/// What the machines of a Cluster's control plane need that the Cluster does not say. `schema`: that of a kind of `providerConfig`, by
+/// `apiVersion` and kind, where it is known.
+pub(super) fn unsaid<'s>(
+    cluster: &Node,
+    schema: impl Fn(&str, &str) -> Option<&'s Value>,
+) -> Option<Found> {
+    let head = |config: &Node| {
+        let text = |name| config.get(name).and_then(Node::as_str).map(str::to_owned);
+        Some((text("apiVersion")?, text("kind")?))
+    };
+    let spec = cluster.get("spec")?;
+    let machines = ["controlPlane", "machines", "template", "spec"];
+    let machines = machines
+        .iter()
+        .try_fold(spec, |node, name| node.get(name))?;
+    let (version, kind) = head(machines.get("providerConfig")?)?;
+    let needs = ClusterNeeds::of(schema(&version, &kind)?)?;
+    let (needed, fields) = (needs.kind, needs.one_of.join(" or "));
+    let Some(config) = spec.get("providerConfig").filter(|c| !c.is_null()) else {
+        let with = match fields.as_str() {
+            "" => String::new(),
+            fields => format!(" with {fields}"),
+        };
+        let message = format!(
+            "spec.providerConfig is missing: a control plane of {kind} needs {needed}{with} there"
+        );
+        return Some((spec.place, message));
+    };
+    if head(config)? != (version, needed.to_owned()) {
+        let message = format!("a control plane of {kind} needs {needed} as spec.providerConfig");
+        return Some((config.place_of("kind"), message));
+    }
+    let says = |name: &&str| config.get(name).is_some_and(|node| !node.is_null());
+    if fields.is_empty() || needs.one_of.iter().any(says) {
+        return None;
+    }
+    let message = format!(
+        "spec.providerConfig sets none of {fields}: the API of a control plane of {kind} is reached by one of them"
+    );
+    Some((config.place, message))
 }

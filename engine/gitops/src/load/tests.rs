@@ -166,7 +166,71 @@ fn every_mistake_names_its_place() {
     }
 }
 
-/// Impossible values, as far as a schema can tell; what rules tell is refused by the API server.
+/// Rules of a provider are told like all else of its settings, once what they are about has its shape and its defaults.
+#[test]
+fn what_breaks_a_rule_of_a_provider_is_told_at_its_place() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "account": {"type": "string"},
+            "type": {"type": "string", "default": "small"}, "disk": {"type": "integer"}, "key": {"type": "string"},
+        },
+        "x-kubernetes-validations": [
+            {"rule": "has(self.key)", "message": "name one", "fieldPath": ".key", "reason": "FieldValueRequired"},
+            {"rule": "self.type != 'small' || !has(self.disk)", "message": "small ones have no disk", "fieldPath": ".disk"},
+        ],
+    });
+    let allow = Allow::default();
+    let context = LoadContext {
+        provider_schema: &|_, kind| (kind == "M").then_some(&schema),
+        allow: &allow,
+    };
+    let found = |files: &[(&str, String)]| -> Vec<String> {
+        let files = files.iter().map(|(path, text)| SourceFile {
+            path: (*path).into(),
+            content: Ok(text.as_bytes().to_vec()),
+        });
+        let loaded = load(&files.collect::<Vec<_>>(), &context);
+        loaded.errors.iter().map(ToString::to_string).collect()
+    };
+    let with = |more: &str| POOL.replace("sim-eu}", &format!("sim-eu{more}}}"));
+    let missing = "providerConfig.key: Required value: name one";
+    let disk = "providerConfig.disk: Invalid value: small ones have no disk";
+    for (more, want) in [
+        (", key: a", vec![]),
+        (", key: a, type: large, disk: 9", vec![]),
+        ("", vec![format!("a.yaml:10:23: {missing}")]),
+        (", key: null", vec![format!("a.yaml:10:75: {missing}")]),
+        (", key: a, disk: 9", vec![format!("a.yaml:10:84: {disk}")]),
+        (
+            ", disk: 9",
+            vec![
+                format!("a.yaml:10:23: {missing}"),
+                format!("a.yaml:10:76: {disk}"),
+            ],
+        ),
+        // What has not its shape is told alone.
+        (
+            ", disk: much",
+            vec!["a.yaml:10:76: providerConfig.disk must be a whole number".into()],
+        ),
+    ] {
+        assert_eq!(found(&[("a.yaml", with(more))]), want, "{more}");
+    }
+    // In a base it is told there, and only of what is built on it.
+    let base = with(", disk: 9").replace("metadata:\n  name: web\n", "base: true\n");
+    assert_eq!(found(&[("base.yaml", base.clone())]), [""; 0]);
+    let web = "apiVersion: fleetwright.dev/v1alpha1\nkind: MachineDeployment\nbases: [base.yaml]\nmetadata: {name: web}\nspec: {template: {spec: {providerConfig: {key: a}}}}\n";
+    let found = found(&[("base.yaml", base), ("web.yaml", web.into())]);
+    assert_eq!(
+        found,
+        [format!(
+            "base.yaml:9:76: {disk} (used by MachineDeployment default/web, web.yaml:1)"
+        )]
+    );
+}
+
+/// Impossible values, as far as a schema can tell; what rules of our kinds tell is refused by the API server.
 #[test]
 fn impossible_values_name_their_field() {
     let pool = |from: &str, to: &str| format!("{CLUSTER}---\n{}", POOL.replace(from, to));

@@ -6,7 +6,7 @@ use super::*;
 fn good() -> Value {
     json!({
         "apiVersion": API_VERSION, "kind": MACHINE_CONFIG, "account": "eu",
-        "instanceType": "t3.large", "image": "ami-0123456789abcdef0",
+        "instanceType": "t3.large", "image": "ami-0123456789abcdef0", "iamInstanceProfile": "nodes",
     })
 }
 
@@ -72,6 +72,11 @@ fn what_cannot_be_is_refused_with_its_place() {
             json!({"image": null, "imageLookup": {"owner": "self"}}),
             "imageLookup.owner",
             "by name",
+        ),
+        (
+            json!({"iamInstanceProfile": null}),
+            "iamInstanceProfile",
+            "Required value: a node reads its secrets",
         ),
         (json!({"os": "plan9"}), "os", "Unsupported value"),
         (json!({"subnets": []}), "subnets", "at least 1"),
@@ -229,20 +234,54 @@ fn machines_are_spread_over_subnets_and_stay_where_they_were_asked_for() {
     let config = with(json!({"subnets": [subnet(1, "a"), subnet(2, "b"), subnet(3, "a")]}));
     assert_eq!(zones(config.as_object().unwrap()), ["a", "b"]);
     let read = machine(&config).unwrap();
-    let chosen =
-        |zone: Option<&str>, key: &str| read.subnet(zone, key).unwrap().unwrap().id.clone();
-    assert_eq!(chosen(Some("b"), "any"), "subnet-00000002");
-    let spread: BTreeSet<String> = (0..50).map(|n| chosen(None, &format!("key{n}"))).collect();
-    assert_eq!(spread.len(), 3);
-    let spread: BTreeSet<String> = (0..50)
-        .map(|n| chosen(Some("a"), &format!("key{n}")))
-        .collect();
-    assert_eq!(spread.len(), 2);
-    assert_eq!(chosen(None, "key7"), chosen(None, "key7"));
-    let error = read.subnet(Some("c"), "any").unwrap_err().to_string();
+    let of = |zone: Option<&str>, machine: &str, key: &str| {
+        let subnet = read.subnet(zone, machine, key).unwrap();
+        subnet.unwrap().id.clone()
+    };
+    let named = |zone: Option<&str>, n: usize| of(zone, &format!("web-7f9c-{n}"), "any");
+    assert_eq!(named(Some("b"), 4), "subnet-00000002");
+    // Zones take turns, and in each its subnets.
+    let turns: Vec<String> = (0..6).map(|n| named(None, n)).collect();
+    let subnet = |id: u32| format!("subnet-{id:08}");
+    assert_eq!(turns, [1, 2, 3, 2, 1, 2].map(subnet));
+    let turns: Vec<String> = (0..3).map(|n| named(Some("a"), n)).collect();
+    assert_eq!(turns, [1, 3, 1].map(subnet));
+    // Without an ordinal its key decides.
+    let keyed = |zone: Option<&str>| -> BTreeSet<String> {
+        let keys = (0..50).map(|n| format!("key{n}"));
+        keys.map(|key| of(zone, "web-x", &key)).collect()
+    };
+    assert_eq!((keyed(None).len(), keyed(Some("a")).len()), (3, 2));
+    assert_eq!(of(None, "web-x", "key7"), of(None, "web-x", "key7"));
+    let huge = format!("web-{}", usize::MAX);
+    assert!(!of(None, &huge, "any").is_empty());
+    let error = read
+        .subnet(Some("c"), "web-0", "any")
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("none is in availability zone c"), "{error}");
     let none = machine(&good()).unwrap();
-    assert_eq!(none.subnet(Some("c"), "any").unwrap(), None);
+    assert_eq!(none.subnet(Some("c"), "web-0", "any").unwrap(), None);
+}
+
+#[test]
+fn machines_made_one_after_the_other_are_in_zones_of_their_own() {
+    let zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"];
+    let subnets: Vec<Value> = zones
+        .iter()
+        .enumerate()
+        .map(|(n, zone)| json!({"id": format!("subnet-{n:08}"), "availabilityZone": zone}))
+        .collect();
+    let read = machine(&with(json!({"subnets": subnets}))).unwrap();
+    for first in 0..12 {
+        let three: BTreeSet<&str> = (first..first + 3)
+            .map(|n| {
+                let subnet = read.subnet(None, &format!("web-7f9c-{n}"), &format!("key{n}"));
+                subnet.unwrap().unwrap().availability_zone.as_str()
+            })
+            .collect();
+        assert_eq!(three.len(), 3, "from {first} on");
+    }
 }
 
 #[test]

@@ -86,13 +86,17 @@ async fn an_instance_reads_what_was_kept_for_it() {
     let keep = async |config: &Value, text: &SecretText| {
         bootstrap.keep(&account, &order.owner, config, text).await
     };
-    let error = keep(&order.config, &secret).await.unwrap_err();
+    let config = order.config.clone();
+    let mut without = config.clone();
+    without
+        .as_object_mut()
+        .unwrap()
+        .remove("iamInstanceProfile");
+    let error = keep(&without, &secret).await.unwrap_err();
     assert!(
         error.is_terminal() && error.to_string().contains("iamInstanceProfile"),
         "{error}"
     );
-    let mut config = order.config.clone();
-    config["iamInstanceProfile"] = json!("node");
     let puts =
         json!({"service": "ssm", "operation": "PutParameter", "latency": {"min": 0, "max": 0}});
     let puts = here.fault(puts).await;

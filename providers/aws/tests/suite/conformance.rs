@@ -17,6 +17,10 @@ use serde_json::{Value, json};
 
 use crate::kit::{OTHER_IMAGE, Place, moment};
 
+/// The regions of the other accounts.
+const OTHER: &str = "eu-west-2";
+const FULL: &str = "ap-southeast-5";
+
 struct Ec2 {
     here: Place,
     next: AtomicU64,
@@ -37,7 +41,7 @@ impl Harness for Ec2 {
     fn other_account(&self) -> Option<Account> {
         Some(Account {
             name: "aws-other".into(),
-            region: "eu-west-2".into(),
+            region: OTHER.into(),
             ..self.account()
         })
     }
@@ -52,7 +56,7 @@ impl Harness for Ec2 {
     async fn full_account(&self) -> Option<Account> {
         let full = Account {
             name: "aws-full".into(),
-            region: "eu-west-3".into(),
+            region: FULL.into(),
             quotas: [("instances".to_owned(), 1)].into(),
             ..self.account()
         };
@@ -136,6 +140,9 @@ async fn the_provider_conforms() {
     let Some(here) = Place::at("eu-west-1").await else {
         return;
     };
+    for region in [OTHER, FULL] {
+        here.stand.moto.take(region);
+    }
     let harness = Ec2 {
         here,
         next: AtomicU64::new(1),

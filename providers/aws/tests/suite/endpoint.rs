@@ -175,6 +175,49 @@ async fn the_api_has_a_load_balancer_whose_targets_are_the_control_plane() {
 }
 
 #[tokio::test]
+async fn targets_stay_while_nobody_names_any() {
+    let Some(here) = Place::at("ca-west-1").await else {
+        return;
+    };
+    let elb = Client::new(&sdk(here.stand.moto.url(), here.region).await);
+    let account = here.account();
+    let mut ids = Vec::new();
+    for machine in ["m-0", "m-1"] {
+        let made = here.aws.create(&account, &here.order("c", machine)).await;
+        ids.push(made.unwrap().id);
+    }
+    let subnets: Vec<&String> = here.subnets.iter().map(|(id, _)| id).take(2).collect();
+    let mut order = order(config(json!({"loadBalancer": {"subnets": subnets}})));
+    let infrastructure = here.aws.infrastructure().unwrap();
+    let takes_off = json!({"service": "elbv2", "operation": "DeregisterTargets", "latency": {"min": 0, "max": 0}});
+    let taken_off = here.fault(takes_off).await;
+    // The last one named stays, as often as none is.
+    for (named, targets, calls) in [
+        (&ids[..], &ids[..], 0),
+        (&[], &ids[..], 0),
+        (&ids[1..], &ids[1..], 1),
+        (&[], &ids[1..], 1),
+        (&[], &ids[1..], 1),
+        (&ids[..1], &ids[..1], 2),
+    ] {
+        order.instances = named.to_vec();
+        infrastructure.ensure(&account, &order).await.unwrap();
+        let wanted = targets.iter().map(|id| (id.clone(), 6443)).collect();
+        assert_eq!(seen(&elb).await.1, wanted, "{named:?}");
+        assert_eq!(here.fired(taken_off).await, calls, "{named:?}");
+    }
+    // A cluster that goes takes them along.
+    order.instances.clear();
+    let mut looks = 0;
+    while !infrastructure.remove(&account, &order).await.unwrap() {
+        looks += 1;
+        assert!(looks < 5, "it does not go");
+    }
+    let left = elb.describe_target_groups().send().await.unwrap();
+    assert!(left.target_groups().is_empty());
+}
+
+#[tokio::test]
 async fn what_is_not_the_clusters_stays() {
     let Some(here) = Place::at("ap-southeast-3").await else {
         return;
@@ -237,7 +280,7 @@ async fn what_was_made_goes_whatever_the_settings_say_by_now() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_given_is_left_to_others() {
-    let Some(here) = Place::at("ca-west-1").await else {
+    let Some(here) = Place::at("ap-southeast-7").await else {
         return;
     };
     let elb = Client::new(&sdk(here.stand.moto.url(), here.region).await);

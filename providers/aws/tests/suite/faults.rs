@@ -1,7 +1,9 @@
-//! Calls that go wrong: whatever happens there is one living instance for a key, and nothing that was not read is taken for gone.
+//! Calls that go wrong: whatever happens there is one instance for a key, nothing was terminated, and nothing that was not read is taken for
+//! gone.
 
 use std::time::Duration;
 
+use aws_sdk_ec2::types::InstanceStateName;
 use fleetwright_api::secret::SecretText;
 use fleetwright_providers::{Account, Credentials, Instance, ListScope, Provider, ProviderError};
 use serde_json::{Value, json};
@@ -15,15 +17,26 @@ fn of(operation: &str, mut effect: Value) -> Value {
     effect
 }
 
-/// The one living instance with the key of this machine, as EC2 itself shows it, is this one.
+/// Of the instances with the key of this machine, as EC2 itself shows them, there is this one. Nothing in the region was ever terminated.
 async fn only(here: &Place, machine: &str, made: &Instance) {
+    all_run(here).await;
     let living = here.living(&format!("key-of-{machine}")).await;
     let ids: Vec<_> = living.iter().map(|i| i.instance_id().unwrap()).collect();
     assert_eq!(ids, [made.id.as_str()]);
 }
 
+/// No instance has the key of this machine, and nothing in the region was ever terminated.
 async fn none(here: &Place, machine: &str) {
+    all_run(here).await;
     assert!(here.living(&format!("key-of-{machine}")).await.is_empty());
+}
+
+/// All instances that were ever made in the region run: EC2 shows for a while those that do no more.
+async fn all_run(here: &Place) {
+    for instance in here.all().await {
+        let state = instance.state().and_then(|s| s.name());
+        assert_eq!(state, Some(&InstanceStateName::Running), "{instance:?}");
+    }
 }
 
 #[tokio::test]
@@ -97,14 +110,17 @@ async fn not_allowed() {
     assert_eq!(here.fired(rules[2]).await, 4);
     assert_eq!(here.fired(rules[0]).await + here.fired(rules[1]).await, 0);
     here.mend().await;
-    let rule = here.fault(of("RunInstances", refuse)).await;
-    let error = here
-        .aws
-        .create(&account, &here.order("c", "n"))
-        .await
-        .unwrap_err();
+    // Nor where only the last step is refused.
+    let rule = here.fault(of("RunInstances", refuse.clone())).await;
+    let created = here.aws.create(&account, &here.order("c", "n")).await;
     assert_eq!(
-        (error.word(), here.fired(rule).await),
+        (created.unwrap_err().word(), here.fired(rule).await),
+        ("CredentialsRefused", 1)
+    );
+    let rule = here.fault(of("TerminateInstances", refuse)).await;
+    let gone = here.aws.delete(&account, &made.id, "key-of-m").await;
+    assert_eq!(
+        (gone.unwrap_err().word(), here.fired(rule).await),
         ("CredentialsRefused", 1)
     );
     none(&here, "n").await;

@@ -6,7 +6,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials as Keys;
 use aws_sdk_ec2::{
     Client,
-    types::{Filter, Instance as Shown, InstanceStateName},
+    types::{Instance as Shown, InstanceStateName, Tag},
 };
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use fleetwright_api::secret::SecretText;
@@ -27,6 +27,8 @@ pub(crate) const IMAGE: &str = "ami-12c6146b";
 pub(crate) const OTHER_IMAGE: &str = "ami-03cf127a";
 /// The installation that the provider works for.
 pub(crate) const INSTALLATION: &str = "test";
+/// The instance profile of all instances.
+pub(crate) const PROFILE: &str = "node";
 
 /// What all tests share.
 pub(crate) struct Stand {
@@ -41,11 +43,31 @@ impl Stand {
     pub(crate) async fn get() -> Option<&'static Self> {
         let start = async || {
             let moto = moto().await?;
+            make_profile(&moto).await;
             let faults = microburst(&client_tokens::remember(moto.url())).await?;
             Some(Self { moto, faults })
         };
         STAND.get_or_init(start).await.as_ref()
     }
+}
+
+/// What moto's IAM, which is for all regions, answers to a query.
+pub(crate) async fn iam(moto: &Emulator, query: &str) -> String {
+    let scope = "AWS4-HMAC-SHA256 Credential=AKIATEST/20261130/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0";
+    let headers = [
+        ("authorization", scope),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ];
+    let body = format!("Version=2010-05-08&{query}");
+    let (status, text) = moto.call("POST", "/", &headers, &body).await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+/// Makes the instance profile that all instances have.
+pub(crate) async fn make_profile(moto: &Emulator) {
+    let query = format!("Action=CreateInstanceProfile&InstanceProfileName={PROFILE}");
+    iam(moto, &query).await;
 }
 
 /// A region of AWS with what machines need there.
@@ -91,9 +113,10 @@ pub(crate) fn account_with(url: &str, region: &str, id: &str, secret: &str) -> A
 }
 
 impl Place {
-    /// A region that no other test uses; `None` where tests are skipped.
+    /// A region, which no other test may use; `None` where tests are skipped.
     pub(crate) async fn at(region: &'static str) -> Option<Self> {
         let stand = Stand::get().await?;
+        stand.moto.take(region);
         let ec2 = Client::new(&sdk(stand.moto.url(), region).await);
         let found = ec2.describe_subnets().send().await.unwrap();
         let mut subnets: Vec<(String, String)> = found
@@ -130,7 +153,7 @@ impl Place {
         let (subnet, zone) = &self.subnets[0];
         json!({
             "apiVersion": API_VERSION, "kind": MACHINE_CONFIG, "account": "aws",
-            "instanceType": "t3.micro", "image": IMAGE,
+            "instanceType": "t3.micro", "image": IMAGE, "iamInstanceProfile": PROFILE,
             "subnets": [{"id": subnet, "availabilityZone": zone}],
             "securityGroups": [self.groups[0]],
             "tags": {"team": "a"},
@@ -156,22 +179,29 @@ impl Place {
         }
     }
 
+    /// All instances of the region, as EC2 itself shows them: those too that were terminated.
+    pub(crate) async fn all(&self) -> Vec<Shown> {
+        let found = self.ec2.describe_instances().send().await.unwrap();
+        assert_eq!(found.next_token(), None, "there are more of them");
+        let found = found.reservations.unwrap_or_default().into_iter();
+        found
+            .flat_map(|r| r.instances.unwrap_or_default())
+            .collect()
+    }
+
     /// Instances with this key that live, as EC2 itself shows them.
     pub(crate) async fn living(&self, key: &str) -> Vec<Shown> {
-        let filter = Filter::builder()
-            .name("tag:fleetwright.dev/instance-key")
-            .values(key)
+        let tag = Tag::builder()
+            .key("fleetwright.dev/instance-key")
+            .value(key)
             .build();
-        let found = self.ec2.describe_instances().filters(filter).send().await;
-        let found = found.unwrap().reservations.unwrap_or_default();
-        let all = found
-            .into_iter()
-            .flat_map(|r| r.instances.unwrap_or_default());
-        all.filter(|i| {
-            let state = i.state().and_then(|s| s.name());
-            state.is_some_and(|s| *s != InstanceStateName::Terminated)
-        })
-        .collect()
+        let all = self.all().await.into_iter();
+        all.filter(|i| i.tags().contains(&tag))
+            .filter(|i| {
+                let state = i.state().and_then(|s| s.name());
+                state.is_some_and(|s| *s != InstanceStateName::Terminated)
+            })
+            .collect()
     }
 
     /// The instance with this id as EC2 itself shows it.

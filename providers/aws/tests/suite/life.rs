@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ec2::types::{AttributeValue, Filter, HttpTokensState, Tag, VolumeType};
+use aws_sdk_ec2::types::{
+    AttributeValue, Filter, HttpTokensState, InstanceType, ResourceType, Tag, TagSpecification,
+    VolumeType,
+};
 use fleetwright_api::secret::SecretText;
 use fleetwright_providers::{InstanceState, ListScope, Provider, ProviderError, UpdateInstance};
+use fleetwright_tests::emulators::microburst;
 use serde_json::json;
 
-use crate::kit::{Place, moment};
+use crate::kit::{INSTALLATION, Place, account_with, moment};
 
 /// Tags of a thing as EC2 itself shows them.
 async fn tags_of(here: &Place, id: &str) -> BTreeMap<String, String> {
@@ -299,7 +303,7 @@ async fn instances_of_others_are_not_shown_and_stay() {
         .image_id(crate::kit::IMAGE)
         .min_count(1)
         .max_count(1);
-    let run = run.instance_type(aws_sdk_ec2::types::InstanceType::T3Micro);
+    let run = run.instance_type(InstanceType::T3Micro);
     let run = run.send().await.unwrap();
     let bare = run.instances()[0].instance_id().unwrap();
     for scope in [ListScope::Account, ListScope::Cluster("c".into())] {
@@ -406,4 +410,40 @@ async fn an_image_is_looked_at_once_for_many_machines() {
         here.aws.create(&here.account(), &order).await.unwrap();
     }
     assert_eq!(here.fired(looks).await, 1);
+}
+
+/// As many calls look for drift in sixty machines as in three: pages of AWS' own size hold a thousand, and moto keeps to what it is asked for.
+/// So no proxy that cuts pages short is on the way here.
+#[tokio::test]
+async fn a_list_takes_no_more_calls_for_more_machines() {
+    let Some(here) = Place::at("me-central-1").await else {
+        return;
+    };
+    let Some(counter) = microburst(here.stand.moto.url()).await else {
+        return;
+    };
+    let account = account_with(counter.url(), here.region, "AKIATEST", "test");
+    let count = json!({"service": "ec2", "operation": "DescribeInstances", "latency": {"min": 0, "max": 0}});
+    let looks = counter.fault(&count).await.unwrap();
+    let tag = Tag::builder()
+        .key("fleetwright.dev/installation")
+        .value(INSTALLATION)
+        .build();
+    let tags = TagSpecification::builder().resource_type(ResourceType::Instance);
+    let tags = tags.tags(tag).build();
+    let (mut there, mut calls) = (0, Vec::new());
+    for machines in [3, 60] {
+        while there < machines {
+            let run = here.ec2.run_instances().image_id(crate::kit::IMAGE);
+            let run = run.instance_type(InstanceType::C5Large);
+            let run = run.tag_specifications(tags.clone());
+            run.min_count(1).max_count(1).send().await.unwrap();
+            there += 1;
+        }
+        let before = counter.fired(looks).await.unwrap();
+        let listed = here.aws.list(&account, &ListScope::Account).await;
+        assert_eq!(listed.unwrap().len(), machines);
+        calls.push(counter.fired(looks).await.unwrap() - before);
+    }
+    assert_eq!(calls, [1, 1]);
 }

@@ -1,6 +1,6 @@
 //! Tests of the provider against moto, with microburst in front where calls are to go wrong.
 //!
-//! Between the two stands a proxy of our own that remembers client tokens: no emulator does. Each test has a region to itself.
+//! Between the two stands a proxy of our own that remembers client tokens: no emulator does. Each test has a region to itself, or a moto.
 
 #[cfg(test)]
 mod auth;
@@ -20,5 +20,7 @@ mod images;
 mod kit;
 #[cfg(test)]
 mod life;
+#[cfg(test)]
+mod lost;
 #[cfg(test)]
 mod spot;

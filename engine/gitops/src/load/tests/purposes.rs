@@ -1,4 +1,4 @@
-//! Kinds of `providerConfig` in their places, and what pools that a provider runs cannot say.
+//! Kinds of `providerConfig` in their places, what pools that a provider runs cannot say, and what a Cluster has to say for its machines.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,12 @@ fn mistakes(text: &str) -> Vec<String> {
         ("Plane", schema("ControlPlane")),
         ("Group", schema("Pool")),
         ("Machine", json!({"type": "object"})),
+        (
+            "Node",
+            json!({"type": "object", "x-fleetwright-cluster": {"kind": "Net", "oneOf": ["balancer", "endpoint"]}}),
+        ),
+        ("Rack", json!({"type": "object", "x-fleetwright-cluster": {"kind": "Net"}})),
+        ("Net", json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
     ]
     .into();
     let file = SourceFile {
@@ -90,4 +96,56 @@ fn what_holds_for_machines_alone_is_refused_in_its_place() {
         found.len() == 1 && found[0].starts_with("a.yaml:9:7: spec.template.spec.failureDomain"),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_cluster_says_what_the_machines_of_its_control_plane_need() {
+    let machines = |kind: &str, own: &str| {
+        let config = format!("providerConfig: {{apiVersion: x/v1, kind: {kind}, account: a}}");
+        format!(
+            "{}{own}",
+            cluster(&format!("machines: {{template: {{spec: {{{config}}}}}}}"))
+        )
+    };
+    let own = |kind: &str, more: &str| {
+        format!("  providerConfig: {{apiVersion: x/v1, kind: {kind}, account: a{more}}}\n")
+    };
+    for (text, want) in [
+        (machines("Machine", ""), None),
+        (machines("Node", &own("Net", ", balancer: {}")), None),
+        (machines("Node", &own("Net", ", endpoint: {host: b}")), None),
+        (machines("Rack", &own("Net", "")), None),
+        (
+            machines("Node", ""),
+            Some(
+                "a.yaml:5:3: spec.providerConfig is missing: a control plane of Node needs Net with balancer or endpoint there",
+            ),
+        ),
+        (
+            machines("Rack", ""),
+            Some(
+                "a.yaml:5:3: spec.providerConfig is missing: a control plane of Rack needs Net there",
+            ),
+        ),
+        (
+            machines("Node", &own("Machine", "")),
+            Some("a.yaml:8:44: a control plane of Node needs Net as spec.providerConfig"),
+        ),
+        (
+            machines("Node", &own("Net", ", balancer: null")),
+            Some(
+                "a.yaml:8:19: spec.providerConfig sets none of balancer or endpoint: the API of a control plane of Node is reached by one of them",
+            ),
+        ),
+        // A base may be completed by what is built on it.
+        (
+            machines("Node", "").replace("metadata: {name: eu}", "base: true"),
+            None,
+        ),
+        // Pools of such machines join what somebody else made.
+        (pool("Node", ""), None),
+    ] {
+        let found = mistakes(&text);
+        assert_eq!(found, Vec::from_iter(want), "{text}");
+    }
 }

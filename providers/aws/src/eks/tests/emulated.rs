@@ -27,6 +27,12 @@ pub(super) fn client(url: &str, region: &'static str) -> Client {
     Client::from_conf(config)
 }
 
+/// A client of a region that no other test uses.
+fn alone(moto: &Emulator, region: &'static str) -> Client {
+    moto.take(region);
+    client(moto.url(), region)
+}
+
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
@@ -69,7 +75,7 @@ fn group_order(replicas: Option<i32>, more: Value) -> PoolOrder {
 #[tokio::test]
 async fn a_control_plane_is_made_once_kept_as_ordered_and_taken_away() {
     let Some(moto) = moto().await else { return };
-    let client = client(moto.url(), "eu-west-1");
+    let client = alone(moto, "eu-west-1");
     let first = order(
         "v1.33.4",
         json!({"logging": ["api"], "tags": {"team": "a", "cost": "7"}}),
@@ -169,7 +175,7 @@ async fn a_control_plane_is_made_once_kept_as_ordered_and_taken_away() {
 #[tokio::test]
 async fn what_is_somebody_elses_is_not_touched() {
     let Some(moto) = moto().await else { return };
-    let client = client(moto.url(), "eu-central-1");
+    let client = alone(moto, "eu-central-1");
     let theirs = order("v1.33.4", json!({}));
     let name = cluster_name(&theirs.owner);
     client
@@ -243,7 +249,7 @@ async fn what_is_somebody_elses_is_not_touched() {
 #[tokio::test]
 async fn a_group_is_made_once_kept_as_ordered_and_taken_away() {
     let Some(moto) = moto().await else { return };
-    let client = client(moto.url(), "us-east-1");
+    let client = alone(moto, "us-east-1");
     let first = group_order(Some(2), json!({}));
     let early = group::ensure(&client, &Ended::default(), &first, now())
         .await
@@ -338,7 +344,7 @@ async fn a_group_is_made_once_kept_as_ordered_and_taken_away() {
 #[tokio::test]
 async fn what_aws_says_of_an_operation_is_told_in_our_words() {
     let Some(moto) = moto().await else { return };
-    let client = client(moto.url(), "us-west-2");
+    let client = alone(moto, "us-west-2");
     let first = order("v1.32.0", json!({}));
     control_plane::ensure(&client, &Ended::default(), &first, now())
         .await
