@@ -3,6 +3,7 @@
 pub mod client_tokens;
 pub mod conformance;
 pub mod emulators;
+pub mod etcd;
 pub mod forward;
 pub mod kubeadm;
 pub mod openssl;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetwright_api::{
+    Cluster,
     fleet::{Allow, DriftAction, DriftPolicy},
     meta::{MANAGER_HANDOVER, fleet_manager},
     names::fleet_hash,
@@ -16,7 +17,7 @@ use fleetwright_core::plan::{
 };
 use futures::{StreamExt, future::BoxFuture, stream};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::{ApiResource, GroupVersionKind},
 };
@@ -436,13 +437,18 @@ impl Worker<'_> {
             let Some(uid) = uids.get(key) else {
                 continue;
             };
+            // A pool is gone when its machines are: until then its commit has not converged. A Cluster is kept by its controller until all of
+            // it is gone, workers first; in the foreground the garbage collector would end its control plane at once.
+            let how = match key.kind == Cluster::kind(&()) {
+                true => DeleteParams::background(),
+                false => DeleteParams::foreground(),
+            };
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
                     uid: Some((*uid).to_owned()),
                     resource_version: None,
                 }),
-                // A pool is gone when its machines are: until then its commit has not converged.
-                ..DeleteParams::foreground()
+                ..how
             };
             match api_of(self.client, key).delete(&key.name, &params).await {
                 Ok(_) => {

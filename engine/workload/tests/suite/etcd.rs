@@ -1,12 +1,13 @@
 //! Real etcd members on loopback, each behind the port-forward of its pod in a workload cluster.
 
-use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, process::Stdio, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use age::secrecy::ExposeSecret as _;
 use fleetwright_api::time::SystemClock;
 use fleetwright_bootstrap::escrow::SnapshotSealer;
 use fleetwright_providers::{ClusterRef, EtcdMember, EtcdMembers};
 use fleetwright_tests::{
+    etcd,
     pki::Authority,
     tools::tool,
     workload::{TOKEN, Workload},
@@ -17,52 +18,28 @@ use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    task::JoinSet,
-};
+use serde_json::json;
+use tokio::process::Command;
 
 use crate::kit::{Kit, cluster, pass};
-
-struct Member {
-    client: u16,
-    peer: u16,
-    process: Option<Child>,
-}
 
 struct Members {
     kit: Kit,
     workload: Workload,
     etcd: Etcd,
-    authority: Authority,
-    all: BTreeMap<String, Member>,
-    programs: (PathBuf, PathBuf),
-    dir: tempfile::TempDir,
-    logs: JoinSet<()>,
-}
-
-/// Ports that nobody has.
-fn ports() -> (u16, u16) {
-    let any = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let (one, other) = (any(), any());
-    let port = |l: &TcpListener| l.local_addr().unwrap().port();
-    (port(&one), port(&other))
-}
-
-fn url(port: u16) -> String {
-    format!("https://127.0.0.1:{port}")
+    /// The members themselves.
+    all: etcd::Members,
+    _dir: tempfile::TempDir,
 }
 
 impl Members {
     /// These members; `None` where there is no etcd here.
     async fn start(names: &[&str]) -> Option<Self> {
-        let programs = (tool("etcd")?, tool("etcdctl")?);
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new("etcd-ca");
         let (kit, workload) = (Kit::new(), Workload::start().await);
         let kubeconfig = workload.kubeconfig(&json!({"token": TOKEN}));
         kit.secret("eu", "value", &kubeconfig).await;
-        let authority = Authority::new("etcd-ca");
         kit.authority(
             "eu-etcd",
             &authority.identity.certificate,
@@ -78,21 +55,18 @@ impl Members {
             kit,
             workload,
             etcd,
-            authority,
-            all: BTreeMap::new(),
-            programs,
-            dir: tempfile::tempdir().unwrap(),
-            logs: JoinSet::new(),
+            all: etcd::Members::new(authority, dir.path())?,
+            _dir: dir,
         };
         for name in names {
             members.add(name).await;
         }
-        let initial = members.initial(names);
+        let initial = members.all.initial(names);
         for name in names {
-            members.begin(name, "new", &initial);
+            members.all.begin(name, "new", &initial);
         }
         for name in names {
-            members.until_ready(name).await;
+            members.all.until_ready(name).await;
         }
         Some(members)
     }
@@ -104,20 +78,9 @@ impl Members {
         }
     }
 
-    /// The pod of a member, and its certificate: nothing runs yet.
+    /// A member and its pod: nothing runs yet.
     async fn add(&mut self, name: &str) {
-        let (client, peer) = ports();
-        let member = Member {
-            client,
-            peer,
-            process: None,
-        };
-        self.all.insert(name.to_owned(), member);
-        let identity = self.authority.sign(name, &["localhost", "127.0.0.1", name]);
-        for (ending, text) in [("crt", &identity.certificate), ("key", &identity.key)] {
-            std::fs::write(self.path(&format!("{name}.{ending}")), text).unwrap();
-        }
-        std::fs::write(self.path("ca.crt"), &self.authority.identity.certificate).unwrap();
+        let port = self.all.add(name);
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": format!("etcd-{name}"), "labels": {"component": "etcd", "tier": "control-plane"}},
@@ -126,112 +89,7 @@ impl Members {
         let pods = Api::<Pod>::namespaced(self.workload.client(), "kube-system");
         let pod = serde_json::from_value(pod).unwrap();
         pods.create(&PostParams::default(), &pod).await.unwrap();
-        self.workload.forward(&format!("etcd-{name}"), client);
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn initial(&self, names: &[&str]) -> String {
-        let one = |name: &&str| format!("{name}={}", url(self.all[*name].peer));
-        names.iter().map(one).collect::<Vec<_>>().join(",")
-    }
-
-    /// Starts a member's process.
-    fn begin(&mut self, name: &str, state: &str, initial: &str) {
-        let member = &self.all[name];
-        let (client, peer) = (url(member.client), url(member.peer));
-        let (certificate, key) = (
-            self.path(&format!("{name}.crt")),
-            self.path(&format!("{name}.key")),
-        );
-        let (ca, data) = (self.path("ca.crt"), self.path(name));
-        let process = Command::new(&self.programs.0)
-            .args(["--name", name, "--data-dir", &data])
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args([
-                "--initial-cluster",
-                initial,
-                "--initial-cluster-state",
-                state,
-            ])
-            .args(["--cert-file", &certificate, "--key-file", &key])
-            .args(["--peer-cert-file", &certificate, "--peer-key-file", &key])
-            .args(["--trusted-ca-file", &ca, "--peer-trusted-ca-file", &ca])
-            .args(["--client-cert-auth", "--peer-client-cert-auth"])
-            .args(["--logger", "zap", "--log-outputs", "stderr"])
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        self.all.get_mut(name).unwrap().process = Some(process);
-    }
-
-    /// Waits until a member says that it serves clients, and goes on reading what it says.
-    async fn until_ready(&mut self, name: &str) {
-        let process = self.all.get_mut(name).unwrap().process.as_mut().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        while let Some(line) = lines.next_line().await.unwrap() {
-            if line.contains("serving client traffic") {
-                self.logs
-                    .spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-                return;
-            }
-            said += &line;
-            said += "\n";
-        }
-        panic!("{name} ends before it serves: {said}");
-    }
-
-    async fn kill(&mut self, name: &str) {
-        let process = self.all.get_mut(name).unwrap().process.take();
-        process.unwrap().kill().await.unwrap();
-    }
-
-    /// What etcd's own tool says, asked at these members.
-    async fn etcdctl(&self, at: &[&str], command: &[&str]) -> String {
-        let endpoints: Vec<String> = at.iter().map(|name| url(self.all[*name].client)).collect();
-        let first = at[0];
-        let said = Command::new(&self.programs.1)
-            .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &endpoints.join(",")])
-            .args(["--cacert", &self.path("ca.crt")])
-            .args(["--cert", &self.path(&format!("{first}.crt"))])
-            .args(["--key", &self.path(&format!("{first}.key"))])
-            .args(command)
-            .output()
-            .await
-            .unwrap();
-        let words = String::from_utf8_lossy(&said.stderr).into_owned();
-        assert!(said.status.success(), "{command:?}: {words}");
-        String::from_utf8(said.stdout).unwrap()
-    }
-
-    /// Who leads, as etcd's own tool has it.
-    async fn leader(&self, at: &[&str]) -> String {
-        let said = self
-            .etcdctl(at, &["endpoint", "status", "-w", "json"])
-            .await;
-        let all: Value = serde_json::from_str(&said).unwrap();
-        let leads = |one: &&Value| one["Status"]["leader"] == one["Status"]["header"]["member_id"];
-        let leader = all.as_array().unwrap().iter().find(leads).unwrap();
-        let endpoint = leader["Endpoint"].as_str().unwrap();
-        let of = |(_, m): &(&String, &Member)| url(m.client) == endpoint;
-        self.all.iter().find(of).unwrap().0.clone()
+        self.workload.forward(&format!("etcd-{name}"), port);
     }
 
     /// Removes a member. etcd changes nothing of its members in the first seconds after they have found each other.
@@ -281,7 +139,7 @@ async fn members_are_seen_and_the_one_that_leads_is_removed_after_another_leads(
         .until("all are well", |m| healthy(m) == ["a", "b", "c"])
         .await;
     assert!(all.iter().all(|m| !m.learner && !m.starting));
-    let leader = etcd.leader(&["a", "b", "c"]).await;
+    let leader = etcd.all.leader(&["a", "b", "c"]).await;
     etcd.remove(&leader).await;
     let left: Vec<String> = ["a", "b", "c"]
         .into_iter()
@@ -292,7 +150,7 @@ async fn members_are_seen_and_the_one_that_leads_is_removed_after_another_leads(
     // At once, without an election in between: the other led before.
     let now = etcd.etcd.members(&Members::cluster()).await.unwrap();
     assert_eq!(healthy(&now), left);
-    assert!(left.contains(&etcd.leader(&left).await.as_str()));
+    assert!(left.contains(&etcd.all.leader(&left).await.as_str()));
     // Again, and one that never was.
     for name in [leader.as_str(), "stranger"] {
         etcd.etcd.remove(&Members::cluster(), name).await.unwrap();
@@ -302,18 +160,18 @@ async fn members_are_seen_and_the_one_that_leads_is_removed_after_another_leads(
 
     // A learner is added, and starts.
     etcd.add("d").await;
-    let peer = url(etcd.all["d"].peer);
+    let peer = etcd.all.peer("d");
     let add = ["member", "add", "d", "--learner", "--peer-urls", &peer];
-    etcd.etcdctl(&left, &add).await;
+    etcd.all.etcdctl(&left, &add).await;
     let all = etcd.until("it is known", |m| m.len() == 3).await;
     let learner = all.iter().find(|m| m.learner).unwrap();
     assert!(learner.starting && !learner.healthy, "{learner:?}");
     assert_eq!(learner.name, peer);
     let mut names = left.clone();
     names.push("d");
-    let initial = etcd.initial(&names);
-    etcd.begin("d", "existing", &initial);
-    etcd.until_ready("d").await;
+    let initial = etcd.all.initial(&names);
+    etcd.all.begin("d", "existing", &initial);
+    etcd.all.until_ready("d").await;
     let all = etcd
         .until("it has started", |m| {
             m.iter().all(|m| !m.starting && m.healthy)
@@ -339,9 +197,9 @@ async fn a_snapshot_that_was_kept_is_restored_to_what_was_there() {
     let large = "x".repeat(100_000);
     for n in 0..4 {
         let key = format!("large-{n}");
-        etcd.etcdctl(&three, &["put", &key, &large]).await;
+        etcd.all.etcdctl(&three, &["put", &key, &large]).await;
     }
-    etcd.etcdctl(&three, &["put", "fleet", "before"]).await;
+    etcd.all.etcdctl(&three, &["put", "fleet", "before"]).await;
     let identity = age::x25519::Identity::generate();
     let mut sealer = SnapshotSealer::new(&[identity.to_public().to_string()]).unwrap();
     let cluster = Members::cluster();
@@ -351,17 +209,17 @@ async fn a_snapshot_that_was_kept_is_restored_to_what_was_there() {
         sealed.extend(sealer.part(&part).unwrap());
     }
     sealed.extend(sealer.finish().unwrap());
-    etcd.etcdctl(&three, &["put", "fleet", "after"]).await;
-    etcd.etcdctl(&three, &["put", "later", "x"]).await;
+    etcd.all.etcdctl(&three, &["put", "fleet", "after"]).await;
+    etcd.all.etcdctl(&three, &["put", "later", "x"]).await;
 
     // All is lost but the file and its key: what docs/etcd-restore.md says.
     for name in three {
-        etcd.kill(name).await;
+        etcd.all.kill(name).await;
     }
     let (file, key, snapshot) = (
-        etcd.path("eu.age"),
-        etcd.path("key.txt"),
-        etcd.path("eu.db"),
+        etcd.all.path("eu.age"),
+        etcd.all.path("key.txt"),
+        etcd.all.path("eu.db"),
     );
     std::fs::write(&file, sealed).unwrap();
     std::fs::write(&key, identity.to_string().expose_secret()).unwrap();
@@ -385,9 +243,9 @@ async fn a_snapshot_that_was_kept_is_restored_to_what_was_there() {
     ];
     run(&age, &decrypt).await;
     etcd.add("n").await;
-    let (peer, data) = (url(etcd.all["n"].peer), etcd.path("n"));
+    let (peer, data) = (etcd.all.peer("n"), etcd.all.path("n"));
     let one = format!("n={peer}");
-    let etcdctl = etcd.programs.1.clone();
+    let etcdctl = etcd.all.tool().to_owned();
     let restore = [
         "snapshot",
         "restore",
@@ -402,10 +260,11 @@ async fn a_snapshot_that_was_kept_is_restored_to_what_was_there() {
         &data,
     ];
     run(&etcdctl, &restore).await;
-    etcd.begin("n", "new", &one);
-    etcd.until_ready("n").await;
+    etcd.all.begin("n", "new", &one);
+    etcd.all.until_ready("n").await;
     let value = async |key: &str| {
         let said = etcd
+            .all
             .etcdctl(&["n"], &["get", "--print-value-only", key])
             .await;
         said.trim_end().to_owned()
@@ -464,7 +323,7 @@ async fn a_member_that_is_down_is_told_and_removed_and_without_quorum_nobody_kno
         m.len() == 3 && m.iter().all(|m| m.healthy)
     })
     .await;
-    etcd.kill("c").await;
+    etcd.all.kill("c").await;
     let seen = etcd
         .until("two are well", |m| healthy(m) == ["a", "b"])
         .await;
@@ -475,7 +334,7 @@ async fn a_member_that_is_down_is_told_and_removed_and_without_quorum_nobody_kno
     assert_eq!(seen.len(), 2);
 
     // The other of two: what is left has no quorum, and says nothing of members.
-    etcd.kill("b").await;
+    etcd.all.kill("b").await;
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     let why = loop {
         match etcd.etcd.members(&Members::cluster()).await {
@@ -486,7 +345,7 @@ async fn a_member_that_is_down_is_told_and_removed_and_without_quorum_nobody_kno
     assert!(why.contains("it has no quorum"), "{why}");
     let refused = etcd.etcd.remove(&Members::cluster(), "b").await;
     assert!(refused.is_err());
-    etcd.kill("a").await;
+    etcd.all.kill("a").await;
     let why = etcd.etcd.members(&Members::cluster()).await.unwrap_err();
     let why = why.to_string();
     assert!(
