@@ -424,6 +424,8 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
         Instance::Stopping => return DeletionStep::WaitInstanceGone,
         Instance::Missing => {}
     }
+    #[cfg(feature = "seeded-bugs")]
+    let node_work = node_work && !fleetwright_api::bugs::on("end-node-left");
     if node_work {
         let node = match &facts.node {
             NodeState::Present { name, .. } => Some(name.clone()),
