@@ -12,6 +12,7 @@ pub const ALL: &[&str] = &[
     "i4-minor-skipped",
     "i5-quorum-of-all",
     "i6-drain-given-up-early",
+    "i6-drain-ends-early",
     "i7-mistakes-left-out",
     "i8-old-news-is-news",
     "i9-youngest-goes-first",
@@ -20,6 +21,10 @@ pub const ALL: &[&str] = &[
     "end-instance-left",
     "end-status-told-anew",
     "end-forge-not-asked-again",
+    "end-labels-stay",
+    "end-node-left",
+    "end-no-remediation",
+    "still-node-patch",
 ];
 
 static CHOSEN: OnceLock<String> = OnceLock::new();

@@ -261,6 +261,10 @@ pub(crate) fn patch(
     if by_id(&taints) != by_id(&node.taints) {
         patch["spec"]["taints"] = json!(taints);
     }
+    #[cfg(feature = "seeded-bugs")]
+    if patch == json!({}) && fleetwright_api::bugs::on("still-node-patch") {
+        return Some(json!({"metadata": {"labels": {}}}));
+    }
     if patch == json!({}) {
         return None;
     }

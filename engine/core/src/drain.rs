@@ -132,6 +132,10 @@ impl DrainPlan {
 
     /// Pods that are still to go.
     pub fn remaining(&self) -> usize {
+        #[cfg(feature = "seeded-bugs")]
+        if fleetwright_api::bugs::on("i6-drain-ends-early") {
+            return self.evict.len() + self.undecided.len();
+        }
         self.evict.len()
             + self.terminating.len()
             + self.waiting.len()

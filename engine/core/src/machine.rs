@@ -437,6 +437,8 @@ pub fn deletion_step(machine: &Machine, facts: &MachineFacts, now: Timestamp) ->
     if facts.bootstrap_kept && begun.node_deletion_start_time.is_none() {
         return DeletionStep::DeleteBootstrap;
     }
+    #[cfg(feature = "seeded-bugs")]
+    let node_work = node_work && !fleetwright_api::bugs::on("end-node-left");
     if node_work {
         let node = match &facts.node {
             NodeState::Present { name, .. } => Some(name.clone()),

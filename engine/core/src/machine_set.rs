@@ -441,6 +441,10 @@ fn patch(
         .filter(|k| !want.contains_key(*k))
         .map(|k| (k.clone(), None))
         .collect();
+    #[cfg(feature = "seeded-bugs")]
+    if fleetwright_api::bugs::on("end-labels-stay") {
+        out.clear();
+    }
     for (key, value) in want {
         if live.and_then(|l| l.get(&key)) != Some(&value) {
             out.insert(key, Some(value));

@@ -15,7 +15,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     accounts,
@@ -150,13 +150,20 @@ impl Telling {
             return Ok(());
         }
         let namespace = fleet.namespace().unwrap_or_default();
-        let patch = Patch::Merge(json!({"status": self.status}));
+        let patch = Patch::Merge(patch(&self.status));
         Api::<Fleet>::namespaced(client.clone(), &namespace)
             .patch_status(&fleet.name_any(), &PatchParams::apply(MANAGER_SYNC), &patch)
             .await?;
         fleet.status = Some(told);
         Ok(())
     }
+}
+
+/// The merge patch that writes a status. Such a patch takes away only what it names: that no wave is left is said.
+fn patch(status: &FleetStatus) -> Value {
+    let mut patch = json!({"status": status});
+    patch["status"]["waves"] = json!(status.waves);
+    patch
 }
 
 /// A status with these words on pull requests.

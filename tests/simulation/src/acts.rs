@@ -4,6 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use fleetwright_api::{
     Fleet as FleetObject, Machine, MachineDeployment, ProviderAccount, meta, names::cluster_key,
+    time::rfc3339_seconds,
 };
 use fleetwright_provider_sim::Fault;
 use fleetwright_providers::{ClusterConnections, ClusterRef, InstanceState};
@@ -95,10 +96,11 @@ impl People {
                 };
                 let mut subject = match self.retire(&mut fleet) {
                     Some(subject) => subject,
-                    None => fleet.change(&self.chance),
+                    None => fleet.change(&self.chance, self.world.now()),
                 };
                 if self.chance.permille(400) {
-                    subject = format!("{subject}; {}", fleet.change(&self.chance));
+                    let more = fleet.change(&self.chance, self.world.now());
+                    subject = format!("{subject}; {more}");
                 }
                 self.push(fleet, subject).await;
             }
@@ -218,13 +220,19 @@ impl People {
                     self.kill(&name).await;
                 }
             }
+            Act::Restart => self.restart().await,
             Act::Strangers => self.strangers().await,
-            Act::Repair => self.repair().await,
+            Act::Repair => {
+                self.repair().await;
+                self.renew().await;
+            }
         }
     }
 
-    /// A version that a control plane has no way back to halts all later waves, until a commit says another one.
+    /// A version that a control plane has no way back to halts all later waves, until a commit says another one. Machines that wait
+    /// for it are deleted.
     pub(crate) async fn put_right(&mut self) {
+        self.renew().await;
         if self.world.waves.is_empty() {
             return;
         }
@@ -484,18 +492,45 @@ impl People {
         self.look();
     }
 
-    /// Machines that have not been available for long are deleted.
+    /// Somebody has the machines of a pool made anew.
+    async fn restart(&self) {
+        let Some(pool) = self.pool() else { return };
+        let at = rfc3339_seconds(self.world.now());
+        self.note(format!("kubectl annotate {pool} restarted-at {at}"));
+        let annotations = json!({meta::ANNOTATION_RESTARTED_AT: at});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        let pools = self.api::<MachineDeployment>();
+        pools.patch(&pool, &by_hand(), &patch).await.ok();
+        self.look();
+    }
+
+    /// Machines that are replaced only when somebody deletes them are deleted, one of a pool at a time.
+    async fn renew(&self) {
+        let outdated = self.world.checker.lock().outdated();
+        for name in outdated {
+            self.kill(&name).await;
+        }
+    }
+
+    /// Machines that have not been available for long are deleted, where no health check looks after them.
     async fn repair(&self) {
         let doomed: Vec<String> = {
             let checker = self.world.checker.lock();
             let now = self.world.now();
+            let checks = checker.live("machinehealthchecks");
+            let checked = |m: &crate::checker::Known| {
+                let of = m.object.spec.cluster_name.as_str();
+                checks
+                    .values()
+                    .any(|check| check["spec"]["clusterName"] == of)
+            };
             let long =
                 |m: &crate::checker::Known| now.duration_since(m.changed).as_secs() > PATIENCE;
             checker
                 .machines
                 .iter()
                 .filter(|(_, m)| !m.object.metadata.deleting() && !m.available() && long(m))
-                .filter(|(_, m)| m.object.spec.provider_id.is_some())
+                .filter(|(_, m)| m.object.spec.provider_id.is_some() && !checked(m))
                 .map(|(n, _)| n.clone())
                 .collect()
         };

@@ -3,10 +3,12 @@
 mod cloud;
 pub(crate) use self::cloud::{FOREIGN_NODE, INSTALLATION};
 mod control_plane;
+mod declared;
 mod end;
 mod git;
 pub(crate) mod model;
 mod pools;
+mod running;
 mod waves;
 
 use std::{
@@ -20,6 +22,7 @@ use fleetwright_provider_sim::{Cloud, Entry};
 use fleetwright_store::{Event, Store, Watch};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::Notify;
 
 use self::model::{Cluster, FleetObject, Machine, Pool, Set, Wish};
@@ -44,6 +47,13 @@ pub(crate) struct Broken {
     pub(crate) at: Timestamp,
     /// What came before.
     pub(crate) history: Vec<String>,
+}
+
+/// What a store has under a prefix.
+fn stored<T: serde::de::DeserializeOwned>(store: &Store, prefix: &str) -> Vec<T> {
+    let (entries, _) = store.range(prefix, None, 0);
+    let read = |entry: &fleetwright_store::Entry| serde_json::from_slice(&entry.value.bytes()).ok();
+    entries.iter().filter_map(read).collect()
 }
 
 /// What the checker knows beside the API's objects.
@@ -79,6 +89,7 @@ impl Known {
 pub(crate) struct Checker {
     pub(crate) around: Surroundings,
     pub(crate) cloud: Option<Cloud>,
+    store: Store,
     watch: Watch,
     pub(crate) clusters: BTreeMap<String, Cluster>,
     pub(crate) pools: BTreeMap<String, Pool>,
@@ -102,6 +113,10 @@ pub(crate) struct Checker {
     pub(crate) duplicates: BTreeSet<String>,
     /// Machines whose member of etcd, node or instance broke last when.
     pub(crate) broken_members: BTreeMap<String, Timestamp>,
+    /// Machines that went though their nodes could not be deleted in time.
+    nodes_given_up: BTreeSet<String>,
+    /// The faults are over.
+    pub(crate) calm: bool,
     /// Names that machines have had, and the uids of their pools or clusters.
     names: BTreeMap<String, String>,
     lines: VecDeque<String>,
@@ -113,6 +128,8 @@ pub(crate) struct Checker {
     pub(crate) writes: u64,
     /// Calls that change something at the provider.
     pub(crate) calls: u64,
+    /// Requests of the engine that are meant to change something in our API or a cluster's, and how many there were of each.
+    pub(crate) asked: BTreeMap<String, u64>,
     /// Most machines that ran at a time.
     pub(crate) most_machines: usize,
     /// Machines made and gone, in order, as (verb, name).
@@ -125,6 +142,7 @@ impl Checker {
         Self {
             around,
             cloud: None,
+            store: store.clone(),
             watch: store.watch("/", store.revision()),
             clusters: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -141,6 +159,8 @@ impl Checker {
             foreign: BTreeSet::new(),
             duplicates: BTreeSet::new(),
             broken_members: BTreeMap::new(),
+            nodes_given_up: BTreeSet::new(),
+            calm: false,
             names: BTreeMap::new(),
             lines: VecDeque::new(),
             keep_all,
@@ -149,6 +169,7 @@ impl Checker {
             failed: Arc::new(Notify::new()),
             writes: 0,
             calls: 0,
+            asked: BTreeMap::new(),
             most_machines: 0,
             moves: Vec::new(),
         }
@@ -185,6 +206,20 @@ impl Checker {
             });
             self.failed.notify_one();
         }
+    }
+
+    /// The engine asks for a change, whatever comes of it. Who leads is told again and again.
+    pub(crate) fn asked(&mut self, what: String) {
+        if !what.contains("/leases") {
+            *self.asked.entry(what).or_default() += 1;
+        }
+    }
+
+    /// Our objects of a kind as they are stored, by name.
+    pub(crate) fn live(&self, plural: &str) -> BTreeMap<String, Value> {
+        let all: Vec<Value> = stored(&self.store, &format!("/fleetwright.dev/{plural}/"));
+        let named = |object: Value| Some((object["metadata"]["name"].as_str()?.to_owned(), object));
+        all.into_iter().filter_map(named).collect()
     }
 
     /// Looks at what changed in the API since the last look.

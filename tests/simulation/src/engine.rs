@@ -39,6 +39,7 @@ pub(crate) fn start(world: &World, life: &Arc<Life>, release: usize) -> JoinSet<
         Arc::clone(life),
         Arc::clone(&weather),
         Arc::clone(&after),
+        world.heard(),
     );
     let reach = Arc::new(Reach {
         cloud: world.cloud.clone(),

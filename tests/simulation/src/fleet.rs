@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use fleetwright_api::meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME};
+use fleetwright_api::{
+    meta::{ANNOTATION_ALLOW_DELETE, LABEL_CLUSTER_NAME},
+    time::rfc3339_seconds,
+};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{chance::Chance, waves};
@@ -39,6 +43,18 @@ pub(crate) struct Pool {
     surge: Value,
     unavailable: Value,
     min_ready: i64,
+    /// Index of its own version; `None` where it follows its cluster's.
+    version: Option<usize>,
+    /// Somebody deletes the machines that are to be replaced.
+    on_delete: bool,
+    /// Machines made before this time are replaced.
+    after: Option<String>,
+    /// Machines that may be out of service at once.
+    disruption: Option<Value>,
+    /// Broken machines that may be replaced at once.
+    in_flight: Option<Value>,
+    /// Old sets that are kept.
+    history: Option<u64>,
 }
 
 /// A cluster as the repository has it.
@@ -52,6 +68,18 @@ pub(crate) struct Cluster {
     instance_type: Option<usize>,
     /// Workloads: replicas, and whether the budget lets none of them go.
     workloads: Vec<(i64, bool)>,
+    /// Seconds that a pod takes to end.
+    ends: u64,
+    /// Each node has a pod of a DaemonSet.
+    daemon: bool,
+    /// What a drain does with the pods of the first workload, if a rule says so.
+    rule: Option<Value>,
+    /// Machines that may be out of service at once.
+    disruption: Option<Value>,
+    /// What reaches its control-plane machines in place.
+    label: u64,
+    /// Control-plane machines made before this time are replaced.
+    after: Option<String>,
     /// Uid of the object that may be deleted.
     pub(crate) consent: Option<String>,
     /// Its health check, if it has one.
@@ -84,8 +112,17 @@ fn option(chance: &Chance, of: usize) -> Option<usize> {
     chance.permille(700).then(|| chance.index(of))
 }
 
+fn seldom<T: Clone>(chance: &Chance, permille: u64, of: &[T]) -> Option<T> {
+    chance.permille(permille).then(|| chance.pick(of).clone())
+}
+
+/// A version of its own for a pool of a cluster of that version: none that an upgrade of the cluster leaves too far behind.
+fn pinned(chance: &Chance, cluster: usize) -> Option<usize> {
+    (cluster > 0).then(|| 1 + chance.index(cluster))
+}
+
 impl Pool {
-    fn draw(chance: &Chance) -> Self {
+    fn draw(chance: &Chance, cluster: usize) -> Self {
         let (surge, unavailable) = chance
             .pick(&[
                 (json!(1), json!(0)),
@@ -107,6 +144,12 @@ impl Pool {
             surge,
             unavailable,
             min_ready: *chance.pick(&[0, 0, 10, 60]),
+            version: pinned(chance, cluster).filter(|_| chance.permille(80)),
+            on_delete: chance.permille(60),
+            after: None,
+            disruption: seldom(chance, 100, &[json!(1), json!(2), json!("50%")]),
+            in_flight: seldom(chance, 150, &[json!(1), json!(2), json!("25%")]),
+            history: seldom(chance, 150, &[0, 1, 2]),
         }
     }
 
@@ -115,10 +158,7 @@ impl Pool {
         if self.tag > 0 {
             config["tags"] = json!({"team": format!("team-{}", self.tag)});
         }
-        let mut labels = json!({});
-        if self.label > 0 {
-            labels["node.fleetwright.dev/tier"] = json!(format!("tier-{}", self.label));
-        }
+        let metadata = metadata(self.label);
         let mut spec = json!({
             "providerConfig": config,
             "minReadySeconds": self.min_ready,
@@ -127,22 +167,54 @@ impl Pool {
         if self.taint {
             spec["taints"] = json!([{"key": "example.org/special", "value": "yes", "effect": "NoSchedule", "propagation": "Always"}]);
         }
+        if let Some(version) = self.version {
+            spec["version"] = json!(VERSIONS[version]);
+        }
+        let strategy = match self.on_delete {
+            true => json!({"type": "OnDelete"}),
+            false => json!({"type": "RollingUpdate", "rollingUpdate": {
+                "maxSurge": self.surge, "maxUnavailable": self.unavailable,
+            }}),
+        };
         let mut document = json!({
             "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineDeployment",
             "metadata": {"name": name, "namespace": "default"},
             "spec": {
                 "clusterName": cluster,
-                "template": {"metadata": {"labels": labels}, "spec": spec},
-                "rollout": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {
-                    "maxSurge": self.surge, "maxUnavailable": self.unavailable,
-                }}},
+                "template": {"metadata": metadata, "spec": spec},
+                "rollout": {"strategy": strategy},
             },
         });
+        if let Some(after) = &self.after {
+            document["spec"]["rollout"]["after"] = json!(after);
+        }
+        if let Some(most) = &self.disruption {
+            document["spec"]["disruption"] = json!({"maxUnavailable": most});
+        }
+        if let Some(most) = &self.in_flight {
+            document["spec"]["remediation"] = json!({"maxInFlight": most});
+        }
+        if let Some(limit) = self.history {
+            document["spec"]["revisionHistoryLimit"] = json!(limit);
+        }
         if let Some(replicas) = self.replicas {
             document["spec"]["replicas"] = json!(replicas);
         }
         document
     }
+}
+
+/// A template's metadata: all of it reaches machines and nodes in place.
+fn metadata(label: u64) -> Value {
+    let mut metadata = json!({"labels": {}});
+    if label > 0 {
+        metadata["labels"]["node.fleetwright.dev/tier"] = json!(format!("tier-{label}"));
+    }
+    if label > 1 {
+        metadata["labels"]["example.org/odd"] = json!((label % 2 == 1).to_string());
+        metadata["annotations"] = json!({"node.fleetwright.dev/note": format!("note {label}")});
+    }
+    metadata
 }
 
 fn machine_config(account: &str, kind: Option<usize>, image: Option<usize>) -> Value {
@@ -167,6 +239,19 @@ impl Cluster {
             account: chance.index(ACCOUNTS.len()),
             instance_type: option(chance, TYPES.len()),
             workloads: Vec::new(),
+            ends: *chance.pick(&[1, 1, 1, 15]),
+            daemon: chance.permille(150),
+            rule: seldom(
+                chance,
+                200,
+                &[
+                    json!({"behavior": "Skip"}),
+                    json!({"behavior": "Drain", "order": 10}),
+                ],
+            ),
+            disruption: seldom(chance, 100, &[json!(2), json!("40%")]),
+            label: 0,
+            after: None,
             consent: None,
             health: chance.permille(600).then(|| Health::draw(chance)),
             pools: BTreeMap::new(),
@@ -178,7 +263,7 @@ impl Cluster {
         for n in 0..pools {
             cluster
                 .pools
-                .insert(format!("{name}-{n}"), Pool::draw(chance));
+                .insert(format!("{name}-{n}"), Pool::draw(chance, cluster.version));
         }
         cluster
     }
@@ -192,7 +277,7 @@ impl Cluster {
     }
 
     fn document(&self, name: &str) -> Value {
-        let workloads: Vec<Value> = self
+        let mut workloads: Vec<Value> = self
             .workloads
             .iter()
             .enumerate()
@@ -200,19 +285,26 @@ impl Cluster {
                 let least = if *blocks { *replicas } else { replicas - 1 };
                 json!({
                     "name": format!("app-{n}"), "replicas": replicas, "minAvailable": least,
-                    "startSeconds": 2, "terminationSeconds": 1,
+                    "startSeconds": 2, "terminationSeconds": self.ends,
                 })
             })
             .collect();
+        if self.daemon {
+            workloads.push(json!({"name": "agent", "replicas": 1, "kind": "DaemonSet"}));
+        }
         let consent = self.consent.as_ref();
         let annotations = consent.map(|uid| json!({ANNOTATION_ALLOW_DELETE: uid}));
-        json!({
+        let mut config = machine_config(self.account(), self.instance_type, None);
+        if self.label > 0 {
+            config["tags"] = json!({"team": format!("team-{}", self.label)});
+        }
+        let mut document = json!({
             "apiVersion": "fleetwright.dev/v1alpha1", "kind": "Cluster",
             "metadata": {"name": name, "namespace": "default", "annotations": annotations.unwrap_or_else(|| json!({}))},
             "spec": {
                 "version": VERSIONS[self.version],
-                "controlPlane": {"machines": {"replicas": self.replicas, "template": {"spec": {
-                    "providerConfig": machine_config(self.account(), self.instance_type, None),
+                "controlPlane": {"machines": {"replicas": self.replicas, "template": {"metadata": metadata(self.label), "spec": {
+                    "providerConfig": config,
                     "deletion": {"nodeDrainTimeoutSeconds": DRAIN_SECONDS, "nodeVolumeDetachTimeoutSeconds": 60, "nodeDeletionTimeoutSeconds": 30},
                 }}}},
                 "providerConfig": {
@@ -220,7 +312,29 @@ impl Cluster {
                     "account": self.account(), "workloads": workloads,
                 },
             },
-        })
+        });
+        if let Some(after) = &self.after {
+            document["spec"]["controlPlane"]["machines"]["rollout"] = json!({"after": after});
+        }
+        if let Some(most) = &self.disruption {
+            document["spec"]["disruption"] = json!({"maxUnavailable": most});
+        }
+        document
+    }
+
+    /// The rule for drains of its machines, if it has one.
+    fn rule(&self, name: &str) -> Option<Value> {
+        let drain = self.rule.as_ref()?;
+        let labels = |of: Value| json!([{"selector": {"matchLabels": of}}]);
+        Some(json!({
+            "apiVersion": "fleetwright.dev/v1alpha1", "kind": "MachineDrainRule",
+            "metadata": {"name": format!("{name}-drain"), "namespace": "default"},
+            "spec": {
+                "drain": drain,
+                "machines": labels(json!({LABEL_CLUSTER_NAME: name})),
+                "pods": labels(json!({"app": "app-0"})),
+            },
+        }))
     }
 }
 
@@ -304,6 +418,9 @@ impl Fleet {
             if let Some(health) = &cluster.health {
                 files.insert(format!("{name}/health.json"), health.document(name));
             }
+            if let Some(rule) = cluster.rule(name) {
+                files.insert(format!("{name}/drain.json"), rule);
+            }
             for (pool, it) in &cluster.pools {
                 let document = it.document(pool, name, cluster.account());
                 files.insert(format!("{name}/{pool}.json"), document);
@@ -316,19 +433,23 @@ impl Fleet {
     }
 
     /// One change, and what it is about.
-    pub(crate) fn change(&mut self, chance: &Chance) -> String {
+    pub(crate) fn change(&mut self, chance: &Chance, now: Timestamp) -> String {
         let of = chance.index(self.clusters.len());
         let Some((name, cluster)) = self.clusters.iter_mut().nth(of) else {
             return String::new();
         };
         let at = chance.index(cluster.pools.len().max(1));
         let several = cluster.pools.len();
-        let what = chance.within(0, 100);
+        let what = chance.within(0, 110);
         if what < 22 {
             let most = VERSIONS.len() as u64;
             let to = chance.within(cluster.version as u64, most.min(cluster.version as u64 + 4));
             cluster.version = usize::try_from(to).unwrap_or(0);
             return format!("{name}: version {}", VERSIONS[cluster.version]);
+        }
+        if what < 25 {
+            cluster.label = chance.within(0, 4);
+            return format!("{name}: label of the control plane");
         }
         if what < 28 {
             cluster.instance_type = Some(chance.index(TYPES.len()));
@@ -362,11 +483,16 @@ impl Fleet {
         if what < 44 {
             self.next_pool += 1;
             let pool = format!("{name}-{}", self.next_pool);
-            let mut drawn = Pool::draw(chance);
+            let mut drawn = Pool::draw(chance, cluster.version);
             drawn.replicas = drawn.replicas.filter(|_| chance.permille(700));
             cluster.pools.insert(pool.clone(), drawn);
             return format!("{name}: pool {pool} added");
         }
+        if what == 100 {
+            cluster.after = Some(rfc3339_seconds(now));
+            return format!("{name}: rollout of the control plane after now");
+        }
+        let version = cluster.version;
         let Some((pool, it)) = cluster.pools.iter_mut().nth(at) else {
             return String::new();
         };
@@ -380,9 +506,17 @@ impl Fleet {
             88..91 => it.taint = !it.taint,
             91..93 => it.tag = chance.within(0, 4),
             93..97 => {
-                let other = Pool::draw(chance);
+                let other = Pool::draw(chance, version);
                 (it.surge, it.unavailable) = (other.surge, other.unavailable);
             }
+            101..103 => it.after = Some(rfc3339_seconds(now)),
+            103..105 => it.version = pinned(chance, version).filter(|_| it.version.is_none()),
+            105 => it.on_delete = !it.on_delete,
+            106..108 => {
+                it.disruption = seldom(chance, 500, &[json!(1), json!("50%")]);
+                it.history = seldom(chance, 500, &[0, 2]);
+            }
+            108..110 => it.in_flight = seldom(chance, 700, &[json!(1), json!("50%")]),
             _ if several > 1 => {
                 cluster.pools.remove(&pool);
                 return format!("{name}: pool {pool} removed");

@@ -78,9 +78,11 @@ pub(crate) enum Act {
     Pause(u64),
     /// Somebody deletes a machine.
     Kill,
+    /// Somebody has the machines of a pool made anew.
+    Restart,
     /// Somebody makes a pool and nodes by hand, which are none of the repository's.
     Strangers,
-    /// Somebody looks for machines that do not come, and deletes them.
+    /// Somebody looks for machines that do not come, or that wait to be deleted, and deletes them.
     Repair,
 }
 
@@ -134,6 +136,9 @@ impl Script {
         }
         if chance.permille(300) {
             script.add(chance, Act::Kill);
+        }
+        if chance.permille(250) {
+            script.add(chance, Act::Restart);
         }
         for kind in kinds {
             script.kind(chance, kind);

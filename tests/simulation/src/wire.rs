@@ -20,14 +20,21 @@ const CUT_AFTER: u64 = 120_000;
 /// What follows a request that was carried out: whoever looks on, looks now.
 pub(crate) type After = Arc<dyn Fn() + Send + Sync>;
 
+/// Told of each request of the engine to our API that is meant to change something, whatever comes of it.
+pub(crate) type Heard = Arc<dyn Fn(&Method, &str) + Send + Sync>;
+
 /// The engine's client of our API.
 pub(crate) fn client(
     server: ApiServer,
     life: Arc<Life>,
     weather: Arc<Weather>,
     after: After,
+    heard: Heard,
 ) -> kube::Client {
     let service = tower::service_fn(move |request: Request<Asked>| {
+        if request.method() != Method::GET {
+            heard(request.method(), request.uri().path());
+        }
         let (server, weather, after) = (server.clone(), Arc::clone(&weather), Arc::clone(&after));
         let stays = Arc::clone(&life);
         let call = async move {

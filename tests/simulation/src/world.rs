@@ -29,7 +29,7 @@ use crate::{
     places::{Posts, Repository},
     waves::Waves,
     weather::{Kind, Weather, Window},
-    wire::{After, Overheard},
+    wire::{After, Heard, Overheard},
 };
 
 /// A server with our kinds, made once: runs share what was compiled of them.
@@ -177,12 +177,22 @@ impl World {
         })
     }
 
-    /// The checker hears.
+    /// The checker hears what our API is asked for.
+    pub(crate) fn heard(&self) -> Heard {
+        let checker = Arc::downgrade(&self.checker);
+        Arc::new(move |method, path| {
+            if let Some(checker) = checker.upgrade() {
+                checker.lock().asked(format!("{method} {path}"));
+            }
+        })
+    }
+
+    /// The checker hears what workload clusters are asked for.
     pub(crate) fn overheard(&self) -> Overheard {
         let checker = Arc::downgrade(&self.checker);
-        Arc::new(move |_, method, path, code| {
+        Arc::new(move |key, method, path, code| {
             if let Some(checker) = checker.upgrade() {
-                checker.lock().overheard(method, path, code);
+                checker.lock().overheard(key, method, path, code);
             }
         })
     }

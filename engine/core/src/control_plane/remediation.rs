@@ -167,6 +167,10 @@ impl<'a> Choice<'a> {
 
     /// What is done for a broken machine; `None` where there is none, or one that went is replaced first.
     pub(super) fn cure(&self) -> Option<Cure<'a>> {
+        #[cfg(feature = "seeded-bugs")]
+        if fleetwright_api::bugs::on("end-no-remediation") {
+            return None;
+        }
         let members = self.members();
         let known = members.as_deref().unwrap_or_default();
         let doomed = self.broken(known)?;

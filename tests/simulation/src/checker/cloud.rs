@@ -1,5 +1,7 @@
 //! I1, I2 and I6: what is done at the provider and in workload clusters.
 
+use std::collections::BTreeMap;
+
 use fleetwright_api::{meta, names::cluster_key};
 use fleetwright_provider_sim::Entry;
 use fleetwright_providers::InstanceState;
@@ -7,13 +9,20 @@ use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Checker, model::Meta};
+use super::{Checker, Known, model::Meta, stored};
 use crate::{fleet::DRAIN_SECONDS, weather::Kind};
 
 /// Name of the installation under test.
 pub(crate) const INSTALLATION: &str = "sim";
 /// The node that was there before us in each cluster.
 pub(crate) const FOREIGN_NODE: &str = "by-hand";
+
+/// An object of which only the name counts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    metadata: Meta,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -22,23 +31,54 @@ struct Pod {
     spec: PodSpec,
 }
 
+impl Pod {
+    /// Whether a drain has to do with it: neither a DaemonSet's nor a static pod's mirror, nor one that a rule leaves.
+    fn goes(&self, left: &[String]) -> bool {
+        let meta = &self.metadata;
+        let app = meta.labels.get("app");
+        let daemon = meta.owner_references.iter().any(|o| o.kind == "DaemonSet");
+        let mirror = meta.annotations.contains_key("kubernetes.io/config.mirror");
+        !daemon && !mirror && !app.is_some_and(|app| left.contains(app))
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec {
     node_name: String,
 }
 
+/// A MachineDrainRule, as the fleet writes them: for the machines of a cluster and the pods of an app.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Budget {
-    metadata: Meta,
-    status: BudgetStatus,
+struct Rule {
+    spec: RuleSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RuleSpec {
+    drain: RuleDrain,
+    machines: Vec<Selected>,
+    pods: Vec<Selected>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RuleDrain {
+    behavior: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Selected {
+    selector: Selector,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct BudgetStatus {
-    disruptions_allowed: i64,
+struct Selector {
+    match_labels: BTreeMap<String, String>,
 }
 
 impl Checker {
@@ -151,8 +191,13 @@ impl Checker {
         else {
             return;
         };
-        let protected = self.protected(&cluster, &node);
-        if protected.is_empty() {
+        let stays = |(name, m): (&String, &Known)| name != machine && !m.object.metadata.deleting();
+        if !self.control_plane(&cluster).any(stays) {
+            // Its control plane goes with it: nobody is left to evict anything.
+            return;
+        }
+        let left = self.left_on(&cluster, &node, machine);
+        if left.is_empty() {
             return;
         }
         let started = known.object.status.deletion.node_drain_start_time.as_ref();
@@ -170,44 +215,48 @@ impl Checker {
         }
         self.broke(
             "I6",
-            format!("the instance of machine {machine} is deleted after {waited:?} s of {timeout}, and pods {protected:?} on its node are protected by budgets"),
+            format!("the instance of machine {machine} is deleted after {waited:?} s of {timeout}, and pods {left:?} are still on its node"),
         );
     }
 
-    /// Pods on a node that a budget does not let go.
-    fn protected(&self, cluster: &str, node: &str) -> Vec<String> {
+    /// Pods on a node that a drain has to evict. Of those that end, and are not waited for where the kubelet is silent, only while
+    /// nothing breaks.
+    fn left_on(&self, cluster: &str, node: &str, machine: &str) -> Vec<String> {
         let key = cluster_key(INSTALLATION, "default", cluster);
         let Some(store) = self.cloud.as_ref().and_then(|c| c.objects(&key)) else {
             return Vec::new();
         };
-        let budgets = store.range("/policy/poddisruptionbudgets/", None, 0).0;
-        let strict: Vec<String> = budgets
+        let nodes: Vec<Named> = stored(&store, "/core/nodes/");
+        if !nodes.iter().any(|n| n.metadata.name == node) {
+            return Vec::new();
+        }
+        let rules: Vec<Rule> = stored(&self.store, "/fleetwright.dev/machinedrainrules/");
+        let of = |all: &[Selected], label: &str| -> Vec<String> {
+            let labels = all.iter().map(|one| &one.selector.match_labels);
+            labels.filter_map(|l| l.get(label)).cloned().collect()
+        };
+        let left: Vec<String> = rules
             .iter()
-            .filter_map(|e| serde_json::from_slice::<Budget>(&e.value.bytes()).ok())
-            .filter(|b| b.status.disruptions_allowed <= 0)
-            .map(|b| b.metadata.name)
+            .map(|rule| &rule.spec)
+            .filter(|rule| rule.drain.behavior == "Skip")
+            .filter(|rule| of(&rule.machines, meta::LABEL_CLUSTER_NAME) == [cluster])
+            .flat_map(|rule| of(&rule.pods, "app"))
             .collect();
-        store
-            .range("/core/pods/", None, 0)
-            .0
-            .iter()
-            .filter_map(|e| serde_json::from_slice::<Pod>(&e.value.bytes()).ok())
-            .filter(|p| p.spec.node_name == node && !p.metadata.deleting())
-            .filter(|p| {
-                p.metadata
-                    .labels
-                    .get("app")
-                    .is_some_and(|app| strict.contains(app))
-            })
+        let waits = self.calm && !self.broken_members.contains_key(machine);
+        stored::<Pod>(&store, "/core/pods/")
+            .into_iter()
+            .filter(|p| p.spec.node_name == node && p.goes(&left))
+            .filter(|p| waits || !p.metadata.deleting())
             .map(|p| p.metadata.name)
             .collect()
     }
 
     /// A request of the engine to a workload cluster's API was answered.
-    pub(crate) fn overheard(&mut self, method: &Method, path: &str, code: u16) {
+    pub(crate) fn overheard(&mut self, key: &str, method: &Method, path: &str, code: u16) {
         if *method == Method::GET {
             return;
         }
+        self.asked(format!("{method} {path} of {key}"));
         self.look();
         self.line(format!("workload {method} {path} {code}"));
         if path.ends_with("/eviction") {

@@ -66,8 +66,10 @@ impl Checker {
     pub(super) fn control_plane_cause(&self, machine: &Machine) -> String {
         let cluster = self.clusters.get(&machine.spec.cluster_name);
         cluster.map_or_else(String::new, |c| {
-            let template = &c.spec.control_plane.machines.template;
-            format!("{template:?} {} {:?}", c.spec.version, c.status.version)
+            let machines = &c.spec.control_plane.machines;
+            let (template, after) = (&machines.template, &machines.rollout.after);
+            let versions = (&c.spec.version, &c.status.version);
+            format!("{template:?} {after:?} {versions:?}")
         })
     }
 

@@ -60,6 +60,11 @@ impl Checker {
             self.instances_unconverged(cloud, &mut all);
         }
         self.statuses_unconverged(&head.sha, held, &mut all);
+        // What of the rest is asked for once the most telling is as it is to be.
+        if all.is_empty() {
+            self.declared_unconverged(documents.values().copied(), &mut all);
+            self.running_unconverged(&mut all);
+        }
         all
     }
 
@@ -145,7 +150,10 @@ impl Checker {
         }
         let cluster = self.clusters.get(&pool.spec.cluster_name);
         let held = cluster.is_some_and(|c| is_true(&c.status.conditions, "VersionHeld"));
-        let wanted = cluster.map(|c| c.spec.version.as_str()).unwrap_or_default();
+        let own = pool.spec.template.spec.version.as_deref();
+        let held = held && own.is_none();
+        let wanted = own.or(cluster.map(|c| c.spec.version.as_str()));
+        let wanted = wanted.unwrap_or_default();
         for (machine, known) in workers {
             let runs = known.object.spec.version.as_deref().unwrap_or_default();
             if runs != wanted && !held {

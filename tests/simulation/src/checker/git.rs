@@ -151,8 +151,8 @@ impl Checker {
                 continue;
             }
             let (annotations, converged) = match kind.as_str() {
-                // A health check is what it is to be once it is written.
-                "MachineHealthCheck" => continue,
+                // These are what they are to be once they are written.
+                "MachineHealthCheck" | "MachineDrainRule" => continue,
                 "MachineDeployment" => {
                     let pool = self.pools.get(&name);
                     let converged = self.pool_converged(&name);

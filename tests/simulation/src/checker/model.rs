@@ -76,6 +76,8 @@ impl Config {
 pub(crate) struct Deletion {
     pub(crate) node_drain_timeout_seconds: Option<i64>,
     pub(crate) node_drain_start_time: Option<String>,
+    pub(crate) node_deletion_timeout_seconds: Option<i64>,
+    pub(crate) node_deletion_start_time: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -132,6 +134,8 @@ pub(crate) struct Rolling {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Strategy {
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<String>,
     pub(crate) rolling_update: Rolling,
 }
 
@@ -161,6 +165,11 @@ pub(crate) struct Status {
 pub(crate) type Pool = Object<PoolSpec, Status>;
 
 impl Pool {
+    /// Whether its machines are replaced when somebody deletes them, and not before.
+    pub(crate) fn on_delete(&self) -> bool {
+        self.spec.rollout.strategy.kind.as_deref() == Some("OnDelete")
+    }
+
     /// The fewest machines that are to be available, and the most that there may be.
     pub(crate) fn bounds(&self) -> (i64, i64) {
         let replicas = self.spec.replicas;
@@ -197,6 +206,17 @@ pub(crate) struct SetSpec {
 
 pub(crate) type Set = Object<SetSpec, Status>;
 
+impl Set {
+    /// Which of its pool's sets it is, counted from the first; the newest where that is not written yet.
+    pub(crate) fn revision(&self) -> u64 {
+        let written = self
+            .metadata
+            .annotations
+            .get(fleetwright_api::meta::ANNOTATION_ROLLOUT_REVISION);
+        written.and_then(|r| r.parse().ok()).unwrap_or(u64::MAX)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ControlPlane {
@@ -208,6 +228,7 @@ pub(crate) struct ControlPlane {
 pub(crate) struct ControlPlaneMachines {
     pub(crate) replicas: i64,
     pub(crate) template: Template,
+    pub(crate) rollout: Rollout,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -54,6 +54,23 @@ impl Checker {
         })
     }
 
+    /// Of each pool whose machines wait for somebody to delete them, one that is not of the newest set, where all serve.
+    pub(crate) fn outdated(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for (name, _) in self.pools.iter().filter(|(_, pool)| pool.on_delete()) {
+            let sets = self.sets.values();
+            let of = sets.filter(|s| s.metadata.owner() == Some(name));
+            let newest = of.map(|s| s.revision()).max();
+            let set = |m: &Known| self.sets.get(m.object.metadata.owner()?);
+            let old = |m: &Known| set(m).map(|s| s.revision()) < newest;
+            if self.workers(name).all(|(_, m)| m.available()) {
+                let machine = self.workers(name).find(|(_, m)| old(m));
+                all.extend(machine.map(|(n, _)| n.clone()));
+            }
+        }
+        all
+    }
+
     pub(super) fn pool(&mut self, name: &str, object: Pool, gone: bool) -> String {
         if gone {
             self.root_gone("MachineDeployment", name, &object.metadata);
@@ -171,6 +188,7 @@ impl Checker {
     }
 
     pub(super) fn machine_gone(&mut self, object: &super::model::Machine) {
+        self.node_given_up(object);
         if let Some(pool) = object
             .metadata
             .labels
@@ -305,19 +323,10 @@ impl Checker {
                 }
             }
             Some(before) if before.spec.replicas > object.spec.replicas => {
-                let newest = |s: &Set| {
-                    let revision = s
-                        .metadata
-                        .annotations
-                        .get(meta::ANNOTATION_ROLLOUT_REVISION);
-                    revision
-                        .and_then(|r| r.parse::<u64>().ok())
-                        .unwrap_or(u64::MAX)
-                };
                 let others = self.sets.iter().filter(|(n, s)| {
                     *n != name
                         && s.metadata.owner() == Some(&owner)
-                        && (s.spec.replicas > 0 || newest(s) > newest(&object))
+                        && (s.spec.replicas > 0 || s.revision() > object.revision())
                 });
                 let alone = others.count() == 0;
                 let going = pool.metadata.deleting() || self.going(&pool.spec.cluster_name);
