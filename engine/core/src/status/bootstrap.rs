@@ -56,7 +56,7 @@ pub(super) fn addons(out: &mut Conditions<'_>, addons: Option<&Addons>) {
     match addons {
         Some(Addons::UpToDate) => out.set(kind, Status::True, reason::UP_TO_DATE, ""),
         Some(Addons::LeftAlone(what)) => {
-            out.set(kind, Status::False, reason::LEFT_ALONE, cut(what))
+            out.set(kind, Status::False, reason::LEFT_ALONE, cut(what));
         }
         Some(Addons::Behind(why)) => out.set(kind, Status::False, reason::ADDONS_BEHIND, cut(why)),
         None => {}
