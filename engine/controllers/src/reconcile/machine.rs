@@ -125,6 +125,10 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, machine: &Machine) -> Result
         let wait = seconds_until(until, now);
         retry = Some(retry.map_or(wait, |r: u64| r.min(wait)));
     }
+    #[cfg(feature = "seeded-bugs")]
+    if fleetwright_api::bugs::on("still-node-patch") {
+        retry = Some(retry.map_or(60, |r: u64| r.min(60)));
+    }
     if !matches!(step, MachineStep::Delete(DeletionStep::RemoveFinalizer)) || failure.is_err() {
         let (observation, window) = observe(
             shared,
