@@ -260,6 +260,7 @@ impl Site {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": pod, "labels": {"component": "etcd", "tier": "control-plane"}, "annotations": {"kubernetes.io/config.mirror": "x"}},
             "spec": {"nodeName": name, "containers": [{"name": "etcd", "image": "etcd"}]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
         });
         let pod = serde_json::from_value(pod).unwrap();
         pods.create(&PostParams::default(), &pod).await.unwrap();

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleetwright_api::{Cluster, Machine, cluster::Endpoint, secret::SecretText, version::Version};
+use fleetwright_api::{
+    Cluster, Machine, ProviderConfig, cluster::Endpoint, secret::SecretText, version::Version,
+};
 use fleetwright_bootstrap::{
     discovery::{self, Discovered},
     kubeadm::{ClusterValues, NodeValues, ProviderId, Role},
@@ -78,14 +80,16 @@ pub(crate) async fn user_data(
         .operating_system(&order.config)
         .parse()
         .map_err(invalid)?;
+    // Workers too: an order has these settings for the control plane's instances alone.
+    let cluster_config = cluster.spec.provider_config.as_ref();
+    let cluster_config = cluster_config.map(ProviderConfig::to_value);
     let values = ClusterValues {
         name: key.1.clone(),
         version: serves,
         certificate_sans: vec![endpoint.host.clone()],
         endpoint,
         network: cluster.spec.cluster_network.clone().unwrap_or_default(),
-        external_cloud_provider: bootstrap
-            .waits_for_cloud_controller(order.cluster_config.as_ref()),
+        external_cloud_provider: bootstrap.waits_for_cloud_controller(cluster_config.as_ref()),
     };
     // Clouds' controllers find nodes by the names that the clouds give.
     let (name, provider_id) = match bootstrap.node_id(&order.owner) {

@@ -229,12 +229,15 @@ fn gather(shared: &Shared, machine: &Machine) -> View {
         Seen::There(i) => Some(i.provider_id.as_str()),
         _ => machine.spec.provider_id.as_deref(),
     };
-    let node = shared.nodes.see(
-        &namespace,
-        cluster_name,
-        provider_id,
-        super::node_name(machine),
-    );
+    let look = |id| {
+        let name = super::node_name(machine);
+        shared.nodes.see(&namespace, cluster_name, id, name)
+    };
+    let mut node = look(provider_id);
+    // Of two instances with one key, the one that is seen may not be the one that joined: whose node it left goes along.
+    if node == SeenNode::Missing && machine.metadata.deletion_timestamp.is_some() {
+        node = look(machine.spec.provider_id.as_deref());
+    }
     let node_state = match &node {
         SeenNode::Unknown | SeenNode::Several(_) => NodeState::Unknown,
         SeenNode::Missing => NodeState::Missing,

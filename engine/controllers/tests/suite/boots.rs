@@ -72,8 +72,8 @@ impl Bootstrap for Ward {
         "ubuntu-24.04"
     }
 
-    fn waits_for_cloud_controller(&self, _: Option<&Value>) -> bool {
-        false
+    fn waits_for_cloud_controller(&self, cluster_config: Option<&Value>) -> bool {
+        cluster_config.is_some()
     }
 
     fn user_data_limit(&self) -> usize {
@@ -391,6 +391,26 @@ async fn what_is_refused_for_good_is_kept_no_second_time() {
         .boots(|b| b.keeps.iter().filter(|m| **m == name).count());
     assert_eq!(keeps, 1);
     kit.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_cluster_says_of_its_nodes_holds_for_workers_too() {
+    let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
+    let mut kit = start(folder.path(), &identity).await;
+    kit.start_controllers();
+    let config = json!({
+        "apiVersion": "sim.fleetwright.dev/v1alpha1", "kind": "SimClusterConfig", "account": "sim-eu",
+    });
+    let config = json!({"providerConfig": config});
+    kit.cluster("eu", "v1.33.2", 1, config).await;
+    kit.pool("eu-web", "eu", 1, json!({})).await;
+    kit.until_settled("eu").await;
+    let texts = kit.ward.boots(|b| b.texts.clone());
+    assert_eq!(texts.len(), 2, "one of the control plane and one worker");
+    for (machine, texts) in texts {
+        let waits = |text: &String| text.contains("cloud-provider");
+        assert!(texts.iter().all(waits), "{machine}: {texts:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -404,7 +404,7 @@ fn is_left_behind(cluster: &Cluster, pool: &MachineDeployment) -> bool {
 
 /// What a cluster is not yet, the first thing in words; `None` when it is what it says: its latest change was seen, it runs its
 /// version (a held one does not count: see condition `VersionHeld`), it is Available, neither it nor one of its pools is rolling
-/// out, and its control plane has the machines that it wants.
+/// out, what kubeadm installed has followed, and its control plane has the machines that it wants.
 /// `pools` are all of the cluster's; a pool read later than the cluster may be behind it, so each is looked at again.
 pub fn unconverged<'a>(
     cluster: &Cluster,
@@ -430,6 +430,11 @@ pub fn unconverged<'a>(
             let text = condition::get(&status.conditions, kind).map_or("", |c| c.message.as_str());
             return Some(format!("cluster {name}: {kind} is not {want}: {text}"));
         }
+    }
+    let addons = condition::get(&status.conditions, kind::ADDONS_UP_TO_DATE);
+    // What people pinned is theirs; what is only behind belongs to the version.
+    if let Some(behind) = addons.filter(|c| c.reason == reason::ADDONS_BEHIND) {
+        return Some(format!("cluster {name}: {}", behind.message));
     }
     if let Some(c) = &status.control_plane {
         let counts = [

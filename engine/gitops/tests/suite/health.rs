@@ -1,6 +1,10 @@
 //! What the commit that settled last tells of its clusters' health.
 
-use fleetwright_api::commit_status::CommitState::{self, Failure, Success};
+use fleetwright_api::{
+    ProviderAccount,
+    commit_status::CommitState::{self, Failure, Success},
+};
+use kube::{Api, api::PostParams};
 use serde_json::json;
 
 use crate::{commits::Scene, kit::cluster};
@@ -32,6 +36,11 @@ async fn reports(scene: &Scene, available: &str, in_sync: &str, message: &str) {
 #[tokio::test]
 async fn the_settled_commit_tells_of_ill_health_once_a_minute_at_most_and_where_it_was_asked_for() {
     let mut scene = Scene::new().await;
+    let account = json!({"metadata": {"name": "sim-eu"}, "spec": {"provider": "sim"}});
+    let account: ProviderAccount = serde_json::from_value(account).unwrap();
+    let accounts = Api::all(scene.world.client());
+    let params = PostParams::default();
+    accounts.create(&params, &account).await.unwrap();
     let sha = scene.commit(FILE, &cluster("a", "v1.33.2")).await;
     reports(&scene, "True", "True", "").await;
     scene.fleet.settle(&scene.world).await;

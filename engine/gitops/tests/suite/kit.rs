@@ -203,7 +203,7 @@ impl World {
             .collect()
     }
 
-    /// Clusters and pools, as a watch would show them.
+    /// Clusters, pools and accounts, as watches would show them.
     pub(crate) async fn seen(&self) -> Seen {
         let mut seen = Seen::default();
         let params = ListParams::default();
@@ -216,6 +216,11 @@ impl World {
             let pool: fleetwright_api::MachineDeployment = pool;
             let name = (pool.namespace().unwrap(), pool.name_any());
             seen.pools.insert(name, pool);
+        }
+        for account in Api::all(self.client()).list(&params).await.unwrap() {
+            let account: fleetwright_api::ProviderAccount = account;
+            let name = (String::new(), account.name_any());
+            seen.accounts.insert(name, account);
         }
         seen
     }

@@ -201,7 +201,7 @@ async fn mistakes_are_named() {
             "/faults",
             json!({"effect": "odd"}).to_string(),
             400,
-            "fault 0: unknown variant `odd`, expected one of `requestLost`, `answerLost`, `throttled`, `noCapacity`",
+            "fault 0: unknown variant `odd`, expected one of `requestLost`, `answerLost`, `throttled`, `credentialsRefused`, `noCapacity`",
         ),
         (
             "POST",

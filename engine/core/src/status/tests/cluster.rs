@@ -711,8 +711,19 @@ fn a_cluster_has_converged_when_all_of_it_is_what_it_says() {
         (c, vec![whole_pool("a")])
     };
     type Change = fn(&mut Cluster, &mut Vec<MachineDeployment>);
-    let cases: [(&str, Change, bool); 9] = [
+    fn addons(c: &mut Cluster, reason: &str) {
+        let mut behind = conditions("AddonsUpToDate=False");
+        behind[0].reason = reason.to_owned();
+        c.status.as_mut().unwrap().conditions.extend(behind);
+    }
+    let cases: [(&str, Change, bool); 11] = [
         ("it has", |_, _| {}, true),
+        (
+            "kube-proxy is behind",
+            |c, _| addons(c, "AddonsBehind"),
+            false,
+        ),
+        ("people pinned CoreDNS", |c, _| addons(c, "LeftAlone"), true),
         ("without pools", |_, p| p.clear(), true),
         (
             "its change was not seen",
