@@ -31,6 +31,16 @@ impl Checker {
                 _ => {}
             }
         }
+        // One that is watched ends with a write of its own.
+        for (name, fleet) in self.live("fleets") {
+            let waves = fleet["status"]["waves"].as_array();
+            for wave in waves.into_iter().flatten() {
+                all.push(format!(
+                    "wave {} of Fleet {name} is {}",
+                    wave["name"], wave["state"]
+                ));
+            }
+        }
         for name in self.clusters.keys() {
             if !documents.contains_key(&("Cluster", name.as_str())) {
                 all.push(format!("cluster {name} is still there"));
