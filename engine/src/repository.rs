@@ -314,20 +314,28 @@ pub(crate) async fn missing_images(
     images: &BTreeSet<Image>,
 ) -> Result<BTreeMap<Image, Missing>, kube::Error> {
     let mut missing = BTreeMap::new();
+    // Many images, few accounts: each is read once, with its credentials.
+    let mut accounts = BTreeMap::new();
     for image in images {
-        let account = Api::<ProviderAccount>::all(client.clone());
-        // That there is no such account is said where machines are made.
-        let account = account.get_opt(&image.account).await?;
-        let Some(account) = account else { continue };
-        let Some(provider) = providers.get(&account.spec.provider) else {
-            continue;
-        };
-        let asked = match with_credentials(client, &account).await {
-            Ok(account) => {
+        if !accounts.contains_key(&image.account) {
+            let api = Api::<ProviderAccount>::all(client.clone());
+            let usable = match api.get_opt(&image.account).await? {
+                Some(account) => Some(with_credentials(client, &account).await),
+                None => None,
+            };
+            accounts.insert(&image.account, usable);
+        }
+        // That there is no such account, or no such provider, is said where machines are made.
+        let asked = match accounts.get(&image.account) {
+            Some(Some(Ok(account))) => {
+                let Some(provider) = providers.get(&account.provider) else {
+                    continue;
+                };
                 let (provider, config) = (provider.as_ref(), image.config());
-                lacks_image(provider, &account, &image.version, &config).await
+                lacks_image(provider, account, &image.version, &config).await
             }
-            Err(error) => Err(error.to_string()),
+            Some(Some(Err(error))) => Err(error.to_string()),
+            Some(None) | None => continue,
         };
         let (field, why) = match asked {
             Ok(None) => continue,

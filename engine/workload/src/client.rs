@@ -25,7 +25,10 @@ use kube::{
 };
 use rustls::{client::Resumption, pki_types::ServerName};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 
@@ -45,6 +48,8 @@ const IDLE: (Duration, usize) = (Duration::from_secs(30), 1);
 /// How many calls are under way at once, watches aside: each has a connection of its own while it lasts, and as many machines as a
 /// rollout moves may ask at the same time.
 const CALLS: usize = 4;
+/// Longest time that a call waits for others to end. It says nothing of the cluster: nobody asked it.
+const TURN: Duration = Duration::from_secs(15);
 
 /// What is said of what a retired client was asked.
 const RETIRED: &str = "another kubeconfig is used by now";
@@ -186,10 +191,22 @@ impl hyper::body::Body for Answer {
     }
 }
 
+fn busy() -> String {
+    format!(
+        "{CALLS} calls to the cluster are under way, and none has ended within {} s",
+        TURN.as_secs()
+    )
+}
+
 /// Whether a request asks for events without end.
 fn is_watch(url: &Uri) -> bool {
     let mut parts = url.query().unwrap_or_default().split('&');
     parts.any(|part| matches!(part, "watch=true" | "watch=1"))
+}
+
+/// Whether a request waits until fewer are under way. Watches last, and whether a cluster answers is not told by how much it is asked.
+fn waits(url: &Uri) -> bool {
+    !is_watch(url) && url.path() != "/version"
 }
 
 /// A client that raises `doubt` when a connection fails and when the cluster does not accept the credentials. Once it is `retired` nothing
@@ -239,23 +256,25 @@ pub(crate) fn connect(
     let calls = BoxCloneService::new(calls);
     let places = Arc::new(Semaphore::new(CALLS));
     let timed = tower::service_fn(move |request: Request<Body>| {
-        let watch = is_watch(request.uri());
+        let (watch, waits) = (is_watch(request.uri()), waits(request.uri()));
         let (calls, doubt) = (calls.clone(), doubt.clone());
         let (places, retired) = (Arc::clone(&places), retired.clone());
         async move {
-            let call = async {
-                // Watches last: they take nobody's place.
-                let place = match watch {
-                    true => None,
-                    false => Some(places.acquire_owned().await?),
-                };
-                let answer = calls.oneshot(request).await?;
-                Ok((answer, place))
+            let turn = async {
+                match waits {
+                    true => timeout(TURN, places.acquire_owned()).await.map(Some),
+                    false => Ok(None),
+                }
             };
-            let answer: Result<Result<_, BoxError>, _> = tokio::select! {
+            let place = tokio::select! {
                 biased;
                 () = retired.cancelled() => return Err(RETIRED.into()),
-                answer = tokio::time::timeout(ANSWER, call) => answer,
+                place = turn => place.map_err(|_| busy())?.transpose()?,
+            };
+            let answer = tokio::select! {
+                biased;
+                () = retired.cancelled() => return Err(RETIRED.into()),
+                answer = timeout(ANSWER, calls.oneshot(request)) => answer,
             };
             let answer = match answer {
                 Ok(answer) => answer,
@@ -264,11 +283,11 @@ pub(crate) fn connect(
                     ANSWER.as_secs()
                 ))),
             };
-            let refused = |(a, _): &(http::Response<_>, _)| a.status() == StatusCode::UNAUTHORIZED;
+            let refused = |a: &http::Response<_>| a.status() == StatusCode::UNAUTHORIZED;
             if answer.as_ref().map_or(true, refused) {
                 doubt.raise();
             }
-            answer.map(|(answer, place)| Answer::new(answer, watch, place, retired))
+            answer.map(|answer| Answer::new(answer, watch, place, retired))
         }
     });
     let namespace = config.default_namespace.clone();
@@ -305,6 +324,18 @@ mod tests {
         assert_eq!(most(true, StatusCode::FORBIDDEN), MOST_OF_REFUSAL);
         assert_eq!(most(true, StatusCode::OK), MOST_OF_EVENT);
         assert_eq!(most(false, StatusCode::OK), MOST_BYTES);
+    }
+
+    #[test]
+    fn whether_a_cluster_answers_is_asked_at_once() {
+        for (url, want) in [
+            ("https://a/version", false),
+            ("https://a/api/v1/nodes?watch=true", false),
+            ("https://a/api/v1/nodes", true),
+            ("https://a/apis/x/v1/version", true),
+        ] {
+            assert_eq!(waits(&url.parse().unwrap()), want, "{url}");
+        }
     }
 
     #[test]

@@ -161,17 +161,32 @@ async fn few_calls_are_under_way_at_once_and_watches_take_nobodys_place() {
 
     let accepted = workload.accepted();
     workload.silent(true);
-    let calls = (0..40).map(|_| client.apiserver_version());
-    let late = async {
-        while workload.accepted() < accepted + 3 {
+    let all = ListParams::default();
+    let calls = (0..40).map(|_| nodes.list(&all));
+    let until = async |more: usize| {
+        while workload.accepted() < accepted + more {
             tokio::task::yield_now().await;
         }
-        pass(Duration::from_secs(31)).await;
     };
-    let (answers, ()) = tokio::join!(futures::future::join_all(calls), late);
-    assert!(answers.iter().all(Result::is_err));
+    // Whether the cluster answers is asked though nobody else has a turn.
+    let probe = async {
+        until(3).await;
+        client.apiserver_version().await
+    };
+    let late = async {
+        until(4).await;
+        pass(Duration::from_secs(16)).await;
+        pass(Duration::from_secs(15)).await;
+    };
+    let (answers, probed, ()) = tokio::join!(futures::future::join_all(calls), probe, late);
+    assert!(probed.is_err());
+    let whys = answers
+        .iter()
+        .map(|a| format!("{:?}", a.as_ref().unwrap_err()));
+    let waited = whys.filter(|why| why.contains("4 calls to the cluster are under way"));
+    assert_eq!(waited.count(), 36, "four were asked");
     let more = workload.accepted() - accepted;
-    assert!((3..=4).contains(&more), "{more} connections");
+    assert!((4..=5).contains(&more), "{more} connections");
     // Those that were given up have left their places.
     workload.silent(false);
     let calls = (0..40).map(|_| who(&client));
